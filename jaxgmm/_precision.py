@@ -1,0 +1,46 @@
+"""float64 while JAX's own switch is off: entered for one call, never left on.
+
+`jax.enable_x64` is a thread-local context. It is entered only when a value of the call is float64 already (inside it
+float32 programs would be compiled a second time), and never when a value is a tracer: then the setting of the
+user's own transformation rules.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def precision_for(dtype: Any) -> AbstractContextManager[Any]:
+    """The context in which arrays of `dtype` keep it."""
+    if np.dtype(dtype) == np.float64 and not jax.config.jax_enable_x64:
+        return jax.enable_x64(True)
+    return nullcontext()
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether any leaf belongs to a transformation under way (`jit`, `vmap`, `grad`)."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
+    """Let `function` compute in float64 when its first argument (a pytree) holds float64, whatever JAX's switch says."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        if jax.config.jax_enable_x64 or is_traced((args, kwargs)):
+            return function(*args, **kwargs)
+        if any(getattr(leaf, "dtype", None) == np.float64 for leaf in jax.tree.leaves(args[0])):
+            with jax.enable_x64(True):
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return wrapper

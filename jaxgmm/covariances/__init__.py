@@ -1,0 +1,7 @@
+"""Covariances: how to evaluate. How to estimate one is a family's business."""
+
+from ._covariance import Covariance as Covariance
+from ._covariance import Form as Form
+from .dense import Dense as Dense
+from .diagonal import Diagonal as Diagonal
+from .spherical import Spherical as Spherical

@@ -1,0 +1,68 @@
+"""What every covariance can do. To add one, write these methods; nothing else in the package asks what kind it is."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Protocol
+
+from jax import Array
+
+
+class Form(Enum):
+    """Two ways to the same numbers. Which one runs is decided once a step, from `Covariance.spread`.
+
+    FAST expands squares about one origin, so that all components share matrix products; its rounding error grows with
+    (distance of a mean from the origin / standard deviation)². SAFE subtracts each component's own mean first; its
+    error does not grow.
+    """
+
+    FAST = "fast"
+    SAFE = "safe"
+
+
+class Covariance(Protocol):
+    """K covariance matrices, ready to be evaluated: a pytree with leading axis K, or 1 where all components share one.
+
+    Sharing is an axis of length one, never another class: broadcasting does the rest.
+    """
+
+    @property
+    def has_fast_form(self) -> bool:
+        """Whether FAST differs from SAFE at this size. Depends on shapes alone."""
+        ...
+
+    def prepare(self, means: Array, origin: Array, form: Form) -> Any:
+        """What `mahalanobis` needs, computed once a step. means (K, D), origin (D,)."""
+        ...
+
+    def mahalanobis(self, operands: Any, rows: Array) -> Array:
+        """Squared Mahalanobis distances (x − μ)ᵀ Σ⁻¹ (x − μ), components by rows. rows (n, D) -> (K, n)."""
+        ...
+
+    def spread(self, means: Array, origin: Array) -> Array:
+        """A bound for the growth of FAST's rounding error: squared distances from the origin in units of variance."""
+        ...
+
+    def log_det(self) -> Array:
+        """Logarithm of the determinants of Σ. -> (K,) or (1,)."""
+        ...
+
+    def dense(self) -> Array:
+        """The covariance matrices themselves. -> (K, D, D) or (1, D, D)."""
+        ...
+
+    def variances(self) -> Array:
+        """Their diagonals. -> (K, D) or (1, D)."""
+        ...
+
+    def precision_trace(self) -> Array:
+        """Traces of Σ⁻¹. -> (K,) or (1,)."""
+        ...
+
+    def is_definite(self) -> Array:
+        """Whether each matrix is positive definite to the precision it is stored in. -> (K,) or (1,) bool."""
+        ...
+
+    def colour(self, noise: Array, labels: Array) -> Array:
+        """Standard normal noise given the covariance of each row's component. noise (n, D), labels (n,) -> (n, D)."""
+        ...

@@ -1,0 +1,212 @@
+"""Expectation-maximisation, whole: `init`, `step`, and `run`, which is a `while_loop` over `step`.
+
+    state = em.init(mixture, batches)          expect
+    state = em.step(state, batches)            maximise, expect, judge
+    state = em.run(state, batches)             step, while running
+
+A state is consistent: it carries a mixture and the moments of that very mixture, so the objective it reports belongs
+to the mixture it holds. Data never ride in the loop's carry. All is pure, may be jitted, vmapped and differentiated,
+and tells what happened by a status, never by an exception. Dempster, Laird and Rubin 1977; Bishop 2006, section 9.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from . import _check
+from ._precision import keeps_precision
+from .batches import Batches
+from .expectation import expect
+from .families import NO_PRIOR, SHELF, Family
+from .mixture import Mixture
+from .moments import Moments
+from .status import Status
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Settings:
+    """What a run is told besides the data. The numbers are traced: changing them compiles nothing.
+
+    family: name or object; the mixture's own where it is None. tol: change of the mean log-likelihood (nats) under
+    which the run has converged; 0 runs to the step limit. ridge: added to the diagonal of every covariance. A family
+    whose constraint the sum would leave is given it in the scatter instead, which is the same for all of
+    scikit-learn's types. ValueError for a negative or NaN number, or an unknown family.
+    """
+
+    family: Family | None = field(default=None, metadata={"static": True})
+    tol: Any = 1e-3
+    ridge: Any = 1e-6
+
+    def __post_init__(self) -> None:
+        # JAX rebuilds this from placeholders when it maps over trees: only what a user wrote is looked at.
+        for name in ("tol", "ridge"):
+            value = getattr(self, name)
+            if isinstance(value, (bool, str, int, float, np.number)):
+                object.__setattr__(self, name, _check.nonnegative(value, name))
+        if isinstance(self.family, str):
+            object.__setattr__(self, "family", _check.family(self.family, SHELF))
+
+
+class State(NamedTuple):
+    """Where a run stands. Every field belongs to `mixture`."""
+
+    mixture: Mixture
+    moments: Moments
+    objective: Array  # (): mean log-likelihood, nats per unit of weight
+    n_steps: Array  # (): int32
+    status: Array  # (): a `Status`, int32
+    fell: Array  # (): whether the objective ever fell by more than rounding and the ridge explain
+
+
+def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
+    """The state before the first step. `batches` may be an array (N, D). ValueError where D or the family differ."""
+    return _init(mixture, _admit(mixture, batches, settings or Settings()))
+
+
+def step(state: State, batches: Batches | Any, settings: Settings | None = None) -> State:
+    """One EM iteration: M from the state's moments, E under the new mixture, and the verdict. Differentiable.
+
+    A finished state steps on all the same; a step that fails leaves the mixture as it was and says so in `status`.
+    """
+    settings = settings or Settings()
+    return _step(state, _admit(state.mixture, batches, settings), settings)
+
+
+def run(state: State, batches: Batches | Any, settings: Settings | None = None, max_steps: int | Array = 200) -> State:
+    """Step until converged, failed, or `max_steps` steps were made in all. Resumable: a finished state comes back
+    as it is, and one that stopped at a step limit goes on under a higher one. Differentiable forwards."""
+    settings = settings or Settings()
+    limit = _check.steps(max_steps)
+    return _run(state, _admit(state.mixture, batches, settings), settings, limit)
+
+
+def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batches:
+    if settings.family is not None and settings.family != mixture.family:
+        raise ValueError(
+            f"settings.family is {settings.family.name!r}, but the mixture is of family {mixture.family.name!r}. "
+            "Leave the setting out, or create the mixture with that family."
+        )
+    if not isinstance(batches, Batches):
+        _check.matrix_shape(np.shape(batches), "x")
+        batches = Batches.of(batches, n_components=mixture.n_components, dtype=mixture.means.dtype)
+    _check.last_axis((batches.n_features,), mixture.n_features)
+    return batches
+
+
+@keeps_precision
+@jax.jit
+def _init(mixture: Mixture, batches: Batches) -> State:
+    moments = expect(mixture, batches)
+    objective = moments.objective / batches.total
+    status = jnp.where(jnp.isfinite(objective), Status.RUNNING, Status.NON_FINITE).astype(jnp.int32)
+    return State(mixture, moments, objective, jnp.int32(0), status, jnp.array(False))
+
+
+@keeps_precision
+@jax.jit
+def _step(state: State, batches: Batches, settings: Settings) -> State:
+    mixture = maximise(state.moments, state.mixture, settings)
+    moments = expect(mixture, batches)
+    objective = moments.objective / batches.total
+    new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell)
+    return judge(state, new, batches, settings)
+
+
+@keeps_precision
+@jax.jit
+def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -> State:
+    return _drive(state, None, batches, settings, max_steps)[0]
+
+
+@keeps_precision
+@jax.jit
+def run_recording(
+    state: State, history: Array, batches: Batches, settings: Settings, max_steps: Array
+) -> tuple[State, Array]:
+    """`run`, writing the objective after step t to history[t]; the history's length bounds what is kept."""
+    return _drive(state, history, batches, settings, max_steps)
+
+
+def _drive(
+    state: State, history: Array | None, batches: Batches, settings: Settings, max_steps: Array
+) -> tuple[State, Any]:
+    def running(carry: tuple[State, Any]) -> Array:
+        state, _ = carry
+        return (state.status == Status.RUNNING) & (state.n_steps < max_steps)
+
+    def body(carry: tuple[State, Any]) -> tuple[State, Any]:
+        state, history = carry
+        state = _step(state, batches, settings)
+        if history is not None:
+            history = history.at[state.n_steps].set(state.objective, mode="drop")
+        return state, history
+
+    resumable = (state.status == Status.MAX_STEPS) & (state.n_steps < max_steps)
+    state = state._replace(status=jnp.where(resumable, Status.RUNNING, state.status).astype(jnp.int32))
+    state, history = lax.while_loop(running, body, (state, history))
+    status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(jnp.int32)
+    return state._replace(status=status), history
+
+
+def maximise(moments: Moments, previous: Mixture, settings: Settings) -> Mixture:
+    """The mixture that the moments (about the means of `previous`) ask for. Bishop 2006, eqs. 9.24–9.26.
+
+    Total: a component without mass keeps its mean and gets weight 0.
+    """
+    family, n_features = previous.family, previous.n_features
+    mass = moments.mass
+    shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
+    scatter = moments.second - family.kind.outer(mass, shift) + settings.ridge * family.kind.identity(mass, n_features)
+    scales = family.estimate(scatter, mass, n_features, NO_PRIOR, previous.scales)
+    return Mixture(jnp.log(mass / jnp.sum(mass)), previous.means + shift, scales, family)
+
+
+def judge(old: State, new: State, batches: Batches, settings: Settings) -> State:
+    """The state that stands after a step, with its status: the only place that decides one.
+
+    A step to a broken covariance or objective is taken back, so that a state always holds a usable mixture.
+    """
+    gain = new.objective - old.objective
+    broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
+    lost = jnp.any((new.moments.mass < batches.lightest) & jnp.isfinite(old.mixture.log_weights))
+    finite = jnp.isfinite(new.objective)
+    fell = old.fell | (gain < -_slack(old, new, settings))
+    settled = jnp.where(fell, Status.NOT_MONOTONE, Status.CONVERGED)
+    status = jnp.select(
+        [broken, ~finite, lost, jnp.abs(gain) < settings.tol],
+        [Status.COLLAPSED, Status.NON_FINITE, Status.COLLAPSED, settled],
+        Status.RUNNING,
+    ).astype(jnp.int32)
+    new = new._replace(status=status, fell=fell)
+    taken_back = old._replace(status=status)
+    return jax.tree.map(partial(jnp.where, broken | ~finite), taken_back, new)
+
+
+def _slack(old: State, new: State, settings: Settings) -> Array:
+    """By how much the objective may fall in a sound step.
+
+    Rounding: the mean of log-densities whose terms are of the size of D and log det Σ. Ridge: the M-step maximises
+    Q − ½ ridge Σ_k π_k tr Σ_k⁻¹ and not Q, so Q may give up what the penalty gains.
+    """
+    eps = jnp.finfo(new.objective.dtype).eps
+    size = jnp.abs(new.objective) + jnp.max(jnp.abs(new.mixture.scales.log_det())) + new.mixture.n_features
+    penalty = [jnp.sum(new.mixture.weights * state.mixture.scales.precision_trace()) for state in (old, new)]
+    return 64.0 * eps * size + 0.5 * settings.ridge * jnp.maximum(penalty[0] - penalty[1], 0.0)
+
+
+def _is_point(mixture: Mixture, settings: Settings) -> Array:
+    """Whether a component stands on a single value: its standard deviation is within the rounding of its mean.
+
+    A ridge holds such a spike up; then it counts as an estimate, and condition numbers show it.
+    """
+    resolution = 4.0 * jnp.finfo(mixture.means.dtype).eps * jnp.abs(mixture.means)
+    is_point = jnp.any(mixture.scales.variances() <= jnp.square(resolution), axis=-1)
+    return jnp.any(is_point & jnp.isfinite(mixture.log_weights)) & (settings.ridge <= 0.0)

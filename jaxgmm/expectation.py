@@ -1,0 +1,68 @@
+"""The expectation step: from a mixture and rows to moments, chunk by chunk.
+
+Nothing of size N×K is ever stored: a chunk's responsibilities live as long as the chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array
+
+from .batches import Batches
+from .covariances import Form
+from .mixture import Mixture, in_safe_form, log_joint, normalise
+from .moments import Kind, Moments, Statistics, recentre
+
+
+def expect(mixture: Mixture, batches: Batches) -> Moments:
+    """Moments of the rows under the mixture, about its means. Bishop 2006, eqs. 9.13 and 9.18."""
+    kind = mixture.family.kind
+
+    def program(form: Form) -> Moments:
+        operands = mixture.scales.prepare(mixture.means, batches.origin, form)
+
+        def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
+            del index
+            log_prob, responsibilities = normalise(log_joint(mixture, operands, rows))
+            objective = jnp.sum(jnp.where(weights > 0.0, weights * log_prob, 0.0))
+            return statistics(kind, form, mixture.means, batches.origin, rows, responsibilities * weights, objective)
+
+        return finish(kind, form, mixture.means, batches.origin, batches.sum(chunk))
+
+    return in_safe_form(mixture, batches.origin, program)
+
+
+def assign(
+    kind: Kind, means: Array, batches: Batches, responsibilities: Callable[[Array, Array], Array]
+) -> Moments:
+    """Moments about `means` (K, D) under responsibilities that someone else decides; objective 0.
+
+    `responsibilities(index, rows (n, D))` -> (K, n) of one chunk.
+    """
+
+    def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
+        weighted = responsibilities(index, rows) * weights
+        return statistics(kind, Form.SAFE, means, batches.origin, rows, weighted, jnp.zeros((), rows.dtype))
+
+    return finish(kind, Form.SAFE, means, batches.origin, batches.sum(chunk))
+
+
+def statistics(
+    kind: Kind, form: Form, means: Array, origin: Array, rows: Array, weighted: Array, objective: Array
+) -> Statistics:
+    """The additive sums of one chunk. rows (n, D), weighted responsibilities (K, n)."""
+    mass = jnp.sum(weighted, axis=1)
+    if form is Form.FAST:
+        return Statistics(mass, *kind.about_origin(weighted, rows - origin), objective)
+    first, second = kind.about_means(weighted, rows, means)
+    return Statistics(mass, first, second, objective)
+
+
+def finish(kind: Kind, form: Form, means: Array, origin: Array, sums: Statistics) -> Moments:
+    """The sums over all chunks as moments about the means."""
+    if form is Form.FAST:
+        first, second = recentre(kind, sums.mass, sums.first, sums.second, means - origin)
+        return Moments(sums.mass, first, second, sums.objective)
+    return Moments(sums.mass, sums.first, kind.finish(sums.second, means), sums.objective)

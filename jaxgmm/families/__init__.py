@@ -1,0 +1,14 @@
+"""The shelf of covariance families. A new one is a file beside these and a line in the tuple below."""
+
+from ._family import NO_PRIOR as NO_PRIOR
+from ._family import Family as Family
+from ._family import Pseudo as Pseudo
+from ._family import show_dense as show_dense
+from .diag import Diag as Diag
+from .eei import EEI as EEI
+from .full import Full as Full
+from .spherical import Spherical as Spherical
+from .tied import Tied as Tied
+from .vei import VEI as VEI
+
+SHELF: dict[str, Family] = {family.name: family for family in (Full(), Tied(), Diag(), Spherical(), EEI(), VEI())}

@@ -1,0 +1,76 @@
+"""What every family can do: estimate K covariances from scatter sums, under its own constraint."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jax import Array
+
+from ..covariances import Covariance
+from ..moments import Kind
+
+
+class Pseudo(NamedTuple):
+    """What a prior adds, in a family's own kind: rows that were never seen. Both 0 where there is no prior.
+
+    A family that pools components adds these once, after pooling; the others add them to each component.
+    """
+
+    mass: Array | float
+    scatter: Array | float
+
+
+NO_PRIOR = Pseudo(0.0, 0.0)
+
+
+class Family(Protocol):
+    """A constraint on K covariance matrices and its maximum-likelihood estimate (Celeux and Govaert 1995).
+
+    Static and hashable, without arrays: it is part of what a program is compiled for. Methods are total: a component
+    of mass 0 gets some finite positive definite matrix, and nothing is raised.
+    """
+
+    name: str
+    kind: Kind
+
+    def estimate(
+        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Covariance | None
+    ) -> Covariance:
+        """The covariances that maximise Σ_k −½ (mass_k log|Σ_k| + tr(scatter_k Σ_k⁻¹)) within the family.
+
+        scatter has the shape of `kind` and is taken about the new means, mass (K,). A trace alone does not tell how
+        many features it was summed over, so `n_features` comes with it. Where the maximum needs an inner
+        iteration it starts from `previous`, so that it may stop early and still never lower the objective.
+        """
+        ...
+
+    def n_free(self, n_components: int, n_features: int) -> int:
+        """Free parameters of the K covariances. `n_components` may be traced."""
+        ...
+
+    def read(self, covariances: Array, n_features: int) -> Covariance:
+        """From the array that this family shows, or from dense matrices (K, D, D), projected onto the family."""
+        ...
+
+    def show(self, covariance: Covariance, n_components: int) -> Array:
+        """The covariances as this family's users write them: scikit-learn's shapes for its four, else (K, D, D)."""
+        ...
+
+
+def per_mass(scatter: Array, mass: Array, identity: Array | float) -> Array:
+    """scatter / mass, component by component, and `identity` where there is no mass. Leading axes are components."""
+    mass = jnp.reshape(mass, (-1,) + (1,) * (scatter.ndim - 1))
+    return jnp.where(mass > 0.0, scatter / jnp.where(mass > 0.0, mass, 1.0), identity)
+
+
+def project(family: Family, covariances: Array) -> Covariance:
+    """Dense matrices (K, D, D) brought into the family: its estimate from them with equal masses."""
+    mass = jnp.ones(covariances.shape[0], covariances.dtype)
+    return family.estimate(family.kind.project(covariances), mass, covariances.shape[-1], NO_PRIOR, None)
+
+
+def show_dense(covariance: Covariance, n_components: int) -> Array:
+    """(K, D, D), whatever is shared."""
+    dense = covariance.dense()
+    return jnp.broadcast_to(dense, (n_components, *dense.shape[1:]))

@@ -1,0 +1,37 @@
+"""`full` (mclust's VVV): every component has a covariance matrix of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..covariances import Dense
+from ..moments import FULL, Kind
+from ._family import Pseudo, per_mass, show_dense
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Full:
+    name: str = "full"
+    kind: Kind = FULL
+
+    def estimate(
+        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Dense | None
+    ) -> Dense:
+        del previous
+        identity = jnp.eye(n_features, dtype=scatter.dtype)
+        return Dense.of(per_mass(scatter + prior.scatter, mass + prior.mass, identity))
+
+    def n_free(self, n_components: int, n_features: int) -> int:
+        return n_components * (n_features * (n_features + 1) // 2)
+
+    def read(self, covariances: Array, n_features: int) -> Dense:
+        del n_features
+        return Dense.of(covariances)
+
+    def show(self, covariance: Dense, n_components: int) -> Array:
+        return show_dense(covariance, n_components)

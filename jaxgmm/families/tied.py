@@ -1,0 +1,39 @@
+"""`tied` (mclust's EEE): all components share one covariance matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..covariances import Dense
+from ..moments import POOLED, Kind
+from ._family import Pseudo, per_mass, project
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Tied:
+    name: str = "tied"
+    kind: Kind = POOLED
+
+    def estimate(
+        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Dense | None
+    ) -> Dense:
+        del previous
+        identity = jnp.eye(n_features, dtype=scatter.dtype)
+        return Dense.of(per_mass(scatter + prior.scatter, jnp.sum(mass) + prior.mass, identity))
+
+    def n_free(self, n_components: int, n_features: int) -> int:
+        del n_components
+        return n_features * (n_features + 1) // 2
+
+    def read(self, covariances: Array, n_features: int) -> Dense:
+        del n_features
+        return Dense.of(covariances[None]) if covariances.ndim == 2 else project(self, covariances)
+
+    def show(self, covariance: Dense, n_components: int) -> Array:
+        del n_components
+        return covariance.dense()[0]

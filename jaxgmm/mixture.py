@@ -1,0 +1,219 @@
+"""A Gaussian mixture: its parameters as a frozen pytree, and what can be asked of them.
+
+Log-densities are in nats. Methods are thin; the arithmetic stands in the functions below, which the
+expectation step shares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from . import _check
+from ._linalg import any_lane, einsum
+from ._precision import is_traced, keeps_precision, precision_for
+from .batches import Chunked, choose_chunk_size, cut
+from .covariances import Covariance, Form
+from .families import SHELF, Family, show_dense
+
+T = TypeVar("T")
+
+FAST_UP_TO = {2: 16.0, 4: 64.0, 8: 4096.0}
+"""Spread (see `Covariance.spread`) up to which the fast form keeps the promised digits, by bytes of the dtype: it
+loses about spread times the dtype's rounding, so 64 leaves a float32 variance right to 1e-5."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mixture:
+    """Σ_k weights_k · Normal(means_k, Σ_k). Make one with `Mixture.create`, or take the one a fit returns."""
+
+    log_weights: Array  # (K,), −inf for a component that is switched off
+    means: Array  # (K, D)
+    scales: Covariance  # the K covariances, as their family keeps them
+    family: Family = field(metadata={"static": True})
+
+    @classmethod
+    def create(cls, weights: Any, means: Any, covariances: Any, family: str | Family = "full", dtype: Any = None) -> Mixture:
+        """A mixture from known parameters; no fit is needed.
+
+        weights (K,) summing to 1, means (K, D), covariances in the family's own shape (scikit-learn's for its four
+        types) or dense (K, D, D), which are projected onto the family. Raises ValueError where a shape or value is
+        impossible; traced values are not looked at.
+        """
+        family = _check.family(family, SHELF)
+        dtype = _check.floating_dtype((weights, means, covariances), dtype)
+        with precision_for(dtype):
+            weights, means, covariances = (jnp.asarray(a, dtype) for a in (weights, means, covariances))
+            _check.mixture_shapes(weights, means, covariances)
+            mixture = cls(jnp.log(weights), means, family.read(covariances, means.shape[1]), family)
+            if not is_traced((weights, means, covariances)):
+                _check.mixture_values(weights, means, mixture.scales.is_definite(), family.name)
+            return mixture
+
+    @property
+    def n_components(self) -> int:
+        return self.means.shape[-2]
+
+    @property
+    def n_features(self) -> int:
+        return self.means.shape[-1]
+
+    @property
+    def weights(self) -> Array:
+        """(K,)."""
+        return _exp(self.log_weights)
+
+    @property
+    def covariances(self) -> Array:
+        """Dense, (K, D, D)."""
+        return _dense(self)
+
+    @keeps_precision
+    def log_prob(self, x: Any) -> Array:
+        """Log-density, nats. x (..., D) -> (...). Bishop 2006, eq. 9.7. ValueError where D differs."""
+        return _log_prob(self, self._rows(x))
+
+    @keeps_precision
+    def log_joint(self, x: Any) -> Array:
+        """Log of weight times component density, nats. x (..., D) -> (..., K)."""
+        return _log_joint(self, self._rows(x))
+
+    @keeps_precision
+    def responsibilities(self, x: Any) -> Array:
+        """Probability of each component given the row. x (..., D) -> (..., K). Bishop 2006, eq. 9.13."""
+        return _responsibilities(self, self._rows(x))
+
+    @keeps_precision
+    def predict(self, x: Any) -> Array:
+        """The most probable component. x (..., D) -> (...) int32."""
+        return _predict(self, self._rows(x))
+
+    @keeps_precision
+    def sample(self, key: Array, n: int, return_labels: bool = False) -> Array | tuple[Array, Array]:
+        """n independent rows. -> x (n, D), or with `return_labels` also the components (n,) they came from."""
+        _check.count(n, "n", least=0)
+        x, labels = _sample(self, key, n)
+        return (x, labels) if return_labels else x
+
+    @keeps_precision
+    def mean(self) -> Array:
+        """Mean of the whole mixture. -> (D,)."""
+        return einsum("k,kd->d", self.weights, self.means)
+
+    @keeps_precision
+    def covariance(self) -> Array:
+        """Covariance of the whole mixture: within components plus between their means. -> (D, D)."""
+        shift = self.means - self.mean()
+        return einsum("k,kij->ij", self.weights, self.covariances) + einsum("k,ki,kj->ij", self.weights, shift, shift)
+
+    def _rows(self, x: Any) -> Array:
+        rows = jnp.asarray(x, self.means.dtype)
+        _check.last_axis(rows.shape, self.n_features)
+        return rows
+
+    def __repr__(self) -> str:
+        if is_traced(self) or self.means.ndim != 2:
+            return f"Mixture(family={self.family.name!r}, means={self.means!r})"
+        lines = [f"Mixture of {self.n_components} Gaussians in {self.n_features} dimensions, family {self.family.name!r}"]
+        for k, (weight, mean) in enumerate(zip(np.asarray(self.weights), np.asarray(self.means), strict=True)):
+            if k == 10 and self.n_components > 11:
+                lines.append(f"  … and {self.n_components - 10} more")
+                break
+            lines.append(f"  {k}: weight {weight:.4f}  mean {np.array2string(mean, precision=4, threshold=8)}")
+        return "\n".join(lines)
+
+
+def log_joint(mixture: Mixture, operands: Any, rows: Array) -> Array:
+    """Log of weight times component density, nats, from prepared operands. rows (n, D) -> (K, n).
+
+    Components come first: rows are the long axis, and sums over components then run over whole vectors.
+    """
+    constant = mixture.log_weights - 0.5 * (mixture.scales.log_det() + mixture.n_features * math.log(2.0 * math.pi))
+    return constant[:, None] - 0.5 * mixture.scales.mahalanobis(operands, rows)
+
+
+def normalise(joint: Array) -> tuple[Array, Array]:
+    """Log-densities (n,) and responsibilities (K, n) from the log joint (K, n), with one exponential an entry."""
+    largest = jnp.max(joint, axis=0)
+    largest = lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
+    shares = jnp.exp(joint - largest)
+    total = jnp.sum(shares, axis=0)
+    return largest + jnp.log(total), shares / total
+
+
+def in_safe_form(mixture: Mixture, origin: Array, program: Callable[[Form], T]) -> T:
+    """program(FAST), or program(SAFE) where the spread of the means would cost FAST the promised digits.
+
+    Decided once, above any loop over chunks; the lanes of a `vmap` decide together, so that only one form runs.
+    """
+    if not mixture.scales.has_fast_form:
+        return program(Form.SAFE)
+    spread = lax.stop_gradient(mixture.scales.spread(mixture.means, origin))
+    is_safe = spread <= FAST_UP_TO[mixture.means.dtype.itemsize]  # False for NaN
+    return lax.cond(any_lane(~is_safe), lambda: program(Form.SAFE), lambda: program(Form.FAST))
+
+
+def map_log_joint(mixture: Mixture, rows: Chunked, consume: Callable[[Array], T]) -> T:
+    """consume(log joint (K, n)) for every chunk of rows, stacked along C; nothing of size N×K is made on the way."""
+    origin = mixture.mean()
+
+    def program(form: Form) -> T:
+        operands = mixture.scales.prepare(mixture.means, origin, form)
+        return rows.map(lambda chunk: consume(log_joint(mixture, operands, chunk)))
+
+    return in_safe_form(mixture, origin, program)
+
+
+def log_prob_of(joint: Array) -> Array:
+    return normalise(joint)[0]
+
+
+def responsibilities_of(joint: Array) -> Array:
+    return normalise(joint)[1].T
+
+
+def labels_of(joint: Array) -> Array:
+    return jnp.argmax(joint, axis=0).astype(jnp.int32)
+
+
+def _per_row(consume: Callable[[Array], Array]) -> Callable[[Mixture, Array], Array]:
+    """A jitted (mixture, x (..., D)) -> (..., ·) from a function of the log joint (K, n)."""
+
+    @jax.jit
+    def evaluate(mixture: Mixture, x: Array) -> Array:
+        flat = x.reshape(-1, x.shape[-1])
+        size = choose_chunk_size(mixture.n_features, mixture.n_components, x.dtype.itemsize)
+        chunks = cut(flat, max(1, min(size, len(flat))), x.dtype) if len(flat) else Chunked(None, flat, 1)
+        result = map_log_joint(mixture, chunks, consume)
+        result = result.reshape(-1, *result.shape[2:])[: len(flat)]
+        return result.reshape(*x.shape[:-1], *result.shape[1:])
+
+    return evaluate
+
+
+_log_prob = _per_row(log_prob_of)
+_log_joint = _per_row(jnp.transpose)
+_responsibilities = _per_row(responsibilities_of)
+_predict = _per_row(labels_of)
+_exp = keeps_precision(jnp.exp)
+
+
+@keeps_precision
+def _dense(mixture: Mixture) -> Array:
+    return show_dense(mixture.scales, mixture.n_components)
+
+
+@jax.jit(static_argnames="n")
+def _sample(mixture: Mixture, key: Array, n: int) -> tuple[Array, Array]:
+    which, noise = jax.random.split(key)
+    labels = jax.random.categorical(which, mixture.log_weights, shape=(n,)).astype(jnp.int32)
+    standard = jax.random.normal(noise, (n, mixture.n_features), mixture.means.dtype)
+    return mixture.means[labels] + mixture.scales.colour(standard, labels), labels

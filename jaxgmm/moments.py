@@ -1,0 +1,213 @@
+"""Weighted sums over rows: all that a maximisation step needs to know of the data.
+
+`Moments` is a monoid: sums over any split of the rows (chunks, devices, files) add up to the sums over all of them.
+A *kind* is the least second moment from which a family can be estimated, seen as one linear map of K dense scatter
+matrices; each knows its own arithmetic.
+
+In float32 it matters what the sums are taken about. Raw Σ w x² − (Σ w x)² loses every digit at 100 standard
+deviations from the origin. So sums are taken either about one origin near the data, where that is safe (FAST, all
+components in one product), or about each component's own incoming mean (SAFE), and always handed on about the means.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ._linalg import einsum, quadratic_features, unpack_symmetric
+
+Tree = TypeVar("Tree")
+
+
+class Moments(NamedTuple):
+    """Σ weight · responsibility · (1, d, d dᵀ) over rows, with d = x − mean of the mixture that made them."""
+
+    mass: Array  # (K,)
+    first: Array  # (K, D)
+    second: Array  # a kind's shape
+    objective: Array  # (): Σ weight · log density, nats
+
+
+class Statistics(NamedTuple):
+    """What one chunk of rows adds before `finish` brings it to `Moments`: about the origin, or as a kind keeps it."""
+
+    mass: Array  # (K,)
+    first: Array  # (K, D), about the origin
+    second: Array | tuple[Array, ...]
+    objective: Array  # ()
+
+
+class Kind(ABC):
+    """Which second moment is kept, and how. Stateless; one instance of each exists, below."""
+
+    @abstractmethod
+    def outer(self, mass: Array, shift: Array) -> Array:
+        """The kind of Σ_k mass_k · shift_k shift_kᵀ. mass (K,), shift (K, D)."""
+
+    @abstractmethod
+    def identity(self, mass: Array, n_features: int) -> Array:
+        """The kind of mass_k · I: what a ridge adds to each scatter. mass (K,)."""
+
+    @abstractmethod
+    def project(self, scatter: Array) -> Array:
+        """The kind of dense scatter matrices. (K, D, D) -> the kind's shape."""
+
+    @abstractmethod
+    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
+        """First and second moments about the origin. weighted (K, n), centred rows (n, D)."""
+
+    @abstractmethod
+    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array | tuple[Array, ...]]:
+        """First and second moments about the means, free of cancellation. weighted (K, n), rows (n, D), means (K, D)."""
+
+    def finish(self, second: Array | tuple[Array, ...], means: Array) -> Array:
+        """The second moment from the sums of `about_means`. Most kinds have nothing left to do."""
+        del means
+        assert isinstance(second, jax.Array)
+        return second
+
+
+class Full(Kind):
+    """A scatter matrix for each component: (K, D, D)."""
+
+    def outer(self, mass: Array, shift: Array) -> Array:
+        return mass[:, None, None] * shift[:, :, None] * shift[:, None, :]
+
+    def identity(self, mass: Array, n_features: int) -> Array:
+        return mass[:, None, None] * jnp.eye(n_features, dtype=mass.dtype)
+
+    def project(self, scatter: Array) -> Array:
+        return scatter
+
+    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
+        sums = einsum("kn,nf->kf", weighted, quadratic_features(centred))
+        n_features = centred.shape[1]
+        return sums[:, :n_features], unpack_symmetric(sums[:, n_features:], n_features)
+
+    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array]:
+        def one(component: tuple[Array, Array]) -> tuple[Array, Array]:
+            weight, mean = component
+            residual = rows - mean
+            return einsum("n,ni->i", weight, residual), einsum("ni,nj->ij", residual * weight[:, None], residual)
+
+        return lax.map(one, (weighted, means))
+
+
+class Pooled(Kind):
+    """One scatter matrix, summed over the components: (1, D, D)."""
+
+    def outer(self, mass: Array, shift: Array) -> Array:
+        return einsum("ki,kj->ij", mass[:, None] * shift, shift)[None]
+
+    def identity(self, mass: Array, n_features: int) -> Array:
+        return jnp.sum(mass) * jnp.eye(n_features, dtype=mass.dtype)[None]
+
+    def project(self, scatter: Array) -> Array:
+        return jnp.sum(scatter, axis=0, keepdims=True)
+
+    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
+        total = einsum("ni,nj->ij", centred * jnp.sum(weighted, axis=0)[:, None], centred)
+        return einsum("kn,nd->kd", weighted, centred), total[None]
+
+    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, tuple[Array, Array]]:
+        # With m = Σ_k r_k μ_k and Σ_k r_k = 1,  Σ_k r_k (x−μ_k)(x−μ_k)ᵀ = (x−m)(x−m)ᵀ + ½ Σ_kl r_k r_l (μ_k−μ_l)(μ_k−μ_l)ᵀ:
+        # products only, and no term of it cancels. The second sum needs the rows only through G = Σ w r rᵀ.
+        weight = jnp.sum(weighted, axis=0)
+        responsibilities = weighted / jnp.where(weight > 0.0, weight, 1.0)
+        origin = means[0]  # any point among the means keeps x − m = (x − o) − Σ r (μ − o) exact
+        centred, shift = rows - origin, means - origin
+        residual = centred - einsum("kn,kd->nd", responsibilities, shift)
+        within = einsum("ni,nj->ij", residual * weight[:, None], residual)
+        together = einsum("kn,ln->kl", weighted, responsibilities)
+        first = einsum("kn,nd->kd", weighted, centred) - jnp.sum(weighted, axis=1)[:, None] * shift
+        return first, (within[None], together)
+
+    def finish(self, second: Array | tuple[Array, ...], means: Array) -> Array:
+        within, together = second
+
+        def with_others(component: tuple[Array, Array]) -> Array:
+            mean, share = component
+            return einsum("li,lj->ij", (means - mean) * share[:, None], means - mean)
+
+        return within + 0.5 * jnp.sum(lax.map(with_others, (means, together)), axis=0)
+
+
+class Diagonal(Kind):
+    """The diagonal of each component's scatter: (K, D)."""
+
+    def outer(self, mass: Array, shift: Array) -> Array:
+        return mass[:, None] * jnp.square(shift)
+
+    def identity(self, mass: Array, n_features: int) -> Array:
+        return jnp.broadcast_to(mass[:, None], (*mass.shape, n_features))
+
+    def project(self, scatter: Array) -> Array:
+        return jnp.diagonal(scatter, axis1=-2, axis2=-1)
+
+    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
+        sums = einsum("kn,nf->kf", weighted, jnp.concatenate([centred, centred * centred], axis=1))
+        return sums[:, : centred.shape[1]], sums[:, centred.shape[1] :]
+
+    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array]:
+        def one(component: tuple[Array, Array]) -> tuple[Array, Array]:
+            weight, mean = component
+            residual = rows - mean
+            return einsum("n,nd->d", weight, residual), einsum("n,nd->d", weight, residual * residual)
+
+        return lax.map(one, (weighted, means))
+
+
+class Trace(Kind):
+    """The trace of each component's scatter: (K,)."""
+
+    def outer(self, mass: Array, shift: Array) -> Array:
+        return mass * jnp.sum(jnp.square(shift), axis=-1)
+
+    def identity(self, mass: Array, n_features: int) -> Array:
+        return mass * n_features
+
+    def project(self, scatter: Array) -> Array:
+        return jnp.trace(scatter, axis1=-2, axis2=-1)
+
+    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
+        squares = jnp.sum(centred * centred, axis=1)
+        return einsum("kn,nd->kd", weighted, centred), einsum("kn,n->k", weighted, squares)
+
+    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array]:
+        first, second = DIAGONAL.about_means(weighted, rows, means)
+        return first, jnp.sum(second, axis=1)
+
+
+FULL, POOLED, DIAGONAL, TRACE = Full(), Pooled(), Diagonal(), Trace()
+
+
+def add(total: Tree, error: Tree, term: Tree) -> tuple[Tree, Tree]:
+    """One step of a compensated sum (Neumaier 1974): the new total, and the rounding error still owed to it.
+
+    A float32 sum of a million rows resolves 1e-1 of a row without it, and 1e-7 of the whole with it; the sums are
+    tiny beside the rows, so it costs nothing.
+    """
+
+    def one(total: Array, error: Array, term: Array) -> tuple[Array, Array]:
+        new = total + term
+        lost = jnp.where(jnp.abs(total) >= jnp.abs(term), (total - new) + term, (term - new) + total)
+        return new, error + lost
+
+    pairs = jax.tree.map(one, total, error, term)
+    new, owed = jax.tree.transpose(jax.tree.structure(total), jax.tree.structure((0, 0)), pairs)
+    return new, owed
+
+
+def recentre(kind: Kind, mass: Array, first: Array, second: Array, shift: Array) -> tuple[Array, Array]:
+    """First and second moments about points moved by `shift` (K, D): exact algebra.
+
+    Σ (d−s) = first − mass s and Σ (d−s)(d−s)ᵀ = second − first sᵀ − s firstᵀ + mass s sᵀ. By polarisation, and for any
+    kind, the middle terms are mass·[(f−s)(f−s)ᵀ − f fᵀ] with f = first/mass.
+    """
+    mean = first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
+    moved = second - kind.outer(mass, mean) + kind.outer(mass, mean - shift)
+    return first - mass[:, None] * shift, moved

@@ -1,0 +1,42 @@
+"""How a fit stands: a number that travels inside the compiled program, and what it means in words."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Status(IntEnum):
+    """The state of an EM run. Data, never an exception: every restart under `vmap` carries its own."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    MAX_STEPS = 2
+    NON_FINITE = 3
+    NOT_MONOTONE = 4
+    COLLAPSED = 5
+
+
+FAILED = (Status.NON_FINITE, Status.COLLAPSED)
+"""The ends after which a run loses against every other: what it holds is no estimate."""
+
+_MEANING = {
+    Status.RUNNING: "still running: neither converged nor at the step limit",
+    Status.CONVERGED: "converged: the objective changed by less than tol",
+    Status.MAX_STEPS: "the step limit was reached before the objective settled; raise max_steps or tol",
+    Status.NON_FINITE: "the objective became infinite or NaN; look for values near the dtype's limits or scale the data",
+    Status.NOT_MONOTONE: (
+        "the objective settled, but had fallen on the way by more than rounding and the ridge explain; "
+        "use float64, scale the data, or change the ridge"
+    ),
+    Status.COLLAPSED: (
+        "a component lost its rows (under the weight of one row), or its covariance is no longer positive definite; "
+        "raise the ridge, lower n_components, or use another seed"
+    ),
+}
+
+
+def explain(status: int | np.ndarray) -> str:
+    """One sentence on what a status means and what to do."""
+    return _MEANING[Status(int(status))]
