@@ -65,7 +65,7 @@ def floating_dtype(values: Iterable[Any], dtype: Any = None) -> np.dtype:
             raise TypeError(f"dtype must be a floating dtype such as float32 or float64, got {dtype}.")
         return dtype
     found = jnp.result_type(*[v.dtype if hasattr(v, "dtype") else np.asarray(v).dtype for v in values])
-    if jnp.issubdtype(found, jnp.complexfloating) or not jnp.issubdtype(found, jnp.number) and found != bool:
+    if jnp.issubdtype(found, jnp.complexfloating) or (not jnp.issubdtype(found, jnp.number) and found != np.bool_):
         raise TypeError(f"Expected real numbers, got dtype {found}.")
     kept = any(isinstance(v, jax.Array) and v.dtype == np.float64 for v in values)
     floating = found if jnp.issubdtype(found, jnp.floating) else np.dtype(float)
@@ -79,14 +79,14 @@ def matrix_shape(shape: tuple[int, ...], name: str) -> None:
 
 def last_axis(shape: tuple[int, ...], n_features: int) -> None:
     if not shape or shape[-1] != n_features:
-        raise ValueError(f"The mixture has {n_features} features: expected x of shape (..., {n_features}), got {shape}.")
+        raise ValueError(
+            f"The mixture has {n_features} features: expected x of shape (..., {n_features}), got {shape}."
+        )
 
 
 def mixture_shapes(weights: Array, means: Array, covariances: Array) -> None:
     if means.ndim != 2 or weights.shape != means.shape[:1]:
-        raise ValueError(
-            f"Expected weights (K,) and means (K, D), got shapes {weights.shape} and {means.shape}."
-        )
+        raise ValueError(f"Expected weights (K,) and means (K, D), got shapes {weights.shape} and {means.shape}.")
     n_components, n_features = means.shape
     allowed = {
         (n_components, n_features, n_features): "dense or full",
@@ -111,3 +111,151 @@ def mixture_values(weights: Array, means: Array, is_definite: Array, family_name
             f"The covariance of component {bad[0]} ({family_name}) is not positive definite to the precision of "
             f"{means.dtype}. Check its symmetry and sign, add a ridge to its diagonal, or use float64."
         )
+
+
+def observations(x: Any, name: str = "X") -> np.ndarray | Array:
+    """Rows of data as a two-dimensional real array, NumPy or JAX: shape and dtype are checked, values are not.
+
+    Takes what NumPy can read, data frames, JAX arrays, and (without a copy) anything with `__dlpack__`.
+    """
+    if hasattr(x, "toarray") and hasattr(x, "nnz"):
+        raise TypeError(
+            f"{name} is a sparse matrix, but a dense array is required. Convert it with {name}.toarray() if it fits."
+        )
+    if not isinstance(x, (jax.Array, np.ndarray)):
+        x = _from_elsewhere(x, name)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise ValueError(f"Complex data not supported: {name} has dtype {x.dtype}. Stack real and imaginary parts.")
+    if x.dtype == object or x.dtype.kind in "USmM":
+        x = _numbers(np.asarray(x), name)
+    if x.ndim == 1:
+        raise ValueError(
+            f"Expected 2D array, got 1D array instead: {name} has shape {x.shape}. Reshape your data using "
+            f"{name}.reshape(-1, 1) if it is a single feature, or {name}.reshape(1, -1) if it is a single row."
+        )
+    if x.ndim != 2:
+        raise ValueError(f"Expected 2D array {name} (N, D), found array with dim {x.ndim} of shape {x.shape}.")
+    if x.shape[0] == 0:
+        raise ValueError(f"Found array with 0 sample(s) (shape={x.shape}) while a minimum of 1 is required.")
+    if x.shape[1] == 0:
+        raise ValueError(f"Found array with 0 feature(s) (shape={x.shape}) while a minimum of 1 is required.")
+    return x
+
+
+def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
+    if not hasattr(x, "__dlpack__") or hasattr(x, "__array_interface__"):
+        if hasattr(x, "to_numpy"):
+            return np.asarray(x.to_numpy())
+        try:
+            return np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be read as an array: {error}. Are all rows of one length?") from None
+    x = x.detach() if hasattr(x, "detach") else x
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        return jax.dlpack.from_dlpack(x)  # on an accelerator, where NumPy cannot follow
+
+
+def _numbers(x: np.ndarray, name: str) -> np.ndarray:
+    """Objects and text as float64, or an error that names the first cell that is no number."""
+    if np.any([isinstance(value, complex) for value in x.flat[:1000]]):
+        raise ValueError(f"Complex data not supported: {name} holds complex numbers.")
+    try:
+        return x.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        for index, value in np.ndenumerate(x):
+            try:
+                float(value)
+            except (TypeError, ValueError):
+                where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), index, strict=False))
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(
+                    f"{name} must hold numbers only, but {where} is {value!r} ({type(value).__name__}): argument must "
+                    "be a string or a number. Encode or drop such columns."
+                ) from None
+        raise
+
+
+def finite(x: np.ndarray | Array, name: str = "X") -> None:
+    """No NaN and no infinity, or an error that names the first by row and column. Traced values pass."""
+    if is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating):
+        return
+    if isinstance(x, jax.Array) and not x.devices() <= set(jax.devices("cpu")):
+        if bool(jnp.all(jnp.isfinite(x))):
+            return
+    # Blocks, so that the mask of a large array never stands beside it.
+    values = np.asarray(x)
+    step = max(1, 2**22 // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), step):
+        block = np.isfinite(values[start : start + step])
+        if not block.all():
+            index = np.argwhere(~block)[0]
+            index[0] += start
+            value = values[tuple(index)]
+            what = "NaN" if np.isnan(value) else "infinity"
+            where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), index, strict=False))
+            raise ValueError(
+                f"Input {name} contains {what}: {where} is {value}. Drop or replace such rows before fitting."
+            )
+
+
+def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
+    """Weights (N,): finite, not negative, not all zero. None stands for all ones."""
+    if weights is None:
+        return None
+    if not isinstance(weights, (np.ndarray, jax.Array)):
+        weights = _from_elsewhere(weights, "sample_weight")
+    if weights.shape != (n_rows,):
+        raise ValueError(f"sample_weight must have shape ({n_rows},), one weight a row, got {weights.shape}.")
+    if weights.dtype == object or weights.dtype.kind in "USc":
+        raise TypeError(f"sample_weight must hold real numbers, got dtype {weights.dtype}.")
+    if is_traced(weights):
+        return weights
+    finite(weights, "sample_weight")
+    values = np.asarray(weights)
+    if np.any(values < 0):
+        row = int(np.argmax(values < 0))
+        raise ValueError(f"sample_weight must not be negative: row {row} has weight {values[row]}.")
+    if not np.any(values > 0):
+        raise ValueError("sample_weight is zero for every row: at least one row must count.")
+    return weights
+
+
+def enough_rows(n_rows: int, n_components: int) -> None:
+    if n_rows < n_components:
+        raise ValueError(
+            f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n_rows}. "
+            "Lower n_components or bring more rows."
+        )
+
+
+def labels(values: Any, n_rows: int, n_components: int) -> np.ndarray | Array:
+    """Integer labels (N,) from 0 to K − 1."""
+    values = values if isinstance(values, jax.Array) else np.asarray(values)
+    if values.shape != (n_rows,):
+        raise ValueError(f"Labels must have shape ({n_rows},), one a row, got {values.shape}.")
+    if not is_traced(values):
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= n_components:
+            raise ValueError(
+                f"Labels must lie in 0 … {n_components - 1} for {n_components} components, got {low} … {high}."
+            )
+    return values
+
+
+def responsibilities(values: Any, n_rows: int, n_components: int) -> np.ndarray | Array:
+    """Responsibilities (N, K): not negative, each row summing to 1."""
+    values = values if isinstance(values, jax.Array) else np.asarray(values)
+    if values.shape != (n_rows, n_components):
+        raise ValueError(f"Responsibilities must have shape ({n_rows}, {n_components}), got {values.shape}.")
+    if not is_traced(values):
+        host = np.asarray(values)
+        finite(host, "init")
+        sums = host.sum(axis=1)
+        row = int(np.argmax(np.abs(sums - 1.0)))
+        if np.any(host < 0) or abs(float(sums[row]) - 1.0) > 1e-3:
+            raise ValueError(
+                f"Responsibilities must not be negative and must sum to 1 in every row; row {row} sums to {sums[row]}."
+            )
+    return values

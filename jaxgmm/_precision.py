@@ -32,7 +32,7 @@ def is_traced(tree: Any) -> bool:
 
 
 def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
-    """Let `function` compute in float64 when its first argument (a pytree) holds float64, whatever JAX's switch says."""
+    """Let `function` compute in float64 when its first argument (a pytree) holds it, whatever JAX's switch says."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:

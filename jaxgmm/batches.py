@@ -119,6 +119,7 @@ class Batches:
 
     def sum(self, term: Callable[[Array, Array, Array], T]) -> T:
         """Σ over chunks of term(index, rows (n, D), weights (n,)), a pytree of arrays; compensated."""
+
         def at(index: Array) -> T:
             return term(index, self.rows.take(index), self.weights.take(index))
 

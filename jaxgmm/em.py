@@ -23,6 +23,7 @@ from jax import Array, lax
 from . import _check
 from ._precision import keeps_precision
 from .batches import Batches
+from .covariances import Covariance
 from .expectation import expect
 from .families import NO_PRIOR, SHELF, Family
 from .mixture import Mixture
@@ -113,7 +114,8 @@ def _init(mixture: Mixture, batches: Batches) -> State:
 @keeps_precision
 @jax.jit
 def _step(state: State, batches: Batches, settings: Settings) -> State:
-    mixture = maximise(state.moments, state.mixture, settings)
+    old = state.mixture
+    mixture = maximise(state.moments, old.means, old.family, old.scales, settings.ridge)
     moments = expect(mixture, batches)
     objective = moments.objective / batches.total
     new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell)
@@ -156,17 +158,16 @@ def _drive(
     return state._replace(status=status), history
 
 
-def maximise(moments: Moments, previous: Mixture, settings: Settings) -> Mixture:
-    """The mixture that the moments (about the means of `previous`) ask for. Bishop 2006, eqs. 9.24–9.26.
+def maximise(moments: Moments, means: Array, family: Family, previous: Covariance | None, ridge: Any) -> Mixture:
+    """The mixture that moments about `means` (K, D) ask for. Bishop 2006, eqs. 9.24–9.26.
 
-    Total: a component without mass keeps its mean and gets weight 0.
+    Total: a component without mass keeps its mean and gets weight 0. `previous` is where an inner iteration starts.
     """
-    family, n_features = previous.family, previous.n_features
-    mass = moments.mass
+    mass, n_features = moments.mass, means.shape[1]
     shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
-    scatter = moments.second - family.kind.outer(mass, shift) + settings.ridge * family.kind.identity(mass, n_features)
-    scales = family.estimate(scatter, mass, n_features, NO_PRIOR, previous.scales)
-    return Mixture(jnp.log(mass / jnp.sum(mass)), previous.means + shift, scales, family)
+    scatter = moments.second - family.kind.outer(mass, shift) + ridge * family.kind.identity(mass, n_features)
+    scales = family.estimate(scatter, mass, n_features, NO_PRIOR, previous)
+    return Mixture(jnp.log(mass / jnp.sum(mass)), means + shift, scales, family)
 
 
 def judge(old: State, new: State, batches: Batches, settings: Settings) -> State:

@@ -34,9 +34,7 @@ def expect(mixture: Mixture, batches: Batches) -> Moments:
     return in_safe_form(mixture, batches.origin, program)
 
 
-def assign(
-    kind: Kind, means: Array, batches: Batches, responsibilities: Callable[[Array, Array], Array]
-) -> Moments:
+def assign(kind: Kind, means: Array, batches: Batches, responsibilities: Callable[[Array, Array], Array]) -> Moments:
     """Moments about `means` (K, D) under responsibilities that someone else decides; objective 0.
 
     `responsibilities(index, rows (n, D))` -> (K, n) of one chunk.

@@ -41,21 +41,23 @@ class Mixture:
     family: Family = field(metadata={"static": True})
 
     @classmethod
-    def create(cls, weights: Any, means: Any, covariances: Any, family: str | Family = "full", dtype: Any = None) -> Mixture:
+    def create(
+        cls, weights: Any, means: Any, covariances: Any, family: str | Family = "full", dtype: Any = None
+    ) -> Mixture:
         """A mixture from known parameters; no fit is needed.
 
         weights (K,) summing to 1, means (K, D), covariances in the family's own shape (scikit-learn's for its four
         types) or dense (K, D, D), which are projected onto the family. Raises ValueError where a shape or value is
         impossible; traced values are not looked at.
         """
-        family = _check.family(family, SHELF)
+        chosen: Family = _check.family(family, SHELF)
         dtype = _check.floating_dtype((weights, means, covariances), dtype)
         with precision_for(dtype):
             weights, means, covariances = (jnp.asarray(a, dtype) for a in (weights, means, covariances))
             _check.mixture_shapes(weights, means, covariances)
-            mixture = cls(jnp.log(weights), means, family.read(covariances, means.shape[1]), family)
+            mixture = cls(jnp.log(weights), means, chosen.read(covariances, means.shape[1]), chosen)
             if not is_traced((weights, means, covariances)):
-                _check.mixture_values(weights, means, mixture.scales.is_definite(), family.name)
+                _check.mixture_values(weights, means, mixture.scales.is_definite(), chosen.name)
             return mixture
 
     @property
@@ -122,7 +124,9 @@ class Mixture:
     def __repr__(self) -> str:
         if is_traced(self) or self.means.ndim != 2:
             return f"Mixture(family={self.family.name!r}, means={self.means!r})"
-        lines = [f"Mixture of {self.n_components} Gaussians in {self.n_features} dimensions, family {self.family.name!r}"]
+        lines = [
+            f"Mixture of {self.n_components} Gaussians in {self.n_features} dimensions, family {self.family.name!r}"
+        ]
         for k, (weight, mean) in enumerate(zip(np.asarray(self.weights), np.asarray(self.means), strict=True)):
             if k == 10 and self.n_components > 11:
                 lines.append(f"  … and {self.n_components - 10} more")

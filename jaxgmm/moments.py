@@ -62,7 +62,7 @@ class Kind(ABC):
 
     @abstractmethod
     def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array | tuple[Array, ...]]:
-        """First and second moments about the means, free of cancellation. weighted (K, n), rows (n, D), means (K, D)."""
+        """First and second moments about the means, without cancellation. weighted (K, n), rows (n, D), means (K, D)."""
 
     def finish(self, second: Array | tuple[Array, ...], means: Array) -> Array:
         """The second moment from the sums of `about_means`. Most kinds have nothing left to do."""
@@ -114,7 +114,8 @@ class Pooled(Kind):
         return einsum("kn,nd->kd", weighted, centred), total[None]
 
     def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, tuple[Array, Array]]:
-        # With m = Σ_k r_k μ_k and Σ_k r_k = 1,  Σ_k r_k (x−μ_k)(x−μ_k)ᵀ = (x−m)(x−m)ᵀ + ½ Σ_kl r_k r_l (μ_k−μ_l)(μ_k−μ_l)ᵀ:
+        # With m = Σ_k r_k μ_k and Σ_k r_k = 1,
+        #   Σ_k r_k (x−μ_k)(x−μ_k)ᵀ = (x−m)(x−m)ᵀ + ½ Σ_kl r_k r_l (μ_k−μ_l)(μ_k−μ_l)ᵀ:
         # products only, and no term of it cancels. The second sum needs the rows only through G = Σ w r rᵀ.
         weight = jnp.sum(weighted, axis=0)
         responsibilities = weighted / jnp.where(weight > 0.0, weight, 1.0)

@@ -25,7 +25,7 @@ _MEANING = {
     Status.RUNNING: "still running: neither converged nor at the step limit",
     Status.CONVERGED: "converged: the objective changed by less than tol",
     Status.MAX_STEPS: "the step limit was reached before the objective settled; raise max_steps or tol",
-    Status.NON_FINITE: "the objective became infinite or NaN; look for values near the dtype's limits or scale the data",
+    Status.NON_FINITE: "the objective became infinite or NaN; look for values near the dtype's limits, scale the data",
     Status.NOT_MONOTONE: (
         "the objective settled, but had fallen on the way by more than rounding and the ridge explain; "
         "use float64, scale the data, or change the ridge"

@@ -64,9 +64,7 @@ class Dense:
     def has_fast_form(self) -> bool:
         return self.factor.shape[0] == 1 or self.factor.shape[-1] <= PACKED_UP_TO
 
-    def prepare(
-        self, means: Array, origin: Array, form: Form
-    ) -> Packed | Whitened | SharedWhitened | SharedExpanded:
+    def prepare(self, means: Array, origin: Array, form: Form) -> Packed | Whitened | SharedWhitened | SharedExpanded:
         whitener = inverse_lower(self.factor)
         shift = means - origin
         if self.factor.shape[0] == 1:
@@ -80,9 +78,7 @@ class Dense:
         coefficients = jnp.concatenate([-2.0 * pull, pack_symmetric(precision)], axis=1)
         return Packed(origin, coefficients, jnp.sum(pull * shift, axis=1))
 
-    def mahalanobis(
-        self, operands: Packed | Whitened | SharedWhitened | SharedExpanded, rows: Array
-    ) -> Array:
+    def mahalanobis(self, operands: Packed | Whitened | SharedWhitened | SharedExpanded, rows: Array) -> Array:
         match operands:
             case Packed(origin, coefficients, constant):
                 distances = einsum("kf,nf->kn", coefficients, quadratic_features(rows - origin)) + constant[:, None]

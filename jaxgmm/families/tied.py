@@ -19,9 +19,7 @@ class Tied:
     name: str = "tied"
     kind: Kind = POOLED
 
-    def estimate(
-        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Dense | None
-    ) -> Dense:
+    def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Dense | None) -> Dense:
         del previous
         identity = jnp.eye(n_features, dtype=scatter.dtype)
         return Dense.of(per_mass(scatter + prior.scatter, jnp.sum(mass) + prior.mass, identity))

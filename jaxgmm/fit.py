@@ -1,0 +1,249 @@
+"""Fit a mixture: many starts side by side in one compiled program, and the best of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from . import _check, em
+from ._precision import is_traced, precision_for
+from .batches import Batches, cut, next_power_of_two
+from .families import SHELF, Family
+from .mixture import Mixture
+from .seeding import SEEDINGS, from_key, from_labels, from_means, from_responsibilities
+from .status import FAILED, Status, explain
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Restarts:
+    """How each of R restarts ended. A restart that failed (collapsed, non-finite) has objective −inf."""
+
+    objective: Array  # (R,)
+    status: Array  # (R,)
+    n_steps: Array  # (R,)
+    history: Array  # (R, max_steps + 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FitResult:
+    """The best fit, and how it came about. All of it belongs to `mixture`."""
+
+    mixture: Mixture
+    objective: Array  # (): mean log-likelihood, nats per unit of weight
+    status: Array  # (): a `Status`
+    n_steps: Array  # ()
+    history: Array  # (max_steps + 1,): the objective after t steps, NaN past the end
+    effective_counts: Array  # (K,): Σ weight · responsibility
+    restarts: Restarts
+
+    def __repr__(self) -> str:
+        if is_traced(self):
+            return f"FitResult(mixture={self.mixture!r})"
+        status = Status(int(self.status))
+        return (
+            f"FitResult: {status.name} after {int(self.n_steps)} steps, mean log-likelihood "
+            f"{float(self.objective):.6f} nats, best of {self.restarts.objective.size} restarts ({explain(status)})\n{self.mixture!r}"
+        )
+
+
+class Progress(NamedTuple):
+    """What a progress callback is told, a few times a second."""
+
+    n_steps: int  # of the restart that is furthest
+    max_steps: int
+    n_running: int
+    n_restarts: int
+    objective: float  # the best so far
+
+
+def fit(
+    key: Array,
+    x: Any,
+    n_components: int,
+    family: str | Family = "full",
+    *,
+    sample_weight: Any = None,
+    n_restarts: int = 32,
+    init: str | Mixture | Any = "k-means++",
+    tol: float = 1e-3,
+    max_steps: int = 200,
+    ridge: float = 1e-6,
+    chunk_size: int | None = None,
+    dtype: Any = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> FitResult:
+    """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts at once; the best finite objective wins.
+
+    key: a JAX random key. x: an array, or `Batches`. n_components: K. family: a name of `jaxgmm.families.SHELF` or a
+    Family. sample_weight: (N,), any positive scale. init: "k-means++", "k-means", "random_rows",
+    "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
+    responsibilities (N, K), from which one run is made. tol: change of the mean log-likelihood (nats) under which a
+    run has converged; 0 makes exactly max_steps steps. ridge: added to the diagonal of every covariance.
+    chunk_size: rows a chunk, chosen by size where None. dtype: JAX's rule where None. progress: called as the fit goes.
+
+    Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; after
+    that never: `result.status` and `result.restarts` say how it went.
+    """
+    n_components = _check.count(n_components, "n_components", least=1)
+    n_restarts = _check.count(n_restarts, "n_restarts", least=1)
+    max_steps = _check.count(max_steps, "max_steps", least=0)
+    family = _check.family(family, SHELF)
+    settings = em.Settings(tol=tol, ridge=ridge)
+    if isinstance(init, str) and init not in SEEDINGS:
+        raise ValueError(
+            f"Unknown init {init!r}. Expected one of {', '.join(map(repr, SEEDINGS))}, or a start of your own."
+        )
+    if not isinstance(init, str):
+        n_restarts = 1  # a given start leaves nothing to chance
+    batches = admit(x, sample_weight, n_components, n_restarts, chunk_size, dtype)
+    with precision_for(batches.dtype):
+        starts = start(key, batches, init, n_components, family, settings, n_restarts)
+        return drive(starts, batches, settings, max_steps, progress)
+
+
+def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any) -> Batches:
+    """The user's data, checked, as batches."""
+    if chunk_size is not None:
+        chunk_size = _check.count(chunk_size, "chunk_size", least=1)
+    if isinstance(x, Batches):
+        if sample_weight is not None:
+            raise ValueError("Batches carry their own weights: give sample_weight to Batches.of instead.")
+        return x
+    x = _check.observations(x, "x")
+    _check.finite(x, "x")
+    sample_weight = _check.row_weights(sample_weight, len(x))
+    _check.enough_rows(len(x), n_components)
+    dtype = None if dtype is None else _check.floating_dtype((), dtype)
+    return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
+
+
+def start(
+    key: Array, batches: Batches, init: Any, n_components: int, family: Family, settings: em.Settings, n_restarts: int
+) -> em.State:
+    """The states (R, ...) that the restarts begin with."""
+    if isinstance(init, str):
+        keys = jax.random.split(key, n_restarts)
+        return _seed(keys, batches, settings.ridge, seeding=init, n_components=n_components, family=family)
+    mixture = mixture_from(init, batches, n_components, family, settings)
+    return jax.tree.map(lambda leaf: leaf[None], em.init(mixture, batches))
+
+
+def mixture_from(init: Any, batches: Batches, n_components: int, family: Family, settings: em.Settings) -> Mixture:
+    """The mixture that a start of the user's own stands for."""
+    if isinstance(init, Mixture):
+        if init.family != family or init.n_components != n_components:
+            raise ValueError(
+                f"init is a mixture of {init.n_components} components of family {init.family.name!r}; "
+                f"{n_components} of family {family.name!r} were asked for."
+            )
+        return init
+    values = init if isinstance(init, jax.Array) else np.asarray(init)
+    n_rows = int(batches.n_rows)
+    if values.ndim == 1:
+        values = _check.labels(values, n_rows, n_components)
+        chunked = cut(values, batches.chunk_size, np.int32, pad_with_zero=True)
+        return _from_labels(chunked, batches, settings.ridge, n_components=n_components, family=family)
+    if values.shape == (n_components, batches.n_features):
+        _check.finite(values, "init")
+        means = jnp.asarray(values, batches.dtype)
+        mixture = _from_means(means, batches, settings.ridge, family=family)
+        # What is given stands as given; weights and covariances are the M-step's.
+        return Mixture(mixture.log_weights, means, mixture.scales, family)
+    values = _check.responsibilities(values, n_rows, n_components)
+    chunked = cut(values, batches.chunk_size, batches.dtype, pad_with_zero=True)
+    return _from_responsibilities(chunked, batches, settings.ridge, family=family)
+
+
+def drive(
+    states: em.State,
+    batches: Batches,
+    settings: em.Settings,
+    max_steps: int,
+    progress: Callable[[Progress], None] | None = None,
+) -> FitResult:
+    """Run all restarts to their ends: in one go, or in bursts of about 0.3 s where someone wants to watch."""
+    capacity = next_power_of_two(max_steps + 1)  # the history's length is static: a few lengths, few programs
+    histories = jnp.full((len(states.objective), capacity), jnp.nan, states.objective.dtype)
+    histories = histories.at[:, 0].set(states.objective)
+    burst, limit = 1, 0 if progress else max_steps
+    while True:
+        began = time.perf_counter()
+        states, histories = _run_lanes(states, histories, batches, settings, np.int32(limit))
+        if progress is None:
+            break
+        status, n_steps = np.asarray(states.status), np.asarray(states.n_steps)
+        going = (status == Status.MAX_STEPS) & (n_steps < max_steps)
+        objective = float(np.max(np.asarray(states.objective)))
+        progress(Progress(int(n_steps.max()), max_steps, int(going.sum()), len(status), objective))
+        if not going.any():
+            break
+        burst = 2 * burst if time.perf_counter() - began < 0.3 else max(1, burst // 2)
+        limit = min(limit + burst, max_steps)
+    return _best(states, histories[:, : max_steps + 1])
+
+
+def lanes(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any:
+    """function(one of `mapped`, *shared) for every restart side by side; without `vmap` where there is only one."""
+    if len(jax.tree.leaves(mapped)[0]) > 1:
+        return jax.vmap(lambda one: function(one, *shared))(mapped)
+    single = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
+    return jax.tree.map(lambda leaf: leaf[None], single)
+
+
+@partial(jax.jit, static_argnames=("seeding", "n_components", "family"))
+def _seed(keys: Array, batches: Batches, ridge: Any, *, seeding: str, n_components: int, family: Family) -> em.State:
+    def one(key: Array) -> em.State:
+        state = em.init(from_key(key, batches, seeding, n_components, family, ridge), batches)
+        # A seed without rows can never get any: such a restart has lost before it began.
+        empty = jnp.any(state.mixture.log_weights == -jnp.inf)
+        return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
+
+    return lanes(one, keys)
+
+
+_from_means = partial(jax.jit, static_argnames="family")(from_means)
+_from_responsibilities = partial(jax.jit, static_argnames="family")(from_responsibilities)
+
+
+@partial(jax.jit, static_argnames=("n_components", "family"))
+def _from_labels(labels: Any, batches: Batches, ridge: Any, *, n_components: int, family: Family) -> Mixture:
+    return from_labels(labels, n_components, batches, family, ridge)
+
+
+@jax.jit
+def _run_lanes(
+    states: em.State, histories: Array, batches: Batches, settings: em.Settings, limit: Array
+) -> tuple[em.State, Array]:
+    def one(lane: tuple[em.State, Array]) -> tuple[em.State, Array]:
+        return em.run_recording(*lane, batches, settings, limit)
+
+    return lanes(one, (states, histories))
+
+
+@jax.jit
+def _best(states: em.State, histories: Array) -> FitResult:
+    failed = jnp.isin(states.status, jnp.array(FAILED)) | ~jnp.isfinite(states.objective)
+    objective = jnp.where(failed, -jnp.inf, states.objective)
+    # Where every restart failed, the best of what they last held is still worth looking at.
+    last_held = jnp.where(jnp.isfinite(states.objective), states.objective, -jnp.inf)
+    winner = jnp.argmax(jnp.where(jnp.all(failed), last_held, objective))
+    best, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
+    return FitResult(
+        mixture=best.mixture,
+        objective=best.objective,
+        status=best.status,
+        n_steps=best.n_steps,
+        history=history,
+        effective_counts=best.moments.mass,
+        restarts=Restarts(objective, states.status, states.n_steps, histories),
+    )

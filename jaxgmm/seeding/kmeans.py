@@ -1,0 +1,86 @@
+"""Seeds by k-means++ and by k-means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._linalg import einsum
+from ._rows import Rows, draw, squared_distances
+
+LLOYD_STEPS = 100
+"""Rounds of k-means at most; it stops as soon as no mean moves any more."""
+
+TRIES = 4
+"""Independent draws, of which the one with the smallest sum of squared distances becomes the seeds. One draw in five
+misses a cluster on eight well-separated ones, and no EM mends that; rows are few here, so trying again is cheap."""
+
+
+def kmeans_plus_plus(key: Array, rows: Rows, n_components: int) -> Array:
+    """Greedy k-means++, the best of `TRIES`. -> seeds (K, D) about the origin of the rows."""
+    return _best_of(_greedy, key, rows, n_components)
+
+
+def kmeans(key: Array, rows: Rows, n_components: int) -> Array:
+    """k-means (Lloyd's algorithm) from greedy k-means++, the best of `TRIES`. -> seeds (K, D)."""
+    return _best_of(_lloyd, key, rows, n_components)
+
+
+def _best_of(seeding: Callable[[Array, Rows, int], Array], key: Array, rows: Rows, n_components: int) -> Array:
+    def one(key: Array) -> tuple[Array, Array]:
+        seeds = seeding(key, rows, n_components)
+        nearest = jnp.min(squared_distances(rows.x, seeds), axis=0)
+        return seeds, einsum("s,s->", nearest, rows.weights)
+
+    seeds, potentials = lax.map(one, jax.random.split(key, TRIES))
+    return seeds[jnp.argmin(potentials)]
+
+
+def _greedy(key: Array, rows: Rows, n_components: int) -> Array:
+    """Greedy k-means++ once.
+
+    Each seed is the best of 2 + log K rows drawn with probability proportional to weight times squared distance to
+    the nearest seed so far: the one that lowers the sum of those distances most. Arthur and Vassilvitskii 2007.
+    """
+    n_trials = 2 + int(math.log(n_components))
+    x, weights = rows
+    first_key, *_ = keys = jax.random.split(key, n_components)
+    first = x[draw(first_key, weights, 1)[0]]
+    seeds = jnp.zeros((n_components, x.shape[1]), x.dtype).at[0].set(first)
+    nearest = squared_distances(x, first[None])[0]
+
+    def choose(index: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        seeds, nearest = carry
+        potential = weights * nearest
+        # Where every row already is a seed, any row will do.
+        candidates = x[draw(keys[index], jnp.where(jnp.sum(potential) > 0.0, potential, weights), n_trials)]
+        remaining = jnp.minimum(nearest, squared_distances(x, candidates))
+        best = jnp.argmin(einsum("ts,s->t", remaining, weights))
+        return seeds.at[index].set(candidates[best]), remaining[best]
+
+    return lax.fori_loop(1, n_components, choose, (seeds, nearest))[0]
+
+
+def _lloyd(key: Array, rows: Rows, n_components: int) -> Array:
+    """k-means once. A cluster that loses its rows stays put."""
+    x, weights = rows
+    components = jnp.arange(n_components)[:, None]
+
+    def moving(carry: tuple[Array, Array, Array]) -> Array:
+        _, moved, n_steps = carry
+        return moved & (n_steps < LLOYD_STEPS)
+
+    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        seeds, _, n_steps = carry
+        nearest = jnp.argmin(squared_distances(x, seeds), axis=0)
+        members = jnp.where(nearest == components, weights, 0.0)  # (K, S): S is bounded, N is not
+        mass = jnp.sum(members, axis=1)[:, None]
+        means = jnp.where(mass > 0.0, einsum("ks,sd->kd", members, x) / jnp.where(mass > 0.0, mass, 1.0), seeds)
+        return means, jnp.any(means != seeds), n_steps + 1
+
+    start = (_greedy(key, rows, n_components), jnp.array(True), jnp.int32(0))
+    return lax.while_loop(moving, step, start)[0]

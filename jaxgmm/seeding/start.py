@@ -1,0 +1,87 @@
+"""From seeds, or from whatever the user starts with, to a mixture: all rows are assigned, then one M-step follows.
+
+Giving each seed its one row alone (scikit-learn's way for k-means++ and random rows) leaves tied covariances at the
+scatter of the whole data, from which EM settles at once where all components are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..batches import Batches, Chunked
+from ..em import maximise
+from ..expectation import assign
+from ..families import Family
+from ..mixture import Mixture
+from ..moments import TRACE
+from ._rows import Rows, rows_for_seeding, squared_distances
+from .kmeans import kmeans, kmeans_plus_plus
+from .random import random_responsibilities, random_rows
+
+SEEDINGS: Mapping[str, Callable[[Array, Rows, int], Array]] = {
+    "k-means++": kmeans_plus_plus,
+    "k-means": kmeans,
+    "random_rows": random_rows,
+    "random_responsibilities": random_responsibilities,
+}
+"""The shelf of seedings: (key, rows, K) -> seeds (K, D). A new one is a function and a line here."""
+
+
+def from_key(key: Array, batches: Batches, seeding: str, n_components: int, family: Family, ridge: Any) -> Mixture:
+    """Seeds by the named way, each row to its nearest seed, one M-step."""
+    sample_key, seed_key = jax.random.split(key)
+    rows = rows_for_seeding(sample_key, batches, n_components)
+    seeds = SEEDINGS[seeding](seed_key, rows, n_components) + batches.origin
+    return from_means(seeds, batches, family, ridge)
+
+
+def from_means(means: Array, batches: Batches, family: Family, ridge: Any) -> Mixture:
+    """Each row to its nearest mean (K, D), one M-step."""
+
+    def nearest(index: Array, rows: Array) -> Array:
+        del index
+        return _one_hot(jnp.argmin(squared_distances(rows, means), axis=0), len(means), rows.dtype)
+
+    return _one_step(nearest, means, batches, family, ridge)
+
+
+def from_labels(labels: Chunked, n_components: int, batches: Batches, family: Family, ridge: Any) -> Mixture:
+    """One M-step from given labels (N,)."""
+
+    def given(index: Array, rows: Array) -> Array:
+        return _one_hot(labels.take(index), n_components, rows.dtype)
+
+    return _one_step(given, _means_of(given, n_components, batches), batches, family, ridge)
+
+
+def from_responsibilities(responsibilities: Chunked, batches: Batches, family: Family, ridge: Any) -> Mixture:
+    """One M-step from given responsibilities (N, K)."""
+
+    def given(index: Array, rows: Array) -> Array:
+        del rows
+        return responsibilities.take(index).T
+
+    return _one_step(given, _means_of(given, responsibilities.tail.shape[1], batches), batches, family, ridge)
+
+
+Responsibilities = Callable[[Array, Array], Array]
+
+
+def _one_step(given: Responsibilities, about: Array, batches: Batches, family: Family, ridge: Any) -> Mixture:
+    return maximise(assign(family.kind, about, batches, given), about, family, None, ridge)
+
+
+def _means_of(given: Responsibilities, n_components: int, batches: Batches) -> Array:
+    """The component means, by a pass of their own, so that second moments can be taken about them."""
+    about = jnp.broadcast_to(batches.origin, (n_components, batches.n_features))
+    moments = assign(TRACE, about, batches, given)
+    return about + moments.first / jnp.where(moments.mass > 0.0, moments.mass, 1.0)[:, None]
+
+
+def _one_hot(labels: Array, n_components: int, dtype: Any) -> Array:
+    return (labels == jnp.arange(n_components)[:, None]).astype(dtype)
