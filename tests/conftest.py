@@ -1,0 +1,59 @@
+"""Fixtures of the numeric tests. Nothing global is switched on: float64 is a context that a test enters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import jax
+import numpy as np
+import pytest
+
+GLOBAL = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion", "jax_disable_jit")
+"""Switches of JAX that must stand after the session's tests as they stood before."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped where JAX sees no GPU."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not _has_gpu():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="JAX sees no GPU here"))
+
+
+def _has_gpu() -> bool:
+    try:
+        return bool(jax.devices("gpu"))
+    except RuntimeError:
+        return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_global_is_left_changed() -> Iterator[None]:
+    before = {name: getattr(jax.config, name) for name in GLOBAL}
+    printing, errors = np.get_printoptions(), np.geterr()
+    yield
+    assert {name: getattr(jax.config, name) for name in GLOBAL} == before
+    assert np.get_printoptions() == printing
+    assert np.geterr() == errors
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """JAX's float64 switch on, for this test alone."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> Iterator[np.dtype]:
+    """Both dtypes in turn, each in the mode of JAX in which arrays are of it by default."""
+    with jax.enable_x64(True) if request.param == "float64" else nullcontext():
+        yield np.dtype(request.param)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers that depend on the test's own name only, not on the tests before it."""
+    name = request.node.originalname or request.node.name
+    return np.random.default_rng(sum(ord(letter) * (i + 1) for i, letter in enumerate(name)))
