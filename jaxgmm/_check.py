@@ -64,7 +64,8 @@ def floating_dtype(values: Iterable[Any], dtype: Any = None) -> np.dtype:
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"dtype must be a floating dtype such as float32 or float64, got {dtype}.")
         return dtype
-    found = jnp.result_type(*[v.dtype if hasattr(v, "dtype") else np.asarray(v).dtype for v in values])
+    dtypes = [v.dtype if hasattr(v, "dtype") else np.asarray(v).dtype for v in values]
+    found = jnp.result_type(*map(jax.dtypes.canonicalize_dtype, dtypes))  # canonical first: else float64 is warned of
     if jnp.issubdtype(found, jnp.complexfloating) or (not jnp.issubdtype(found, jnp.number) and found != np.bool_):
         raise TypeError(f"Expected real numbers, got dtype {found}.")
     kept = any(isinstance(v, jax.Array) and v.dtype == np.float64 for v in values)
