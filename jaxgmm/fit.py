@@ -52,7 +52,8 @@ class FitResult:
         status = Status(int(self.status))
         return (
             f"FitResult: {status.name} after {int(self.n_steps)} steps, mean log-likelihood "
-            f"{float(self.objective):.6f} nats, best of {self.restarts.objective.size} restarts ({explain(status)})\n{self.mixture!r}"
+            f"{float(self.objective):.6f} nats, best of {self.restarts.objective.size} restarts ({explain(status)})\n"
+            f"{self.mixture!r}"
         )
 
 
@@ -97,7 +98,7 @@ def fit(
     n_components = _check.count(n_components, "n_components", least=1)
     n_restarts = _check.count(n_restarts, "n_restarts", least=1)
     max_steps = _check.count(max_steps, "max_steps", least=0)
-    family = _check.family(family, SHELF)
+    chosen: Family = _check.family(family, SHELF)
     settings = em.Settings(tol=tol, ridge=ridge)
     if isinstance(init, str) and init not in SEEDINGS:
         raise ValueError(
@@ -107,7 +108,7 @@ def fit(
         n_restarts = 1  # a given start leaves nothing to chance
     batches = admit(x, sample_weight, n_components, n_restarts, chunk_size, dtype)
     with precision_for(batches.dtype):
-        starts = start(key, batches, init, n_components, family, settings, n_restarts)
+        starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
         return drive(starts, batches, settings, max_steps, progress)
 
 

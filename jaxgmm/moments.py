@@ -62,7 +62,7 @@ class Kind(ABC):
 
     @abstractmethod
     def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array | tuple[Array, ...]]:
-        """First and second moments about the means, without cancellation. weighted (K, n), rows (n, D), means (K, D)."""
+        """First and second moments about the means, uncancelled. weighted (K, n), rows (n, D), means (K, D)."""
 
     def finish(self, second: Array | tuple[Array, ...], means: Array) -> Array:
         """The second moment from the sums of `about_means`. Most kinds have nothing left to do."""

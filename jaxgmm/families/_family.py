@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 from jax import Array
@@ -31,12 +31,13 @@ class Family(Protocol):
     of mass 0 gets some finite positive definite matrix, and nothing is raised.
     """
 
-    name: str
-    kind: Kind
+    @property
+    def name(self) -> str: ...
 
-    def estimate(
-        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Covariance | None
-    ) -> Covariance:
+    @property
+    def kind(self) -> Kind: ...
+
+    def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Any:
         """The covariances that maximise Σ_k −½ (mass_k log|Σ_k| + tr(scatter_k Σ_k⁻¹)) within the family.
 
         scatter has the shape of `kind` and is taken about the new means, mass (K,). A trace alone does not tell how
@@ -49,11 +50,11 @@ class Family(Protocol):
         """Free parameters of the K covariances. `n_components` may be traced."""
         ...
 
-    def read(self, covariances: Array, n_features: int) -> Covariance:
+    def read(self, covariances: Array, n_features: int) -> Any:
         """From the array that this family shows, or from dense matrices (K, D, D), projected onto the family."""
         ...
 
-    def show(self, covariance: Covariance, n_components: int) -> Array:
+    def show(self, covariance: Any, n_components: int) -> Array:
         """The covariances as this family's users write them: scikit-learn's shapes for its four, else (K, D, D)."""
         ...
 
@@ -64,7 +65,7 @@ def per_mass(scatter: Array, mass: Array, identity: Array | float) -> Array:
     return jnp.where(mass > 0.0, scatter / jnp.where(mass > 0.0, mass, 1.0), identity)
 
 
-def project(family: Family, covariances: Array) -> Covariance:
+def project(family: Family, covariances: Array) -> Any:
     """Dense matrices (K, D, D) brought into the family: its estimate from them with equal masses."""
     mass = jnp.ones(covariances.shape[0], covariances.dtype)
     return family.estimate(family.kind.project(covariances), mass, covariances.shape[-1], NO_PRIOR, None)

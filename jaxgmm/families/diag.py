@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax import Array
@@ -18,9 +19,7 @@ class Diag:
     name: str = "diag"
     kind: Kind = DIAGONAL
 
-    def estimate(
-        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Diagonal | None
-    ) -> Diagonal:
+    def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Diagonal:
         del n_features, previous
         return Diagonal(per_mass(scatter + prior.scatter, mass + prior.mass, 1.0))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,7 @@ class EEI:
     name: str = "EEI"
     kind: Kind = DIAGONAL
 
-    def estimate(
-        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Diagonal | None
-    ) -> Diagonal:
+    def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Diagonal:
         del n_features, previous
         pooled = jnp.sum(scatter, axis=0, keepdims=True)
         return Diagonal(per_mass(pooled + prior.scatter, jnp.sum(mass) + prior.mass, 1.0))

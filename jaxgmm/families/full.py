@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ class Full:
     name: str = "full"
     kind: Kind = FULL
 
-    def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Dense | None) -> Dense:
+    def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Dense:
         del previous
         identity = jnp.eye(n_features, dtype=scatter.dtype)
         return Dense.of(per_mass(scatter + prior.scatter, mass + prior.mass, identity))

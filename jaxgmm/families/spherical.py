@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax import Array
@@ -19,7 +20,7 @@ class Spherical:
     kind: Kind = TRACE
 
     def estimate(
-        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: SphericalCovariance | None
+        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any
     ) -> SphericalCovariance:
         del previous
         variance = per_mass((scatter + prior.scatter) / n_features, mass + prior.mass, 1.0)

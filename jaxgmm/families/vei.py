@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +24,7 @@ class VEI:
     name: str = "VEI"
     kind: Kind = DIAGONAL
 
-    def estimate(
-        self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Diagonal | None
-    ) -> Diagonal:
+    def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Diagonal:
         # Celeux and Govaert 1995, model [λ_k A]: volumes given the shape, then the shape given the volumes, in turn.
         # In logarithms, so that no product over features leaves the range of float32.
         del n_features
