@@ -13,7 +13,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,14 +23,18 @@ T = TypeVar("T")
 
 def precision_for(dtype: Any) -> AbstractContextManager[Any]:
     """The context in which arrays of `dtype` keep it."""
-    if np.dtype(dtype) == np.float64 and not jax.config.jax_enable_x64:
+    if np.dtype(dtype) == np.float64 and not _x64_is_on():
         return jax.enable_x64(True)
     return nullcontext()
 
 
+def _x64_is_on() -> bool:
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+
+
 def is_traced(tree: Any) -> bool:
     """Whether any leaf belongs to a transformation under way (`jit`, `vmap`, `grad`)."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
@@ -36,7 +42,7 @@ def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        if jax.config.jax_enable_x64 or is_traced((args, kwargs)):
+        if _x64_is_on() or is_traced((args, kwargs)):
             return function(*args, **kwargs)
         if any(getattr(leaf, "dtype", None) == np.float64 for leaf in jax.tree.leaves(args[0])):
             with jax.enable_x64(True):
@@ -44,3 +50,19 @@ def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     return wrapper
+
+
+def to_host(self: Any) -> dict[str, Any]:
+    """`__getstate__` of a pytree dataclass: its leaves as NumPy arrays, so that pickles hold no device memory."""
+    return {name: jax.tree.map(np.asarray, value) for name, value in vars(self).items()}
+
+
+def from_host(self: Any, state: dict[str, Any]) -> None:
+    """`__setstate__` of a frozen pytree dataclass: leaves come back as JAX arrays of the dtype they had."""
+
+    def to_device(leaf: np.ndarray) -> jax.Array:
+        with precision_for(leaf.dtype):
+            return jnp.asarray(leaf)
+
+    for name, value in state.items():
+        object.__setattr__(self, name, jax.tree.map(to_device, value))

@@ -45,12 +45,13 @@ class Chunked:
         """Chunk `index`. -> (n, ...)."""
         if self.n_chunks == 1:
             return self.tail
-        if self.body is None:  # an array of ones, of which only the padded end is kept
+        body, size = self.body, self.chunk_size
+        if body is None:  # an array of ones, of which only the padded end is kept
             return jnp.where(index < self.n_chunks - 1, jnp.ones_like(self.tail), self.tail)
         # A branch that copies n rows; a second copy of the code that uses them would double the compile time.
         return lax.cond(
             index < self.n_chunks - 1,
-            lambda: lax.dynamic_slice_in_dim(self.body, index * self.chunk_size, self.chunk_size),
+            lambda: lax.dynamic_slice_in_dim(body, index * size, size),
             lambda: self.tail,
         )
 

@@ -107,8 +107,9 @@ def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batc
 def _init(mixture: Mixture, batches: Batches) -> State:
     moments = expect(mixture, batches)
     objective = moments.objective / batches.total
-    status = jnp.where(jnp.isfinite(objective), Status.RUNNING, Status.NON_FINITE).astype(jnp.int32)
-    return State(mixture, moments, objective, jnp.int32(0), status, jnp.array(False))
+    broken = ~jnp.all(mixture.scales.is_definite())
+    status = jnp.select([broken, ~jnp.isfinite(objective)], [Status.COLLAPSED, Status.NON_FINITE], Status.RUNNING)
+    return State(mixture, moments, objective, jnp.int32(0), status.astype(jnp.int32), jnp.array(False))
 
 
 @keeps_precision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from . import _check, em
-from ._precision import is_traced, precision_for
+from ._precision import from_host, is_traced, precision_for, to_host
 from .batches import Batches, cut, next_power_of_two
 from .families import SHELF, Family
 from .mixture import Mixture
@@ -32,6 +32,8 @@ class Restarts:
     n_steps: Array  # (R,)
     history: Array  # (R, max_steps + 1)
 
+    __getstate__, __setstate__ = to_host, from_host
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class FitResult:
     effective_counts: Array  # (K,): Σ weight · responsibility
     restarts: Restarts
 
+    __getstate__, __setstate__ = to_host, from_host
+
     def __repr__(self) -> str:
         if is_traced(self):
             return f"FitResult(mixture={self.mixture!r})"
@@ -55,6 +59,25 @@ class FitResult:
             f"{float(self.objective):.6f} nats, best of {self.restarts.objective.size} restarts ({explain(status)})\n"
             f"{self.mixture!r}"
         )
+
+
+class Given(NamedTuple):
+    """What the user fixes of a start. It replaces what the seeding's M-step would say, as given."""
+
+    log_weights: Array | None = None  # (K,)
+    means: Array | None = None  # (K, D)
+    scales: Any = None  # a Covariance
+
+    @property
+    def is_whole(self) -> bool:
+        return all(value is not None for value in self)
+
+    def onto(self, mixture: Mixture) -> Mixture:
+        """The mixture with what is given in its place."""
+        return replace(mixture, **{name: value for name, value in self._asdict().items() if value is not None})
+
+
+NOTHING_GIVEN = Given()
 
 
 class Progress(NamedTuple):
@@ -129,13 +152,20 @@ def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_siz
 
 
 def start(
-    key: Array, batches: Batches, init: Any, n_components: int, family: Family, settings: em.Settings, n_restarts: int
+    key: Array,
+    batches: Batches,
+    init: Any,
+    n_components: int,
+    family: Family,
+    settings: em.Settings,
+    n_restarts: int,
+    given: Given = NOTHING_GIVEN,
 ) -> em.State:
     """The states (R, ...) that the restarts begin with."""
     if isinstance(init, str):
         keys = jax.random.split(key, n_restarts)
-        return _seed(keys, batches, settings.ridge, seeding=init, n_components=n_components, family=family)
-    mixture = mixture_from(init, batches, n_components, family, settings)
+        return _seed(keys, batches, settings.ridge, given, seeding=init, n_components=n_components, family=family)
+    mixture = given.onto(mixture_from(init, batches, n_components, family, settings))
     return jax.tree.map(lambda leaf: leaf[None], em.init(mixture, batches))
 
 
@@ -171,8 +201,9 @@ def drive(
     settings: em.Settings,
     max_steps: int,
     progress: Callable[[Progress], None] | None = None,
+    every: int | None = None,
 ) -> FitResult:
-    """Run all restarts to their ends: in one go, or in bursts of about 0.3 s where someone wants to watch."""
+    """Run all restarts to their ends: in one go, or for one who watches in bursts of `every` steps, or of 0.3 s."""
     capacity = next_power_of_two(max_steps + 1)  # the history's length is static: a few lengths, few programs
     histories = jnp.full((len(states.objective), capacity), jnp.nan, states.objective.dtype)
     histories = histories.at[:, 0].set(states.objective)
@@ -189,7 +220,7 @@ def drive(
         if not going.any():
             break
         burst = 2 * burst if time.perf_counter() - began < 0.3 else max(1, burst // 2)
-        limit = min(limit + burst, max_steps)
+        limit = min(limit + (every or burst), max_steps)
     return _best(states, histories[:, : max_steps + 1])
 
 
@@ -202,9 +233,11 @@ def lanes(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any:
 
 
 @partial(jax.jit, static_argnames=("seeding", "n_components", "family"))
-def _seed(keys: Array, batches: Batches, ridge: Any, *, seeding: str, n_components: int, family: Family) -> em.State:
+def _seed(
+    keys: Array, batches: Batches, ridge: Any, given: Given, *, seeding: str, n_components: int, family: Family
+) -> em.State:
     def one(key: Array) -> em.State:
-        state = em.init(from_key(key, batches, seeding, n_components, family, ridge), batches)
+        state = em.init(given.onto(from_key(key, batches, seeding, n_components, family, ridge)), batches)
         # A seed without rows can never get any: such a restart has lost before it began.
         empty = jnp.any(state.mixture.log_weights == -jnp.inf)
         return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))

@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from . import _check
 from ._linalg import any_lane, einsum
-from ._precision import is_traced, keeps_precision, precision_for
+from ._precision import from_host, is_traced, keeps_precision, precision_for, to_host
 from .batches import Chunked, choose_chunk_size, cut
 from .covariances import Covariance, Form
 from .families import SHELF, Family, show_dense
@@ -39,6 +39,8 @@ class Mixture:
     means: Array  # (K, D)
     scales: Covariance  # the K covariances, as their family keeps them
     family: Family = field(metadata={"static": True})
+
+    __getstate__, __setstate__ = to_host, from_host
 
     @classmethod
     def create(
@@ -174,6 +176,9 @@ def map_log_joint(mixture: Mixture, rows: Chunked, consume: Callable[[Array], T]
         return rows.map(lambda chunk: consume(log_joint(mixture, operands, chunk)))
 
     return in_safe_form(mixture, origin, program)
+
+
+evaluate = keeps_precision(jax.jit(map_log_joint, static_argnames="consume"))
 
 
 def log_prob_of(joint: Array) -> Array:

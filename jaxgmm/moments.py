@@ -12,7 +12,7 @@ components in one product), or about each component's own incoming mean (SAFE), 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Statistics(NamedTuple):
 
     mass: Array  # (K,)
     first: Array  # (K, D), about the origin
-    second: Array | tuple[Array, ...]
+    second: Any  # what the form and the kind keep
     objective: Array  # ()
 
 
@@ -61,13 +61,12 @@ class Kind(ABC):
         """First and second moments about the origin. weighted (K, n), centred rows (n, D)."""
 
     @abstractmethod
-    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array | tuple[Array, ...]]:
+    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Any]:
         """First and second moments about the means, uncancelled. weighted (K, n), rows (n, D), means (K, D)."""
 
-    def finish(self, second: Array | tuple[Array, ...], means: Array) -> Array:
+    def finish(self, second: Any, means: Array) -> Array:
         """The second moment from the sums of `about_means`. Most kinds have nothing left to do."""
         del means
-        assert isinstance(second, jax.Array)
         return second
 
 
@@ -127,7 +126,7 @@ class Pooled(Kind):
         first = einsum("kn,nd->kd", weighted, centred) - jnp.sum(weighted, axis=1)[:, None] * shift
         return first, (within[None], together)
 
-    def finish(self, second: Array | tuple[Array, ...], means: Array) -> Array:
+    def finish(self, second: Any, means: Array) -> Array:
         within, together = second
 
         def with_others(component: tuple[Array, Array]) -> Array:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-
-import numpy as np
+from typing import Any
 
 
 class Status(IntEnum):
@@ -37,6 +36,6 @@ _MEANING = {
 }
 
 
-def explain(status: int | np.ndarray) -> str:
+def explain(status: Any) -> str:
     """One sentence on what a status means and what to do."""
     return _MEANING[Status(int(status))]

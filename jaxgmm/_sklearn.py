@@ -1,0 +1,59 @@
+"""All that depends on scikit-learn. It is imported only where the user has imported it, or asks for it by name."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+class ConvergenceWarning(UserWarning):
+    """A fit stopped without having converged. scikit-learn's warning of that name where scikit-learn is in use."""
+
+
+class NotFittedError(ValueError, AttributeError):
+    """An estimator was used before `fit`. scikit-learn's error of that name where scikit-learn is in use."""
+
+
+def convergence_warning() -> type[Warning]:
+    """The class to warn with: what code written for scikit-learn filters on, or ours."""
+    exceptions = sys.modules.get("sklearn.exceptions")
+    return exceptions.ConvergenceWarning if exceptions else ConvergenceWarning
+
+
+def not_fitted_error() -> type[Exception]:
+    """The class to raise: what code written for scikit-learn catches, or ours."""
+    exceptions = sys.modules.get("sklearn.exceptions")
+    return exceptions.NotFittedError if exceptions else NotFittedError
+
+
+def density_tags() -> Any:
+    """What scikit-learn wants to know of a density estimator. Only scikit-learn asks."""
+    from sklearn.utils import InputTags, Tags, TargetTags
+
+    return Tags(
+        estimator_type="density_estimator",
+        target_tags=TargetTags(required=False),
+        input_tags=InputTags(),
+    )
+
+
+def metadata_request(owner: Any) -> Any:
+    """Which methods take sample weights, for scikit-learn's metadata routing. Only scikit-learn asks."""
+    from sklearn.utils.metadata_routing import MetadataRequest
+
+    return MetadataRequest(owner=owner)
+
+
+def to_sklearn(fitted: Any, covariance_type: str, arrays: dict[str, Any]) -> Any:
+    """scikit-learn's estimator with the parameters of ours and these fitted arrays."""
+    from sklearn.mixture import GaussianMixture
+
+    estimator = GaussianMixture()
+    names = set(estimator.get_params()) - {"covariance_type", "init_params", "random_state", "precisions_init"}
+    estimator.set_params(covariance_type=covariance_type, **{name: getattr(fitted, name) for name in names})
+    for name in ("n_features_in_", "feature_names_in_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_"):
+        if hasattr(fitted, name):
+            setattr(estimator, name, getattr(fitted, name))
+    for name, value in arrays.items():
+        setattr(estimator, name, value)
+    return estimator

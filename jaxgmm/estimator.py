@@ -1,0 +1,413 @@
+"""scikit-learn's interface without scikit-learn: parameters, attributes, kinds of array; no mathematics."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from contextlib import ExitStack
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from . import _check, _sklearn, em, selection
+from ._arrays import column_names, like
+from ._precision import precision_for
+from .batches import Batches, choose_chunk_size, cut, next_power_of_two
+from .families import SHELF, Family
+from .fit import Given, Progress, admit, drive, start
+from .mixture import Mixture, evaluate, labels_of, log_prob_of, responsibilities_of
+from .moments import POOLED
+from .status import Status, explain
+
+SKLEARN_INITS = {
+    "kmeans": "k-means",
+    "k-means++": "k-means++",
+    "random": "random_responsibilities",
+    "random_from_data": "random_rows",
+}
+"""scikit-learn's names for `init_params`, and ours. Ours are accepted too."""
+
+
+class GaussianMixture:
+    """A Gaussian mixture with scikit-learn's `GaussianMixture` interface, computed in JAX.
+
+    Parameters, attributes and methods of that class (1.9) keep their names, meanings and shapes. Beyond them:
+
+    covariance_type: any family of `jaxgmm.families.SHELF`, by name or as an object; beyond scikit-learn's four,
+    `covariances_` and `precisions_init` are (K, D, D). n_init: restarts, which all run side by side. init_params:
+    scikit-learn's names, or what `init` of `jaxgmm.fit` takes. random_state: an integer, a RandomState, a Generator,
+    a JAX key, or None. dtype: the data's own, float64 for integers, unless given. chunk_size: rows a chunk.
+    device: None for JAX's default, "cpu", "gpu", or a JAX device.
+
+    `fit`, `score`, `aic`, `bic` and `icl` take `sample_weight` (N,). Fitted attributes, besides scikit-learn's:
+    `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).
+
+    `lower_bound_` belongs to the parameters that are kept: it is `score(X)`. `lower_bounds_` is its history, one entry
+    an iteration. `tol=0` makes exactly `max_iter` iterations.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str | Family = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: Any = "kmeans",
+        weights_init: Any = None,
+        means_init: Any = None,
+        precisions_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        dtype: Any = None,
+        chunk_size: int | None = None,
+        device: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.dtype = dtype
+        self.chunk_size = chunk_size
+        self.device = device
+
+    # --- fitting -----------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
+        """Fit to rows X (N, D) with weights (N,). ValueError or TypeError for what cannot be used; a warning, of
+        scikit-learn's class where that is in use, when the best restart did not converge."""
+        del y
+        family: Family = _check.family(self.covariance_type, SHELF)
+        n_components = _check.count(self.n_components, "n_components", least=1)
+        n_init = _check.count(self.n_init, "n_init", least=1)
+        max_iter = _check.count(self.max_iter, "max_iter", least=0)
+        _check.count(self.verbose_interval, "verbose_interval", least=1)
+        settings = em.Settings(
+            tol=_check.nonnegative(self.tol, "tol"), ridge=_check.nonnegative(self.reg_covar, "reg_covar")
+        )
+        init = _check.init_params(self.init_params, SKLEARN_INITS)
+
+        x = _check.observations(X)
+        _check.finite(x)
+        sample_weight = _check.row_weights(sample_weight, len(x))
+        _check.enough_rows(len(x), n_components)
+        names = column_names(X)
+        dtype = _check.estimator_dtype(x, self.dtype)
+        given = self._given(family, x.shape[1], dtype)
+        if given.is_whole:
+            init = Mixture(*given, family)
+        key = _check.random_key(self.random_state)
+
+        with self._computing(dtype):
+            n_lanes = n_init if isinstance(init, str) else 1
+            batches = Batches.of(
+                self._place(x), sample_weight, self.chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype
+            )
+            if self.warm_start and hasattr(self, "mixture_"):
+                _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
+                init = self.mixture_
+            starts = start(key, batches, init, n_components, family, settings, n_lanes, given)
+            report = _Report(self.verbose, self.verbose_interval) if self.verbose else None
+            result = drive(starts, batches, settings, max_iter, report, self.verbose_interval if report else None)
+        if not np.isfinite(result.objective):
+            raise ValueError(
+                "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
+                "instance caused by singleton or collapsed samples). Try to decrease the number of components, "
+                f"increase reg_covar, or scale the input data. None of {n_lanes} restarts ended finite: "
+                f"{explain(result.status)}."
+            )
+        self.n_features_in_ = int(x.shape[1])
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        self._like = like(X)
+        self._keep(result, max_iter)
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit, and the most probable component of each row. -> (N,)."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def _keep(self, result: Any, max_iter: int) -> None:
+        self.result_ = result
+        self.mixture_ = result.mixture
+        self.status_ = Status(int(result.status))
+        self.converged_ = self.status_ is Status.CONVERGED
+        self.n_iter_ = int(result.n_steps)
+        self.lower_bound_ = float(result.objective)
+        self.lower_bounds_ = [float(v) for v in np.asarray(result.history)[1 : self.n_iter_ + 1]]
+        self._show()
+        self.effective_counts_ = self._like(result.effective_counts)
+        if not self.converged_ and max_iter > 0:
+            warnings.warn(
+                "Best performing initialization did not converge. Try different init parameters, or increase "
+                f"max_iter, tol, or check for degenerate data. Status {self.status_.name}: {explain(self.status_)}.",
+                _sklearn.convergence_warning(),
+                stacklevel=3,
+            )
+
+    def _show(self) -> None:
+        """The mixture's parameters in scikit-learn's shapes, in the kind of the data's array."""
+        mixture, convert = self.mixture_, self._like
+        with precision_for(mixture.means.dtype):
+            shown = mixture.family.show(mixture.scales, mixture.n_components)
+        precisions, factors = _precisions(np.asarray(shown, np.float64), mixture.family)
+        self.weights_ = convert(mixture.weights)
+        self.means_ = convert(mixture.means)
+        self.covariances_ = convert(shown)
+        with precision_for(mixture.means.dtype):
+            self.precisions_ = convert(jnp.asarray(precisions, shown.dtype))
+            self.precisions_cholesky_ = convert(jnp.asarray(factors, shown.dtype))
+
+    def _given(self, family: Family, n_features: int, dtype: Any) -> Given:
+        """What the user gives of the start, checked, as a mixture's leaves."""
+        n_components = self.n_components
+        with precision_for(dtype):
+            weights = means = scales = None
+            if self.weights_init is not None:
+                weights = jnp.log(jnp.asarray(_check.weights_init(self.weights_init, n_components), dtype))
+            if self.means_init is not None:
+                means = jnp.asarray(_check.means_init(self.means_init, n_components, n_features), dtype)
+            if self.precisions_init is not None:
+                shape = _shown_shape(family, n_components, n_features)
+                is_matrix = len(shape) == 3 or family.kind is POOLED
+                covariances = _check.precisions_init(self.precisions_init, shape, is_matrix, family.name)
+                scales = family.read(jnp.asarray(covariances, dtype), n_features)
+            return Given(weights, means, scales)
+
+    # --- using -------------------------------------------------------------------------------------------------------
+
+    def predict(self, X: Any) -> Any:
+        """The most probable component of each row. X (N, D) -> (N,) int."""
+        return self._evaluate(X, labels_of)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Probability of each component given the row. X (N, D) -> (N, K)."""
+        return self._evaluate(X, responsibilities_of)
+
+    def score_samples(self, X: Any) -> Any:
+        """Log-density of each row, nats. X (N, D) -> (N,)."""
+        return self._evaluate(X, log_prob_of)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Mean log-likelihood, nats per unit of weight. X (N, D) -> ()."""
+        del y
+        log_prob = self.score_samples(X)
+        host = np.asarray(log_prob)
+        sample_weight = _check.row_weights(sample_weight, len(host))
+        weights = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+        mean = np.average(host.astype(np.float64), weights=weights)
+        return host.dtype.type(mean)
+
+    def _total(self, X: Any, sample_weight: Any) -> tuple[float, float]:
+        """Log-likelihood (nats) and total weight."""
+        weight = len(X) if sample_weight is None else float(np.sum(np.asarray(sample_weight, np.float64)))
+        return float(self.score(X, sample_weight=sample_weight)) * weight, weight
+
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Akaike's criterion: the smaller the better. With weights, their sum stands for N."""
+        log_likelihood, _ = self._total(X, sample_weight)
+        return selection.aic(log_likelihood, self._n_parameters())
+
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Schwarz's criterion: the smaller the better. With weights, their sum stands for N."""
+        log_likelihood, weight = self._total(X, sample_weight)
+        return selection.bic(log_likelihood, self._n_parameters(), weight)
+
+    def icl(self, X: Any, sample_weight: Any = None, kind: str = "soft") -> float:
+        """Integrated completed likelihood: bic + 2 · entropy of the responsibilities; the smaller the better.
+
+        kind "hard" counts the winning component only, as mclust does. Biernacki, Celeux and Govaert 2000.
+        """
+        self._check_fitted()
+        x = self._admit(X)
+        with self._computing(self.mixture_.means.dtype):
+            batches = admit(x, sample_weight, 1, 1, self.chunk_size, self.mixture_.means.dtype)
+            entropy = float(selection.entropy(self.mixture_, batches, kind))
+        return self.bic(X, sample_weight) + 2.0 * entropy
+
+    def sample(self, n_samples: int = 1) -> tuple[Any, Any]:
+        """Random rows of the fitted mixture. -> X (n, D), y (n,), the component of each."""
+        self._check_fitted()
+        try:
+            n_samples = _check.count(n_samples, "n_samples", least=1)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"Invalid value for 'n_samples': {n_samples}. {error}") from None
+        size = next_power_of_two(n_samples)  # so that other sizes nearby compile nothing
+        with self._computing(self.mixture_.means.dtype):
+            x, labels = self.mixture_.sample(_check.random_key(self.random_state), size, return_labels=True)
+        return self._like(np.asarray(x)[:n_samples]), self._like(np.asarray(labels)[:n_samples])
+
+    def _n_parameters(self) -> int:
+        return selection.n_parameters(self.mixture_)
+
+    def _evaluate(self, X: Any, consume: Any) -> Any:
+        self._check_fitted()
+        x = self._admit(X)
+        mixture = self.mixture_
+        dtype = mixture.means.dtype
+        with self._computing(dtype):
+            size = self.chunk_size or choose_chunk_size(mixture.n_features, mixture.n_components, dtype.itemsize)
+            chunks = cut(self._place(x), min(size, next_power_of_two(len(x))), dtype)
+            result = evaluate(mixture, chunks, consume)
+            if isinstance(X, jax.Array):
+                return result.reshape(-1, *result.shape[2:])[: len(x)]
+        host = np.asarray(result)
+        return like(X)(host.reshape(-1, *host.shape[2:])[: len(x)])
+
+    def _admit(self, X: Any) -> Any:
+        """Rows to evaluate, checked against what was fitted."""
+        x = _check.observations(X)
+        _check.feature_names(column_names(X), getattr(self, "feature_names_in_", None), type(self).__name__)
+        _check.feature_count(x.shape[1], self.n_features_in_, type(self).__name__)
+        _check.finite(x)
+        return x
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "mixture_"):
+            raise _sklearn.not_fitted_error()(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with appropriate arguments before "
+                "using this estimator."
+            )
+
+    def _computing(self, dtype: Any) -> ExitStack:
+        """Float64 where that is asked for, and the user's device, for the time of a call."""
+        stack = ExitStack()
+        stack.enter_context(precision_for(dtype))
+        device = _check.device(self.device)
+        if device is not None:
+            stack.enter_context(jax.default_device(device))
+        return stack
+
+    def _place(self, x: np.ndarray | Array) -> np.ndarray | Array:
+        device = _check.device(self.device)
+        return jax.device_put(x, device) if device is not None and isinstance(x, jax.Array) else x
+
+    # --- scikit-learn's protocol -------------------------------------------------------------------------------------
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return sorted(name for name in inspect.signature(cls.__init__).parameters if name != "self")
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's parameters by name."""
+        del deep
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> GaussianMixture:
+        """Change parameters by name. ValueError for a name that the constructor does not have."""
+        for name, value in params.items():
+            if name not in self._parameter_names():
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {self}. "
+                    f"Valid parameters are: {self._parameter_names()!r}."
+                )
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = {name: p.default for name, p in inspect.signature(type(self).__init__).parameters.items()}
+        shown = [f"{k}={v!r}" for k, v in self.get_params().items() if repr(v) != repr(defaults[k])]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __sklearn_tags__(self) -> Any:
+        return _sklearn.density_tags()
+
+    def get_metadata_routing(self) -> Any:
+        """For scikit-learn's metadata routing."""
+        return _sklearn.metadata_request(type(self).__name__)
+
+    def to_sklearn(self) -> Any:
+        """The fitted mixture as scikit-learn's estimator, which must be installed; other families become `full`."""
+        self._check_fitted()
+        family = self.mixture_.family
+        known = family.name in ("full", "tied", "diag", "spherical")
+        covariances = np.asarray(self.covariances_ if known else self.mixture_.covariances)
+        precisions, factors = _precisions(covariances.astype(np.float64), family)
+        arrays = {
+            "weights_": np.asarray(self.weights_),
+            "means_": np.asarray(self.means_),
+            "covariances_": covariances,
+            "precisions_": precisions.astype(covariances.dtype),
+            "precisions_cholesky_": factors.astype(covariances.dtype),
+        }
+        return _sklearn.to_sklearn(self, family.name if known else "full", arrays)
+
+
+def from_sklearn(estimator: Any) -> GaussianMixture:
+    """A fitted scikit-learn `GaussianMixture` as ours, in its dtype. ValueError where it is not fitted.
+
+    What only a fit of our own knows (`result_`, `effective_counts_`) is not there.
+    """
+    if not hasattr(estimator, "means_"):
+        raise ValueError(f"{estimator!r} is not fitted: there is nothing to take over. Call its fit first.")
+    names = set(GaussianMixture._parameter_names()) & set(estimator.get_params())
+    ours = GaussianMixture(**{name: getattr(estimator, name) for name in names})
+    weights, means, covariances = (np.asarray(getattr(estimator, n)) for n in ("weights_", "means_", "covariances_"))
+    ours.mixture_ = Mixture.create(weights, means, covariances, estimator.covariance_type, dtype=means.dtype)
+    ours._like = np.asarray
+    ours._show()
+    ours.status_ = Status.CONVERGED if estimator.converged_ else Status.MAX_STEPS
+    for name in ("n_features_in_", "feature_names_in_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_"):
+        if hasattr(estimator, name):
+            setattr(ours, name, getattr(estimator, name))
+    return ours
+
+
+class _Report:
+    """scikit-learn's `verbose`: a line at the start, every few iterations and at the end; times from level 2 on."""
+
+    def __init__(self, verbose: int, interval: int) -> None:
+        self.verbose, self.interval = verbose, interval
+        self.began = self.last = time.perf_counter()
+        self.before = -np.inf
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.perf_counter()
+        if progress.n_steps == 0:
+            print(f"Initialization of {progress.n_restarts} restarts")
+        elif progress.n_running:
+            change = f"\t time lapse {now - self.last:.5f}s\t ll change {progress.objective - self.before:.5f}"
+            print(f"  Iteration {progress.n_steps}" + (change if self.verbose >= 2 else ""))
+        if not progress.n_running:
+            tail = (
+                f". time lapse {now - self.began:.5f}s\t lower bound {progress.objective:.5f}."
+                if self.verbose >= 2
+                else "."
+            )
+            print(f"Finished after {progress.n_steps} iterations{tail}")
+        self.last, self.before = now, progress.objective
+
+
+def _shown_shape(family: Family, n_components: int, n_features: int) -> tuple[int, ...]:
+    """The shape in which a family shows its covariances."""
+    dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), jnp.float32)
+    return jax.eval_shape(lambda c: family.show(family.read(c, n_features), n_components), dense).shape
+
+
+def _precisions(covariances: np.ndarray, family: Family) -> tuple[np.ndarray, np.ndarray]:
+    """Precisions and their Cholesky factors (P = U Uᵀ, U upper triangular) in the shape of the covariances."""
+    if covariances.ndim < 3 and family.kind is not POOLED:
+        return 1.0 / covariances, 1.0 / np.sqrt(covariances)
+    inverse = np.linalg.inv(np.linalg.cholesky(covariances))
+    upper = np.swapaxes(inverse, -1, -2)
+    return upper @ inverse, upper
