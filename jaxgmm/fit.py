@@ -187,12 +187,12 @@ def mixture_from(init: Any, batches: Batches, n_components: int, family: Family,
     if values.shape == (n_components, batches.n_features):
         _check.finite(values, "init")
         means = jnp.asarray(values, batches.dtype)
-        mixture = _from_means(means, batches, settings.ridge, family=family)
+        mixture = _from_means(means, batches, family=family, ridge=settings.ridge)
         # What is given stands as given; weights and covariances are the M-step's.
         return Mixture(mixture.log_weights, means, mixture.scales, family)
     values = _check.responsibilities(values, n_rows, n_components)
     chunked = cut(values, batches.chunk_size, batches.dtype, pad_with_zero=True)
-    return _from_responsibilities(chunked, batches, settings.ridge, family=family)
+    return _from_responsibilities(chunked, batches, family=family, ridge=settings.ridge)
 
 
 def drive(
