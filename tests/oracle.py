@@ -5,9 +5,12 @@ the library: log-densities solve a linear system for each row, and every family'
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+DATA = Path(__file__).parent / "data"
 
 FAMILIES = ("full", "tied", "diag", "spherical", "EEI", "VEI")
 
@@ -39,6 +42,14 @@ def blobs(
     weights = rng.dirichlet(np.full(n_components, 10.0))
     covariances = np.stack([np.diag(rng.uniform(0.8, 2.0, n_features)) for _ in range(n_components)])
     return Blobs(x, labels, Parameters(weights, means, covariances))
+
+
+def table(name: str) -> np.ndarray:
+    """The numeric columns of a data set, without its classes. -> (N, D)."""
+    path = DATA / f"{name}.csv"
+    with path.open() as lines:
+        columns = [i for i, column in enumerate(lines.readline().split(",")) if column.strip().strip('"') != "class"]
+    return np.loadtxt(path, delimiter=",", skiprows=1, usecols=columns, ndmin=2)
 
 
 def log_gaussian(x: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> float:

@@ -4,7 +4,6 @@ with 60-digit arithmetic."""
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from tests import oracle
 from tests.tolerances import EPS, assert_close, in_deviations, relative_covariances, tolerance
 
 K, D, N = 3, 4, 40
-TRUTH = json.loads((Path(__file__).parent.parent / "data" / "multiprecision.json").read_text())
+TRUTH = json.loads((oracle.DATA / "multiprecision.json").read_text())
 
 every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 
@@ -182,10 +181,7 @@ def test_far_away_points_against_60_digits(dtype):
 @pytest.mark.parametrize("case", TRUTH["em_step"], ids=lambda c: f"{c['dataset']}-offset{c['offset']:.0e}")
 def test_one_em_step_against_60_digits(case, x64):
     """Weights, means and covariances of an M-step, and the log-likelihood under them, with data up to 1e6 away."""
-    x = np.loadtxt(
-        Path(__file__).parent.parent / "data" / f"{case['dataset']}.csv", delimiter=",", skiprows=1, usecols=(0, 1)
-    )
-    x = x + case["offset"]
+    x = oracle.table(case["dataset"]) + case["offset"]
     result = jaxgmm.fit(
         jax.random.key(0), x, case["G"], init=np.array(case["resp"]), max_steps=0, ridge=0.0, tol=0.0
     )
