@@ -1,0 +1,79 @@
+"""Where a measurement comes from, and the file that it is kept in. Every benchmark records through this."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jaxgmm import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def record(name: str, measured: dict[str, Any], packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> Path:
+    """Write what was measured, with its provenance, to a new file in `results/`. -> its path.
+
+    A file that exists is never touched: a second run in the same second is an error.
+    """
+    now = datetime.now(UTC)
+    provenance = {
+        "benchmark": name,
+        "date": now.isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain")),
+        "machine": machine(),
+        "versions": versions(packages),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{now:%Y-%m-%dT%H%M%SZ}-{name}.json"
+    with path.open("x", encoding="utf-8") as file:
+        json.dump({**provenance, **measured}, file, indent=2)
+        file.write("\n")
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on and a reader can compare; no names of hosts or people."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "architecture": platform.machine(),
+        "system": platform.system(),
+    }
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
+    """Python's, jaxgmm's and the packages' versions, None for one that is not installed."""
+
+    def one(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    own = {"python": platform.python_version(), "jaxgmm": __version__}  # the checkout's, installed or not
+    return own | {package: one(package) for package in packages}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints, or None outside a checkout."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
