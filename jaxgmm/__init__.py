@@ -1,9 +1,17 @@
 """Gaussian mixture models fitted by EM in JAX, on CPU, GPU and TPU."""
 
 from . import em as em
+from . import families as families
 from ._version import __version__ as __version__
 from .batches import Batches as Batches
+from .estimator import GaussianMixture as GaussianMixture
+from .estimator import from_sklearn as from_sklearn
 from .fit import FitResult as FitResult
 from .fit import fit as fit
+from .io import load as load
+from .io import save as save
 from .mixture import Mixture as Mixture
+from .selection import Sweep as Sweep
+from .selection import sweep as sweep
 from .status import Status as Status
+from .status import explain as explain

@@ -23,7 +23,7 @@ from jax import Array, lax
 from . import _check
 from ._precision import keeps_precision
 from .batches import Batches
-from .covariances import Covariance
+from .covariances import Covariance, Form
 from .expectation import expect
 from .families import NO_PRIOR, SHELF, Family
 from .mixture import Mixture
@@ -105,7 +105,8 @@ def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batc
 @keeps_precision
 @jax.jit
 def _init(mixture: Mixture, batches: Batches) -> State:
-    moments = expect(mixture, batches)
+    # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
+    moments = expect(mixture, batches, Form.SAFE)
     objective = moments.objective / batches.total
     broken = ~jnp.all(mixture.scales.is_definite())
     status = jnp.select([broken, ~jnp.isfinite(objective)], [Status.COLLAPSED, Status.NON_FINITE], Status.RUNNING)
@@ -134,7 +135,7 @@ def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -
 def run_recording(
     state: State, history: Array, batches: Batches, settings: Settings, max_steps: Array
 ) -> tuple[State, Array]:
-    """`run`, writing the objective after step t to history[t]; the history's length bounds what is kept."""
+    """`run`, writing the objective after t steps to history[t], from the state's own on; past its end nothing is kept."""
     return _drive(state, history, batches, settings, max_steps)
 
 
@@ -152,6 +153,8 @@ def _drive(
             history = history.at[state.n_steps].set(state.objective, mode="drop")
         return state, history
 
+    if history is not None:
+        history = history.at[state.n_steps].set(state.objective, mode="drop")
     resumable = (state.status == Status.MAX_STEPS) & (state.n_steps < max_steps)
     state = state._replace(status=jnp.where(resumable, Status.RUNNING, state.status).astype(jnp.int32))
     state, history = lax.while_loop(running, body, (state, history))

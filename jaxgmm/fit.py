@@ -163,8 +163,8 @@ def start(
 ) -> em.State:
     """The states (R, ...) that the restarts begin with."""
     if isinstance(init, str):
-        keys = jax.random.split(key, n_restarts)
-        return _seed(keys, batches, settings.ridge, given, seeding=init, n_components=n_components, family=family)
+        chosen = {"seeding": init, "n_restarts": n_restarts, "n_components": n_components, "family": family}
+        return _seed(key, batches, settings.ridge, given, **chosen)
     mixture = given.onto(mixture_from(init, batches, n_components, family, settings))
     return jax.tree.map(lambda leaf: leaf[None], em.init(mixture, batches))
 
@@ -205,8 +205,7 @@ def drive(
 ) -> FitResult:
     """Run all restarts to their ends: in one go, or for one who watches in bursts of `every` steps, or of 0.3 s."""
     capacity = next_power_of_two(max_steps + 1)  # the history's length is static: a few lengths, few programs
-    histories = jnp.full((len(states.objective), capacity), jnp.nan, states.objective.dtype)
-    histories = histories.at[:, 0].set(states.objective)
+    histories: Any = np.full((len(states.objective), capacity), np.nan, states.objective.dtype)
     burst, limit = 1, 0 if progress else max_steps
     while True:
         began = time.perf_counter()
@@ -221,7 +220,7 @@ def drive(
             break
         burst = 2 * burst if time.perf_counter() - began < 0.3 else max(1, burst // 2)
         limit = min(limit + (every or burst), max_steps)
-    return _best(states, histories[:, : max_steps + 1])
+    return _best(states, histories, length=max_steps + 1)
 
 
 def lanes(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any:
@@ -232,9 +231,17 @@ def lanes(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], single)
 
 
-@partial(jax.jit, static_argnames=("seeding", "n_components", "family"))
+@partial(jax.jit, static_argnames=("seeding", "n_restarts", "n_components", "family"))
 def _seed(
-    keys: Array, batches: Batches, ridge: Any, given: Given, *, seeding: str, n_components: int, family: Family
+    key: Array,
+    batches: Batches,
+    ridge: Any,
+    given: Given,
+    *,
+    seeding: str,
+    n_restarts: int,
+    n_components: int,
+    family: Family,
 ) -> em.State:
     def one(key: Array) -> em.State:
         state = em.init(given.onto(from_key(key, batches, seeding, n_components, family, ridge)), batches)
@@ -242,7 +249,7 @@ def _seed(
         empty = jnp.any(state.mixture.log_weights == -jnp.inf)
         return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
 
-    return lanes(one, keys)
+    return lanes(one, jax.random.split(key, n_restarts))
 
 
 _from_means = partial(jax.jit, static_argnames="family")(from_means)
@@ -264,8 +271,9 @@ def _run_lanes(
     return lanes(one, (states, histories))
 
 
-@jax.jit
-def _best(states: em.State, histories: Array) -> FitResult:
+@partial(jax.jit, static_argnames="length")
+def _best(states: em.State, histories: Array, *, length: int) -> FitResult:
+    histories = histories[:, :length]
     failed = jnp.isin(states.status, jnp.array(FAILED)) | ~jnp.isfinite(states.objective)
     objective = jnp.where(failed, -jnp.inf, states.objective)
     # Where every restart failed, the best of what they last held is still worth looking at.

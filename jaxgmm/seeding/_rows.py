@@ -54,9 +54,12 @@ def squared_distances(x: Array, points: Array) -> Array:
     return lax.map(lambda point: jnp.sum(jnp.square(x - point), axis=1), points)
 
 
-def draw(key: Array, weights: Array, n: int) -> Array:
-    """n indices with probability in proportion to the weights (S,), independently; never one of weight 0."""
+def draw(uniform: Array, weights: Array) -> Array:
+    """Indices with probability in proportion to the weights (S,), one for each uniform number in [0, 1).
+
+    The numbers are the caller's, who makes all of them at once: a generator inside a loop is slow to compile.
+    """
     cumulative = jnp.cumsum(weights)
     # In (0, total]: a draw of exactly 0 would land on a leading row of weight 0.
-    target = (1.0 - jax.random.uniform(key, (n,), weights.dtype)) * cumulative[-1]
+    target = (1.0 - uniform) * cumulative[-1]
     return jnp.clip(jnp.searchsorted(cumulative, target, side="left"), 0, len(weights) - 1)

@@ -48,8 +48,8 @@ def _greedy(key: Array, rows: Rows, n_components: int) -> Array:
     """
     n_trials = 2 + int(math.log(n_components))
     x, weights = rows
-    first_key, *_ = keys = jax.random.split(key, n_components)
-    first = x[draw(first_key, weights, 1)[0]]
+    uniform = jax.random.uniform(key, (n_components, n_trials), x.dtype)
+    first = x[draw(uniform[0], weights)[0]]
     seeds = jnp.zeros((n_components, x.shape[1]), x.dtype).at[0].set(first)
     nearest = squared_distances(x, first[None])[0]
 
@@ -57,7 +57,7 @@ def _greedy(key: Array, rows: Rows, n_components: int) -> Array:
         seeds, nearest = carry
         potential = weights * nearest
         # Where every row already is a seed, any row will do.
-        candidates = x[draw(keys[index], jnp.where(jnp.sum(potential) > 0.0, potential, weights), n_trials)]
+        candidates = x[draw(uniform[index], jnp.where(jnp.sum(potential) > 0.0, potential, weights))]
         remaining = jnp.minimum(nearest, squared_distances(x, candidates))
         best = jnp.argmin(einsum("ts,s->t", remaining, weights))
         return seeds.at[index].set(candidates[best]), remaining[best]
