@@ -1,0 +1,423 @@
+"""The laws of EM: over every family on the shelf, in both dtypes, whole, in chunks and weighted, from one start."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgmm import Batches, Mixture, Status, em
+from jaxgmm.covariances import Form
+from jaxgmm.expectation import expect, finish, statistics
+from jaxgmm.families import SHELF
+from jaxgmm.mixture import log_joint, normalise
+from jaxgmm.moments import Moments
+from tests import oracle
+from tests.tolerances import assert_close, assert_same_mixture, assert_same_parameters, tolerance
+
+N, D, K, STEPS = 100, 3, 3, 10
+BLOBS = oracle.blobs(seed=3, n_rows=N, n_features=D, n_components=K)
+WEIGHTS = np.random.default_rng(4).uniform(0.2, 3.0, N)
+COUNTS = np.where(np.arange(N) % 4 == 0, 2, 1)  # 125 rows when repeated: the bucket of 128 that N = 100 is in, too
+RIDGE = 1e-3
+
+every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
+
+
+class Case(NamedTuple):
+    """A start and rows, ready to run."""
+
+    mixture: Mixture
+    batches: Batches
+    weights: np.ndarray
+    settings: em.Settings
+    dtype: np.dtype
+
+
+LAYOUTS = {"whole": (None, None), "chunked": (None, 32), "weighted": (WEIGHTS, None)}
+
+
+def create(family, dtype, start=BLOBS.start):
+    return Mixture.create(start.weights, start.means, start.covariances, family=family, dtype=dtype)
+
+
+def cut(dtype, x=BLOBS.x, weights=None, chunk_size=None):
+    return Batches.of(np.asarray(x, dtype), weights, chunk_size, n_components=K, dtype=dtype)
+
+
+@pytest.fixture(params=LAYOUTS)
+def case(request, family, dtype):
+    weights, chunk_size = LAYOUTS[request.param]
+    settings = em.Settings(tol=0.0, ridge=RIDGE)
+    batches = cut(dtype, weights=weights, chunk_size=chunk_size)
+    return Case(create(family, dtype), batches, np.ones(N) if weights is None else weights, settings, dtype)
+
+
+def run(mixture, batches, n_steps=STEPS, tol=0.0, ridge=RIDGE):
+    return em.run(em.init(mixture, batches), batches, em.Settings(tol=tol, ridge=ridge), n_steps)
+
+
+def walk(case, n_steps=STEPS):
+    """The states 0, 1, … n_steps, by `step`."""
+    states = [em.init(case.mixture, case.batches)]
+    for _ in range(n_steps):
+        states.append(em.step(states[-1], case.batches, case.settings))
+    return states
+
+
+@every_family
+def test_the_objective_never_falls(family, case):
+    """Without a ridge, from step to step, beyond rounding."""
+    settings = em.Settings(tol=0.0, ridge=0.0)
+    objectives = [float(state.objective) for state in walk(case._replace(settings=settings), 20)]
+    allowed = tolerance("fall", case.dtype)
+    for before, after in zip(objectives, objectives[1:], strict=False):
+        assert after >= before - allowed.absolute - allowed.relative * abs(before)
+    assert objectives[-1] > objectives[0] + 0.1  # there was something to gain
+
+
+@every_family
+def test_the_objective_is_that_of_the_mixture_returned(family, case):
+    """state.objective = weighted mean of log_prob under state.mixture; its moments are that mixture's, too."""
+    state = run(case.mixture, case.batches)
+    log_prob = np.asarray(state.mixture.log_prob(BLOBS.x.astype(case.dtype)), np.float64)
+    assert_close(state.objective, np.average(log_prob, weights=case.weights), "objective", case.dtype)
+    again = em.init(state.mixture, case.batches)
+    assert_close(state.objective, again.objective, "objective", case.dtype)
+    assert_close(state.moments.mass, again.moments.mass, "weights", case.dtype, factor=N)
+    assert state.objective.dtype == state.mixture.means.dtype == state.moments.mass.dtype == case.dtype
+    assert state.n_steps.dtype == state.status.dtype == np.int32
+
+
+@every_family
+def test_run_is_step_by_step(family, case):
+    """run(n) = n times step."""
+    state, last = run(case.mixture, case.batches), walk(case)[-1]
+    assert_same_mixture(state.mixture, last.mixture, case.dtype)
+    assert int(state.n_steps) == int(last.n_steps) == STEPS
+    assert int(state.status) == Status.MAX_STEPS
+
+
+@every_family
+def test_em_is_the_oracle_s(family, case):
+    """Ten steps of loops in float64 NumPy come to the same mixture and objective."""
+    if family.name not in oracle.FAMILIES:
+        pytest.skip("the oracle does not know this family")
+    projected = create(family, case.dtype)
+    start = oracle.Parameters(*(np.asarray(a, np.float64) for a in (projected.weights, projected.means)), None)
+    start = start._replace(covariances=np.asarray(projected.covariances, np.float64))
+    rows = BLOBS.x.astype(case.dtype)
+    parameters, objective = oracle.em(rows, start, family.name, STEPS, RIDGE, case.weights)[-1]
+    state = run(projected, case.batches)
+    double = case.dtype == np.float64
+    inner = family.name == "VEI" and double
+    assert_close(state.objective, objective, "objective", case.dtype, factor=1e3 if inner else 1.0)
+    got = (state.mixture.weights, state.mixture.means, state.mixture.covariances)
+    assert_same_parameters(got, parameters, case.dtype, "inner_iteration" if inner else "oracle" if double else None)
+
+
+@every_family
+def test_integer_weights_are_repeated_rows(family, dtype):
+    """A row of weight 2 counts as two rows."""
+    weighted = run(create(family, dtype), cut(dtype, weights=COUNTS))
+    repeated = run(create(family, dtype), cut(dtype, np.repeat(BLOBS.x, COUNTS, axis=0)))
+    assert_same_mixture(weighted.mixture, repeated.mixture, dtype)
+    assert_close(weighted.objective, repeated.objective, "objective", dtype)
+
+
+@every_family
+def test_the_scale_of_the_weights_does_not_matter(family, dtype):
+    """The objective is per unit of weight; so is everything else."""
+    one = run(create(family, dtype), cut(dtype, weights=WEIGHTS))
+    for scale in (1e-6, 1e6):
+        scaled = run(create(family, dtype), cut(dtype, weights=WEIGHTS * scale))
+        assert_same_mixture(scaled.mixture, one.mixture, dtype)
+        assert_close(scaled.objective, one.objective, "objective", dtype)
+
+
+@every_family
+def test_zero_weight_is_an_absent_row(family, dtype):
+    """Even where such a row holds what no density can be computed of."""
+    keep = np.arange(N) % 4 != 1
+    x = np.where(keep[:, None], BLOBS.x, 1e30)
+    zero = run(create(family, dtype), cut(dtype, x, weights=keep.astype(float)))
+    absent = run(create(family, dtype), cut(dtype, BLOBS.x[keep]))
+    assert_same_mixture(zero.mixture, absent.mixture, dtype)
+    assert_close(zero.objective, absent.objective, "objective", dtype)
+
+
+@every_family
+def test_chunks_do_not_matter(family, dtype):
+    """In any number of chunks the sums are the same, whether N fills them or not, weighted too."""
+    whole = run(create(family, dtype), cut(dtype, weights=WEIGHTS))
+    for chunk_size in (32, 50):
+        chunked = run(create(family, dtype), cut(dtype, weights=WEIGHTS, chunk_size=chunk_size))
+        assert_same_mixture(chunked.mixture, whole.mixture, dtype)
+        assert_close(chunked.objective, whole.objective, "objective", dtype)
+
+
+@every_family
+def test_the_order_of_rows_does_not_matter(family, case, rng):
+    """Nor does the order of components: they come back in the order of the start."""
+    state = run(case.mixture, case.batches)
+    order = rng.permutation(N)
+    moved = cut(case.dtype, BLOBS.x[order], case.weights[order], case.batches.chunk_size)
+    assert_same_mixture(run(case.mixture, moved).mixture, state.mixture, case.dtype)
+    turned = run(create(family, case.dtype, oracle.Parameters(*(a[::-1] for a in BLOBS.start))), case.batches).mixture
+    parts = (turned.weights[::-1], turned.means[::-1], turned.covariances[::-1])
+    expected = (state.mixture.weights, state.mixture.means, state.mixture.covariances)
+    # A family that starts an inner iteration from the heaviest component's shape may start it elsewhere.
+    assert_same_parameters(parts, expected, case.dtype, "inner_iteration" if family.name == "VEI" else None)
+
+
+@every_family
+def test_vmap_changes_nothing(family, case):
+    """Three starts side by side end where each ends alone, and each stops for itself."""
+    starts = [
+        create(family, case.dtype, BLOBS.start._replace(means=BLOBS.start.means + 0.2 * i * np.ones(D)))
+        for i in range(3)
+    ]
+    settings = em.Settings(tol=1e-3, ridge=RIDGE)
+    alone = [em.run(em.init(start, case.batches), case.batches, settings, 50) for start in starts]
+
+    def one(mixture):
+        return em.run(em.init(mixture, case.batches), case.batches, settings, 50)
+
+    together = jax.jit(jax.vmap(one))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts))
+    for i, single in enumerate(alone):
+        lane = jax.tree.map(lambda leaf, i=i: leaf[i], together)
+        assert int(lane.status) == int(single.status)
+        assert int(lane.n_steps) == int(single.n_steps)
+        assert_close(lane.objective, single.objective, "objective", case.dtype)
+        assert_same_mixture(lane.mixture, single.mixture, case.dtype)
+
+
+@every_family
+def test_jit_changes_nothing(family, dtype):
+    """The same step, operation by operation, under `jax.disable_jit`."""
+    tiny = oracle.blobs(seed=5, n_rows=10, n_features=2, n_components=2)
+    mixture, batches = create(family, dtype, tiny.start), cut(dtype, tiny.x, chunk_size=8)
+    settings = em.Settings(tol=0.0, ridge=RIDGE)
+    compiled = em.step(em.init(mixture, batches), batches, settings)
+    with jax.disable_jit():
+        plain = em.step(em.init(mixture, batches), batches, settings)
+    assert_same_mixture(plain.mixture, compiled.mixture, dtype)
+    assert_close(plain.objective, compiled.objective, "objective", dtype)
+
+
+@every_family
+def test_responsibilities_sum_to_one(family, case):
+    """In every row, and they are the softmax of the log joint; their weighted sums are the masses."""
+    mixture = run(case.mixture, case.batches).mixture
+    x = BLOBS.x.astype(case.dtype)
+    shares = np.asarray(mixture.responsibilities(x), np.float64)
+    assert shares.shape == (N, K)
+    assert np.all(shares >= 0)
+    assert_close(shares.sum(axis=1), np.ones(N), "sum_to_one", case.dtype)
+    joint = np.asarray(mixture.log_joint(x), np.float64)
+    assert_close(shares, np.exp(joint - oracle.log_sum_exp(joint)[:, None]), "responsibilities", case.dtype)
+    mass = np.asarray(expect(mixture, case.batches).mass)
+    assert_close(mass, case.weights @ shares, "weights", case.dtype, factor=N)
+    assert np.array_equal(np.asarray(mixture.predict(x)), joint.argmax(axis=1))
+
+
+@every_family
+def test_max_steps_0_is_the_start(family, case):
+    """No step is made: the start itself, at MAX_STEPS."""
+    state = run(case.mixture, case.batches, n_steps=0)
+    assert int(state.n_steps) == 0
+    assert int(state.status) == Status.MAX_STEPS
+    for got, given in zip(jax.tree.leaves(state.mixture), jax.tree.leaves(case.mixture), strict=True):
+        assert np.array_equal(got, given)
+
+
+@every_family
+def test_tol(family, case):
+    """0 makes exactly max_steps steps, even at a fixed point; otherwise the last gain, and no other, is under tol."""
+    long = run(case.mixture, case.batches, n_steps=400)
+    assert (int(long.n_steps), int(long.status)) == (400, Status.MAX_STEPS)
+    tol = 1e-3
+    state = run(case.mixture, case.batches, n_steps=400, tol=tol)
+    assert int(state.status) == Status.CONVERGED
+    objectives = np.array([float(s.objective) for s in walk(case, int(state.n_steps))])
+    gains = np.abs(np.diff(objectives))
+    assert gains[-1] < tol
+    assert np.all(gains[:-1] >= tol)
+
+
+@every_family
+def test_a_finished_state_comes_back_unchanged(family, case):
+    """Bit by bit, whatever the step limit."""
+    settings = em.Settings(tol=1e-3, ridge=RIDGE)
+    done = em.run(em.init(case.mixture, case.batches), case.batches, settings, 400)
+    assert int(done.status) == Status.CONVERGED
+    again = em.run(done, case.batches, settings, 1000)
+    for got, given in zip(jax.tree.leaves(again), jax.tree.leaves(done), strict=True):
+        assert np.array_equal(got, given)
+
+
+@every_family
+def test_a_run_resumes(family, case):
+    """run(…, 5) and then run(…, 10) is run(…, 10), to the bit."""
+    short = run(case.mixture, case.batches, n_steps=5)
+    assert (int(short.n_steps), int(short.status)) == (5, Status.MAX_STEPS)
+    resumed = em.run(short, case.batches, case.settings, 10)
+    for got, given in zip(jax.tree.leaves(resumed), jax.tree.leaves(run(case.mixture, case.batches)), strict=True):
+        assert np.array_equal(got, given)
+
+
+@every_family
+def test_numpy_input_follows_jax_s_rule(family):
+    """float64 NumPy input with x64 off computes float32, without a warning; float32 stays float32 with x64 on."""
+    start, x = BLOBS.start, BLOBS.x
+    assert x.dtype == np.float64
+    mixture = Mixture.create(*start, family=family)
+    state = em.run(em.init(mixture, x), x, em.Settings(tol=0.0, ridge=RIDGE), STEPS)
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.mixture, state.objective))} == {np.dtype(np.float32)}
+    with jax.enable_x64(True):
+        again = run(create(family, np.float32), cut(np.float32))
+    assert {leaf.dtype for leaf in jax.tree.leaves((again.mixture, again.objective))} == {np.dtype(np.float32)}
+    assert_same_mixture(again.mixture, state.mixture, np.float32)
+
+
+@every_family
+def test_float64_values_stay_float64_with_the_switch_off(family):
+    """A mixture that is float64 already is run in float64, wherever JAX's switch stands."""
+    mixture = create(family, np.float64)
+    state = run(mixture, cut(np.float64))
+    assert state.objective.dtype == state.mixture.means.dtype == np.float64
+    with jax.enable_x64(True):
+        expected = run(mixture, cut(np.float64))
+    assert_same_mixture(state.mixture, expected.mixture, np.float64)
+
+
+@every_family
+@pytest.mark.parametrize("chunk_size", [None, 32])
+def test_step_is_differentiable_in_reverse(family, chunk_size, x64, rng):
+    """The gradient of the objective after a step, along random directions, is its central difference."""
+    mixture, batches = create(family, np.float64), cut(np.float64, chunk_size=chunk_size)
+    settings = em.Settings(tol=0.0, ridge=RIDGE)
+
+    @jax.jit
+    def objective(mixture):
+        return em.step(em.init(mixture, batches), batches, settings).objective
+
+    gradient = jax.jit(jax.grad(objective))(mixture)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+    for _ in range(3):
+        # A lower triangle's upper half is no parameter: its gradient is 0 and it is not moved.
+        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)) * (leaf != 0), mixture)
+        along = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
+        assert_close(along, difference(objective, mixture, direction), "derivatives", np.float64)
+
+
+@every_family
+def test_run_is_differentiable_forwards(family, x64, rng):
+    """The directional derivative of the objective after ten steps is its central difference."""
+    mixture, batches = create(family, np.float64), cut(np.float64)
+
+    @jax.jit
+    def objective(mixture):
+        return run(mixture, batches).objective
+
+    direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)) * (leaf != 0), mixture)
+    _, along = jax.jit(lambda m, d: jax.jvp(objective, (m,), (d,)))(mixture, direction)
+    assert_close(along, difference(objective, mixture, direction), "derivatives", np.float64)
+
+
+def difference(function, at, direction, step=1e-5):
+    ahead, behind = (jax.tree.map(lambda a, d, s=s: a + s * step * d, at, direction) for s in (1, -1))
+    return (function(ahead) - function(behind)) / (2 * step)
+
+
+def intermediates(jaxpr):
+    """Every value that an equation of the program makes, in loops, branches and calls too."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval for variable in equation.outvars)
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from intermediates(inner)
+
+
+@every_family
+@pytest.mark.parametrize("n_lanes", [None, 4], ids=["alone", "vmap"])
+def test_nothing_of_size_n_by_k_is_made(family, n_lanes):
+    """The compiled program of a run on 100 000 rows holds no array of N·K elements or more, with weights."""
+    n_rows, n_components = 100_000, 16
+    big = oracle.blobs(seed=6, n_rows=n_rows, n_features=2, n_components=n_components)
+    batches = Batches.of(big.x, np.ones(n_rows), n_components=n_components, dtype=np.float32)
+    mixture = create(family, np.float32, big.start)
+    assert batches.n_chunks > 1
+
+    def program(mixture, batches):
+        state = em.init(mixture, batches)
+        return em.run(state, batches, em.Settings(), 100)
+
+    if n_lanes:
+        mixture = jax.tree.map(lambda leaf: jnp.stack([leaf] * n_lanes), mixture)
+        jaxpr = jax.make_jaxpr(jax.vmap(program, in_axes=(0, None)))(mixture, batches)
+    else:
+        jaxpr = jax.make_jaxpr(program)(mixture, batches)
+    sizes = [int(np.prod(value.shape)) for value in intermediates(jaxpr.jaxpr)]
+    assert len(sizes) > 100  # the walk went inside
+    assert max(sizes) < n_rows * n_components
+    # More than that: one chunk's responsibilities for every lane, or its features.
+    assert max(sizes) <= batches.chunk_size * max(n_components, 5) * (n_lanes or 1)
+
+
+@every_family
+def test_fast_and_safe_forms_agree(family, dtype):
+    """On well-centred data both give the same moments and objective."""
+    mixture, batches = create(family, dtype), cut(dtype, weights=WEIGHTS)
+    rows, weights, kind = batches.rows.tail, batches.weights.tail, family.kind
+
+    def moments(form):
+        operands = mixture.scales.prepare(mixture.means, batches.origin, form)
+        log_prob, shares = normalise(log_joint(mixture, operands, rows))
+        objective = jnp.sum(weights * log_prob)
+        sums = statistics(kind, form, mixture.means, batches.origin, rows, shares * weights, objective)
+        return finish(kind, form, mixture.means, batches.origin, sums)
+
+    fast, safe, chosen = moments(Form.FAST), moments(Form.SAFE), expect(mixture, batches)
+    for name in Moments._fields:
+        assert_close(getattr(fast, name), getattr(safe, name), "moments", dtype, factor=N, note=name)
+        assert_close(getattr(chosen, name), getattr(safe, name), "moments", dtype, factor=N, note=name)
+
+
+def test_the_tutorial_s_diagonal_em(x64):
+    """The update equations this project grew from: same log-likelihood at each step, same end, same number of steps."""
+    start = oracle.Diagonal(
+        BLOBS.start.weights, BLOBS.start.means, np.diagonal(BLOBS.start.covariances, axis1=1, axis2=2)
+    )
+    expected, history = oracle.diagonal_em(BLOBS.x, start, tol=1e-5)
+    batches = cut(np.float64)
+    mixture = Mixture.create(start.weights, start.means, start.variances, family="diag")
+    settings = em.Settings(tol=1e-5 / N, ridge=0.0)  # their log-likelihood is a sum over rows, ours a mean
+    state = em.init(mixture, batches, settings)
+    objectives = [float(state.objective)]
+    while int(state.status) == Status.RUNNING:
+        state = em.step(state, batches, settings)
+        objectives.append(float(state.objective))
+    assert int(state.status) == Status.CONVERGED
+    assert len(objectives) == len(history)
+    assert_close(np.array(objectives) * N, history, "oracle", np.float64)
+    got = (state.mixture.weights, state.mixture.means, state.mixture.covariances)
+    dense = expected.variances[:, :, None] * np.eye(D)
+    assert_same_parameters(got, (expected.weights, expected.means, dense), np.float64, "oracle")
+
+
+def test_settings_and_data_that_do_not_fit_are_refused_at_the_door():
+    """Another family than the mixture's, another D, a negative number: ValueError before anything runs."""
+    mixture = create(SHELF["full"], np.float32)
+    with pytest.raises(ValueError, match="family"):
+        em.init(mixture, BLOBS.x.astype(np.float32), em.Settings(family="diag"))
+    with pytest.raises(ValueError, match="features"):
+        em.init(mixture, np.zeros((5, D + 1), np.float32))
+    for wrong in ({"tol": -1.0}, {"ridge": float("nan")}, {"family": "round"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            em.Settings(**wrong)

@@ -1,0 +1,31 @@
+"""The README's Python runs as pasted, from the first block to the last, and prints what it says it prints."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for name, text in BLOCK.findall(README.read_text(encoding="utf-8")) if name == language]
+
+
+def test_the_python_blocks_run_and_the_first_prints_what_stands_below_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # one of them saves a model
+    namespace = {"__name__": "readme"}
+    python, shown = blocks("python"), blocks("text")
+    assert len(python) >= 2
+    for number, block in enumerate(python):
+        exec(compile(block, f"README.md, Python block {number}", "exec"), namespace)
+        printed = capsys.readouterr().out
+        if number == 0:
+            assert printed == shown[0]
+
+
+def test_every_file_the_readme_links_to_is_there():
+    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (README.parent / link).exists()] == []
