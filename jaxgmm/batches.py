@@ -119,10 +119,14 @@ class Batches:
         return self.rows.tail.dtype
 
     def sum(self, term: Callable[[Array, Array, Array], T]) -> T:
-        """Σ over chunks of term(index, rows (n, D), weights (n,)), a pytree of arrays; compensated."""
+        """Σ over chunks of term(index, rows (n, D), weights (n,)), a pytree of arrays; compensated.
+
+        Rows of weight 0 come as the origin: what they hold may overflow, and 0 · inf would be NaN.
+        """
 
         def at(index: Array) -> T:
-            return term(index, self.rows.take(index), self.weights.take(index))
+            weights = self.weights.take(index)
+            return term(index, jnp.where((weights > 0.0)[:, None], self.rows.take(index), self.origin), weights)
 
         if self.n_chunks == 1:
             return at(jnp.int32(0))
@@ -182,12 +186,15 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
 def _describe(rows: Chunked, weights: Chunked, n_rows: Array) -> Batches:
     """The batches with their origin (the weighted mean, near enough), total and lightest weight."""
     zero = jnp.zeros((), rows.tail.dtype)
-    draft = Batches(rows, weights, rows.tail[0], zero, zero, n_rows)
+    about = rows.tail[jnp.argmax(weights.tail)]
+    if rows.body is not None and weights.body is not None:  # the rows of the tail may all weigh 0
+        about = jnp.where(jnp.max(weights.tail) > 0.0, about, rows.body[jnp.argmax(weights.body)])
+    draft = Batches(rows, weights, about, zero, zero, n_rows)
 
     def term(index: Array, chunk: Array, weight: Array) -> tuple[Array, Array]:
         del index
         # About a row of the data, so that the sum of a far-off cloud does not lose the cloud.
-        return jnp.sum(weight), jnp.sum(jnp.where(weight > 0.0, weight, 0.0)[:, None] * (chunk - draft.origin), axis=0)
+        return jnp.sum(weight), jnp.sum(weight[:, None] * (chunk - draft.origin), axis=0)
 
     total, first = draft.sum(term)
     origin = draft.origin + first / jnp.where(total > 0.0, total, 1.0)

@@ -15,7 +15,7 @@ pytest.importorskip("sklearn")
 MODULES = ("sklearn.mixture.tests.test_gaussian_mixture", "sklearn.mixture.tests.test_mixture")
 
 EXCEPTIONS = {
-    "test_check_weights": "pins a message in which the largest and the smallest weight are swapped; ours names them right",
+    "test_check_weights": "pins a message in which the largest and smallest weight are swapped; ours is right",
     "test_gaussian_mixture_precisions_init": "calls the private methods _set_parameters and _initialize",
     "test_gaussian_mixture_all_init_does_not_estimate_gaussian_parameters": "counts calls of a private function",
 }

@@ -1,0 +1,241 @@
+"""Bad input gets an error that names the place and the remedy, and nothing is compiled before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Batches, GaussianMixture, Mixture, em
+
+X = np.random.default_rng(0).normal(size=(20, 2))
+
+
+def with_value(value: float, row: int = 3, column: int = 1) -> np.ndarray:
+    x = X.copy()
+    x[row, column] = value
+    return x
+
+
+class Sparse:
+    """What the library can see of a SciPy sparse matrix."""
+
+    nnz, shape = 1, (20, 2)
+
+    def toarray(self) -> np.ndarray:
+        return X
+
+
+DATA: dict[str, tuple[Any, type[Exception], str]] = {
+    "nan": (with_value(np.nan), ValueError, "NaN: row 3, column 1.*Drop or replace"),
+    "infinity": (with_value(-np.inf), ValueError, "infinity: row 3, column 1 is -inf"),
+    "strings": (np.array([["a", "b"], ["c", "d"]]), ValueError, "row 0, column 0 is.*'a'.*Encode or drop"),
+    "objects": ([[1.0, {}], [2.0, 3.0]], TypeError, "row 0, column 1 is {}"),
+    "complex": (X + 1j, ValueError, "Complex data not supported"),
+    "sparse": (Sparse(), TypeError, "sparse matrix.*toarray"),
+    "one-dimensional": (X[:, 0], ValueError, r"1D array.*reshape\(-1, 1\)"),
+    "three-dimensional": (X[None], ValueError, r"Expected 2D array.*\(1, 20, 2\)"),
+    "no rows": (X[:0], ValueError, r"0 sample\(s\)"),
+    "no columns": (X[:, :0], ValueError, r"0 feature\(s\)"),
+    "ragged": ([[1.0, 2.0], [3.0]], ValueError, "Are all rows of one length"),
+    "too few rows": (X[:2], ValueError, "n_components = 3, n_samples = 2"),
+}
+
+WEIGHTS: dict[str, tuple[Any, type[Exception], str]] = {
+    "negative": (np.where(np.arange(20) == 5, -1.0, 1.0), ValueError, "negative: row 5 has weight -1"),
+    "nan": (np.where(np.arange(20) == 5, np.nan, 1.0), ValueError, "sample_weight contains NaN: row 5"),
+    "infinite": (np.where(np.arange(20) == 5, np.inf, 1.0), ValueError, "sample_weight contains infinity: row 5"),
+    "all zero": (np.zeros(20), ValueError, "zero for every row"),
+    "wrong length": (np.ones(19), ValueError, r"shape \(20,\), one weight a row, got \(19,\)"),
+    "a matrix": (np.ones((20, 2)), ValueError, r"got \(20, 2\)"),
+    "text": (np.full(20, "a"), TypeError, "real numbers"),
+}
+
+PARAMETERS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "K zero": ({"n_components": 0}, ValueError, "n_components must be at least 1, got 0"),
+    "K fraction": ({"n_components": 2.5}, TypeError, "n_components must be an integer, got float"),
+    "K bool": ({"n_components": True}, TypeError, "n_components must be an integer"),
+    "tol negative": ({"tol": -1.0}, ValueError, "tol must be finite and not negative, got -1.0"),
+    "tol nan": ({"tol": np.nan}, ValueError, "tol must be finite"),
+    "tol text": ({"tol": "small"}, TypeError, "tol must be a number"),
+    "family unknown": ({"family": "fulll"}, ValueError, "family 'fulll'. Expected one of 'full'"),
+    "family wrong kind": ({"family": 3}, TypeError, "covariance family is a name"),
+    "init unknown": ({"init": "kmedoids"}, ValueError, "'kmedoids'. Expected one of"),
+    "chunk size": ({"chunk_size": 0}, ValueError, "chunk_size must be at least 1"),
+    "dtype": ({"dtype": int}, TypeError, "floating dtype"),
+    "ridge negative": ({"ridge": -1e-6}, ValueError, "(ridge|reg_covar) must be finite and not negative"),
+    "steps": ({"max_steps": -1}, ValueError, "(max_steps|max_iter) must be at least 0"),
+    "restarts": ({"n_restarts": 0}, ValueError, "(n_restarts|n_init) must be at least 1"),
+    "labels out of range": ({"init": np.full(20, 7)}, ValueError, r"Labels must lie in 0 … 2.*got 7 … 7"),
+    "labels too few": ({"init": np.zeros(19, int)}, ValueError, r"shape \(20,\).*got \(19,\)"),
+    "responsibilities": ({"init": np.ones((20, 3))}, ValueError, "sum to 1 in every row; row 0 sums to 3"),
+    "means with nan": ({"init": np.full((3, 2), np.nan)}, ValueError, "init contains NaN"),
+    "start of another shape": ({"init": np.zeros((4, 4))}, ValueError, r"got \(4, 4\)"),
+}
+
+STARTS: dict[str, tuple[dict[str, Any], str]] = {
+    "weights sum": ({"weights_init": [0.2, 0.2, 0.2]}, r"sum\(weights\) = 0.60000. Divide weights_init"),
+    "weights range": ({"weights_init": [2.0, -0.5, -0.5]}, r"in the range \[0, 1\]"),
+    "weights shape": ({"weights_init": [0.5, 0.5]}, "'weights' should have the shape of"),
+    "means shape": ({"means_init": np.zeros((3, 5))}, "'means' should have the shape of"),
+    "means nan": ({"means_init": np.full((3, 2), np.nan)}, "means_init contains NaN: row 0, column 0"),
+    "precisions sign": (
+        {"precisions_init": -np.tile(np.eye(2), (3, 1, 1))},
+        "symmetric, positive-definite; a smallest",
+    ),
+    "precisions symmetry": ({"precisions_init": np.tile([[1.0, 0.5], [0.0, 1.0]], (3, 1, 1))}, "it is not symmetric"),
+    "precisions shape": ({"precisions_init": np.ones((3, 2))}, "'full precision' should have the shape of"),
+}
+
+ESTIMATOR_NAMES = {
+    "family": "covariance_type",
+    "init": "init_params",
+    "ridge": "reg_covar",
+    "max_steps": "max_iter",
+    "n_restarts": "n_init",
+}
+
+
+@pytest.fixture
+def compiles() -> Iterator[list[str]]:
+    """The programs that are compiled during a test."""
+    seen: list[str] = []
+
+    def listen(event: str, duration: float, **details: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(str(details.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def fit(x: Any = X, sample_weight: Any = None, **settings: Any) -> None:
+    jaxgmm.fit(jax.random.key(0), x, **{"n_components": 3, "sample_weight": sample_weight, **settings})
+
+
+def estimate(x: Any = X, sample_weight: Any = None, **settings: Any) -> None:
+    named = {ESTIMATOR_NAMES.get(name, name): value for name, value in settings.items()}
+    GaussianMixture(**{"n_components": 3, "random_state": 0, **named}).fit(x, sample_weight=sample_weight)
+
+
+DOORS = pytest.mark.parametrize("door", [fit, estimate])
+
+
+@DOORS
+@pytest.mark.parametrize("case", DATA)
+def test_data(door: Callable[..., None], case: str, compiles: list[str]) -> None:
+    x, error, message = DATA[case]
+    jax.random.key(0)
+    compiles.clear()
+    with pytest.raises(error, match=message):
+        door(x)
+    assert compiles == []
+
+
+@DOORS
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_weights(door: Callable[..., None], case: str, compiles: list[str]) -> None:
+    weights, error, message = WEIGHTS[case]
+    jax.random.key(0)
+    compiles.clear()
+    with pytest.raises(error, match=message):
+        door(sample_weight=weights)
+    assert compiles == []
+
+
+@DOORS
+@pytest.mark.parametrize("case", PARAMETERS)
+def test_parameters(door: Callable[..., None], case: str) -> None:
+    settings, error, message = PARAMETERS[case]
+    with pytest.raises(error, match=message):
+        door(**settings)
+
+
+@pytest.mark.parametrize("case", STARTS)
+def test_starts(case: str) -> None:
+    settings, message = STARTS[case]
+    with pytest.raises(ValueError, match=message):
+        estimate(**settings)
+
+
+@pytest.mark.parametrize("family", ["diag", "spherical"])
+def test_precisions_of_other_types_must_be_positive(family: str) -> None:
+    shape = {"diag": (3, 2), "spherical": (3,)}[family]
+    with pytest.raises(ValueError, match=f"'{family} precision' should be positive"):
+        estimate(family=family, precisions_init=np.full(shape, -1.0))
+
+
+@pytest.mark.parametrize("x", [with_value(np.nan), with_value(np.inf)])
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "score_samples", "score", "bic", "icl"])
+def test_predictions_check_their_input(x: np.ndarray, method: str) -> None:
+    gm = GaussianMixture(2, random_state=0).fit(X)
+    with pytest.raises(ValueError, match="row 3, column 1"):
+        getattr(gm, method)(x)
+    with pytest.raises(ValueError, match="X has 1 features, but GaussianMixture is expecting 2 features"):
+        getattr(gm, method)(X[:, :1])
+
+
+def test_random_state_device_and_sample_size() -> None:
+    with pytest.raises(ValueError, match="random_state must be"):
+        estimate(random_state="seven")
+    with pytest.raises(ValueError, match="device must be None"):
+        estimate(device="abacus")
+    gm = GaussianMixture(2, random_state=0).fit(X)
+    for n in (0, -1):
+        with pytest.raises(ValueError, match="Invalid value for 'n_samples'"):
+            gm.sample(n)
+    with pytest.raises(TypeError, match="n_samples"):
+        gm.sample(1.5)
+
+
+def test_mixture_create() -> None:
+    eye = np.tile(np.eye(2), (2, 1, 1))
+    good: dict[str, Any] = {"weights": [0.5, 0.5], "means": np.zeros((2, 2)), "covariances": eye}
+    bad = {
+        "sum to 1, got a sum of 1.5": {"weights": [0.5, 1.0]},
+        "must not be negative": {"weights": [1.5, -0.5]},
+        r"weights \(K,\) and means \(K, D\)": {"weights": [1.0]},
+        "means must be finite": {"means": np.full((2, 2), np.nan)},
+        "component 1 .full. is not positive definite": {"covariances": eye * np.array([1.0, -1.0])[:, None, None]},
+        r"covariances have shape \(2, 3\)": {"covariances": np.ones((2, 3))},
+        "Unknown covariance family": {"family": "round"},
+    }
+    Mixture.create(**good)
+    for message, change in bad.items():
+        with pytest.raises(ValueError, match=message):
+            Mixture.create(**{**good, **change})
+    with pytest.raises(ValueError, match=r"2 features: expected x of shape \(..., 2\), got \(5, 3\)"):
+        Mixture.create(**good).log_prob(np.zeros((5, 3)))
+
+
+def test_settings_and_the_pieces() -> None:
+    mixture = Mixture.create([1.0], np.zeros((1, 2)), np.eye(2)[None])
+    for settings, message in (({"tol": -1}, "tol"), ({"ridge": np.inf}, "ridge"), ({"family": "round"}, "family")):
+        with pytest.raises(ValueError, match=message):
+            em.Settings(**settings)
+    with pytest.raises(ValueError, match="'diag', but the mixture is of family 'full'"):
+        em.init(mixture, X, em.Settings(family="diag"))
+    with pytest.raises(ValueError, match="2 features"):
+        em.init(mixture, X[:, :1])
+    with pytest.raises(ValueError, match="must be a matrix"):
+        em.init(mixture, X[0])
+    with pytest.raises(ValueError, match="max_steps must be at least 0"):
+        em.run(em.init(mixture, X), X, max_steps=-1)
+    with pytest.raises(ValueError, match="weights of their own|carry their own weights"):
+        jaxgmm.fit(jax.random.key(0), Batches.of(X), 1, sample_weight=np.ones(20))
+    with pytest.raises(ValueError, match="mixture of 1 components of family 'full'; 2 of family 'full'"):
+        jaxgmm.fit(jax.random.key(0), X, 2, init=mixture)
+
+
+def test_a_row_a_million_deviations_away_has_its_right_density() -> None:
+    mixture = Mixture.create([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], np.tile(np.eye(2), (2, 1, 1)))
+    far = np.array([1e6, 0.0])
+    # The nearer component is the second: −½ ((10⁶−1)² + 1) − log 2π + log ½, in float32's eight digits.
+    expected = -0.5 * ((1e6 - 1) ** 2 + 1) - np.log(2 * np.pi) + np.log(0.5)
+    np.testing.assert_allclose(float(mixture.log_prob(far)), expected, rtol=1e-6)
+    np.testing.assert_array_equal(mixture.responsibilities(far), [0.0, 1.0])
