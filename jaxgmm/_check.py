@@ -53,6 +53,11 @@ def count(value: Any, name: str, least: int) -> int:
     return number
 
 
+def chunk_size(value: Any) -> int | None:
+    """Rows a chunk, or None for a size that suits the data."""
+    return None if value is None else count(value, "chunk_size", least=1)
+
+
 def steps(value: Any) -> Any:
     """A step limit: an int32 from a host number, or what is traced as it is."""
     return value if is_traced(value) or isinstance(value, jax.Array) else np.int32(count(value, "max_steps", least=0))

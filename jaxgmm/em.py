@@ -135,7 +135,7 @@ def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -
 def run_recording(
     state: State, history: Array, batches: Batches, settings: Settings, max_steps: Array
 ) -> tuple[State, Array]:
-    """`run`, writing the objective after t steps to history[t], from the state's own on; past its end nothing is kept."""
+    """`run`, writing the objective after t steps to history[t], the state's own included; past its end none is kept."""
     return _drive(state, history, batches, settings, max_steps)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -100,6 +101,7 @@ class GaussianMixture:
         n_init = _check.count(self.n_init, "n_init", least=1)
         max_iter = _check.count(self.max_iter, "max_iter", least=0)
         _check.count(self.verbose_interval, "verbose_interval", least=1)
+        chunk_size = _check.chunk_size(self.chunk_size)
         settings = em.Settings(
             tol=_check.nonnegative(self.tol, "tol"), ridge=_check.nonnegative(self.reg_covar, "reg_covar")
         )
@@ -119,7 +121,7 @@ class GaussianMixture:
         with self._computing(dtype):
             n_lanes = n_init if isinstance(init, str) else 1
             batches = Batches.of(
-                self._place(x), sample_weight, self.chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype
+                self._place(x), sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype
             )
             if self.warm_start and hasattr(self, "mixture_"):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
@@ -289,14 +291,12 @@ class GaussianMixture:
                 "using this estimator."
             )
 
-    def _computing(self, dtype: Any) -> ExitStack:
+    @contextmanager
+    def _computing(self, dtype: Any) -> Iterator[None]:
         """Float64 where that is asked for, and the user's device, for the time of a call."""
-        stack = ExitStack()
-        stack.enter_context(precision_for(dtype))
         device = _check.device(self.device)
-        if device is not None:
-            stack.enter_context(jax.default_device(device))
-        return stack
+        with precision_for(dtype), jax.default_device(device) if device is not None else nullcontext():
+            yield
 
     def _place(self, x: np.ndarray | Array) -> np.ndarray | Array:
         device = _check.device(self.device)

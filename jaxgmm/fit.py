@@ -137,8 +137,7 @@ def fit(
 
 def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any) -> Batches:
     """The user's data, checked, as batches."""
-    if chunk_size is not None:
-        chunk_size = _check.count(chunk_size, "chunk_size", least=1)
+    chunk_size = _check.chunk_size(chunk_size)
     if isinstance(x, Batches):
         if sample_weight is not None:
             raise ValueError("Batches carry their own weights: give sample_weight to Batches.of instead.")

@@ -226,7 +226,7 @@ def test_settings_and_the_pieces() -> None:
         em.init(mixture, X[0])
     with pytest.raises(ValueError, match="max_steps must be at least 0"):
         em.run(em.init(mixture, X), X, max_steps=-1)
-    with pytest.raises(ValueError, match="weights of their own|carry their own weights"):
+    with pytest.raises(ValueError, match="carry their own weights"):
         jaxgmm.fit(jax.random.key(0), Batches.of(X), 1, sample_weight=np.ones(20))
     with pytest.raises(ValueError, match="mixture of 1 components of family 'full'; 2 of family 'full'"):
         jaxgmm.fit(jax.random.key(0), X, 2, init=mixture)
