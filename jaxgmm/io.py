@@ -1,0 +1,181 @@
+"""Mixtures on disk: a line that names the format, a checksum, and arrays. No pickle, nothing is executed.
+
+jaxgmm-mixture 0001\\n     20 bytes: what it is, and the version of the format
+sha256                    32 bytes: digest of that line and of all that follows
+npz                       NumPy arrays: `about` (a text in JSON), log_weights (K,), means (K, D), scales.<field>
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._precision import is_traced, precision_for
+from ._version import __version__
+from .covariances import Covariance
+from .families import SHELF, Family
+from .mixture import Mixture
+
+FORMAT = 1
+_TITLE = re.compile(rb"jaxgmm-mixture (\d{4})\n")
+_TITLE_SIZE, _DIGEST_SIZE = 20, hashlib.sha256().digest_size
+_STORED = (np.float16, np.float32, np.float64)
+
+
+def save(path: str | os.PathLike[str], mixture: Mixture) -> None:
+    """Write a mixture to exactly this path: whole, or not at all.
+
+    What stood there before is replaced in one step. TypeError for what is no Mixture, or is being traced; ValueError
+    for a mixture with leading axes (as `vmap` returns), or of a family that is not on `jaxgmm.families.SHELF`.
+    """
+    if not isinstance(mixture, Mixture):
+        raise TypeError(
+            f"save takes a Mixture, got {type(mixture).__name__}. A fit keeps its own under .mixture, an estimator "
+            "under .mixture_."
+        )
+    if is_traced(mixture):
+        raise TypeError("This mixture is being traced by a JAX transformation: save it outside of jit, vmap or grad.")
+    if mixture.means.ndim != 2:
+        raise ValueError(
+            f"save takes one mixture with means (K, D), got means of shape {mixture.means.shape}. Save them one by one."
+        )
+    if mixture.means.dtype not in _STORED:
+        raise TypeError(f"A file keeps float16, float32 or float64, got {mixture.means.dtype}. Convert it first.")
+    about = {"jaxgmm": __version__, "family": mixture.family.name, "settings": _settings(mixture.family)}
+    arrays = {"log_weights": mixture.log_weights, "means": mixture.means, **_leaves(mixture.scales)}
+    payload = io.BytesIO()
+    host: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez(payload, about=np.array(json.dumps(about)), **host)
+    title = b"jaxgmm-mixture %04d\n" % FORMAT
+    with atomically(path) as file:
+        file.write(title)
+        file.write(hashlib.sha256(title + payload.getbuffer()).digest())
+        file.write(payload.getbuffer())
+
+
+def load(path: str | os.PathLike[str]) -> Mixture:
+    """The mixture that `save` wrote, in its own dtype, float64 included whatever JAX's switch says.
+
+    FileNotFoundError where there is no file; ValueError, naming the path, for a file that is damaged, cut short,
+    foreign, of a newer format, or of a family that this version does not have.
+    """
+    name = os.fspath(path)
+    with open(path, "rb") as file:
+        content = file.read()
+    title = _TITLE.fullmatch(content[:_TITLE_SIZE])
+    if title is None:
+        raise ValueError(f"{name} is not a jaxgmm mixture: it does not begin as `jaxgmm.save` writes it.")
+    if int(title[1]) > FORMAT:
+        raise ValueError(
+            f"{name} has format {int(title[1])}, this version of jaxgmm ({__version__}) reads up to {FORMAT}. "
+            "Install a newer jaxgmm."
+        )
+    digest, payload = content[_TITLE_SIZE : _TITLE_SIZE + _DIGEST_SIZE], content[_TITLE_SIZE + _DIGEST_SIZE :]
+    if hashlib.sha256(content[:_TITLE_SIZE] + payload).digest() != digest:
+        raise ValueError(f"{name} is damaged: its checksum does not match. Restore it from a copy, or fit again.")
+    try:
+        with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        about = json.loads(str(arrays.pop("about")))
+        stored_family, settings = about["family"], dict(about["settings"])
+    except Exception as error:  # whatever the parsers raise, the checksum was right and the content is not ours
+        raise ValueError(f"{name} is not a jaxgmm mixture: its content cannot be read ({error}).") from error
+    if stored_family not in SHELF:
+        raise ValueError(
+            f"{name} holds a mixture of family {stored_family!r}, which this version of jaxgmm ({__version__}) does "
+            f"not have. It has {', '.join(map(repr, SHELF))}."
+        )
+    try:
+        shelved: Any = SHELF[stored_family]
+        return _build(dataclasses.replace(shelved, **settings), arrays)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} holds no usable mixture of family {stored_family!r}: {error}.") from error
+
+
+@contextlib.contextmanager
+def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
+
+    Links are followed. A pipe or a device cannot be replaced: it is written to as it is.
+    """
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        with open(target, "wb") as file:  # raises for a directory
+            yield file
+        return
+    draft = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
+    try:
+        # "x" rather than tempfile, whose files only their owner may read.
+        with open(draft, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        raise
+
+
+def _settings(family: Family) -> dict[str, Any]:
+    """What distinguishes a family from the one of its name on the shelf, as JSON can hold it."""
+    shelved = SHELF.get(family.name)
+    if type(shelved) is not type(family) or not dataclasses.is_dataclass(family):
+        raise ValueError(
+            f"Family {family.name!r} ({type(family).__name__}) is not on jaxgmm.families.SHELF, so no file could be "
+            "read again. Keep the arrays of the mixture yourself."
+        )
+    values = {field.name: getattr(family, field.name) for field in dataclasses.fields(family) if field.init}
+    settings = {name: value for name, value in values.items() if value != getattr(shelved, name)}
+    for name, value in settings.items():
+        if not isinstance(value, (bool, int, float, str)):
+            raise ValueError(f"Family {family.name!r} with {name}={value!r} cannot be written to a file.")
+    return settings
+
+
+def _leaves(scales: Any) -> dict[str, Any]:
+    """The arrays of a Covariance by the names of their fields."""
+    return {"scales" + jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(scales)}
+
+
+def _build(family: Family, arrays: dict[str, np.ndarray]) -> Mixture:
+    """The mixture from its arrays, which are held against the shapes that the family has for this K and D."""
+    means = arrays["means"]
+    if means.ndim != 2 or means.dtype not in _STORED:
+        raise ValueError(f"expected floating means (K, D), got {means.dtype} of shape {means.shape}")
+    n_components, n_features = means.shape
+
+    def read(covariances: Any) -> Covariance:
+        return family.read(covariances, n_features)
+
+    with precision_for(means.dtype):
+        dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), means.dtype)
+        template = jax.eval_shape(read, dense)
+        expected = {
+            "log_weights": jax.ShapeDtypeStruct((n_components,), means.dtype),
+            "means": jax.ShapeDtypeStruct(means.shape, means.dtype),
+            **_leaves(template),
+        }
+        if arrays.keys() != expected.keys():
+            raise ValueError(f"expected the arrays {sorted(expected)}, got {sorted(arrays)}")
+        for key, wanted in expected.items():
+            if arrays[key].shape != wanted.shape or arrays[key].dtype != wanted.dtype:
+                raise ValueError(
+                    f"expected {key} as {wanted.dtype} of shape {wanted.shape}, got {arrays[key].dtype} of shape "
+                    f"{arrays[key].shape}"
+                )
+        leaves = [jnp.asarray(arrays[key]) for key in _leaves(template)]
+        scales = jax.tree.unflatten(jax.tree.structure(template), leaves)
+        return Mixture(jnp.asarray(arrays["log_weights"]), jnp.asarray(means), scales, family)
