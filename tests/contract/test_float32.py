@@ -1,0 +1,76 @@
+"""float32 that can be trusted: fits of data far from 0, of any scale, with clusters far apart, come out as in float64
+on the very same (float32-rounded) data, from the same labels, after the same number of steps."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm.families import SHELF
+from tests import oracle
+from tests.tolerances import assert_close, float32_variances
+
+N, D, K, STEPS = 400, 3, 3, 20
+
+every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
+
+SITUATIONS = {
+    # name: (clusters apart in sd, scale, shift in sd, distance from 0 in sd)
+    "centred": (3.0, 1.0, 0.0, 10.0),
+    "shifted by 1e3": (3.0, 1.0, 1e3, 1e3),
+    "shifted by 1e4": (3.0, 1.0, 1e4, 1e4),
+    "shifted by -1e4 at scale 1e-6": (3.0, 1e-6, -1e4, 1e4),
+    "scaled by 1e-6": (3.0, 1e-6, 0.0, 10.0),
+    "scaled by 1e6": (3.0, 1e6, 0.0, 10.0),
+    "10 apart": (10.0, 1.0, 0.0, 30.0),
+    "100 apart": (100.0, 1.0, 0.0, 300.0),
+    "1000 apart": (1000.0, 1.0, 0.0, 3000.0),
+}
+
+
+def fit(x, labels, family, dtype, n_steps=STEPS, n_components=K):
+    return jaxgmm.fit(
+        jax.random.key(0), x, n_components, family, init=labels, tol=0.0, max_steps=n_steps, ridge=0.0, dtype=dtype
+    )
+
+
+def assert_float32_as_float64(x, labels, family, distance, n_steps=STEPS, n_components=K):
+    """The objective to its tolerance, the variances to theirs, and no status but the step limit's."""
+    single = fit(x, labels, family, np.float32, n_steps, n_components)
+    double = fit(x, labels, family, np.float64, n_steps, n_components)
+    assert single.objective.dtype == np.float32
+    assert double.objective.dtype == np.float64
+    assert int(single.status) == int(double.status) == jaxgmm.Status.MAX_STEPS
+    assert_close(single.objective, double.objective, "objective", np.float32)
+    variances = [np.diagonal(np.asarray(r.mixture.covariances, np.float64), axis1=1, axis2=2) for r in (single, double)]
+    off = np.max(np.abs(variances[0] / variances[1] - 1))
+    assert off <= float32_variances(distance), f"variances off by {off:.3g}"
+
+
+@every_family
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_float32_is_float64(family, situation):
+    """Mean log-likelihood and variances, to what the table promises."""
+    apart, scale, shift, distance = SITUATIONS[situation]
+    blobs = oracle.blobs(seed=8, n_rows=N, n_features=D, n_components=K, distance=apart)
+    x = ((blobs.x + shift) * scale).astype(np.float32)
+    labels = blobs.labels.copy()
+    labels[:: 7] = (labels[:: 7] + 1) % K  # something for EM to put right
+    assert_float32_as_float64(x, labels, family, distance)
+
+
+@every_family
+def test_a_million_rows(family):
+    """Sums over a million float32 rows need their compensation: an uncompensated one resolves a tenth of a row."""
+    blobs = oracle.blobs(seed=9, n_rows=1_000_000, n_features=2, n_components=2)
+    assert_float32_as_float64(blobs.x.astype(np.float32), blobs.labels, family, 10.0, n_steps=3, n_components=2)
+
+
+@every_family
+def test_one_feature_far_off_the_others_not(family):
+    """Features of unlike scale and place, as tables have them: a year, a price, a share."""
+    blobs = oracle.blobs(seed=10, n_rows=N, n_features=D, n_components=K)
+    x = (blobs.x * [1.0, 1e4, 1e-3] + [2000.0, 5e4, 0.5]).astype(np.float32)
+    assert_float32_as_float64(x, blobs.labels, family, 2000.0)

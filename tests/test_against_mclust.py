@@ -1,0 +1,138 @@
+"""mclust's numbers (R), from its own hard labels, after the same (M, E) pairs: parameters, traces, ends, weights."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from jaxgmm import Batches, em
+from jaxgmm.families import SHELF
+from jaxgmm.fit import mixture_from
+from tests import oracle
+from tests.tolerances import assert_close, assert_same_parameters
+
+NAMES = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical", "EEI": "EEI", "VEI": "VEI"}
+"""mclust's names and ours."""
+
+IN_ONE_DIMENSION = {"V": ("full", "diag", "spherical"), "E": ("tied", "EEI")}
+
+SETS = {"faithful": 2, "iris": 3, "diabetes": 3}
+SETTINGS = em.Settings(tol=0.0, ridge=0.0)
+
+
+class Case(NamedTuple):
+    data: str
+    n_components: int
+    model: str
+    family: str
+
+
+CASES = [Case(data, size, model, ours) for data, size in SETS.items() for model, ours in NAMES.items()]
+CASES += [Case("galaxies", 3, model, ours) for model, names in IN_ONE_DIMENSION.items() for ours in names]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.data}-{c.n_components}-{c.model}-{c.family}")
+
+
+@cache
+def truth(data):
+    return json.loads((oracle.DATA / "mclust" / f"{data}.json").read_text())
+
+
+def entry(case, section, **more):
+    """The one entry of a section for this model and number of components; None where mclust has none."""
+    wanted = {"model": case.model, "G": case.n_components, **more}
+    found = [e for e in truth(case.data)[section] if all(e.get(k) == v for k, v in wanted.items())]
+    return found[0] if found else None
+
+
+def labels(case, init):
+    return np.array(truth(case.data)["labels"][init][str(case.n_components)]) - 1
+
+
+def start(case, init, weights=None):
+    """mclust's start: an M-step from labels or responsibilities; the E-step after it is in the state."""
+    x = oracle.table(case.data)
+    batches = Batches.of(x, weights, n_components=case.n_components)
+    mixture = mixture_from(init, batches, case.n_components, SHELF[case.family], SETTINGS)
+    return em.init(mixture, batches), batches, len(x) if weights is None else float(np.sum(weights))
+
+
+def parameters(mixture):
+    return mixture.weights, mixture.means, mixture.covariances
+
+
+def quantities(case):
+    """Tolerances of parameters and log-likelihood: looser where mclust's own inner iteration stops early."""
+    return ("mclust_inner", "mclust_inner_loglik") if case.family == "VEI" else ("mclust", "mclust")
+
+
+def assert_parameters(state, expected, case):
+    values = tuple(np.array(expected[key], np.float64) for key in ("weights", "means", "covariances"))
+    n_features = state.mixture.n_features
+    values = (values[0], values[1].reshape(-1, n_features), values[2].reshape(-1, n_features, n_features))
+    assert_same_parameters(parameters(state.mixture), values, np.float64, quantities(case)[0])
+
+
+@every_case
+def test_from_hard_labels(case, x64):
+    """One step, the trace of fifty, and the end that mclust comes to at a relative change of 1e-14."""
+    _, loglik = quantities(case)
+    first = entry(case, "one_step", kind="hard")
+    state, batches, total = start(case, labels(case, first["init"]))
+    assert_parameters(state, first, case)
+    assert_close(float(state.objective) * total, first["loglik"], loglik, np.float64)
+    trace = entry(case, "trace", kind="hard", init=first["init"])
+    for pairs, expected in zip(trace["k"], trace["loglik"], strict=True):
+        state = em.run(state, batches, SETTINGS, pairs - 1)
+        assert int(state.n_steps) == pairs - 1
+        assert_close(float(state.objective) * total, expected, loglik, np.float64, note=f"after {pairs} pairs")
+    end = entry(case, "grid_tight")
+    if end is None or end.get("failed"):
+        pytest.skip("mclust has no end for this model")
+    if end["n_iter"] < int(state.n_steps) + 1:
+        state, batches, total = start(case, labels(case, truth(case.data)["main_init"]))
+    state = em.run(state, batches, SETTINGS, end["n_iter"] - 1)
+    assert_close(float(state.objective) * total, end["loglik"], loglik, np.float64, note="at the end")
+    n_features = state.mixture.n_features
+    n_free = case.n_components * (n_features + 1) - 1 + SHELF[case.family].n_free(case.n_components, n_features)
+    assert n_free == end["df"]
+    if "weights" in end:
+        assert_parameters(state, end, case)
+
+
+@every_case
+def test_from_soft_responsibilities(case, x64):
+    """One step from 0.8 · one-hot + 0.2/G, with mclust's responsibilities after it."""
+    expected = entry(case, "one_step", kind="soft")
+    if expected is None:
+        pytest.skip("mclust has no such step for this model")
+    hard = np.eye(case.n_components)[labels(case, expected["init"])]
+    state, _, total = start(case, 0.8 * hard + 0.2 / case.n_components)
+    assert_parameters(state, expected, case)
+    quantity, loglik = quantities(case)
+    assert_close(float(state.objective) * total, expected["loglik"], loglik, np.float64)
+    assert_close(state.moments.mass, np.array(expected["resp_colsum"]), quantity, np.float64)
+    head = np.array(expected["resp_head"])
+    shares = state.mixture.responsibilities(oracle.table(case.data)[: len(head)])
+    assert_close(shares, head.reshape(len(head), -1), quantity, np.float64)
+
+
+@every_case
+def test_integer_weights(case, x64):
+    """Weights are repeated rows: mclust's fit of the repeated rows, after five pairs and at its end."""
+    weighted = truth(case.data).get("weighted")
+    fits = [f for f in weighted["fits"] if f["model"] == case.model and f["G"] == case.n_components] if weighted else []
+    if not fits:
+        pytest.skip("mclust has no weighted fit for this model")
+    expected, weights = fits[0], np.array(weighted["w"], np.float64)
+    _, loglik = quantities(case)
+    init = labels(case, expected.get("init", truth(case.data)["main_init"]))
+    state, batches, total = start(case, init, weights)
+    state = em.run(state, batches, SETTINGS, 4)
+    assert_close(float(state.objective) * total, expected["loglik_repeated_after_5"], loglik, np.float64)
+    state = em.run(state, batches, SETTINGS, 5000)
+    assert_close(float(state.objective) * total, expected["loglik_repeated_rows"], loglik, np.float64)
