@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check, _sklearn, em, selection
+from . import _check, _check_estimator, _sklearn, em, selection
 from ._arrays import column_names, like
 from ._precision import precision_for
 from .batches import Batches, choose_chunk_size, cut, next_power_of_two
@@ -105,18 +105,18 @@ class GaussianMixture:
         settings = em.Settings(
             tol=_check.nonnegative(self.tol, "tol"), ridge=_check.nonnegative(self.reg_covar, "reg_covar")
         )
-        init = _check.init_params(self.init_params, SKLEARN_INITS)
+        init = _check_estimator.init_params(self.init_params, SKLEARN_INITS)
 
         x = _check.observations(X)
         _check.finite(x)
         sample_weight = _check.row_weights(sample_weight, len(x))
         _check.enough_rows(len(x), n_components)
         names = column_names(X)
-        dtype = _check.estimator_dtype(x, self.dtype)
+        dtype = _check_estimator.dtype_of(x, self.dtype)
         given = self._given(family, x.shape[1], dtype)
-        if given.is_whole:
-            init = Mixture(*given, family)
-        key = _check.random_key(self.random_state)
+        if (whole := given.whole(family)) is not None:
+            init = whole
+        key = _check_estimator.random_key(self.random_state)
 
         with self._computing(dtype):
             n_lanes = n_init if isinstance(init, str) else 1
@@ -124,7 +124,7 @@ class GaussianMixture:
                 self._place(x), sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype
             )
             if self.warm_start and hasattr(self, "mixture_"):
-                _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
+                _check_estimator.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 init = self.mixture_
             starts = start(key, batches, init, n_components, family, settings, n_lanes, given)
             report = _Report(self.verbose, self.verbose_interval) if self.verbose else None
@@ -186,13 +186,13 @@ class GaussianMixture:
         with precision_for(dtype):
             weights = means = scales = None
             if self.weights_init is not None:
-                weights = jnp.log(jnp.asarray(_check.weights_init(self.weights_init, n_components), dtype))
+                weights = jnp.log(jnp.asarray(_check_estimator.weights_init(self.weights_init, n_components), dtype))
             if self.means_init is not None:
-                means = jnp.asarray(_check.means_init(self.means_init, n_components, n_features), dtype)
+                means = jnp.asarray(_check_estimator.means_init(self.means_init, n_components, n_features), dtype)
             if self.precisions_init is not None:
                 shape = _shown_shape(family, n_components, n_features)
                 is_matrix = len(shape) == 3 or family.kind is POOLED
-                covariances = _check.precisions_init(self.precisions_init, shape, is_matrix, family.name)
+                covariances = _check_estimator.precisions_init(self.precisions_init, shape, is_matrix, family.name)
                 scales = family.read(jnp.asarray(covariances, dtype), n_features)
             return Given(weights, means, scales)
 
@@ -256,7 +256,7 @@ class GaussianMixture:
             raise type(error)(f"Invalid value for 'n_samples': {n_samples}. {error}") from None
         size = next_power_of_two(n_samples)  # so that other sizes nearby compile nothing
         with self._computing(self.mixture_.means.dtype):
-            x, labels = self.mixture_.sample(_check.random_key(self.random_state), size, return_labels=True)
+            x, labels = self.mixture_.sample(_check_estimator.random_key(self.random_state), size, return_labels=True)
         return self._like(np.asarray(x)[:n_samples]), self._like(np.asarray(labels)[:n_samples])
 
     def _n_parameters(self) -> int:
@@ -279,8 +279,8 @@ class GaussianMixture:
     def _admit(self, X: Any) -> Any:
         """Rows to evaluate, checked against what was fitted."""
         x = _check.observations(X)
-        _check.feature_names(column_names(X), getattr(self, "feature_names_in_", None), type(self).__name__)
-        _check.feature_count(x.shape[1], self.n_features_in_, type(self).__name__)
+        _check_estimator.feature_names(column_names(X), getattr(self, "feature_names_in_", None), type(self).__name__)
+        _check_estimator.feature_count(x.shape[1], self.n_features_in_, type(self).__name__)
         _check.finite(x)
         return x
 
@@ -294,12 +294,12 @@ class GaussianMixture:
     @contextmanager
     def _computing(self, dtype: Any) -> Iterator[None]:
         """Float64 where that is asked for, and the user's device, for the time of a call."""
-        device = _check.device(self.device)
+        device = _check_estimator.device(self.device)
         with precision_for(dtype), jax.default_device(device) if device is not None else nullcontext():
             yield
 
     def _place(self, x: np.ndarray | Array) -> np.ndarray | Array:
-        device = _check.device(self.device)
+        device = _check_estimator.device(self.device)
         return jax.device_put(x, device) if device is not None and isinstance(x, jax.Array) else x
 
     # --- scikit-learn's protocol -------------------------------------------------------------------------------------

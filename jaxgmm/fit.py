@@ -51,8 +51,8 @@ class FitResult:
     __getstate__, __setstate__ = to_host, from_host
 
     def __repr__(self) -> str:
-        if is_traced(self):
-            return f"FitResult(mixture={self.mixture!r})"
+        if is_traced(self) or self.objective.ndim:
+            return f"FitResult(objective={self.objective!r}, mixture={self.mixture!r})"
         status = Status(int(self.status))
         return (
             f"FitResult: {status.name} after {int(self.n_steps)} steps, mean log-likelihood "
@@ -68,9 +68,11 @@ class Given(NamedTuple):
     means: Array | None = None  # (K, D)
     scales: Any = None  # a Covariance
 
-    @property
-    def is_whole(self) -> bool:
-        return all(value is not None for value in self)
+    def whole(self, family: Family) -> Mixture | None:
+        """The mixture itself, where nothing is left to a seeding."""
+        if self.log_weights is None or self.means is None or self.scales is None:
+            return None
+        return Mixture(self.log_weights, self.means, self.scales, family)
 
     def onto(self, mixture: Mixture) -> Mixture:
         """The mixture with what is given in its place."""
@@ -178,7 +180,7 @@ def mixture_from(init: Any, batches: Batches, n_components: int, family: Family,
             )
         return init
     values = init if isinstance(init, jax.Array) else np.asarray(init)
-    n_rows = int(batches.n_rows)
+    n_rows = len(values) if is_traced(batches) else int(batches.n_rows)
     if values.ndim == 1:
         values = _check.labels(values, n_rows, n_components)
         chunked = cut(values, batches.chunk_size, np.int32, pad_with_zero=True)
