@@ -1,0 +1,302 @@
+"""Pictures of mixtures, fits and searches, each drawn on one matplotlib Axes.
+
+matplotlib is imported when a picture is drawn, and none of its global settings is touched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _check
+from .fit import FitResult
+from .mixture import Mixture
+from .selection import Sweep
+from .status import FAILED, Status
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+POINTS = 20_000
+"""Rows that are drawn at most: more hide each other, and make slow pictures."""
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#4D4D4D")
+"""Okabe and Ito's colours for all kinds of colour vision, with the yellow, too pale on white, made violet."""
+
+MARKERS = "osD^vPX*<>h8dp"
+GREY, INK = "#9AA0A6", "#222222"
+
+
+def clusters(
+    mixture: Mixture,
+    x: Any = None,
+    *,
+    dims: Sequence[int] = (0, 1),
+    ax: Axes | None = None,
+    labels: Any = None,
+) -> Axes:
+    """The components in two features (or one): rows by component, means, ellipses at 1 and 2 standard deviations.
+
+    x: rows (N, D), of which 20 000 evenly spaced ones are drawn at most. dims: the two features, whose marginal is
+    shown; one feature gives a histogram with the densities. labels: (N,) components to colour rows by, where they are
+    not to be predicted. Returns the Axes. ValueError where shapes do not fit.
+    """
+    pair = _dims(dims, mixture.n_features)
+    rows, of_row = _rows(mixture, x, labels)
+    ax = _axes(ax)
+    weights, means, covariances = (
+        np.asarray(a, np.float64) for a in (mixture.weights, mixture.means, mixture.covariances)
+    )
+    colours = _colours(mixture.n_components)
+    if len(pair) == 1:
+        d = pair[0]
+        _densities(
+            ax, weights, means[:, d], np.sqrt(covariances[:, d, d]), colours, None if rows is None else rows[:, d]
+        )
+        ax.set_xlabel(f"feature {d}")
+        ax.set_ylabel("density")
+        return ax
+    chosen = list(pair)
+    if rows is not None:
+        size = float(np.clip(4000.0 / len(rows), 2.0, 20.0))
+        ax.scatter(
+            *rows[:, chosen].T,
+            s=size,
+            c=[colours[k % len(colours)] for k in of_row],
+            alpha=0.75 if len(rows) < 2000 else 0.35,
+            linewidths=0,
+            rasterized=len(rows) > 2000,
+            zorder=1,
+        )
+    _ellipses(ax, weights, means[:, chosen], covariances[:, chosen][:, :, chosen], colours)
+    ax.set_xlabel(f"feature {pair[0]}")
+    ax.set_ylabel(f"feature {pair[1]}")
+    ax.autoscale_view()
+    return ax
+
+
+def history(result: FitResult | Any, *, ax: Axes | None = None) -> Axes:
+    """Mean log-likelihood by step. Of a `FitResult`: the winner bold, the other restarts thin and grey behind it.
+
+    Or of an array: one history (T,), or several (R, T); NaN ends a history. Returns the Axes.
+    """
+    ax = _axes(ax)
+    if isinstance(result, FitResult):
+        lines = np.asarray(result.restarts.history, np.float64)
+        best = np.asarray(result.history, np.float64)
+        winner = _same_history(lines, best)
+        failed = np.isin(np.asarray(result.restarts.status), FAILED)
+        _thin_lines(ax, lines[np.arange(len(lines)) != winner], "other restarts")
+        _failures(ax, lines[failed])
+        status = Status(int(result.status)).name.lower().replace("_", " ")
+        best = best[np.isfinite(best)]
+        ax.plot(np.arange(len(best)), best, color=PALETTE[0], lw=2.2, zorder=3, label=f"best restart ({status})")
+        if len(best):
+            ax.plot(len(best) - 1, best[-1], "o", color=PALETTE[0], ms=6, mec="white", mew=1.0, zorder=4)
+        if len(lines) > 1:
+            ax.legend(loc="lower right", frameon=False)
+    else:
+        lines = np.atleast_2d(np.asarray(result, np.float64))
+        if lines.ndim != 2 or lines.size == 0:
+            raise ValueError(f"Expected a FitResult or histories (T,) or (R, T), got shape {lines.shape}.")
+        if len(lines) == 1:
+            values = lines[0][np.isfinite(lines[0])]
+            ax.plot(np.arange(len(values)), values, color=PALETTE[0], lw=2.2, zorder=3)
+        else:
+            _thin_lines(ax, lines, "restarts")
+    ax.set_xlabel("EM step")
+    ax.set_ylabel("mean log-likelihood (nats)")
+    _whole_ticks(ax)
+    ax.autoscale_view()
+    return ax
+
+
+def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
+    """A sweep's criterion against K, a line a family, the best fit ringed. Failed fits leave a gap.
+
+    Returns the Axes.
+    """
+    ax = _axes(ax)
+    failed = {Status(status).name for status in FAILED}
+    families = list(dict.fromkeys(cell.family for cell in sweep.cells))
+    colours = _colours(len(families))
+    for number, family in enumerate(families):
+        cells = sorted((cell for cell in sweep.cells if cell.family == family), key=lambda cell: cell.K)
+        values = [np.nan if cell.status in failed else getattr(cell, sweep.criterion) for cell in cells]
+        ax.plot(
+            [cell.K for cell in cells],
+            values,
+            marker=MARKERS[number % len(MARKERS)],
+            color=colours[number],
+            lw=1.6,
+            ms=6,
+            mec="white",
+            mew=0.8,
+            label=family,
+        )
+    best = sweep.best_cell
+    value = getattr(best, sweep.criterion)
+    if math.isfinite(value):
+        ax.plot(
+            best.K,
+            value,
+            "o",
+            ms=15,
+            mfc="none",
+            mec=INK,
+            mew=1.4,
+            zorder=5,
+            label=f"best: {best.family}, K = {best.K}",
+        )
+    ax.set_xlabel("number of components K")
+    ax.set_ylabel(f"{sweep.criterion.upper()} (smaller is better)")
+    ax.set_xticks(
+        sorted({cell.K for cell in sweep.cells}) if len({c.K for c in sweep.cells}) <= 20 else ax.get_xticks()
+    )
+    ax.legend(frameon=False)
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    """The Axes given, or a new one, with the furniture that all pictures share."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError('Pictures need matplotlib. Install it with: pip install "jaxgmm[plot]"') from error
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#666666")
+    ax.tick_params(colors="#444444")
+    ax.grid(True, color="#E6E6E6", lw=0.7)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def _dims(dims: Sequence[int], n_features: int) -> tuple[int, ...]:
+    if n_features == 1:
+        return (0,)
+    pair = tuple(_check.count(d, "dims", least=0) for d in np.atleast_1d(np.asarray(dims)))
+    if len(pair) not in (1, 2) or len(set(pair)) != len(pair) or max(pair) >= n_features:
+        raise ValueError(f"dims must name one or two different features from 0 to {n_features - 1}, got {dims!r}.")
+    return pair
+
+
+def _rows(mixture: Mixture, x: Any, labels: Any) -> tuple[np.ndarray | None, np.ndarray]:
+    """The rows to draw, evenly thinned, with their components."""
+    if x is None:
+        return None, np.empty(0, int)
+    rows = _check.observations(x, "x")
+    _check.last_axis(rows.shape, mixture.n_features)
+    n_rows = len(rows)
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != (n_rows,):
+            raise ValueError(f"labels must have shape ({n_rows},), one a row, got {labels.shape}.")
+    kept = np.linspace(0, n_rows - 1, POINTS).round().astype(int) if n_rows > POINTS else np.arange(n_rows)
+    rows = np.asarray(rows)[kept]
+    of_row = np.asarray(mixture.predict(rows)) if labels is None else labels[kept]
+    return rows.astype(np.float64), of_row.astype(int)
+
+
+def _colours(n: int) -> list[Any]:
+    """n colours: the palette, or, for more, steps of a scale of even lightness, neighbours far apart on it."""
+    if n <= len(PALETTE):
+        return list(PALETTE[:n])
+    import matplotlib
+
+    places = (0.5 + np.arange(n) * 0.6180339887498949) % 1.0  # the golden ratio keeps any run of them spread out
+    ranks = places.argsort().argsort() / (n - 1)
+    return [tuple(colour) for colour in matplotlib.colormaps["viridis"](0.95 * ranks)]
+
+
+def _ellipses(ax: Axes, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray, colours: list[Any]) -> None:
+    """Ellipses at 1 and 2 standard deviations, and the means: numbered where they are few."""
+    from matplotlib.patches import Ellipse
+
+    lengths, axes = np.linalg.eigh(covariances)
+    radii = np.sqrt(np.maximum(lengths, 0.0))
+    numbered = len(means) <= 12
+    for k, (mean, radius, axis, colour) in enumerate(zip(means, radii, axes, colours, strict=True)):
+        if not weights[k] > 0.0:
+            continue
+        angle = math.degrees(math.atan2(axis[1, 1], axis[0, 1]))
+        for deviations, width in ((1.0, 1.8), (2.0, 1.0)):
+            # The larger radius comes last from eigh, and its direction is the ellipse's first axis.
+            size = (2.0 * deviations * radius[1], 2.0 * deviations * radius[0])
+            ax.add_patch(
+                Ellipse(mean, *size, angle=angle, fill=False, edgecolor="white", lw=width + 1.6, alpha=0.7, zorder=2)
+            )
+            ax.add_patch(Ellipse(mean, *size, angle=angle, fill=False, edgecolor=colour, lw=width, zorder=3))
+        marker = {"ms": 12, "mew": 1.4, "mfc": "white"} if numbered else {"ms": 5, "mew": 0.8, "mfc": colour}
+        ax.plot(*mean, "o", mec=colour if numbered else "white", zorder=4, **marker)
+        if numbered:
+            ax.annotate(str(k), mean, ha="center", va="center_baseline", fontsize=8, color=INK, zorder=5)
+
+
+def _densities(
+    ax: Axes,
+    weights: np.ndarray,
+    means: np.ndarray,
+    deviations: np.ndarray,
+    colours: list[Any],
+    values: np.ndarray | None,
+) -> None:
+    """A histogram of the values, each component's share of the density, and their sum."""
+    low, high = np.min(means - 3.5 * deviations), np.max(means + 3.5 * deviations)
+    if values is not None:
+        values = values[np.isfinite(values)]
+        low, high = min(low, values.min()), max(high, values.max())
+        bins = int(np.clip(2.0 * len(values) ** (1 / 2), 12, 120))
+        ax.hist(values, bins=bins, density=True, color="#D5D9DE", edgecolor="white", lw=0.4, zorder=1, label="data")
+    grid = np.linspace(low, high, 1000)
+    # A narrow component falls between the points of an even grid.
+    grid = np.unique(
+        np.concatenate([grid, *(m + s * np.linspace(-4, 4, 81) for m, s in zip(means, deviations, strict=True))])
+    )
+    shares = weights / (np.sqrt(2.0 * np.pi) * deviations) * np.exp(-0.5 * ((grid[:, None] - means) / deviations) ** 2)
+    for k, colour in enumerate(colours):
+        ax.plot(
+            grid, shares[:, k], color=colour, lw=1.6, zorder=2, label=f"component {k}" if len(colours) <= 8 else None
+        )
+    ax.plot(grid, shares.sum(axis=1), color=INK, lw=1.4, ls=(0, (4, 2)), zorder=3, label="mixture")
+    ax.set_ylim(bottom=0.0)
+    ax.legend(frameon=False)
+
+
+def _same_history(lines: np.ndarray, best: np.ndarray) -> int:
+    """Which restart won: the first whose history is the best one's."""
+    same = np.all((lines == best) | (np.isnan(lines) & np.isnan(best)), axis=1)
+    return int(np.argmax(same))
+
+
+def _thin_lines(ax: Axes, lines: np.ndarray, name: str) -> None:
+    from matplotlib.collections import LineCollection
+
+    segments = [np.column_stack([np.arange(np.isfinite(line).sum()), line[np.isfinite(line)]]) for line in lines]
+    segments = [segment for segment in segments if len(segment)]
+    if segments:
+        alpha = float(np.clip(12.0 / len(segments), 0.25, 0.9))
+        label = f"{len(segments)} {name}"
+        ax.add_collection(LineCollection(segments, colors=GREY, linewidths=0.9, alpha=alpha, zorder=2, label=label))
+        ends = np.array([segment[-1] for segment in segments])
+        ax.plot(*ends.T, ".", color=GREY, ms=3.5, zorder=2)
+
+
+def _failures(ax: Axes, lines: np.ndarray) -> None:
+    """A cross where a restart failed."""
+    ends = [
+        (int(np.isfinite(line).sum()) - 1, line[np.isfinite(line)][-1]) for line in lines if np.isfinite(line).any()
+    ]
+    if ends:
+        label = f"{len(ends)} failed"
+        ax.plot(*np.array(ends, float).T, "x", color=PALETTE[1], ms=6, mew=1.6, zorder=3, label=label)
+
+
+def _whole_ticks(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
