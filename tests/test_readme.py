@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -29,3 +34,21 @@ def test_every_file_the_readme_links_to_is_there():
     links = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
     assert links
     assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def test_the_command_lines_run(tmp_path, monkeypatch, capsys):
+    cli = pytest.importorskip("jaxgmm.cli")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(-2.0, 0.5, (60, 2)), rng.normal(2.0, 0.5, (60, 2))])
+    np.savetxt("data.csv", rows, delimiter=",", header="a,b", comments="")
+    lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("jaxgmm ")]
+    assert [line.split()[1] for line in lines] == ["fit", "predict", "sample"]
+    for line in lines:
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        try:
+            status = cli.main()
+        except SystemExit as end:
+            status = end.code
+        assert not status, (line, capsys.readouterr().err)
+    assert Path("fitted/model.jaxgmm").is_file()
