@@ -52,7 +52,7 @@ def read(path: str | os.PathLike[str], columns: Sequence[str | int] | None = Non
     return table
 
 
-def write(path: str | os.PathLike[str], names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+def write(path: str | os.PathLike[str], names: Sequence[str], blocks: Iterable[Any]) -> None:
     """Blocks of rows (n, D), one after the other, as CSV or Parquet by the path's ending; whole, or not at all.
 
     CSV keeps every digit of the numbers.
@@ -237,7 +237,7 @@ def _from_array(path: str, array: np.ndarray, columns: Sequence[str | int] | Non
 
 
 def _read_parquet(path: str, columns: Sequence[str | int] | None) -> Table:
-    pyarrow, parquet = _pyarrow()
+    pyarrow, parquet = require_pyarrow()
     with open(path, "rb") as file:
         try:
             source = parquet.ParquetFile(file)
@@ -271,8 +271,8 @@ def _is_numeric(types: Any, kind: Any) -> bool:
     return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
 
 
-def _write_parquet(file: BinaryIO, names: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
-    pyarrow, parquet = _pyarrow()
+def _write_parquet(file: BinaryIO, names: Sequence[str], blocks: Iterable[Any]) -> None:
+    pyarrow, parquet = require_pyarrow()
     writer = None
     try:
         for block in blocks:
@@ -284,7 +284,8 @@ def _write_parquet(file: BinaryIO, names: Sequence[str], blocks: Iterable[np.nda
             writer.close()
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def require_pyarrow() -> tuple[Any, Any]:
+    """pyarrow and its Parquet module, or an ImportError that says how to get them."""
     try:
         import pyarrow
         import pyarrow.parquet
