@@ -410,4 +410,4 @@ def _precisions(covariances: np.ndarray, family: Family) -> tuple[np.ndarray, np
         return 1.0 / covariances, 1.0 / np.sqrt(covariances)
     inverse = np.linalg.inv(np.linalg.cholesky(covariances))
     upper = np.swapaxes(inverse, -1, -2)
-    return upper @ inverse, upper
+    return np.matmul(upper, inverse), upper
