@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
+
+from jaxgmm import cli
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -37,7 +38,6 @@ def test_every_file_the_readme_links_to_is_there():
 
 
 def test_the_command_lines_run(tmp_path, monkeypatch, capsys):
-    cli = pytest.importorskip("jaxgmm.cli")
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.normal(-2.0, 0.5, (60, 2)), rng.normal(2.0, 0.5, (60, 2))])
