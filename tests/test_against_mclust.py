@@ -40,7 +40,6 @@ CASES = [Case(data, size, model, ours) for data, size in SETS.items() for model,
 CASES += [Case("galaxies", 3, model, ours) for model, names in IN_ONE_DIMENSION.items() for ours in names]
 
 
-
 def name_of(case):
     return f"{case.data}-{case.n_components}-{case.model}-{case.family}"
 

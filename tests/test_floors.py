@@ -136,8 +136,10 @@ def test_every_product_states_its_precision(path):
     if room(path) == "_linalg":
         pytest.skip("here it is stated")
     tree = ast.parse(path.read_text())
-    silent = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)]
+    silent = []
     for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+            silent.append(node.lineno)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PRODUCTS:
             on_host = isinstance(node.func.value, ast.Name) and node.func.value.id == "np"
             if not on_host and "precision" not in {keyword.arg for keyword in node.keywords}:

@@ -46,7 +46,7 @@ def is_row(seeds, x):
 
 @every_seeding
 def test_seeds_are_repeatable(seeding, dtype):
-    """The same key gives the same bits, another key other seeds (k-means may end where it did); K, finite, dtype kept."""
+    """The same key gives the same bits, another key others (k-means may end where it did); finite, dtype kept."""
     batches = Batches.of(BLOBS.x.astype(dtype))
     seeds = [seed(seeding, jax.random.key(i), batches) for i in (0, 0, 1)]
     assert seeds[0].shape == (K, D)

@@ -182,9 +182,7 @@ def test_far_away_points_against_60_digits(dtype):
 def test_one_em_step_against_60_digits(case, x64):
     """Weights, means and covariances of an M-step, and the log-likelihood under them, with data up to 1e6 away."""
     x = oracle.table(case["dataset"]) + case["offset"]
-    result = jaxgmm.fit(
-        jax.random.key(0), x, case["G"], init=np.array(case["resp"]), max_steps=0, ridge=0.0, tol=0.0
-    )
+    result = jaxgmm.fit(jax.random.key(0), x, case["G"], init=np.array(case["resp"]), max_steps=0, ridge=0.0, tol=0.0)
     means, covariances = floats(case["means"]), floats(case["covariances"])
     deviation = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2)).min()
     # A mean is stored to offset · eps, which moves the log-likelihood by as many standard deviations; sums over N rows

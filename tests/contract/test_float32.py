@@ -57,7 +57,7 @@ def test_float32_is_float64(family, situation):
     blobs = oracle.blobs(seed=8, n_rows=N, n_features=D, n_components=K, distance=apart)
     x = ((blobs.x + shift) * scale).astype(np.float32)
     labels = blobs.labels.copy()
-    labels[:: 7] = (labels[:: 7] + 1) % K  # something for EM to put right
+    labels[::7] = (labels[::7] + 1) % K  # something for EM to put right
     assert_float32_as_float64(x, labels, family, distance)
 
 
