@@ -296,8 +296,8 @@ def _pictures(out: Path, found: Sweep, x: np.ndarray, names: Sequence[str]) -> l
 
 def _telling_features(mixture: Mixture) -> tuple[int, ...]:
     """The two features in which the components differ most: the largest share of variance between means."""
-    weights, means = np.asarray(mixture.weights), np.asarray(mixture.means)
-    between = weights @ np.square(means - weights @ means)
+    weights, means = np.asarray(mixture.weights)[:, None], np.asarray(mixture.means)
+    between = np.sum(weights * np.square(means - np.asarray(mixture.mean())), axis=0)
     share = between / np.diagonal(np.asarray(mixture.covariance()))
     return tuple(int(d) for d in np.sort(np.argsort(-share, kind="stable")[:2]))
 
