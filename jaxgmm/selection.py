@@ -235,7 +235,7 @@ def _describe(family: str, count: int, result: FitResult, batches: Batches) -> C
     """The figures of one fit."""
     n = float(batches.total)
     objective = float(result.objective)
-    # The mean once more, about the mean that is known: a float32 total of 1e6 rows would be off by 0.3 nats.
+    # Summed once more, about the mean that is known: the steps of a float32 total of 1e6 rows are about a nat.
     rest, soft = map(float, _evidence(result.mixture, batches, result.objective, kind="soft"))
     log_likelihood = objective * n + rest
     p = int(n_parameters(result.mixture))
