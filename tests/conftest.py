@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -36,6 +37,15 @@ def _nothing_global_is_left_changed() -> Iterator[None]:
     assert {name: getattr(jax.config, name) for name in GLOBAL} == before
     assert np.get_printoptions() == printing
     assert np.geterr() == errors
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_end_with_their_module() -> Iterator[None]:
+    """A compiled program holds some twenty memory mappings. Thousands in one process reach the kernel's limit (65530 by
+    default on Linux), and the compiler then dies of a segmentation fault."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
