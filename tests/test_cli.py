@@ -1,0 +1,433 @@
+"""The command line: what it leaves, what it prints, and how it fails."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import cli, tables
+from jaxgmm.cli import main
+from tests import oracle
+
+FAITHFUL = str(oracle.DATA / "faithful.csv")
+PNG = b"\x89PNG\r\n\x1a\n"
+FILES = {
+    "model.jaxgmm", "labels.csv", "responsibilities.csv", "table.csv", "clusters.png", "history.png", "criterion.png"
+}  # fmt: skip
+
+
+def rows_of(text):
+    header, *rows = csv.reader(io.StringIO(text))
+    return header, np.array(rows, float)
+
+
+def x_of(path=FAITHFUL):
+    return tables.read(path).values
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """One search, whose folder most tests look at: (folder, what was printed)."""
+    folder = tmp_path_factory.mktemp("cli") / "deep" / "fitted"
+    with pytest.MonkeyPatch.context() as patch:
+        out, err = io.StringIO(), io.StringIO()
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        status = main(
+            f"fit {FAITHFUL} --components 1-2 --families full,tied --restarts 3 --progress --out {folder}".split()
+        )
+    assert status == 0
+    return folder, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def failing(capsys):
+    """Run a command that must fail in one line; -> that line."""
+
+    def run(*argv):
+        try:
+            status = main([str(a) for a in argv])
+        except SystemExit as left:  # argparse's own way
+            status = left.code
+        printed = capsys.readouterr()
+        assert status == 2
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1
+        assert "Traceback" not in printed.err
+        return printed.err
+
+    return run
+
+
+# fit
+
+
+def test_fit_leaves_all_it_promises(fitted):
+    folder = fitted[0]
+    assert set(os.listdir(folder)) == FILES
+    for name in ("clusters", "history", "criterion"):
+        content = (folder / f"{name}.png").read_bytes()
+        assert content.startswith(PNG)
+        assert len(content) > 10_000
+
+
+def test_the_model_is_the_best_of_the_table_in_float64(fitted):
+    mixture = jaxgmm.load(fitted[0] / "model.jaxgmm")
+    assert mixture.means.dtype == np.float64
+    with open(fitted[0] / "table.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["family"], row["K"]) for row in table] == [("full", "1"), ("full", "2"), ("tied", "1"), ("tied", "2")]
+    best = min(table, key=lambda row: float(row["bic"]))
+    assert (best["family"], best["K"]) == (mixture.family.name, str(mixture.n_components)) == ("full", "2")
+    assert float(best["log_likelihood"]) == pytest.approx(
+        float(np.sum(np.asarray(mixture.log_prob(x_of())))), rel=1e-12
+    )
+    assert {row["status"] for row in table} == {"CONVERGED"}
+
+
+def test_labels_and_responsibilities_are_the_models(fitted):
+    mixture = jaxgmm.load(fitted[0] / "model.jaxgmm")
+    header, labels = rows_of((fitted[0] / "labels.csv").read_text())
+    assert header == ["component"]
+    assert np.array_equal(labels[:, 0], mixture.predict(x_of()))
+    header, shares = rows_of((fitted[0] / "responsibilities.csv").read_text())
+    assert header == ["component_0", "component_1"]
+    assert np.array_equal(shares, mixture.responsibilities(x_of()))
+    assert shares.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_the_search_is_printed_as_a_table(fitted):
+    lines = fitted[1].splitlines()
+    assert "best by bic is 'full' with K = 2" in lines[0]
+    assert lines[1].split() == ["family", "K", "log_likelihood", "n_params", "aic", "bic", "icl", "n_steps", "status"]
+    assert [line.split()[1:3] for line in lines if line.startswith("*")] == [["full", "2"]]
+    assert "compilation included" in lines[6]
+    for name in FILES:
+        assert name in lines[7]
+
+
+def test_progress_is_one_line_that_is_cleared(fitted):
+    drawn = fitted[2].split("\r")
+    assert drawn[-1] == ""
+    assert drawn[-2].strip() == ""
+    bars = [text for text in drawn if text.startswith("[")]
+    assert bars[0].startswith("[..........] 1/4 full K=1  step 0/200  1/1 running  best -")
+    assert any("2/4 full K=2" in text and "/3 running" in text for text in bars)
+    assert bars[-1].startswith("[##########] 4/4 tied K=2")
+    assert "\n" not in fitted[2]
+
+
+def test_nothing_is_shown_where_nobody_looks(tmp_path, capsys):
+    """No progress without a terminal; with --quiet no word at all."""
+    arguments = ["fit", FAITHFUL, "--components", "1", "--families", "tied", "--no-plots", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "Sweep of 1 fits" in printed.out
+    assert main([*arguments, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert set(os.listdir(tmp_path)) == {"model.jaxgmm", "labels.csv", "responsibilities.csv", "table.csv"}
+
+
+def test_jaxs_switches_are_left_alone(fitted):
+    del fitted
+    assert not jax.config.jax_enable_x64
+
+
+def test_the_same_seed_gives_the_same_files(fitted, tmp_path):
+    arguments = f"fit {FAITHFUL} --components 1-2 --families full,tied --restarts 3 --no-plots --quiet --out {tmp_path}"
+    assert main(arguments.split()) == 0
+    for name in ("model.jaxgmm", "labels.csv", "responsibilities.csv", "table.csv"):
+        assert (tmp_path / name).read_bytes() == (fitted[0] / name).read_bytes()
+
+
+def test_options_reach_the_fit(tmp_path, capsys):
+    """Against the functions with the same arguments: columns, weights, ridge, steps, criterion, dtype, seed, init."""
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(40, 2)).astype(np.float32), rng.integers(1, 4, 40)
+    lines = [f"{a!r},{name},{w},{b!r}" for (a, b), w, name in zip(x.tolist(), weights, "pq" * 20, strict=True)]
+    data = tmp_path / "data.csv"
+    data.write_text("\n".join(["a,name,count,b", *lines]))
+    options = "--columns b,a --weights count --ridge 0.5 --max-steps 3 --tol 0 --criterion aic --dtype float32 --seed 7"
+    arguments = f"fit {data} {options} --init random_rows --components 2 --families diag --restarts 2 --out {tmp_path}"
+    assert main([*arguments.split(), "--no-plots"]) == 0
+    printed = capsys.readouterr()
+    assert "best by aic" in printed.out
+    assert "warning: the best fit is MAX_STEPS: the step limit was reached" in printed.err
+    found = jaxgmm.sweep(
+        jax.random.key(7), x[:, ::-1], 2, "diag", 2, "aic", sample_weight=weights, init="random_rows", tol=0.0,
+        max_steps=3, ridge=0.5, dtype="float32",
+    )  # fmt: skip
+    mixture = jaxgmm.load(tmp_path / "model.jaxgmm")
+    assert mixture.means.dtype == np.float32
+    assert np.array_equal(mixture.means, found.best.mixture.means)
+    assert np.array_equal(mixture.covariances, found.best.mixture.covariances)
+
+
+def test_weights_are_taken_out_of_the_columns(tmp_path):
+    """Without --columns too; and a row of weight 2 is two rows."""
+    np.savetxt(tmp_path / "w.csv", [[1, 2, 5], [2, 1, 3], [0, 1, 4]], delimiter=",", header="a,n,b", comments="")
+    np.savetxt(tmp_path / "r.csv", [[1, 5], [1, 5], [2, 3], [0, 4]], delimiter=",", header="a,b", comments="")
+    options = ["--components", "1", "--families", "full", "--no-plots", "--quiet", "--ridge", "0.1", "--out"]
+    assert main(["fit", str(tmp_path / "w.csv"), "--weights", "n", *options, str(tmp_path / "w")]) == 0
+    assert main(["fit", str(tmp_path / "r.csv"), *options, str(tmp_path / "r")]) == 0
+    weighted, repeated = (jaxgmm.load(tmp_path / name / "model.jaxgmm") for name in "wr")
+    assert np.allclose(weighted.means, repeated.means, rtol=1e-12)
+    assert np.allclose(weighted.covariances, repeated.covariances, rtol=1e-12)
+
+
+def test_parquet_in_and_out(tmp_path):
+    data = tmp_path / "data.parquet"
+    tables.write(data, ["a", "b"], [x_of()])
+    arguments = f"fit {data} --components 1 --families tied --format parquet --no-plots --quiet --out {tmp_path}"
+    assert main(arguments.split()) == 0
+    assert {"labels.parquet", "responsibilities.parquet", "table.csv"} <= set(os.listdir(tmp_path))
+    assert tables.read(tmp_path / "responsibilities.parquet").values.tolist() == [[1.0]] * 272
+
+
+def test_pictures_show_the_features_that_tell_the_components_apart(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4))
+    x[:30, 1] += 20
+    x[:30, 3] -= 20
+    np.savetxt(tmp_path / "d.csv", x, delimiter=",", header="p,q,r,s", comments="")
+    drawn = []
+    real = jaxgmm.plot.clusters
+
+    def record(*arguments, **options):
+        drawn.append((real(*arguments, **options), options["dims"]))
+        return drawn[0][0]
+
+    monkeypatch.setattr(jaxgmm.plot, "clusters", record)
+    arguments = f"fit {tmp_path / 'd.csv'} --components 2 --families spherical --restarts 2 --quiet --out {tmp_path}"
+    assert main(arguments.split()) == 0
+    ((ax, dims),) = drawn
+    assert dims == (1, 3)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("q", "s")
+
+
+def test_without_matplotlib_one_line_says_so(tmp_path, capsys, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name))
+    arguments = f"fit {FAITHFUL} --components 1 --families tied --out {tmp_path}"
+    assert main(arguments.split()) == 0
+    printed = capsys.readouterr()
+    assert printed.err == 'jaxgmm: no pictures without matplotlib: pip install "jaxgmm[plot]"\n'
+    assert ".png" not in printed.out
+    assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [("3", [3]), ("1-4", [1, 2, 3, 4]), ("1,2,5", [1, 2, 5]), ("1-3,2,8-9", [1, 2, 3, 8, 9]), (" 2 , 4-5", [2, 4, 5])],
+)
+def test_numbers_of_components(text, counts):
+    assert cli._counts(text) == counts
+
+
+# predict and sample
+
+
+def test_predict_prints_the_label_of_every_row(fitted, capsys):
+    assert main(["predict", str(fitted[0] / "model.jaxgmm"), FAITHFUL]) == 0
+    assert capsys.readouterr().out == (fitted[0] / "labels.csv").read_text()
+
+
+def test_predict_prints_or_writes_responsibilities(fitted, tmp_path, capsys):
+    model = str(fitted[0] / "model.jaxgmm")
+    assert main(["predict", model, FAITHFUL, "--proba"]) == 0
+    assert capsys.readouterr().out == (fitted[0] / "responsibilities.csv").read_text()
+    for name in ("r.csv", "r.parquet"):
+        assert main(["predict", model, FAITHFUL, "--proba", "--out", str(tmp_path / name)]) == 0
+        assert np.array_equal(
+            tables.read(tmp_path / name).values, rows_of((fitted[0] / "responsibilities.csv").read_text())[1]
+        )
+    assert capsys.readouterr() == ("", "")
+
+
+def test_predict_chooses_columns(fitted, tmp_path, capsys):
+    wide = tmp_path / "wide.csv"
+    header, *lines = Path(FAITHFUL).read_text().splitlines()
+    swapped = [",".join(["text", *reversed(line.split(","))]) for line in lines]
+    wide.write_text("\n".join([f"kind,{','.join(reversed(header.split(',')))}", *swapped]))
+    assert main(["predict", str(fitted[0] / "model.jaxgmm"), str(wide), "--columns", "eruptions,1"]) == 0
+    assert capsys.readouterr().out == (fitted[0] / "labels.csv").read_text()
+
+
+def test_predictions_do_not_depend_on_the_blocks(fitted, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "BLOCK", 100)
+    assert main(["predict", str(fitted[0] / "model.jaxgmm"), FAITHFUL]) == 0
+    assert capsys.readouterr().out == (fitted[0] / "labels.csv").read_text()
+
+
+def test_sample_prints_rows_of_the_model(fitted, capsys):
+    model = str(fitted[0] / "model.jaxgmm")
+    assert main(["sample", model, "-n", "20000"]) == 0
+    first = capsys.readouterr().out
+    header, x = rows_of(first)
+    assert header == ["x0", "x1"]
+    assert x.shape == (20000, 2)
+    mixture = jaxgmm.load(model)
+    deviations = np.sqrt(np.diag(np.asarray(mixture.covariance())))
+    assert np.abs((x.mean(axis=0) - np.asarray(mixture.mean())) / deviations).max() < 5 / np.sqrt(20000)
+    assert main(["sample", model, "-n", "20000"]) == 0
+    assert capsys.readouterr().out == first
+    assert main(["sample", model, "-n", "20000", "--seed", "1"]) == 0
+    assert capsys.readouterr().out != first
+
+
+def test_samples_of_several_blocks_differ_from_each_other(fitted, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "BLOCK", 16)
+    assert main(["sample", str(fitted[0] / "model.jaxgmm"), "-n", "40"]) == 0
+    x = rows_of(capsys.readouterr().out)[1]
+    assert x.shape == (40, 2)
+    assert len(np.unique(x, axis=0)) == 40
+
+
+def test_a_sample_may_be_empty(fitted, capsys):
+    assert main(["sample", str(fitted[0] / "model.jaxgmm"), "-n", "0"]) == 0
+    assert capsys.readouterr().out == "x0,x1\n"
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "the following arguments are required: COMMAND"),
+        ("dance", "invalid choice: 'dance'"),
+        ("fit {data}", "the following arguments are required: --out"),
+        ("fit nowhere.csv --out {out}", "nowhere.csv: No such file or directory"),
+        ("fit {iris} --out {out}", "column 'class' holds text, in data row 1 'setosa'"),
+        ("fit {data} --out {out} --missing em", "unrecognized arguments: --missing em"),
+        ("fit {data} --out {out} --components 0-3", "'0-3' is no range"),
+        ("fit {data} --out {out} --components 4-2", "'4-2' is no range"),
+        ("fit {data} --out {out} --components two", "expected numbers such as 3, 1-8 or 1,2,5, got 'two'"),
+        ("fit {data} --out {out} --components 300", "n_components = 300, n_samples = 272"),
+        ("fit {data} --out {out} --families full,round", "unknown family 'round', expected one of full"),
+        ("fit {data} --out {out} --criterion mdl", "invalid choice: 'mdl'"),
+        ("fit {data} --out {out} --restarts 0", "n_restarts must be at least 1, got 0"),
+        ("fit {data} --out {out} --tol -1", "tol must be finite and not negative"),
+        ("fit {data} --out {out} --ridge nan", "ridge must be finite"),
+        ("fit {data} --out {out} --columns waiting,length", "has no column 'length'. It has 'eruptions', 'waiting'"),
+        ("fit {data} --out {out} --weights none", "has no column 'none'"),
+        ("fit {data} --out {out} --columns 0 --weights eruptions", "is chosen twice"),
+        ("fit {data} --out {data}", "faithful.csv: File exists"),
+        ("predict {data} {data}", "faithful.csv is not a jaxgmm mixture"),
+        ("predict nowhere {data}", "nowhere: No such file or directory"),
+        ("predict {model} {iris} --columns 0,1,2", "gives 3 columns, the model has 2 features"),
+        ("predict {model} {data} --out labels.txt", "labels.txt: expected a file ending in one of .csv, .parquet"),
+        ("sample {model} -n -3", "-n must be at least 0, got -3"),
+        ("sample {model} -n many", "invalid int value: 'many'"),
+        ("bench nonsense", "no benchmark is called 'nonsense'"),
+    ],
+)
+def test_errors_are_one_line(fitted, failing, tmp_path, arguments, message):
+    places = {
+        "data": FAITHFUL,
+        "iris": oracle.DATA / "iris.csv",
+        "model": fitted[0] / "model.jaxgmm",
+        "out": tmp_path / "out",
+    }
+    assert message in failing(*(part.format(**places) for part in arguments.split()))
+    assert not (tmp_path / "out" / "model.jaxgmm").exists()
+
+
+def test_bad_cells_are_named_by_row_and_column(failing, tmp_path):
+    (tmp_path / "d.csv").write_text("a,b\n1,2\n3,\n")
+    assert "d.csv: data row 2, column 'b' is missing (empty)" in failing("fit", tmp_path / "d.csv", "--out", tmp_path)
+    (tmp_path / "d.csv").write_text("a,w\n1,2\n3,-1\n")
+    line = failing("fit", tmp_path / "d.csv", "--weights", "w", "--out", tmp_path)
+    assert "data row 2, column 'w' is -1.0, but a weight cannot be negative" in line
+
+
+def test_a_search_in_which_all_failed_leaves_no_model(failing, tmp_path):
+    np.savetxt(tmp_path / "d.csv", np.ones((20, 2)), delimiter=",")
+    arguments = [
+        "--components",
+        "2",
+        "--families",
+        "full",
+        "--ridge",
+        "0",
+        "--restarts",
+        "2",
+        "--out",
+        tmp_path / "out",
+    ]
+    assert "every fit failed" in failing("fit", tmp_path / "d.csv", *arguments)
+    assert not (tmp_path / "out" / "model.jaxgmm").exists()
+
+
+def test_benchmarks_need_the_repository(failing, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages" / "jaxgmm" / "cli.py"))
+    assert "the benchmarks are part of the repository" in failing("bench")
+
+
+def test_benchmarks_of_the_checkout_are_run(tmp_path, monkeypatch, capfd):
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "helper.py").write_text("")
+    for name, end in (("first", "print('ran', __name__)"), ("second", "raise SystemExit(3)")):
+        (folder / f"{name}.py").write_text(f"def main():\n    {end}\n\n\nmain()\n")
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "jaxgmm" / "cli.py"))
+    assert main(["bench", "first"]) == 0
+    assert capfd.readouterr().out == "ran __main__\n"
+    assert main(["bench"]) == 2
+    assert "the benchmark second ended with exit status 3" in capfd.readouterr().err
+
+
+def test_an_interrupt_is_no_traceback(tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "sweep", interrupted)
+    assert main(["fit", FAITHFUL, "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "jaxgmm: interrupted\n"
+
+
+# As a program
+
+
+def program(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "jaxgmm", *map(str, arguments)], capture_output=True, text=True, **options
+    )
+
+
+def test_the_program_tells_its_version_and_its_commands():
+    assert program("--version").stdout == f"jaxgmm {jaxgmm.__version__}\n"
+    done = program("--help")
+    assert done.returncode == 0
+    for command in ("fit", "predict", "sample", "bench"):
+        assert command in done.stdout
+
+
+def test_the_program_fails_with_status_2_and_without_a_traceback(tmp_path):
+    done = program("fit", tmp_path / "nowhere.csv", "--out", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"jaxgmm: error: {tmp_path}/nowhere.csv: No such file or directory\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error(fitted):
+    """`jaxgmm sample … | head -n 1`: the rest is written to nobody."""
+    command = [sys.executable, "-m", "jaxgmm", "sample", str(fitted[0] / "model.jaxgmm"), "-n", "300000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "x0,x1\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0
