@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-test
 	$(VENV)/bin/python notebooks/demo.py
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m ruff format --check .
