@@ -32,6 +32,8 @@ def family(value: Any, shelf: Mapping[str, Any]) -> Any:
 
 def nonnegative(value: Any, name: str) -> float:
     """A finite number ≥ 0 as a float, so that 0, 1e-3 and np.float32 all give one compiled program."""
+    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}: {value!r}.")
     if not (math.isfinite(value) and value >= 0):
@@ -59,21 +61,26 @@ def chunk_size(value: Any) -> int | None:
 
 def steps(value: Any) -> Any:
     """A step limit: an int32 from a host number, or what is traced as it is."""
-    return value if is_traced(value) or isinstance(value, jax.Array) else np.int32(count(value, "max_steps", least=0))
+    return (
+        value
+        if is_traced(value) or isinstance(value, jax.Array)
+        else np.int32(min(count(value, "max_steps", least=0), np.iinfo(np.int32).max))
+    )
 
 
 def floating_dtype(values: Iterable[Any], dtype: Any = None) -> np.dtype:
     """The floating dtype that JAX's own promotion gives to the values, or `dtype` where that is asked for."""
     if dtype is not None:
-        dtype = np.dtype(dtype)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"dtype must be a floating dtype such as float32 or float64, got {dtype}.")
-        return dtype
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"dtype must be a floating dtype, float32 or float64, got {np.dtype(dtype)}.")
+        return np.dtype(dtype)
     dtypes = [v.dtype if hasattr(v, "dtype") else np.asarray(v).dtype for v in values]
     found = jnp.result_type(*map(jax.dtypes.canonicalize_dtype, dtypes))  # canonical first: else float64 is warned of
     if jnp.issubdtype(found, jnp.complexfloating) or (not jnp.issubdtype(found, jnp.number) and found != np.bool_):
         raise TypeError(f"Expected real numbers, got dtype {found}.")
     kept = any(isinstance(v, jax.Array) and v.dtype == np.float64 for v in values)
+    if jnp.issubdtype(found, jnp.floating) and found.itemsize < 4:
+        return np.dtype(np.float32)  # half precision is for storage: no factorisation exists in it
     floating = found if jnp.issubdtype(found, jnp.floating) else np.dtype(float)
     return np.dtype(np.float64) if kept else jax.dtypes.canonicalize_dtype(floating)
 
@@ -90,19 +97,35 @@ def last_axis(shape: tuple[int, ...], n_features: int) -> None:
         )
 
 
-def mixture_shapes(weights: Array, means: Array, covariances: Array) -> None:
+def same_dtype(of_rows: Any, of_mixture: Any) -> None:
+    if of_rows != of_mixture:
+        raise TypeError(
+            f"The rows are {of_rows} and the mixture is {of_mixture}. Make both alike: Batches.of(x, dtype=...) or "
+            "Mixture.create(..., dtype=...)."
+        )
+
+
+def mixture_shapes(weights: Array, means: Array) -> None:
     if means.ndim != 2 or weights.shape != means.shape[:1]:
         raise ValueError(f"Expected weights (K,) and means (K, D), got shapes {weights.shape} and {means.shape}.")
-    n_components, n_features = means.shape
-    allowed = {
-        (n_components, n_features, n_features): "dense or full",
-        (n_features, n_features): "tied",
-        (n_components, n_features): "diag",
-        (n_components,): "spherical",
-    }
-    if covariances.shape not in allowed:
-        wanted = ", ".join(f"{shape} ({name})" for shape, name in allowed.items())
-        raise ValueError(f"covariances have shape {covariances.shape}; with these means expected one of {wanted}.")
+
+
+def covariances_shape(
+    covariances: Array, of_means: tuple[int, ...], own_shape: tuple[int, ...], family_name: str
+) -> None:
+    """The family's own shape, or dense matrices (K, D, D)."""
+    dense = (*of_means, of_means[1])
+    if covariances.shape not in (own_shape, dense):
+        wanted = f"{dense}" if own_shape == dense else f"{own_shape} or dense {dense}"
+        raise ValueError(
+            f"covariances have shape {covariances.shape}; family {family_name!r} with means {of_means} takes {wanted}."
+        )
+
+
+def symmetric(covariances: Array, is_matrix: bool) -> None:
+    matrices = np.asarray(covariances)
+    if is_matrix and not np.allclose(matrices, np.swapaxes(matrices, -1, -2), rtol=1e-4, atol=0.0):
+        raise ValueError("covariances must be symmetric matrices. Symmetrise them: 0.5 * (c + c.swapaxes(-1, -2)).")
 
 
 def mixture_values(weights: Array, means: Array, is_definite: Array, family_name: str) -> None:
@@ -132,7 +155,13 @@ def observations(x: Any, name: str = "X") -> np.ndarray | Array:
         x = _from_elsewhere(x, name)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"Complex data not supported: {name} has dtype {x.dtype}. Stack real and imaginary parts.")
-    if x.dtype == object or x.dtype.kind in "USmM":
+    if x.dtype.kind in "mM":
+        raise TypeError(
+            f"{name} holds dates or durations ({x.dtype}). Turn them into numbers of a unit that you choose."
+        )
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(f"{name} has masked cells, and missing cells are not handled. Fill or drop them.")
+    if x.dtype == object or x.dtype.kind in "US":
         x = _numbers(np.asarray(x), name)
     if x.ndim == 1:
         raise ValueError(
@@ -214,7 +243,7 @@ def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
         weights = _from_elsewhere(weights, "sample_weight")
     if weights.shape != (n_rows,):
         raise ValueError(f"sample_weight must have shape ({n_rows},), one weight a row, got {weights.shape}.")
-    if weights.dtype == object or weights.dtype.kind in "USc":
+    if weights.dtype == object or weights.dtype.kind in "UScmM":
         raise TypeError(f"sample_weight must hold real numbers, got dtype {weights.dtype}.")
     if is_traced(weights):
         return weights
@@ -228,11 +257,14 @@ def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
     return weights
 
 
-def enough_rows(n_rows: int, n_components: int) -> None:
+def enough_rows(n_rows: int, sample_weight: Any, n_components: int) -> None:
+    """As many rows that count as components."""
+    if sample_weight is not None and not is_traced(sample_weight):
+        n_rows = int(np.count_nonzero(np.asarray(sample_weight)))
     if n_rows < n_components:
         raise ValueError(
-            f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n_rows}. "
-            "Lower n_components or bring more rows."
+            f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n_rows}"
+            f"{'' if sample_weight is None else ' of positive weight'}. Lower n_components or bring more rows."
         )
 
 
@@ -241,6 +273,8 @@ def labels(values: Any, n_rows: int, n_components: int) -> np.ndarray | Array:
     values = values if isinstance(values, jax.Array) else np.asarray(values)
     if values.shape != (n_rows,):
         raise ValueError(f"Labels must have shape ({n_rows},), one a row, got {values.shape}.")
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"Labels must be integers, got dtype {values.dtype}.")
     if not is_traced(values):
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >= n_components:

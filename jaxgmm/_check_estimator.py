@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -88,8 +89,10 @@ def _parameter_shape(value: np.ndarray, shape: tuple[int, ...], name: str) -> No
 
 def random_key(value: Any) -> Array:
     """One JAX key from whatever scikit-learn takes as `random_state`, a NumPy Generator, or a key."""
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jnp.integer):
         return value
+    if isinstance(value, jax.Array) and value.ndim:  # a key in the older form, two words
+        return jax.random.wrap_key_data(value)
     if value is None:
         value = np.random.mtrand._rand  # NumPy's global state, as scikit-learn does: np.random.seed then reproduces
     if isinstance(value, np.random.RandomState):
@@ -97,11 +100,14 @@ def random_key(value: Any) -> Array:
     if isinstance(value, np.random.Generator):
         return jax.random.key(int(value.integers(np.iinfo(np.int32).max)))
     try:
-        return jax.random.key(operator.index(value) % 2**31)
+        seed = operator.index(value)
     except TypeError:
         raise ValueError(
             f"random_state must be an integer, a RandomState, a Generator, a JAX key or None, got {value!r}."
         ) from None
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"random_state must lie in 0 … 2³² − 1, got {seed}.")
+    return jax.random.key(np.uint32(seed))
 
 
 def same_mixture(previous: Any, n_components: int, n_features: int, family: Any) -> None:

@@ -37,13 +37,29 @@ def is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def _canonical(leaf: Any) -> Any:
+    """A float64 leaf as what JAX's switch allows."""
+    return leaf.astype(jnp.float32) if getattr(leaf, "dtype", None) == np.float64 else leaf
+
+
+def own(x: Any, dtype: Any) -> jax.Array:
+    """x as a JAX array of `dtype` that shares no memory with an array of the user's.
+
+    On CPU `jnp.asarray` may alias a NumPy array, and work is dispatched before it is done: what the user writes into
+    it later would change a frozen mixture, or rows that are still being read.
+    """
+    return jnp.asarray(x, dtype) if isinstance(x, jax.Array) else jnp.array(x, dtype)
+
+
 def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
     """Let `function` compute in float64 when its first argument (a pytree) holds it, whatever JAX's switch says."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        if _x64_is_on() or is_traced((args, kwargs)):
+        if _x64_is_on():
             return function(*args, **kwargs)
+        if is_traced((args, kwargs)):
+            return function(jax.tree.map(_canonical, args[0]), *args[1:], **kwargs)  # pyright: ignore
         if any(getattr(leaf, "dtype", None) == np.float64 for leaf in jax.tree.leaves(args[0])):
             with jax.enable_x64(True):
                 return function(*args, **kwargs)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from . import _check
 from ._precision import is_traced, precision_for
 from .moments import add
 
@@ -55,6 +56,15 @@ class Chunked:
             lambda: self.tail,
         )
 
+    def rows_at(self, index: Array) -> Array:
+        """The rows of these numbers, counted through body and tail. index (S,) -> (S, ...)."""
+        whole = (self.n_chunks - 1) * self.chunk_size
+        last = self.tail[jnp.clip(index - whole, 0, self.chunk_size - 1)]
+        if not whole:
+            return last
+        first = jnp.ones_like(last) if self.body is None else self.body[jnp.clip(index, 0, whole - 1)]
+        return jnp.where(jnp.reshape(index < whole, (-1,) + (1,) * (last.ndim - 1)), first, last)
+
     def map(self, function: Callable[[Array], T]) -> T:
         """function(chunk (n, ...)) for every chunk. Results (n, ...) become (C, n, ...)."""
         return lax.map(lambda index: function(self.take(index)), jnp.arange(self.n_chunks, dtype=jnp.int32))
@@ -86,9 +96,15 @@ class Batches:
         """Cut rows x (N, D) with weights (N,) into chunks.
 
         `chunk_size` is chosen, where it is not given, for `n_components` and for `n_lanes` fits side by side. JAX's
-        rule decides the dtype unless `dtype` does. Values are not looked at, so x may be traced.
+        rule decides the dtype (float32 or float64) unless `dtype` does. The values of x are not looked at. ValueError
+        or TypeError for shapes that do not fit and for weights that are negative, not finite or all zero.
         """
-        dtype = jnp.dtype(dtype or _floating(x))
+        _check.matrix_shape(np.shape(x), "x")
+        sample_weight = _check.row_weights(sample_weight, np.shape(x)[0])
+        chunk_size = _check.chunk_size(chunk_size)
+        explicit, dtype = dtype is not None, _check.floating_dtype((x,), dtype)
+        if not explicit or is_traced(x):  # JAX's switch rules, above all inside the user's own transformations
+            dtype = jax.dtypes.canonicalize_dtype(dtype)
         with precision_for(dtype):
             n_rows, n_features = np.shape(x)
             size = chunk_size or choose_chunk_size(n_features, n_components * n_lanes, dtype.itemsize)
@@ -202,9 +218,3 @@ def _describe(rows: Chunked, weights: Chunked, n_rows: Array) -> Batches:
     if weights.body is not None:
         lightest = jnp.minimum(lightest, jnp.min(jnp.where(weights.body > 0.0, weights.body, jnp.inf)))
     return Batches(rows, weights, origin, total, lightest, n_rows)
-
-
-def _floating(x: Any) -> Any:
-    """The floating dtype that JAX's own rule gives to x."""
-    dtype = jax.dtypes.canonicalize_dtype(getattr(x, "dtype", None) or np.asarray(x).dtype)
-    return dtype if jnp.issubdtype(dtype, jnp.floating) else jax.dtypes.canonicalize_dtype(float)

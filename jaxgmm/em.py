@@ -50,9 +50,9 @@ class Settings:
         # JAX rebuilds this from placeholders when it maps over trees: only what a user wrote is looked at.
         for name in ("tol", "ridge"):
             value = getattr(self, name)
-            if isinstance(value, (bool, str, int, float, np.number)):
+            if isinstance(value, (bool, str, int, float, np.number, np.ndarray, list, tuple)):
                 object.__setattr__(self, name, _check.nonnegative(value, name))
-        if isinstance(self.family, str):
+        if self.family is not None:
             object.__setattr__(self, "family", _check.family(self.family, SHELF))
 
 
@@ -99,6 +99,7 @@ def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batc
         _check.matrix_shape(np.shape(batches), "x")
         batches = Batches.of(batches, n_components=mixture.n_components, dtype=mixture.means.dtype)
     _check.last_axis((batches.n_features,), mixture.n_features)
+    _check.same_dtype(batches.dtype, mixture.means.dtype)
     return batches
 
 
@@ -171,7 +172,11 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
     shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
     scatter = moments.second - family.kind.outer(mass, shift) + ridge * family.kind.identity(mass, n_features)
     scales = family.estimate(scatter, mass, n_features, NO_PRIOR, previous)
-    return Mixture(jnp.log(mass / jnp.sum(mass)), means + shift, scales, family)
+    share = mass / jnp.sum(mass)
+    log_weights = jnp.where(
+        share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf
+    )  # its gradient is finite
+    return Mixture(log_weights, means + shift, scales, family)
 
 
 def judge(old: State, new: State, batches: Batches, settings: Settings) -> State:
@@ -181,7 +186,8 @@ def judge(old: State, new: State, batches: Batches, settings: Settings) -> State
     """
     gain = new.objective - old.objective
     broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
-    lost = jnp.any((new.moments.mass < batches.lightest) & jnp.isfinite(old.mixture.log_weights))
+    # Half a row and not one: a sound component that holds a single row gives a little of it to the others.
+    lost = jnp.any((new.moments.mass < 0.5 * batches.lightest) & jnp.isfinite(old.mixture.log_weights))
     finite = jnp.isfinite(new.objective)
     fell = old.fell | (gain < -_slack(old, new, settings))
     settled = jnp.where(fell, Status.NOT_MONOTONE, Status.CONVERGED)

@@ -16,12 +16,11 @@ from jax import Array
 
 from . import _check, _check_estimator, _sklearn, em, selection
 from ._arrays import column_names, like
-from ._precision import precision_for
+from ._precision import is_traced, own, precision_for
 from .batches import Batches, choose_chunk_size, cut, next_power_of_two
-from .families import SHELF, Family
-from .fit import Given, Progress, admit, drive, start
+from .families import SHELF, Family, is_matrix_shape, shown_shape
+from .fit import NOTHING_GIVEN, Given, Progress, admit, drive, start
 from .mixture import Mixture, evaluate, labels_of, log_prob_of, responsibilities_of
-from .moments import POOLED
 from .status import Status, explain
 
 SKLEARN_INITS = {
@@ -31,6 +30,10 @@ SKLEARN_INITS = {
     "random_from_data": "random_rows",
 }
 """scikit-learn's names for `init_params`, and ours. Ours are accepted too."""
+
+
+SHOWN = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "effective_counts_")
+"""The fitted attributes that are views of `mixture_` and `result_` in the user's kind of array."""
 
 
 class GaussianMixture:
@@ -110,7 +113,7 @@ class GaussianMixture:
         x = _check.observations(X)
         _check.finite(x)
         sample_weight = _check.row_weights(sample_weight, len(x))
-        _check.enough_rows(len(x), n_components)
+        _check.enough_rows(len(x), sample_weight, n_components)
         names = column_names(X)
         dtype = _check_estimator.dtype_of(x, self.dtype)
         given = self._given(family, x.shape[1], dtype)
@@ -125,7 +128,7 @@ class GaussianMixture:
             )
             if self.warm_start and hasattr(self, "mixture_"):
                 _check_estimator.same_mixture(self.mixture_, n_components, x.shape[1], family)
-                init = self.mixture_
+                init, given = self.mixture_, NOTHING_GIVEN
             starts = start(key, batches, init, n_components, family, settings, n_lanes, given)
             report = _Report(self.verbose, self.verbose_interval) if self.verbose else None
             result = drive(starts, batches, settings, max_iter, report, self.verbose_interval if report else None)
@@ -158,7 +161,6 @@ class GaussianMixture:
         self.lower_bound_ = float(result.objective)
         self.lower_bounds_ = [float(v) for v in np.asarray(result.history)[1 : self.n_iter_ + 1]]
         self._show()
-        self.effective_counts_ = self._like(result.effective_counts)
         if not self.converged_ and max_iter > 0:
             warnings.warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
@@ -179,6 +181,8 @@ class GaussianMixture:
         with precision_for(mixture.means.dtype):
             self.precisions_ = convert(jnp.asarray(precisions, shown.dtype))
             self.precisions_cholesky_ = convert(jnp.asarray(factors, shown.dtype))
+        if hasattr(self, "result_"):  # not after from_sklearn
+            self.effective_counts_ = convert(self.result_.effective_counts)
 
     def _given(self, family: Family, n_features: int, dtype: Any) -> Given:
         """What the user gives of the start, checked, as a mixture's leaves."""
@@ -186,14 +190,14 @@ class GaussianMixture:
         with precision_for(dtype):
             weights = means = scales = None
             if self.weights_init is not None:
-                weights = jnp.log(jnp.asarray(_check_estimator.weights_init(self.weights_init, n_components), dtype))
+                weights = jnp.log(own(_check_estimator.weights_init(self.weights_init, n_components), dtype))
             if self.means_init is not None:
-                means = jnp.asarray(_check_estimator.means_init(self.means_init, n_components, n_features), dtype)
+                means = own(_check_estimator.means_init(self.means_init, n_components, n_features), dtype)
             if self.precisions_init is not None:
-                shape = _shown_shape(family, n_components, n_features)
-                is_matrix = len(shape) == 3 or family.kind is POOLED
+                shape = shown_shape(family, n_components, n_features)
+                is_matrix = is_matrix_shape(family, shape)
                 covariances = _check_estimator.precisions_init(self.precisions_init, shape, is_matrix, family.name)
-                scales = family.read(jnp.asarray(covariances, dtype), n_features)
+                scales = family.read(own(covariances, dtype), n_features)
             return Given(weights, means, scales)
 
     # --- using -------------------------------------------------------------------------------------------------------
@@ -214,16 +218,16 @@ class GaussianMixture:
         """Mean log-likelihood, nats per unit of weight. X (N, D) -> ()."""
         del y
         log_prob = self.score_samples(X)
-        host = np.asarray(log_prob)
-        sample_weight = _check.row_weights(sample_weight, len(host))
-        weights = None if sample_weight is None else np.asarray(sample_weight, np.float64)
-        mean = np.average(host.astype(np.float64), weights=weights)
-        return host.dtype.type(mean)
+        sample_weight = _check.row_weights(sample_weight, len(log_prob))
+        if is_traced((log_prob, sample_weight)):
+            return jnp.average(log_prob, weights=sample_weight)
+        total, weight = _log_likelihood(log_prob, sample_weight)
+        return np.asarray(log_prob).dtype.type(total / weight)
 
     def _total(self, X: Any, sample_weight: Any) -> tuple[float, float]:
         """Log-likelihood (nats) and total weight."""
-        weight = len(X) if sample_weight is None else float(np.sum(np.asarray(sample_weight, np.float64)))
-        return float(self.score(X, sample_weight=sample_weight)) * weight, weight
+        log_prob = self.score_samples(X)
+        return _log_likelihood(log_prob, _check.row_weights(sample_weight, len(log_prob)))
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike's criterion: the smaller the better. With weights, their sum stands for N."""
@@ -257,7 +261,7 @@ class GaussianMixture:
         size = next_power_of_two(n_samples)  # so that other sizes nearby compile nothing
         with self._computing(self.mixture_.means.dtype):
             x, labels = self.mixture_.sample(_check_estimator.random_key(self.random_state), size, return_labels=True)
-        return self._like(np.asarray(x)[:n_samples]), self._like(np.asarray(labels)[:n_samples])
+            return self._like(np.asarray(x)[:n_samples]), self._like(np.asarray(labels)[:n_samples])
 
     def _n_parameters(self) -> int:
         return selection.n_parameters(self.mixture_)
@@ -267,6 +271,8 @@ class GaussianMixture:
         x = self._admit(X)
         mixture = self.mixture_
         dtype = mixture.means.dtype
+        if is_traced(x):  # inside the user's own transformation JAX's switch rules
+            dtype = jax.dtypes.canonicalize_dtype(dtype)
         with self._computing(dtype):
             size = self.chunk_size or choose_chunk_size(mixture.n_features, mixture.n_components, dtype.itemsize)
             chunks = cut(self._place(x), min(size, next_power_of_two(len(x))), dtype)
@@ -302,6 +308,15 @@ class GaussianMixture:
         device = _check_estimator.device(self.device)
         return jax.device_put(x, device) if device is not None and isinstance(x, jax.Array) else x
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what `_show` makes anew: JAX arrays of float64 would come back as float32."""
+        return {name: value for name, value in vars(self).items() if name not in SHOWN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if hasattr(self, "mixture_"):
+            self._show()
+
     # --- scikit-learn's protocol -------------------------------------------------------------------------------------
 
     @classmethod
@@ -315,13 +330,13 @@ class GaussianMixture:
 
     def set_params(self, **params: Any) -> GaussianMixture:
         """Change parameters by name. ValueError for a name that the constructor does not have."""
-        for name, value in params.items():
+        for name in params:
             if name not in self._parameter_names():
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {self}. "
                     f"Valid parameters are: {self._parameter_names()!r}."
                 )
-            setattr(self, name, value)
+        vars(self).update(params)
         return self
 
     def __repr__(self) -> str:
@@ -364,7 +379,7 @@ def from_sklearn(estimator: Any) -> GaussianMixture:
     ours = GaussianMixture(**{name: getattr(estimator, name) for name in names})
     weights, means, covariances = (np.asarray(getattr(estimator, n)) for n in ("weights_", "means_", "covariances_"))
     ours.mixture_ = Mixture.create(weights, means, covariances, estimator.covariance_type, dtype=means.dtype)
-    ours._like = np.asarray
+    ours._like = np.array
     ours._show()
     ours.status_ = Status.CONVERGED if estimator.converged_ else Status.MAX_STEPS
     for name in ("n_features_in_", "feature_names_in_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_"):
@@ -398,15 +413,16 @@ class _Report:
         self.last, self.before = now, progress.objective
 
 
-def _shown_shape(family: Family, n_components: int, n_features: int) -> tuple[int, ...]:
-    """The shape in which a family shows its covariances."""
-    dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), jnp.float32)
-    return jax.eval_shape(lambda c: family.show(family.read(c, n_features), n_components), dense).shape
+def _log_likelihood(log_prob: Any, sample_weight: Any) -> tuple[float, float]:
+    """Σ weight · log_prob, in float64 whatever the dtype of its terms, and Σ weight."""
+    host = np.asarray(log_prob, np.float64)
+    weights = np.ones_like(host) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    return float(np.sum(weights * host, where=weights > 0.0)), float(np.sum(weights))
 
 
 def _precisions(covariances: np.ndarray, family: Family) -> tuple[np.ndarray, np.ndarray]:
     """Precisions and their Cholesky factors (P = U Uᵀ, U upper triangular) in the shape of the covariances."""
-    if covariances.ndim < 3 and family.kind is not POOLED:
+    if not is_matrix_shape(family, covariances.shape):
         return 1.0 / covariances, 1.0 / np.sqrt(covariances)
     inverse = np.linalg.inv(np.linalg.cholesky(covariances))
     upper = np.swapaxes(inverse, -1, -2)

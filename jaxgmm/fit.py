@@ -14,12 +14,15 @@ import numpy as np
 from jax import Array
 
 from . import _check, em
-from ._precision import from_host, is_traced, precision_for, to_host
+from ._precision import from_host, is_traced, own, precision_for, to_host
 from .batches import Batches, cut, next_power_of_two
 from .families import SHELF, Family
 from .mixture import Mixture
-from .seeding import SEEDINGS, from_key, from_labels, from_means, from_responsibilities
+from .seeding import SEEDINGS, from_labels, from_means, from_responsibilities, seeds_from
 from .status import FAILED, Status, explain
+
+HISTORY = 16384
+"""Steps whose objectives are kept; a run may make more."""
 
 
 @jax.tree_util.register_dataclass
@@ -30,7 +33,7 @@ class Restarts:
     objective: Array  # (R,)
     status: Array  # (R,)
     n_steps: Array  # (R,)
-    history: Array  # (R, max_steps + 1)
+    history: Array  # (R, max_steps + 1), or (R, HISTORY) where that is less
 
     __getstate__, __setstate__ = to_host, from_host
 
@@ -44,7 +47,7 @@ class FitResult:
     objective: Array  # (): mean log-likelihood, nats per unit of weight
     status: Array  # (): a `Status`
     n_steps: Array  # ()
-    history: Array  # (max_steps + 1,): the objective after t steps, NaN past the end
+    history: Array  # (max_steps + 1,): the objective after t steps, NaN past the end; at most HISTORY of them
     effective_counts: Array  # (K,): Σ weight · responsibility
     restarts: Restarts
 
@@ -111,7 +114,7 @@ def fit(
     """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts at once; the best finite objective wins.
 
     key: a JAX random key. x: an array, or `Batches`. n_components: K. family: a name of `jaxgmm.families.SHELF` or a
-    Family. sample_weight: (N,), any positive scale. init: "k-means++", "k-means", "random_rows",
+    Family. sample_weight: (N,), on any scale within the dtype's range. init: "k-means++", "k-means", "random_rows",
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
     responsibilities (N, K), from which one run is made. tol: change of the mean log-likelihood (nats) under which a
     run has converged; 0 makes exactly max_steps steps. ridge: added to the diagonal of every covariance.
@@ -140,15 +143,20 @@ def fit(
 def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any) -> Batches:
     """The user's data, checked, as batches."""
     chunk_size = _check.chunk_size(chunk_size)
+    dtype = None if dtype is None else _check.floating_dtype((), dtype)
     if isinstance(x, Batches):
-        if sample_weight is not None:
-            raise ValueError("Batches carry their own weights: give sample_weight to Batches.of instead.")
+        for name, value in (("sample_weight", sample_weight), ("chunk_size", chunk_size)):
+            if value is not None:
+                raise ValueError(f"Batches carry their own weights and chunks: give {name} to Batches.of instead.")
+        if dtype is not None:
+            _check.same_dtype(x.dtype, dtype)
+        if not is_traced(x):
+            _check.enough_rows(int(x.n_rows), None, n_components)
         return x
     x = _check.observations(x, "x")
     _check.finite(x, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
-    _check.enough_rows(len(x), n_components)
-    dtype = None if dtype is None else _check.floating_dtype((), dtype)
+    _check.enough_rows(len(x), sample_weight, n_components)
     return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
 
 
@@ -164,10 +172,13 @@ def start(
 ) -> em.State:
     """The states (R, ...) that the restarts begin with."""
     if isinstance(init, str):
-        chosen = {"seeding": init, "n_restarts": n_restarts, "n_components": n_components, "family": family}
-        return _seed(key, batches, settings.ridge, given, **chosen)
-    mixture = given.onto(mixture_from(init, batches, n_components, family, settings))
-    return jax.tree.map(lambda leaf: leaf[None], em.init(mixture, batches))
+        seeds = _seeds(key, batches, seeding=init, n_restarts=n_restarts, n_components=n_components)
+        return _begin(seeds, batches, settings.ridge, given, family=family)
+    mixture = mixture_from(init, batches, n_components, family, settings)
+    state = em.init(given.onto(mixture), batches)
+    if not isinstance(init, Mixture):  # there a weight of 0 is the user's own
+        state = _lost_if_empty(state, mixture)
+    return jax.tree.map(lambda leaf: leaf[None], state)
 
 
 def mixture_from(init: Any, batches: Batches, n_components: int, family: Family, settings: em.Settings) -> Mixture:
@@ -178,7 +189,7 @@ def mixture_from(init: Any, batches: Batches, n_components: int, family: Family,
                 f"init is a mixture of {init.n_components} components of family {init.family.name!r}; "
                 f"{n_components} of family {family.name!r} were asked for."
             )
-        return init
+        return jax.tree.map(lambda leaf: leaf.astype(batches.dtype), init)
     values = init if isinstance(init, jax.Array) else np.asarray(init)
     n_rows = len(values) if is_traced(batches) else int(batches.n_rows)
     if values.ndim == 1:
@@ -187,7 +198,7 @@ def mixture_from(init: Any, batches: Batches, n_components: int, family: Family,
         return _from_labels(chunked, batches, settings.ridge, n_components=n_components, family=family)
     if values.shape == (n_components, batches.n_features):
         _check.finite(values, "init")
-        means = jnp.asarray(values, batches.dtype)
+        means = own(values, batches.dtype)
         mixture = _from_means(means, batches, family=family, ridge=settings.ridge)
         # What is given stands as given; weights and covariances are the M-step's.
         return Mixture(mixture.log_weights, means, mixture.scales, family)
@@ -205,7 +216,9 @@ def drive(
     every: int | None = None,
 ) -> FitResult:
     """Run all restarts to their ends: in one go, or for one who watches in bursts of `every` steps, or of 0.3 s."""
-    capacity = next_power_of_two(max_steps + 1)  # the history's length is static: a few lengths, few programs
+    # The history's length is static: a few lengths, few programs; and it rides in the loop, so it is bounded.
+    max_steps = min(max_steps, np.iinfo(np.int32).max)
+    capacity = min(next_power_of_two(max_steps + 1), HISTORY)
     histories: Any = np.full((len(states.objective), capacity), np.nan, states.objective.dtype)
     burst, limit = 1, 0 if progress else max_steps
     while True:
@@ -221,7 +234,7 @@ def drive(
             break
         burst = 2 * burst if time.perf_counter() - began < 0.3 else max(1, burst // 2)
         limit = min(limit + (every or burst), max_steps)
-    return _best(states, histories, length=max_steps + 1)
+    return _best(states, histories, length=min(max_steps + 1, capacity))
 
 
 def lanes(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any:
@@ -232,25 +245,25 @@ def lanes(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], single)
 
 
-@partial(jax.jit, static_argnames=("seeding", "n_restarts", "n_components", "family"))
-def _seed(
-    key: Array,
-    batches: Batches,
-    ridge: Any,
-    given: Given,
-    *,
-    seeding: str,
-    n_restarts: int,
-    n_components: int,
-    family: Family,
-) -> em.State:
-    def one(key: Array) -> em.State:
-        state = em.init(given.onto(from_key(key, batches, seeding, n_components, family, ridge)), batches)
-        # A seed without rows can never get any: such a restart has lost before it began.
-        empty = jnp.any(state.mixture.log_weights == -jnp.inf)
-        return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
+@partial(jax.jit, static_argnames=("seeding", "n_restarts", "n_components"))
+def _seeds(key: Array, batches: Batches, *, seeding: str, n_restarts: int, n_components: int) -> Array:
+    """Seeds (R, K, D): a program apart, since it is the same for all families."""
+    return lanes(lambda key: seeds_from(key, batches, seeding, n_components), jax.random.split(key, n_restarts))
 
-    return lanes(one, jax.random.split(key, n_restarts))
+
+@partial(jax.jit, static_argnames="family")
+def _begin(seeds: Array, batches: Batches, ridge: Any, given: Given, *, family: Family) -> em.State:
+    def one(seeds: Array) -> em.State:
+        mixture = from_means(seeds, batches, family, ridge)
+        return _lost_if_empty(em.init(given.onto(mixture), batches), mixture)
+
+    return lanes(one, seeds)
+
+
+def _lost_if_empty(state: em.State, seeded: Mixture) -> em.State:
+    """A seed without rows can never get any: such a run has lost before it began."""
+    empty = jnp.any(seeded.log_weights == -jnp.inf)
+    return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
 
 
 _from_means = partial(jax.jit, static_argnames="family")(from_means)

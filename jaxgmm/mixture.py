@@ -18,14 +18,14 @@ from jax import Array, lax
 
 from . import _check
 from ._linalg import any_lane, einsum
-from ._precision import from_host, is_traced, keeps_precision, precision_for, to_host
+from ._precision import from_host, is_traced, keeps_precision, own, precision_for, to_host
 from .batches import Chunked, choose_chunk_size, cut
 from .covariances import Covariance, Form
-from .families import SHELF, Family, show_dense
+from .families import SHELF, Family, is_matrix_shape, show_dense, shown_shape
 
 T = TypeVar("T")
 
-FAST_UP_TO = {2: 16.0, 4: 64.0, 8: 4096.0}
+FAST_UP_TO = {4: 64.0, 8: 4096.0}
 """Spread (see `Covariance.spread`) up to which the fast form keeps the promised digits, by bytes of the dtype: it
 loses about spread times the dtype's rounding, so 64 leaves a float32 variance right to 1e-5."""
 
@@ -55,10 +55,14 @@ class Mixture:
         chosen: Family = _check.family(family, SHELF)
         dtype = _check.floating_dtype((weights, means, covariances), dtype)
         with precision_for(dtype):
-            weights, means, covariances = (jnp.asarray(a, dtype) for a in (weights, means, covariances))
-            _check.mixture_shapes(weights, means, covariances)
+            weights, means, covariances = (own(a, dtype) for a in (weights, means, covariances))
+            _check.mixture_shapes(weights, means)
+            own_shape = shown_shape(chosen, *means.shape)
+            _check.covariances_shape(covariances, means.shape, own_shape, chosen.name)
             mixture = cls(jnp.log(weights), means, chosen.read(covariances, means.shape[1]), chosen)
             if not is_traced((weights, means, covariances)):
+                is_matrix = covariances.shape != own_shape or is_matrix_shape(chosen, own_shape)
+                _check.symmetric(covariances, is_matrix)
                 _check.mixture_values(weights, means, mixture.scales.is_definite(), chosen.name)
             return mixture
 
@@ -119,7 +123,7 @@ class Mixture:
         return einsum("k,kij->ij", self.weights, self.covariances) + einsum("k,ki,kj->ij", self.weights, shift, shift)
 
     def _rows(self, x: Any) -> Array:
-        rows = jnp.asarray(x, self.means.dtype)
+        rows = own(x, self.means.dtype)
         _check.last_axis(rows.shape, self.n_features)
         return rows
 
@@ -143,7 +147,10 @@ def log_joint(mixture: Mixture, operands: Any, rows: Array) -> Array:
     Components come first: rows are the long axis, and sums over components then run over whole vectors.
     """
     constant = mixture.log_weights - 0.5 * (mixture.scales.log_det() + mixture.n_features * math.log(2.0 * math.pi))
-    return constant[:, None] - 0.5 * mixture.scales.mahalanobis(operands, rows)
+    distances = mixture.scales.mahalanobis(operands, rows)
+    # Finite rows too far off for the dtype: squares overflow, and the fast form then takes infinity from infinity.
+    overflown = jnp.isnan(distances) & ~jnp.isnan(constant)[:, None]
+    return constant[:, None] - 0.5 * jnp.where(overflown, jnp.inf, distances)
 
 
 def normalise(joint: Array) -> tuple[Array, Array]:
@@ -152,7 +159,10 @@ def normalise(joint: Array) -> tuple[Array, Array]:
     largest = lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
     shares = jnp.exp(joint - largest)
     total = jnp.sum(shares, axis=0)
-    return largest + jnp.log(total), shares / total
+    # A row out of every component's reach (log-density −inf) is shared equally rather than by 0/0.
+    return largest + jnp.log(total), jnp.where(
+        total > 0.0, shares / jnp.where(total > 0.0, total, 1.0), 1.0 / len(joint)
+    )
 
 
 def in_safe_form(mixture: Mixture, origin: Array, program: Callable[[Form], T]) -> T:
@@ -223,6 +233,11 @@ def _dense(mixture: Mixture) -> Array:
 @jax.jit(static_argnames="n")
 def _sample(mixture: Mixture, key: Array, n: int) -> tuple[Array, Array]:
     which, noise = jax.random.split(key)
-    labels = jax.random.categorical(which, mixture.log_weights, shape=(n,)).astype(jnp.int32)
+    # By the cumulative weights: a draw by noise for every component would be n×K. In (0, 1], so that none of weight 0
+    # in front is hit.
+    uniform = 1.0 - jax.random.uniform(which, (n,), mixture.means.dtype)
+    cumulative = jnp.cumsum(jnp.exp(mixture.log_weights))
+    labels = jnp.searchsorted(cumulative, uniform * cumulative[-1]).astype(jnp.int32)
+    labels = jnp.minimum(labels, mixture.n_components - 1)
     standard = jax.random.normal(noise, (n, mixture.n_features), mixture.means.dtype)
     return mixture.means[labels] + mixture.scales.colour(standard, labels), labels

@@ -42,7 +42,13 @@ class Statistics(NamedTuple):
 
 
 class Kind(ABC):
-    """Which second moment is kept, and how. Stateless; one instance of each exists, below."""
+    """Which second moment is kept, and how. Stateless: two of one class are equal, also after pickling."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
     @abstractmethod
     def outer(self, mass: Array, shift: Array) -> Array:

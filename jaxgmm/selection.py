@@ -182,7 +182,7 @@ def sweep(
             "name a seeding such as init='k-means++'."
         )
     batches = admit(x, sample_weight, max(counts), n_restarts, chunk_size, dtype)
-    _check.enough_rows(int(batches.n_rows), max(counts))
+    _check.enough_rows(int(batches.n_rows), sample_weight, max(counts))
 
     results: dict[tuple[str, int], FitResult] = {}
     cells: list[Cell] = []

@@ -3,7 +3,9 @@
 from ._family import NO_PRIOR as NO_PRIOR
 from ._family import Family as Family
 from ._family import Pseudo as Pseudo
+from ._family import is_matrix_shape as is_matrix_shape
 from ._family import show_dense as show_dense
+from ._family import shown_shape as shown_shape
 from .diag import Diag as Diag
 from .eei import EEI as EEI
 from .full import Full as Full

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from ..covariances import Covariance
-from ..moments import Kind
+from ..moments import POOLED, Kind
 
 
 class Pseudo(NamedTuple):
@@ -75,3 +76,14 @@ def show_dense(covariance: Covariance, n_components: int) -> Array:
     """(K, D, D), whatever is shared."""
     dense = covariance.dense()
     return jnp.broadcast_to(dense, (n_components, *dense.shape[1:]))
+
+
+def shown_shape(family: Family, n_components: int, n_features: int) -> tuple[int, ...]:
+    """The shape in which a family shows its covariances."""
+    dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), jnp.float32)
+    return jax.eval_shape(lambda c: family.show(family.read(c, n_features), n_components), dense).shape
+
+
+def is_matrix_shape(family: Family, shape: tuple[int, ...]) -> bool:
+    """Whether what a family shows are matrices: of all components, or the one that is pooled over them."""
+    return len(shape) == 3 or family.kind == POOLED

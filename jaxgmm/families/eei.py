@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,8 +17,8 @@ from ._family import Pseudo, per_mass, project, show_dense
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class EEI:
-    name: str = "EEI"
-    kind: Kind = DIAGONAL
+    name: str = field(default="EEI", init=False)
+    kind: Kind = field(default=DIAGONAL, init=False)
 
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Diagonal:
         del n_features, previous

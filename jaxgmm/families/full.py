@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,8 +17,8 @@ from ._family import Pseudo, per_mass, show_dense
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Full:
-    name: str = "full"
-    kind: Kind = FULL
+    name: str = field(default="full", init=False)
+    kind: Kind = field(default=FULL, init=False)
 
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Dense:
         del previous

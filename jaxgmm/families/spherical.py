@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -16,8 +16,8 @@ from ._family import Pseudo, per_mass, project
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Spherical:
-    name: str = "spherical"
-    kind: Kind = TRACE
+    name: str = field(default="spherical", init=False)
+    kind: Kind = field(default=TRACE, init=False)
 
     def estimate(
         self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,8 +17,8 @@ from ._family import Pseudo, per_mass, project
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Tied:
-    name: str = "tied"
-    kind: Kind = POOLED
+    name: str = field(default="tied", init=False)
+    kind: Kind = field(default=POOLED, init=False)
 
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Dense:
         del previous

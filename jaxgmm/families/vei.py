@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -21,8 +21,8 @@ starts from the previous shape, so over EM steps it converges however many round
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class VEI:
-    name: str = "VEI"
-    kind: Kind = DIAGONAL
+    name: str = field(default="VEI", init=False)
+    kind: Kind = field(default=DIAGONAL, init=False)
 
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Diagonal:
         # Celeux and Govaert 1995, model [λ_k A]: volumes given the shape, then the shape given the volumes, in turn.

@@ -1,7 +1,7 @@
 """Where a fit starts."""
 
 from .start import SEEDINGS as SEEDINGS
-from .start import from_key as from_key
 from .start import from_labels as from_labels
 from .start import from_means as from_means
 from .start import from_responsibilities as from_responsibilities
+from .start import seeds_from as seeds_from

@@ -11,7 +11,7 @@ from jax import Array, lax
 from ..batches import Batches, next_power_of_two
 
 SAMPLE = 8192
-"""Rows that seeds are chosen from, at least; and no fewer than 64 a component."""
+"""Rows that seeds are chosen from, at least; and no fewer than 16 a component."""
 
 
 class Rows(NamedTuple):
@@ -22,36 +22,49 @@ class Rows(NamedTuple):
 
 
 def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
-    """All rows where they are few, else one at random from each of S equal stretches: none twice, all regions met."""
-    size = next_power_of_two(max(SAMPLE, 64 * n_components))
-    chunk = batches.chunk_size
-    if batches.n_chunks * chunk <= size:
-        pieces = [
-            (batches.rows.take(jnp.int32(c)), batches.weights.take(jnp.int32(c))) for c in range(batches.n_chunks)
-        ]
-        x, weights = (jnp.concatenate(parts) for parts in zip(*pieces, strict=True))
-        return Rows(x - batches.origin, weights)
-    stretch = jnp.maximum(batches.n_rows // size, 1)
-    first = jax.random.randint(key, (), 0, jnp.maximum(batches.n_rows - stretch * size, 0) + 1)
-    within = jax.random.randint(jax.random.fold_in(key, 1), (size,), 0, stretch)
-    index = (first + jnp.arange(size) * stretch + within) % batches.n_rows
+    """All rows where they are few, else a spread-out sample.
 
-    def pick(chunked: Array | None, tail: Array) -> Array:
-        whole = (batches.n_chunks - 1) * chunk
-        from_tail = tail[jnp.clip(index - whole, 0, chunk - 1)]
-        if chunked is None:
-            return jnp.where(index < whole, jnp.ones_like(from_tail), from_tail)
-        from_body = chunked[jnp.clip(index, 0, whole - 1)]
-        is_body = (index < whole).reshape(-1, *([1] * (tail.ndim - 1)))
-        return jnp.where(is_body, from_body, from_tail)
-
-    x = pick(batches.rows.body, batches.rows.tail)
-    return Rows(x - batches.origin, pick(batches.weights.body, batches.weights.tail))
+    Without weights one row at random from each of S equal stretches: none twice, and all regions met, however the rows
+    are sorted. With weights one from each of S stretches of equal weight, which then count alike.
+    """
+    size = next_power_of_two(max(SAMPLE, 16 * n_components))
+    capacity = batches.n_chunks * batches.chunk_size
+    if capacity <= 2 * size:
+        index = jnp.arange(capacity, dtype=jnp.int32)
+        return Rows(batches.rows.rows_at(index) - batches.origin, batches.weights.rows_at(index))
+    uniform = jax.random.uniform(key, (size,), batches.dtype)
+    place = jnp.arange(size, dtype=jnp.uint32)  # unsigned: place · remainder reaches size²
+    if batches.weights.body is None:
+        quotient, remainder = (value.astype(jnp.uint32) for value in jnp.divmod(batches.n_rows, size))
+        first = place * quotient + place * remainder // size
+        after = (place + 1) * quotient + (place + 1) * remainder // size
+        within = (uniform * (after - first).astype(uniform.dtype)).astype(jnp.uint32)
+        index = jnp.minimum(first + within, after - 1).astype(jnp.int32)
+    else:
+        weights = batches.weights.rows_at(jnp.arange(capacity, dtype=jnp.int32))
+        index = draw((place.astype(uniform.dtype) + uniform) / size, weights)
+    return Rows(batches.rows.rows_at(index) - batches.origin, jnp.ones_like(uniform))
 
 
 def squared_distances(x: Array, points: Array) -> Array:
     """|x − point|² by direct differences, right at any distance from the origin. (S, D), (P, D) -> (P, S)."""
     return lax.map(lambda point: jnp.sum(jnp.square(x - point), axis=1), points)
+
+
+def nearest(x: Array, points: Array) -> tuple[Array, Array]:
+    """The nearest of some points, and its squared distance. (S, D), (P, D) -> (S,), (S,).
+
+    One point at a time: with many components and restarts, distances to all of them would outgrow the data.
+    """
+
+    def compare(best: tuple[Array, Array], candidate: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        index, point = candidate
+        distance = jnp.sum(jnp.square(x - point), axis=1)
+        closer = distance < best[1]
+        return (jnp.where(closer, index, best[0]), jnp.where(closer, distance, best[1])), None
+
+    none = (jnp.zeros(len(x), jnp.int32), jnp.full(len(x), jnp.inf, x.dtype))
+    return lax.scan(compare, none, (jnp.arange(len(points), dtype=jnp.int32), points))[0]
 
 
 def draw(uniform: Array, weights: Array) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .._linalg import einsum
-from ._rows import Rows, draw, squared_distances
+from ._rows import Rows, draw, nearest, squared_distances
 
 LLOYD_STEPS = 100
 """Rounds of k-means at most; it stops as soon as no mean moves any more."""
@@ -33,8 +33,7 @@ def kmeans(key: Array, rows: Rows, n_components: int) -> Array:
 def _best_of(seeding: Callable[[Array, Rows, int], Array], key: Array, rows: Rows, n_components: int) -> Array:
     def one(key: Array) -> tuple[Array, Array]:
         seeds = seeding(key, rows, n_components)
-        nearest = jnp.min(squared_distances(rows.x, seeds), axis=0)
-        return seeds, einsum("s,s->", nearest, rows.weights)
+        return seeds, einsum("s,s->", nearest(rows.x, seeds)[1], rows.weights)
 
     seeds, potentials = lax.map(one, jax.random.split(key, TRIES))
     return seeds[jnp.argmin(potentials)]
@@ -51,24 +50,24 @@ def _greedy(key: Array, rows: Rows, n_components: int) -> Array:
     uniform = jax.random.uniform(key, (n_components, n_trials), x.dtype)
     first = x[draw(uniform[0], weights)[0]]
     seeds = jnp.zeros((n_components, x.shape[1]), x.dtype).at[0].set(first)
-    nearest = squared_distances(x, first[None])[0]
+    remaining = squared_distances(x, first[None])[0]
 
     def choose(index: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        seeds, nearest = carry
-        potential = weights * nearest
+        seeds, before = carry
+        potential = weights * before
         # Where every row already is a seed, any row will do.
         candidates = x[draw(uniform[index], jnp.where(jnp.sum(potential) > 0.0, potential, weights))]
-        remaining = jnp.minimum(nearest, squared_distances(x, candidates))
+        remaining = jnp.minimum(before, squared_distances(x, candidates))
         best = jnp.argmin(einsum("ts,s->t", remaining, weights))
         return seeds.at[index].set(candidates[best]), remaining[best]
 
-    return lax.fori_loop(1, n_components, choose, (seeds, nearest))[0]
+    return lax.fori_loop(1, n_components, choose, (seeds, remaining))[0]
 
 
 def _lloyd(key: Array, rows: Rows, n_components: int) -> Array:
     """k-means once. A cluster that loses its rows stays put."""
     x, weights = rows
-    components = jnp.arange(n_components)[:, None]
+    components = jnp.arange(n_components, dtype=jnp.int32)
 
     def moving(carry: tuple[Array, Array, Array]) -> Array:
         _, moved, n_steps = carry
@@ -76,10 +75,15 @@ def _lloyd(key: Array, rows: Rows, n_components: int) -> Array:
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         seeds, _, n_steps = carry
-        nearest = jnp.argmin(squared_distances(x, seeds), axis=0)
-        members = jnp.where(nearest == components, weights, 0.0)  # (K, S): S is bounded, N is not
-        mass = jnp.sum(members, axis=1)[:, None]
-        means = jnp.where(mass > 0.0, einsum("ks,sd->kd", members, x) / jnp.where(mass > 0.0, mass, 1.0), seeds)
+        labels, _ = nearest(x, seeds)
+
+        def mean_of(component: tuple[Array, Array]) -> Array:
+            index, seed = component
+            members = jnp.where(labels == index, weights, 0.0)
+            mass = jnp.sum(members)
+            return jnp.where(mass > 0.0, einsum("s,sd->d", members, x) / jnp.where(mass > 0.0, mass, 1.0), seed)
+
+        means = lax.map(mean_of, (components, seeds))
         return means, jnp.any(means != seeds), n_steps + 1
 
     start = (_greedy(key, rows, n_components), jnp.array(True), jnp.int32(0))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from .._linalg import einsum
 from ._rows import Rows
+
+BLOCK = 1024
+"""Rows whose responsibilities exist at a time."""
 
 
 def random_rows(key: Array, rows: Rows, n_components: int) -> Array:
@@ -26,9 +29,18 @@ def random_responsibilities(key: Array, rows: Rows, n_components: int) -> Array:
     components are equal is so flat that EM would stop there at once. So their differences are scaled up to the spread
     of the data: by the root of each component's effective number of rows, (Σ w r)² / Σ (w r)².
     """
-    share = jax.random.exponential(key, (n_components, len(rows.weights)), rows.weights.dtype)
-    weighted = share / jnp.sum(share, axis=0) * rows.weights  # uniform on the simplex, row by row
-    mass = jnp.sum(weighted, axis=1, keepdims=True)
-    means = einsum("ks,sd->kd", weighted, rows.x) / mass
-    centre = einsum("s,sd->d", rows.weights, rows.x) / jnp.sum(rows.weights)
-    return centre + (means - centre) * mass / jnp.sqrt(jnp.sum(jnp.square(weighted), axis=1, keepdims=True))
+    size = min(BLOCK, len(rows.x))  # both powers of two
+
+    def block(sums: tuple[Array, Array, Array], start: Array) -> tuple[tuple[Array, Array, Array], None]:
+        x, weights = (lax.dynamic_slice_in_dim(part, start, size) for part in rows)
+        share = jax.random.exponential(jax.random.fold_in(key, start), (n_components, size), x.dtype)
+        weighted = share / jnp.sum(share, axis=0) * weights  # uniform on the simplex, row by row
+        terms = jnp.sum(weighted, axis=1), einsum("ks,sd->kd", weighted, x), jnp.sum(jnp.square(weighted), axis=1)
+        return jax.tree.map(jnp.add, sums, terms), None
+
+    zero = jnp.zeros(n_components, rows.x.dtype)
+    zeros = (zero, jnp.zeros((n_components, rows.x.shape[1]), zero.dtype), zero)
+    (mass, first, squares), _ = lax.scan(block, zeros, jnp.arange(0, len(rows.x), size, dtype=jnp.int32))
+    means = first / mass[:, None]
+    centre = jnp.sum(first, axis=0) / jnp.sum(mass)
+    return centre + (means - centre) * (mass / jnp.sqrt(squares))[:, None]

@@ -19,7 +19,7 @@ from ..expectation import assign
 from ..families import Family
 from ..mixture import Mixture
 from ..moments import TRACE
-from ._rows import Rows, rows_for_seeding, squared_distances
+from ._rows import Rows, nearest, rows_for_seeding
 from .kmeans import kmeans, kmeans_plus_plus
 from .random import random_responsibilities, random_rows
 
@@ -32,22 +32,21 @@ SEEDINGS: Mapping[str, Callable[[Array, Rows, int], Array]] = {
 """The shelf of seedings: (key, rows, K) -> seeds (K, D). A new one is a function and a line here."""
 
 
-def from_key(key: Array, batches: Batches, seeding: str, n_components: int, family: Family, ridge: Any) -> Mixture:
-    """Seeds by the named way, each row to its nearest seed, one M-step."""
+def seeds_from(key: Array, batches: Batches, seeding: str, n_components: int) -> Array:
+    """Seeds by the named way. -> (K, D)."""
     sample_key, seed_key = jax.random.split(key)
     rows = rows_for_seeding(sample_key, batches, n_components)
-    seeds = SEEDINGS[seeding](seed_key, rows, n_components) + batches.origin
-    return from_means(seeds, batches, family, ridge)
+    return SEEDINGS[seeding](seed_key, rows, n_components) + batches.origin
 
 
 def from_means(means: Array, batches: Batches, family: Family, ridge: Any) -> Mixture:
     """Each row to its nearest mean (K, D), one M-step."""
 
-    def nearest(index: Array, rows: Array) -> Array:
+    def given(index: Array, rows: Array) -> Array:
         del index
-        return _one_hot(jnp.argmin(squared_distances(rows, means), axis=0), len(means), rows.dtype)
+        return _one_hot(nearest(rows, means)[0], len(means), rows.dtype)
 
-    return _one_step(nearest, means, batches, family, ridge)
+    return _one_step(given, _means_of(given, means, batches), batches, family, ridge)
 
 
 def from_labels(labels: Chunked, n_components: int, batches: Batches, family: Family, ridge: Any) -> Mixture:
@@ -56,7 +55,7 @@ def from_labels(labels: Chunked, n_components: int, batches: Batches, family: Fa
     def given(index: Array, rows: Array) -> Array:
         return _one_hot(labels.take(index), n_components, rows.dtype)
 
-    return _one_step(given, _means_of(given, n_components, batches), batches, family, ridge)
+    return _one_step(given, _means_of(given, _origins(n_components, batches), batches), batches, family, ridge)
 
 
 def from_responsibilities(responsibilities: Chunked, batches: Batches, family: Family, ridge: Any) -> Mixture:
@@ -66,7 +65,9 @@ def from_responsibilities(responsibilities: Chunked, batches: Batches, family: F
         del rows
         return responsibilities.take(index).T
 
-    return _one_step(given, _means_of(given, responsibilities.tail.shape[1], batches), batches, family, ridge)
+    return _one_step(
+        given, _means_of(given, _origins(responsibilities.tail.shape[1], batches), batches), batches, family, ridge
+    )
 
 
 Responsibilities = Callable[[Array, Array], Array]
@@ -76,9 +77,15 @@ def _one_step(given: Responsibilities, about: Array, batches: Batches, family: F
     return maximise(assign(family.kind, about, batches, given), about, family, None, ridge)
 
 
-def _means_of(given: Responsibilities, n_components: int, batches: Batches) -> Array:
-    """The component means, by a pass of their own, so that second moments can be taken about them."""
-    about = jnp.broadcast_to(batches.origin, (n_components, batches.n_features))
+def _origins(n_components: int, batches: Batches) -> Array:
+    return jnp.broadcast_to(batches.origin, (n_components, batches.n_features))
+
+
+def _means_of(given: Responsibilities, about: Array, batches: Batches) -> Array:
+    """The component means, by a pass of their own, so that second moments can be taken about them.
+
+    A component without rows stays at its point of `about` (K, D).
+    """
     moments = assign(TRACE, about, batches, given)
     return about + moments.first / jnp.where(moments.mass > 0.0, moments.mass, 1.0)[:, None]
 
