@@ -17,6 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+ALIGNMENT = 64
+"""Bytes at whose multiples an array must start for JAX to use it where it lies."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -45,10 +48,19 @@ def _canonical(leaf: Any) -> Any:
 def own(x: Any, dtype: Any) -> jax.Array:
     """x as a JAX array of `dtype` that shares no memory with an array of the user's.
 
-    On CPU `jnp.asarray` may alias a NumPy array, and work is dispatched before it is done: what the user writes into
-    it later would change a frozen mixture, or rows that are still being read.
+    On CPU JAX may alias a NumPy array, and even its copies are made after the call returns: what the user writes into
+    it later would change a frozen mixture, or rows that are still being read. So the copy is made here, aligned such
+    that JAX aliases it instead of copying once more.
     """
-    return jnp.asarray(x, dtype) if isinstance(x, jax.Array) else jnp.array(x, dtype)
+    if isinstance(x, jax.Array):
+        return jnp.asarray(x, dtype)
+    x, dtype = np.asarray(x), np.dtype(dtype)
+    n_bytes = x.size * dtype.itemsize
+    memory = np.empty(n_bytes + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    copied = memory[first : first + n_bytes].view(dtype).reshape(x.shape)
+    copied[...] = x
+    return jnp.asarray(copied)
 
 
 def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:

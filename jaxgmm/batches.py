@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from . import _check
-from ._precision import is_traced, precision_for
+from ._precision import is_traced, own, precision_for
 from .moments import add
 
 T = TypeVar("T")
@@ -180,7 +180,7 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
     whole = (n_chunks - 1) * size
     if not isinstance(x, jax.Array):
         x = np.asarray(x)
-        body = jnp.array(x[:whole], dtype) if whole else None
+        body = own(x[:whole], dtype) if whole else None
         tail = np.empty((size, *x.shape[1:]), dtype)
         tail[: n_rows - whole] = x[whole:]
         tail[n_rows - whole :] = 0 if pad_with_zero else x[-1]

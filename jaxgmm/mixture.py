@@ -147,10 +147,7 @@ def log_joint(mixture: Mixture, operands: Any, rows: Array) -> Array:
     Components come first: rows are the long axis, and sums over components then run over whole vectors.
     """
     constant = mixture.log_weights - 0.5 * (mixture.scales.log_det() + mixture.n_features * math.log(2.0 * math.pi))
-    distances = mixture.scales.mahalanobis(operands, rows)
-    # Finite rows too far off for the dtype: squares overflow, and the fast form then takes infinity from infinity.
-    overflown = jnp.isnan(distances) & ~jnp.isnan(constant)[:, None]
-    return constant[:, None] - 0.5 * jnp.where(overflown, jnp.inf, distances)
+    return constant[:, None] - 0.5 * mixture.scales.mahalanobis(operands, rows)
 
 
 def normalise(joint: Array) -> tuple[Array, Array]:
@@ -180,10 +177,18 @@ def in_safe_form(mixture: Mixture, origin: Array, program: Callable[[Form], T]) 
 def map_log_joint(mixture: Mixture, rows: Chunked, consume: Callable[[Array], T]) -> T:
     """consume(log joint (K, n)) for every chunk of rows, stacked along C; nothing of size N×K is made on the way."""
     origin = mixture.mean()
+    sound = ~jnp.isnan(mixture.log_weights + mixture.scales.log_det() + jnp.sum(mixture.means, axis=1))
 
     def program(form: Form) -> T:
         operands = mixture.scales.prepare(mixture.means, origin, form)
-        return rows.map(lambda chunk: consume(log_joint(mixture, operands, chunk)))
+
+        def evaluate(chunk: Array) -> T:
+            joint = log_joint(mixture, operands, chunk)
+            # Rows too far off for the dtype: squares overflow, and the fast form takes infinity from infinity.
+            overflown = jnp.isnan(joint) & sound[:, None] & ~jnp.any(jnp.isnan(chunk), axis=1)
+            return consume(jnp.where(overflown, -jnp.inf, joint))
+
+        return rows.map(evaluate)
 
     return in_safe_form(mixture, origin, program)
 

@@ -24,8 +24,9 @@ class Rows(NamedTuple):
 def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
     """All rows where they are few, else a spread-out sample.
 
-    Without weights one row at random from each of S equal stretches: none twice, and all regions met, however the rows
-    are sorted. With weights one from each of S stretches of equal weight, which then count alike.
+    One row at random from each of S stretches of equal weight, which then count alike: so all regions are met, however
+    the rows are sorted. A row is drawn twice only where it reaches into two stretches, and never where the stretches
+    are cut between rows, as they are for rows without weights in several chunks.
     """
     size = next_power_of_two(max(SAMPLE, 16 * n_components))
     capacity = batches.n_chunks * batches.chunk_size
@@ -34,7 +35,7 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
         return Rows(batches.rows.rows_at(index) - batches.origin, batches.weights.rows_at(index))
     uniform = jax.random.uniform(key, (size,), batches.dtype)
     place = jnp.arange(size, dtype=jnp.uint32)  # unsigned: place · remainder reaches size²
-    if batches.weights.body is None:
+    if batches.weights.body is None and batches.n_chunks > 1:
         quotient, remainder = (value.astype(jnp.uint32) for value in jnp.divmod(batches.n_rows, size))
         first = place * quotient + place * remainder // size
         after = (place + 1) * quotient + (place + 1) * remainder // size
