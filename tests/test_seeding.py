@@ -188,3 +188,12 @@ def test_a_mixture_of_one_s_own_is_the_start(dtype):
     assert len(result.restarts.objective) == 1
     with pytest.raises(ValueError, match="family"):
         jaxgmm.fit(jax.random.key(0), BLOBS.x.astype(dtype), K, "diag", init=mixture)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 700])
+def test_random_responsibilities_count_every_row_once(chunk_size: int | None) -> None:
+    """The seeds of one component are the mean, whatever its responsibilities (all 1) and the number of blocks."""
+    rows = np.arange(2100, dtype=np.float32)[:, None]
+    batches = jaxgmm.Batches.of(rows, chunk_size=chunk_size)
+    seeds = SEEDINGS["random_responsibilities"](jax.random.key(0), rows_for_seeding(jax.random.key(1), batches, 1), 1)
+    np.testing.assert_allclose(seeds + batches.origin, [[rows.mean()]], rtol=1e-5)

@@ -19,7 +19,7 @@ def random_rows(key: Array, rows: Rows, n_components: int) -> Array:
     The K largest of log w plus Gumbel noise are a weighted draw without replacement (Efraimidis and Spirakis 2006).
     """
     noise = jax.random.gumbel(key, rows.weights.shape, rows.weights.dtype)
-    return rows.x[jax.lax.top_k(jnp.log(rows.weights) + noise, n_components)[1]]
+    return rows.x[lax.top_k(jnp.log(rows.weights) + noise, n_components)[1]]
 
 
 def random_responsibilities(key: Array, rows: Rows, n_components: int) -> Array:
@@ -29,18 +29,20 @@ def random_responsibilities(key: Array, rows: Rows, n_components: int) -> Array:
     components are equal is so flat that EM would stop there at once. So their differences are scaled up to the spread
     of the data: by the root of each component's effective number of rows, (Σ w r)² / Σ (w r)².
     """
-    size = min(BLOCK, len(rows.x))  # both powers of two
+    n_blocks = -(-len(rows.x) // BLOCK)
+    missing = n_blocks * BLOCK - len(rows.x)
+    rows = Rows(jnp.pad(rows.x, ((0, missing), (0, 0))), jnp.pad(rows.weights, (0, missing)))
 
     def block(sums: tuple[Array, Array, Array], start: Array) -> tuple[tuple[Array, Array, Array], None]:
-        x, weights = (lax.dynamic_slice_in_dim(part, start, size) for part in rows)
-        share = jax.random.exponential(jax.random.fold_in(key, start), (n_components, size), x.dtype)
+        x, weights = (lax.dynamic_slice_in_dim(part, start, BLOCK) for part in rows)
+        share = jax.random.exponential(jax.random.fold_in(key, start), (n_components, BLOCK), x.dtype)
         weighted = share / jnp.sum(share, axis=0) * weights  # uniform on the simplex, row by row
         terms = jnp.sum(weighted, axis=1), einsum("ks,sd->kd", weighted, x), jnp.sum(jnp.square(weighted), axis=1)
         return jax.tree.map(jnp.add, sums, terms), None
 
     zero = jnp.zeros(n_components, rows.x.dtype)
     zeros = (zero, jnp.zeros((n_components, rows.x.shape[1]), zero.dtype), zero)
-    (mass, first, squares), _ = lax.scan(block, zeros, jnp.arange(0, len(rows.x), size, dtype=jnp.int32))
+    (mass, first, squares), _ = lax.scan(block, zeros, jnp.arange(0, n_blocks * BLOCK, BLOCK, dtype=jnp.int32))
     means = first / mass[:, None]
     centre = jnp.sum(first, axis=0) / jnp.sum(mass)
     return centre + (means - centre) * (mass / jnp.sqrt(squares))[:, None]
