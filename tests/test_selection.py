@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from functools import cache
 
 import jax
@@ -16,6 +17,14 @@ from jaxgmm.families import SHELF, Full
 from jaxgmm.selection import Cell, Sweep, aic, bic, entropy, icl, n_parameters, sweep
 from tests import oracle
 from tests.tolerances import assert_close
+
+
+@dataclass(frozen=True)
+class OtherTied(Full):
+    """Another family under a name that is taken."""
+
+    name: str = field(default="tied", init=False)
+
 
 NAMES = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical", "EEI": "EEI", "VEI": "VEI"}
 NAMES_IN_1D = {"V": "full", "E": "tied"}
@@ -332,7 +341,7 @@ def test_batches_are_taken_as_they_are():
         ({"n_components": [2, 11]}, ValueError, "n_components = 11, n_samples = 10"),
         ({"families": []}, ValueError, "families is empty"),
         ({"families": ["full", "fulll"]}, ValueError, "Unknown covariance family 'fulll'"),
-        ({"families": ["tied", Full(name="tied")]}, ValueError, "Two different families are called 'tied'"),
+        ({"families": ["tied", OtherTied()]}, ValueError, "Two different families are called 'tied'"),
         ({"families": 3}, TypeError, "A covariance family is a name or a Family object"),
         ({"criterion": "BIC"}, ValueError, "Unknown criterion 'BIC'. Expected one of 'bic', 'aic', 'icl'"),
         ({"n_restarts": 0}, ValueError, "n_restarts must be at least 1"),
