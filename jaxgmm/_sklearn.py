@@ -38,10 +38,13 @@ def density_tags() -> Any:
 
 
 def metadata_request(owner: Any) -> Any:
-    """Which methods take sample weights, for scikit-learn's metadata routing. Only scikit-learn asks."""
+    """For scikit-learn's metadata routing, which alone asks: `fit` and `score` take the weights there are."""
     from sklearn.utils.metadata_routing import MetadataRequest
 
-    return MetadataRequest(owner=owner)
+    request = MetadataRequest(owner=owner)
+    for method in (request.fit, request.score):
+        method.add_request(param="sample_weight", alias=True)
+    return request
 
 
 def to_sklearn(fitted: Any, covariance_type: str, arrays: dict[str, Any]) -> Any:

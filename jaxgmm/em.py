@@ -173,9 +173,8 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
     scatter = moments.second - family.kind.outer(mass, shift) + ridge * family.kind.identity(mass, n_features)
     scales = family.estimate(scatter, mass, n_features, NO_PRIOR, previous)
     share = mass / jnp.sum(mass)
-    log_weights = jnp.where(
-        share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf
-    )  # its gradient is finite
+    # The logarithm never sees a 0, whose infinite slope would make every gradient NaN.
+    log_weights = jnp.where(share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf)
     return Mixture(log_weights, means + shift, scales, family)
 
 

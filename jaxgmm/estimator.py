@@ -130,7 +130,7 @@ class GaussianMixture:
                 _check_estimator.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 init, given = self.mixture_, NOTHING_GIVEN
             starts = start(key, batches, init, n_components, family, settings, n_lanes, given)
-            report = _Report(self.verbose, self.verbose_interval) if self.verbose else None
+            report = _Report(self.verbose) if self.verbose else None
             result = drive(starts, batches, settings, max_iter, report, self.verbose_interval if report else None)
         if not np.isfinite(result.objective):
             raise ValueError(
@@ -391,8 +391,8 @@ def from_sklearn(estimator: Any) -> GaussianMixture:
 class _Report:
     """scikit-learn's `verbose`: a line at the start, every few iterations and at the end; times from level 2 on."""
 
-    def __init__(self, verbose: int, interval: int) -> None:
-        self.verbose, self.interval = verbose, interval
+    def __init__(self, verbose: int) -> None:
+        self.verbose = verbose
         self.began = self.last = time.perf_counter()
         self.before = -np.inf
 

@@ -30,7 +30,7 @@ _MEANING = {
         "use float64, scale the data, or change the ridge"
     ),
     Status.COLLAPSED: (
-        "a component lost its rows (under the weight of one row), or its covariance is no longer positive definite; "
+        "a component lost its rows (less than half a row is left), or its covariance is no longer positive definite; "
         "raise the ridge, lower n_components, or use another seed"
     ),
 }

@@ -339,6 +339,19 @@ def test_pipelines_and_grids(x: np.ndarray) -> None:
     assert search.best_params_ == {"gaussianmixture__n_components": 3}
 
 
+def test_sample_weights_are_routed(x: np.ndarray) -> None:
+    import sklearn
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    weights = np.random.default_rng(0).random(len(x))
+    with sklearn.config_context(enable_metadata_routing=True):
+        chain = make_pipeline(FunctionTransformer(), GaussianMixture(3, random_state=0))
+        chain.fit(x, sample_weight=weights)
+    direct = GaussianMixture(3, random_state=0).fit(x, sample_weight=weights)
+    np.testing.assert_array_equal(chain[-1].means_, direct.means_)
+
+
 def test_from_and_to_scikit_learn(x: np.ndarray) -> None:
     for covariance_type in SKLEARN_TYPES:
         theirs = SklearnMixture(3, covariance_type=covariance_type, random_state=0).fit(x)
