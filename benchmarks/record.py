@@ -13,7 +13,8 @@ from typing import Any
 
 from jaxgmm import __version__
 
-ROOT = Path(__file__).resolve().parent.parent
+from .isolate import ROOT, settings
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -40,12 +41,13 @@ def record(name: str, measured: dict[str, Any], packages: tuple[str, ...] = ("ja
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on and a reader can compare; no names of hosts or people."""
+    """What the figures depend on and a reader can compare; no names of hosts, people or folders."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
         "system": platform.system(),
+        "environment": settings(),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,29 +89,84 @@ def _one_by_one(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return each
 
 
-def quadratic_features(rows: Array) -> Array:
-    """Each row beside the products of its entries, each pair once. (n, D) -> (n, D + D(D+1)/2).
+def columns(rows: Array) -> Array:
+    """Rows the other way up, (n, D) -> (D, n), so that what is done to a feature is done to contiguous numbers.
+
+    A product with the identity, which is exact, and not a transposition: XLA would merge that into each of its
+    readers, and every one of them would gather single numbers from all over the chunk.
+    """
+    return einsum("de,ne->dn", jnp.eye(rows.shape[1], dtype=rows.dtype), rows)
+
+
+PACKED_UP_TO = 24
+"""Features up to which one product with all pairs of features beats a product a component (CPU, measured)."""
+
+
+def slabs(n_features: int) -> list[tuple[slice, slice]]:
+    """Features in pairs, as rectangles of the D×D table that cover every pair: (rows, columns from them on).
+
+    Rectangles and not the bare triangle: whole blocks of features are multiplied at a time, which for 16 features is
+    six times as fast as picking the pairs one by one and costs a third more arithmetic in the products that follow.
+    Up to four features single rows, and so the triangle itself, are best.
+    """
+    height = 1 if n_features <= 4 else 8
+    return [
+        (slice(start, min(start + height, n_features)), slice(start, n_features))
+        for start in range(0, n_features, height)
+    ]
+
+
+def quadratic_features(x: Array) -> Array:
+    """Each column beside the products of its entries. (D, n) -> (D + P, n), P pairs by `slabs`.
 
     A quadratic form in x is linear in these, so Mahalanobis distances and second moments of all components become one
-    matrix product each, at half the arithmetic of the square form.
+    matrix product each.
     """
-    first, second = np.triu_indices(rows.shape[-1])
-    return jnp.concatenate([rows, rows[:, first] * rows[:, second]], axis=1)
+    products = [(x[i, None] * x[None, j]).reshape(-1, x.shape[1]) for i, j in slabs(len(x))]
+    return jnp.concatenate([x, *products])
 
 
 def pack_symmetric(matrices: Array) -> Array:
-    """The coefficients of `quadratic_features` that reproduce xᵀAx. (..., D, D) -> (..., D(D+1)/2)."""
-    first, second = np.triu_indices(matrices.shape[-1])
-    twice = np.where(first == second, 1.0, 2.0).astype(matrices.dtype)
-    return matrices[..., first, second] * twice
+    """The coefficients of the products of `quadratic_features` that reproduce xᵀAx. (..., D, D) -> (..., P)."""
+    n_features = matrices.shape[-1]
+    # A pair that the rectangles hold once stands for two entries of the matrix.
+    held = np.zeros((n_features, n_features))
+    for i, j in slabs(n_features):
+        held[i, j] += 1.0
+    shares = jnp.asarray(2.0 / (held + held.T) * (held > 0.0), matrices.dtype) * matrices
+    flat = [shares[..., i, j].reshape(*matrices.shape[:-2], -1) for i, j in slabs(n_features)]
+    return jnp.concatenate(flat, axis=-1)
 
 
 def unpack_symmetric(packed: Array, n_features: int) -> Array:
-    """Symmetric matrices from their upper triangles. (..., D(D+1)/2) -> (..., D, D)."""
-    first, second = np.triu_indices(n_features)
+    """Symmetric matrices from sums of the products of `quadratic_features`. (..., P) -> (..., D, D)."""
     position = np.zeros((n_features, n_features), np.int32)
-    position[first, second] = position[second, first] = np.arange(first.size)
-    return packed[..., position]
+    start = 0
+    for i, j in slabs(n_features):
+        shape = position[i, j].shape
+        position[i, j] = np.arange(start, start + position[i, j].size).reshape(shape)
+        start += position[i, j].size
+    upper = np.triu(position)
+    return packed[..., upper + np.triu(position, 1).T]
+
+
+STACK_BYTES = 16e6
+"""Size of what exists at a time where components are treated several at once."""
+
+
+def over_components(function: Callable[[Any], Any], components: Any, n_numbers: int) -> Any:
+    """function(one component's arrays) for all, stacked along K; `n_numbers` are made for each on the way.
+
+    As many side by side as fit into the cache, in equal stacks: the products of a stack become one, and no K-fold of a
+    chunk is stored.
+    """
+    leaf = jax.tree.leaves(components)[0]
+    most = max(1, int(STACK_BYTES / (n_numbers * leaf.dtype.itemsize)))
+    width = max(width for width in range(1, min(most, len(leaf)) + 1) if len(leaf) % width == 0)
+    if width == len(leaf):
+        return jax.vmap(function)(components)
+    stacks = jax.tree.map(lambda a: a.reshape(-1, width, *a.shape[1:]), components)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), lax.map(jax.vmap(function), stacks))
 
 
 @custom_vmap

@@ -122,9 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     three.add_argument("-n", type=int, default=1000, metavar="N", help="how many rows (%(default)s)")
     three.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
 
-    four = commands.add_parser("bench", help="run the benchmarks of a checkout of the repository")
+    # All that follows is the benchmarks' own to read, --help included, so argparse is not to look at it.
+    four = commands.add_parser(
+        "bench", add_help=False, prefix_chars="\0", help="run the benchmarks of a checkout: bench --help tells more"
+    )
     four.set_defaults(run=_bench)
-    four.add_argument("names", nargs="*", metavar="NAME", help="which ones (default: all)")
+    four.add_argument("rest", nargs="*", metavar="ARGUMENTS", help="as for python -m benchmarks")
     return parser
 
 
@@ -210,21 +213,14 @@ def _sample(arguments: argparse.Namespace) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     root = Path(__file__).resolve().parent.parent
-    present = sorted(
-        path.stem for path in (root / "benchmarks").glob("[a-z]*.py") if "def main(" in path.read_text(encoding="utf-8")
-    )
-    if not present:
+    if not (root / "benchmarks" / "__main__.py").exists():
         raise ValueError(
             "the benchmarks are part of the repository, not of the installed package: run this from a checkout that is "
             "installed with pip install -e."
         )
-    for name in arguments.names:
-        if name not in present:
-            raise ValueError(f"no benchmark is called {name!r}. Expected one of {', '.join(present)}.")
-    for name in arguments.names or present:
-        ended = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=root, check=False)
-        if ended.returncode:
-            raise RuntimeError(f"the benchmark {name} ended with exit status {ended.returncode}.")
+    ended = subprocess.run([sys.executable, "-m", "benchmarks", *arguments.rest], cwd=root, check=False)
+    if ended.returncode:
+        raise RuntimeError(f"the benchmarks ended with exit status {ended.returncode}.")
 
 
 def _read(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:

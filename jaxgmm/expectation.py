@@ -10,10 +10,11 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
+from ._linalg import columns
 from .batches import Batches
 from .covariances import Form
 from .mixture import Mixture, in_safe_form, log_joint, normalise
-from .moments import Kind, Moments, Statistics, recentre
+from .moments import Kind, Moments, Statistics
 
 
 def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Moments:
@@ -24,13 +25,14 @@ def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Mome
     kind = mixture.family.kind
 
     def program(form: Form) -> Moments:
-        operands = mixture.scales.prepare(mixture.means, batches.origin, form)
+        joint_of = log_joint(mixture, batches.origin, form)
 
         def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
             del index
-            log_prob, responsibilities = normalise(log_joint(mixture, operands, rows))
+            x = columns(rows)
+            log_prob, responsibilities = normalise(joint_of(x))
             objective = jnp.sum(jnp.where(weights > 0.0, weights * log_prob, 0.0))
-            return statistics(kind, form, mixture.means, batches.origin, rows, responsibilities * weights, objective)
+            return statistics(kind, form, mixture.means, batches.origin, x, responsibilities * weights, objective)
 
         return finish(kind, form, mixture.means, batches.origin, batches.sum(chunk))
 
@@ -45,25 +47,25 @@ def assign(kind: Kind, means: Array, batches: Batches, responsibilities: Callabl
 
     def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
         weighted = responsibilities(index, rows) * weights
-        return statistics(kind, Form.SAFE, means, batches.origin, rows, weighted, jnp.zeros((), rows.dtype))
+        return statistics(kind, Form.SAFE, means, batches.origin, columns(rows), weighted, jnp.zeros((), rows.dtype))
 
     return finish(kind, Form.SAFE, means, batches.origin, batches.sum(chunk))
 
 
 def statistics(
-    kind: Kind, form: Form, means: Array, origin: Array, rows: Array, weighted: Array, objective: Array
+    kind: Kind, form: Form, means: Array, origin: Array, x: Array, weighted: Array, objective: Array
 ) -> Statistics:
-    """The additive sums of one chunk. rows (n, D), weighted responsibilities (K, n)."""
+    """The additive sums of one chunk. Columns x (D, n), weighted responsibilities (K, n)."""
     mass = jnp.sum(weighted, axis=1)
     if form is Form.FAST:
-        return Statistics(mass, *kind.about_origin(weighted, rows - origin), objective)
-    first, second = kind.about_means(weighted, rows, means)
+        return Statistics(mass, *kind.about_origin(weighted, x - origin[:, None], means - origin), objective)
+    first, second = kind.about_means(weighted, x, means)
     return Statistics(mass, first, second, objective)
 
 
 def finish(kind: Kind, form: Form, means: Array, origin: Array, sums: Statistics) -> Moments:
     """The sums over all chunks as moments about the means."""
     if form is Form.FAST:
-        first, second = recentre(kind, sums.mass, sums.first, sums.second, means - origin)
+        first, second = kind.from_origin(sums.mass, sums.first, sums.second, means - origin)
         return Moments(sums.mass, first, second, sums.objective)
-    return Moments(sums.mass, sums.first, kind.finish(sums.second, means), sums.objective)
+    return Moments(sums.mass, sums.first, kind.from_means(sums.second, means), sums.objective)

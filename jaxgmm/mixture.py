@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from . import _check
-from ._linalg import any_lane, einsum
+from ._linalg import any_lane, columns, einsum
 from ._precision import from_host, is_traced, keeps_precision, own, precision_for, to_host
 from .batches import Chunked, choose_chunk_size, cut
 from .covariances import Covariance, Form
@@ -141,13 +141,15 @@ class Mixture:
         return "\n".join(lines)
 
 
-def log_joint(mixture: Mixture, operands: Any, rows: Array) -> Array:
-    """Log of weight times component density, nats, from prepared operands. rows (n, D) -> (K, n).
+def log_joint(mixture: Mixture, origin: Array, form: Form) -> Callable[[Array], Array]:
+    """A function of columns x (D, n): the log of weight times component density, nats, (K, n).
 
-    Components come first: rows are the long axis, and sums over components then run over whole vectors.
+    What depends on the mixture alone is computed here, once a step. Components come first: rows are the long axis, and
+    sums over components then run over whole vectors.
     """
     constant = mixture.log_weights - 0.5 * (mixture.scales.log_det() + mixture.n_features * math.log(2.0 * math.pi))
-    return constant[:, None] - 0.5 * mixture.scales.mahalanobis(operands, rows)
+    operands = mixture.scales.prepare(mixture.means, origin, constant, form)
+    return lambda x: mixture.scales.exponent(operands, x)
 
 
 def normalise(joint: Array) -> tuple[Array, Array]:
@@ -156,10 +158,9 @@ def normalise(joint: Array) -> tuple[Array, Array]:
     largest = lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
     shares = jnp.exp(joint - largest)
     total = jnp.sum(shares, axis=0)
-    # A row out of every component's reach (log-density −inf) is shared equally rather than by 0/0.
-    return largest + jnp.log(total), jnp.where(
-        total > 0.0, shares / jnp.where(total > 0.0, total, 1.0), 1.0 / len(joint)
-    )
+    # A row out of every component's reach (log-density −inf) is shared equally rather than by 0/0. NaN stays NaN.
+    within = total != 0.0
+    return largest + jnp.log(total), shares * (1.0 / jnp.where(within, total, 1.0)) + (~within) / len(joint)
 
 
 def in_safe_form(mixture: Mixture, origin: Array, program: Callable[[Form], T]) -> T:
@@ -167,8 +168,6 @@ def in_safe_form(mixture: Mixture, origin: Array, program: Callable[[Form], T]) 
 
     Decided once, above any loop over chunks; the lanes of a `vmap` decide together, so that only one form runs.
     """
-    if not mixture.scales.has_fast_form:
-        return program(Form.SAFE)
     spread = lax.stop_gradient(mixture.scales.spread(mixture.means, origin))
     is_safe = spread <= FAST_UP_TO[mixture.means.dtype.itemsize]  # False for NaN
     return lax.cond(any_lane(~is_safe), lambda: program(Form.SAFE), lambda: program(Form.FAST))
@@ -180,10 +179,10 @@ def map_log_joint(mixture: Mixture, rows: Chunked, consume: Callable[[Array], T]
     sound = ~jnp.isnan(mixture.log_weights + mixture.scales.log_det() + jnp.sum(mixture.means, axis=1))
 
     def program(form: Form) -> T:
-        operands = mixture.scales.prepare(mixture.means, origin, form)
+        joint_of = log_joint(mixture, origin, form)
 
         def evaluate(chunk: Array) -> T:
-            joint = log_joint(mixture, operands, chunk)
+            joint = joint_of(columns(chunk))
             # Rows too far off for the dtype: squares overflow, and the fast form takes infinity from infinity.
             overflown = jnp.isnan(joint) & sound[:, None] & ~jnp.any(jnp.isnan(chunk), axis=1)
             return consume(jnp.where(overflown, -jnp.inf, joint))

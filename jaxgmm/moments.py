@@ -7,6 +7,7 @@ matrices; each knows its own arithmetic.
 In float32 it matters what the sums are taken about. Raw Σ w x² − (Σ w x)² loses every digit at 100 standard
 deviations from the origin. So sums are taken either about one origin near the data, where that is safe (FAST, all
 components in one product), or about each component's own incoming mean (SAFE), and always handed on about the means.
+Chunks come as columns, features by rows (D, n).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._linalg import einsum, quadratic_features, unpack_symmetric
+from ._linalg import PACKED_UP_TO, einsum, over_components, quadratic_features, unpack_symmetric
 
 Tree = TypeVar("Tree")
 
@@ -33,10 +34,10 @@ class Moments(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What one chunk of rows adds before `finish` brings it to `Moments`: about the origin, or as a kind keeps it."""
+    """What one chunk of rows adds, before the kind brings the sums over all chunks to `Moments`."""
 
     mass: Array  # (K,)
-    first: Array  # (K, D), about the origin
+    first: Array  # (K, D), about the origin or the means
     second: Any  # what the form and the kind keep
     objective: Array  # ()
 
@@ -63,14 +64,24 @@ class Kind(ABC):
         """The kind of dense scatter matrices. (K, D, D) -> the kind's shape."""
 
     @abstractmethod
-    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
-        """First and second moments about the origin. weighted (K, n), centred rows (n, D)."""
+    def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
+        """FAST sums: first moments about the origin, and second ones as `from_origin` expects them.
+
+        weighted (K, n), centred columns (D, n), shift of the means from the origin (K, D).
+        """
+
+    def from_origin(self, mass: Array, first: Array, second: Array, shift: Array) -> tuple[Array, Array]:
+        """First and second moments about the means from the sums of `about_origin`."""
+        return recentre(self, mass, first, second, shift)
 
     @abstractmethod
-    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Any]:
-        """First and second moments about the means, uncancelled. weighted (K, n), rows (n, D), means (K, D)."""
+    def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Any]:
+        """SAFE sums: first and second moments about the means, uncancelled.
 
-    def finish(self, second: Any, means: Array) -> Array:
+        weighted (K, n), columns (D, n), means (K, D).
+        """
+
+    def from_means(self, second: Any, means: Array) -> Array:
         """The second moment from the sums of `about_means`. Most kinds have nothing left to do."""
         del means
         return second
@@ -88,18 +99,32 @@ class Full(Kind):
     def project(self, scatter: Array) -> Array:
         return scatter
 
-    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
-        sums = einsum("kn,nf->kf", weighted, quadratic_features(centred))
-        n_features = centred.shape[1]
-        return sums[:, :n_features], unpack_symmetric(sums[:, n_features:], n_features)
+    def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
+        if len(centred) <= PACKED_UP_TO:
+            sums = einsum("fn,kn->fk", quadratic_features(centred), weighted).T
+            return sums[:, : len(centred)], sums[:, len(centred) :]
 
-    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array]:
+        def one_sided(component: tuple[Array, Array]) -> Array:
+            weight, centre = component
+            return einsum("in,jn->ij", weight * (centred - centre[:, None]), centred)
+
+        return einsum("dn,kn->dk", centred, weighted).T, over_components(one_sided, (weighted, shift), centred.size)
+
+    def from_origin(self, mass: Array, first: Array, second: Array, shift: Array) -> tuple[Array, Array]:
+        if shift.shape[1] <= PACKED_UP_TO:
+            return recentre(self, mass, first, unpack_symmetric(second, shift.shape[1]), shift)
+        # Σ (x−μ)(x−μ)ᵀ = Σ (x−μ)(x−o)ᵀ − [Σ (x−μ)] (μ−o)ᵀ: what cancels is as large as the distance and not its square.
+        first = first - mass[:, None] * shift
+        second = second - first[:, :, None] * shift[:, None, :]
+        return first, 0.5 * (second + jnp.swapaxes(second, 1, 2))
+
+    def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Array]:
         def one(component: tuple[Array, Array]) -> tuple[Array, Array]:
             weight, mean = component
-            residual = rows - mean
-            return einsum("n,ni->i", weight, residual), einsum("ni,nj->ij", residual * weight[:, None], residual)
+            residual = columns - mean[:, None]
+            return einsum("n,in->i", weight, residual), einsum("in,jn->ij", weight * residual, residual)
 
-        return lax.map(one, (weighted, means))
+        return over_components(one, (weighted, means), columns.size)
 
 
 class Pooled(Kind):
@@ -114,25 +139,25 @@ class Pooled(Kind):
     def project(self, scatter: Array) -> Array:
         return jnp.sum(scatter, axis=0, keepdims=True)
 
-    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
-        total = einsum("ni,nj->ij", centred * jnp.sum(weighted, axis=0)[:, None], centred)
-        return einsum("kn,nd->kd", weighted, centred), total[None]
+    def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
+        total = einsum("in,jn->ij", centred * jnp.sum(weighted, axis=0), centred)
+        return einsum("dn,kn->dk", centred, weighted).T, total[None]
 
-    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, tuple[Array, Array]]:
+    def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, tuple[Array, Array]]:
         # With m = Σ_k r_k μ_k and Σ_k r_k = 1,
         #   Σ_k r_k (x−μ_k)(x−μ_k)ᵀ = (x−m)(x−m)ᵀ + ½ Σ_kl r_k r_l (μ_k−μ_l)(μ_k−μ_l)ᵀ:
         # products only, and no term of it cancels. The second sum needs the rows only through G = Σ w r rᵀ.
         weight = jnp.sum(weighted, axis=0)
         responsibilities = weighted / jnp.where(weight > 0.0, weight, 1.0)
         origin = means[0]  # any point among the means keeps x − m = (x − o) − Σ r (μ − o) exact
-        centred, shift = rows - origin, means - origin
-        residual = centred - einsum("kn,kd->nd", responsibilities, shift)
-        within = einsum("ni,nj->ij", residual * weight[:, None], residual)
+        centred, shift = columns - origin[:, None], means - origin
+        residual = centred - einsum("kd,kn->dn", shift, responsibilities)
+        within = einsum("in,jn->ij", residual * weight, residual)
         together = einsum("kn,ln->kl", weighted, responsibilities)
-        first = einsum("kn,nd->kd", weighted, centred) - jnp.sum(weighted, axis=1)[:, None] * shift
+        first = einsum("dn,kn->dk", centred, weighted).T - jnp.sum(weighted, axis=1)[:, None] * shift
         return first, (within[None], together)
 
-    def finish(self, second: Any, means: Array) -> Array:
+    def from_means(self, second: Any, means: Array) -> Array:
         within, together = second
 
         def with_others(component: tuple[Array, Array]) -> Array:
@@ -154,17 +179,17 @@ class Diagonal(Kind):
     def project(self, scatter: Array) -> Array:
         return jnp.diagonal(scatter, axis1=-2, axis2=-1)
 
-    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
-        sums = einsum("kn,nf->kf", weighted, jnp.concatenate([centred, centred * centred], axis=1))
-        return sums[:, : centred.shape[1]], sums[:, centred.shape[1] :]
+    def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
+        sums = einsum("fn,kn->fk", jnp.concatenate([centred, centred * centred]), weighted).T
+        return sums[:, : len(centred)], sums[:, len(centred) :]
 
-    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array]:
+    def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Array]:
         def one(component: tuple[Array, Array]) -> tuple[Array, Array]:
             weight, mean = component
-            residual = rows - mean
-            return einsum("n,nd->d", weight, residual), einsum("n,nd->d", weight, residual * residual)
+            residual = columns - mean[:, None]
+            return einsum("n,dn->d", weight, residual), einsum("n,dn->d", weight, residual * residual)
 
-        return lax.map(one, (weighted, means))
+        return over_components(one, (weighted, means), columns.size)
 
 
 class Trace(Kind):
@@ -179,12 +204,13 @@ class Trace(Kind):
     def project(self, scatter: Array) -> Array:
         return jnp.trace(scatter, axis1=-2, axis2=-1)
 
-    def about_origin(self, weighted: Array, centred: Array) -> tuple[Array, Array]:
-        squares = jnp.sum(centred * centred, axis=1)
-        return einsum("kn,nd->kd", weighted, centred), einsum("kn,n->k", weighted, squares)
+    def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
+        squares = jnp.sum(centred * centred, axis=0, keepdims=True)
+        sums = einsum("fn,kn->fk", jnp.concatenate([centred, squares]), weighted).T
+        return sums[:, :-1], sums[:, -1]
 
-    def about_means(self, weighted: Array, rows: Array, means: Array) -> tuple[Array, Array]:
-        first, second = DIAGONAL.about_means(weighted, rows, means)
+    def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Array]:
+        first, second = DIAGONAL.about_means(weighted, columns, means)
         return first, jnp.sum(second, axis=1)
 
 

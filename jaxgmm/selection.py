@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from . import _check
+from ._linalg import columns
 from ._precision import is_traced, keeps_precision
 from .batches import Batches
 from .covariances import Form
@@ -262,10 +263,10 @@ def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str) -> 
     """Σ w (log density − centre), and the entropy of the responsibilities."""
 
     def program(form: Form) -> tuple[Array, Array]:
-        operands = mixture.scales.prepare(mixture.means, batches.origin, form)
+        joint_of = log_joint(mixture, batches.origin, form)
 
         def chunk(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
-            joint = log_joint(mixture, operands, rows)
+            joint = joint_of(columns(rows))
             largest = jnp.max(joint, axis=0)
             below = joint - largest
             shares = jnp.exp(below)

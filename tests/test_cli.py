@@ -330,7 +330,6 @@ def test_a_sample_may_be_empty(fitted, capsys):
         ("predict {model} {data} --out labels.txt", "labels.txt: expected a file ending in one of .csv, .parquet"),
         ("sample {model} -n -3", "-n must be at least 0, got -3"),
         ("sample {model} -n many", "invalid int value: 'many'"),
-        ("bench nonsense", "no benchmark is called 'nonsense'"),
     ],
 )
 def test_errors_are_one_line(fitted, failing, tmp_path, arguments, message):
@@ -376,17 +375,16 @@ def test_benchmarks_need_the_repository(failing, tmp_path, monkeypatch):
 
 
 def test_benchmarks_of_the_checkout_are_run(tmp_path, monkeypatch, capfd):
+    """With all arguments that follow, help and all."""
     folder = tmp_path / "benchmarks"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
-    (folder / "helper.py").write_text("")
-    for name, end in (("first", "print('ran', __name__)"), ("second", "raise SystemExit(3)")):
-        (folder / f"{name}.py").write_text(f"def main():\n    {end}\n\n\nmain()\n")
+    (folder / "__main__.py").write_text("import sys\nprint(sys.argv[1:])\nraise SystemExit('--fail' in sys.argv)\n")
     monkeypatch.setattr(cli, "__file__", str(tmp_path / "jaxgmm" / "cli.py"))
-    assert main(["bench", "first"]) == 0
-    assert capfd.readouterr().out == "ran __main__\n"
-    assert main(["bench"]) == 2
-    assert "the benchmark second ended with exit status 3" in capfd.readouterr().err
+    assert main(["bench", "--quick", "--problems", "a", "b", "--help"]) == 0
+    assert capfd.readouterr().out == "['--quick', '--problems', 'a', 'b', '--help']\n"
+    assert main(["bench", "--fail"]) == 2
+    assert "the benchmarks ended with exit status 1" in capfd.readouterr().err
 
 
 def test_an_interrupt_is_no_traceback(tmp_path, capsys, monkeypatch):

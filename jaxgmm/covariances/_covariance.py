@@ -11,9 +11,9 @@ from jax import Array
 class Form(Enum):
     """Two ways to the same numbers. Which one runs is decided once a step, from `Covariance.spread`.
 
-    FAST expands squares about one origin, so that all components share matrix products; its rounding error grows with
-    (distance of a mean from the origin / standard deviation)². SAFE subtracts each component's own mean first; its
-    error does not grow.
+    FAST works about one origin, so that all components share matrix products; its rounding error grows with the
+    distance of a mean from the origin in standard deviations, or, where squares are expanded, with its square. SAFE
+    subtracts each component's own mean first; its error does not grow.
     """
 
     FAST = "fast"
@@ -26,21 +26,19 @@ class Covariance(Protocol):
     Sharing is an axis of length one, never another class: broadcasting does the rest.
     """
 
-    @property
-    def has_fast_form(self) -> bool:
-        """Whether FAST differs from SAFE at this size. Depends on shapes alone."""
+    def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Any:
+        """What `exponent` needs, computed once a step. means (K, D), origin (D,), constant (K,)."""
         ...
 
-    def prepare(self, means: Array, origin: Array, form: Form) -> Any:
-        """What `mahalanobis` needs, computed once a step. means (K, D), origin (D,)."""
-        ...
-
-    def mahalanobis(self, operands: Any, rows: Array) -> Array:
-        """Squared Mahalanobis distances (x − μ)ᵀ Σ⁻¹ (x − μ), components by rows. rows (n, D) -> (K, n)."""
+    def exponent(self, operands: Any, x: Array) -> Array:
+        """constant − ½ (x − μ)ᵀ Σ⁻¹ (x − μ), components by rows. columns x (D, n) -> (K, n)."""
         ...
 
     def spread(self, means: Array, origin: Array) -> Array:
-        """A bound for the growth of FAST's rounding error: squared distances from the origin in units of variance."""
+        """A bound for the growth of FAST's rounding error: how many times the dtype's rounding it may lose.
+
+        Mostly the largest squared distance of a mean from the origin, in units of variance.
+        """
         ...
 
     def log_det(self) -> Array:

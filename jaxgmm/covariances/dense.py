@@ -10,26 +10,41 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .._linalg import cholesky, einsum, inverse_lower, pack_symmetric, quadratic_features
+from .._linalg import (
+    PACKED_UP_TO,
+    cholesky,
+    einsum,
+    inverse_lower,
+    over_components,
+    pack_symmetric,
+    quadratic_features,
+)
 from ._covariance import Form
-
-PACKED_UP_TO = 24
-"""Features up to which one product with all pairs of features beats a product per component (CPU, measured)."""
 
 
 class Packed(NamedTuple):
-    """FAST: mahalanobis = coefficients · [x − origin, its pairwise products] + constant."""
+    """FAST with few features: exponent = coefficients · [x − origin, its pairwise products] + constant."""
 
     origin: Array  # (D,)
-    coefficients: Array  # (K, D + D(D+1)/2)
+    coefficients: Array  # (K, D + P)
+    constant: Array  # (K,)
+
+
+class Stacked(NamedTuple):
+    """FAST with many features: exponent = constant − ½ |whitener (x − origin) − mean|², whiteners as one matrix."""
+
+    origin: Array  # (D,)
+    whitener: Array  # (K, D, D)
+    means: Array  # (K, D), whitened, from the origin
     constant: Array  # (K,)
 
 
 class Whitened(NamedTuple):
-    """SAFE: mahalanobis = |whitener_k (x − mean_k)|², a component at a time."""
+    """SAFE: exponent = constant − ½ |whitener (x − mean)|²."""
 
     means: Array  # (K, D)
     whitener: Array  # (K, D, D)
+    constant: Array  # (K,)
 
 
 class SharedWhitened(NamedTuple):
@@ -38,6 +53,7 @@ class SharedWhitened(NamedTuple):
     origin: Array  # (D,)
     whitener: Array  # (D, D)
     means: Array  # (K, D), whitened
+    constant: Array  # (K,)
 
 
 class SharedExpanded(NamedTuple):
@@ -46,6 +62,10 @@ class SharedExpanded(NamedTuple):
     origin: Array
     whitener: Array
     means: Array
+    constant: Array  # (K,), with −½ |mean|²
+
+
+Operands = Packed | Stacked | Whitened | SharedWhitened | SharedExpanded
 
 
 @jax.tree_util.register_dataclass
@@ -60,38 +80,50 @@ class Dense:
         """From covariance matrices (K or 1, D, D). NaN where one is not positive definite."""
         return cls(cholesky(covariances))
 
-    @property
-    def has_fast_form(self) -> bool:
-        return self.factor.shape[0] == 1 or self.factor.shape[-1] <= PACKED_UP_TO
-
-    def prepare(self, means: Array, origin: Array, form: Form) -> Packed | Whitened | SharedWhitened | SharedExpanded:
+    def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Operands:
         whitener = inverse_lower(self.factor)
         shift = means - origin
         if self.factor.shape[0] == 1:
             whitened = einsum("ij,kj->ki", whitener[0], shift)
-            shared = SharedWhitened if form is Form.SAFE else SharedExpanded
-            return shared(origin, whitener[0], whitened)
+            if form is Form.SAFE:
+                return SharedWhitened(origin, whitener[0], whitened, constant)
+            return SharedExpanded(origin, whitener[0], whitened, constant - 0.5 * jnp.sum(whitened * whitened, axis=1))
         if form is Form.SAFE:
-            return Whitened(means, whitener)
+            return Whitened(means, whitener, constant)
+        if means.shape[1] > PACKED_UP_TO:
+            return Stacked(origin, whitener, einsum("kij,kj->ki", whitener, shift), constant)
         precision = einsum("kij,kil->kjl", whitener, whitener)
         pull = einsum("kij,kj->ki", precision, shift)
-        coefficients = jnp.concatenate([-2.0 * pull, pack_symmetric(precision)], axis=1)
-        return Packed(origin, coefficients, jnp.sum(pull * shift, axis=1))
+        coefficients = jnp.concatenate([pull, pack_symmetric(-0.5 * precision)], axis=1)
+        return Packed(origin, coefficients, constant - 0.5 * jnp.sum(pull * shift, axis=1))
 
-    def mahalanobis(self, operands: Packed | Whitened | SharedWhitened | SharedExpanded, rows: Array) -> Array:
-        match operands:
-            case Packed(origin, coefficients, constant):
-                distances = einsum("kf,nf->kn", coefficients, quadratic_features(rows - origin)) + constant[:, None]
-                return jnp.maximum(distances, 0.0)  # the expansion may leave a rounding error below zero
-            case Whitened():
-                return lax.map(lambda c: jnp.sum(jnp.square(einsum("nj,ij->ni", rows - c[0], c[1])), axis=1), operands)
-            case SharedWhitened(origin, whitener, means):
-                whitened = einsum("nj,ij->ni", rows - origin, whitener)
-                return lax.map(lambda mean: jnp.sum(jnp.square(whitened - mean), axis=1), means)
-            case SharedExpanded(origin, whitener, means):
-                whitened = einsum("nj,ij->ni", rows - origin, whitener)
-                squares = jnp.sum(whitened * whitened, axis=1) + jnp.sum(means * means, axis=1)[:, None]
-                return jnp.maximum(squares + einsum("kd,nd->kn", -2.0 * means, whitened), 0.0)
+    def exponent(self, operands: Operands, x: Array) -> Array:
+        if isinstance(operands, Whitened):
+
+            def exactly(one: Whitened) -> Array:
+                return one.constant - 0.5 * _squares(einsum("ij,jn->in", one.whitener, x - one.means[:, None]))
+
+            return over_components(exactly, operands, x.size)
+        centred = x - operands.origin[:, None]
+        if isinstance(operands, Packed):
+            return einsum("kf,fn->kn", operands.coefficients, quadratic_features(centred)) + operands.constant[:, None]
+        if isinstance(operands, Stacked):
+
+            def whitened_from(one: tuple[Array, Array, Array]) -> Array:
+                whitener, mean, constant = one
+                return constant - 0.5 * _squares(einsum("ij,jn->in", whitener, centred) - mean[:, None])
+
+            return over_components(whitened_from, operands[1:], x.size)
+        whitened = einsum("ij,jn->in", operands.whitener, centred)
+        if isinstance(operands, SharedExpanded):
+            cross = einsum("kd,dn->kn", operands.means, whitened)
+            return cross + operands.constant[:, None] - 0.5 * _squares(whitened)
+
+        def from_mean(one: tuple[Array, Array]) -> Array:
+            mean, constant = one
+            return constant - 0.5 * _squares(whitened - mean[:, None])
+
+        return over_components(from_mean, (operands.means, operands.constant), x.size)
 
     def spread(self, means: Array, origin: Array) -> Array:
         whitener = inverse_lower(self.factor)
@@ -100,6 +132,8 @@ class Dense:
         largest = jnp.max(jnp.square(whitened))
         if self.factor.shape[0] == 1:
             return largest
+        if means.shape[1] > PACKED_UP_TO:
+            return jnp.sqrt(largest)  # no square is expanded there: the loss is as large as the distance
         # The packed form also cancels where features are strongly correlated, at any distance from the origin.
         precision = jnp.abs(einsum("kij,kil->kjl", whitener, whitener))
         reach = shift + jnp.sqrt(self.variances())
@@ -133,3 +167,8 @@ class Dense:
 
         components = (jnp.arange(self.factor.shape[0]), self.factor)
         return lax.scan(colour_one, jnp.zeros_like(noise), components)[0]
+
+
+def _squares(x: Array) -> Array:
+    """Squared lengths of columns. (D, n) -> (n,)."""
+    return jnp.sum(x * x, axis=0)

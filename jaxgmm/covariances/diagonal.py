@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from .._linalg import einsum
+from .._linalg import einsum, over_components
 from ._covariance import Form
 
 
 class Fast(NamedTuple):
-    """mahalanobis = linear · (x − origin) + square · (x − origin)² + constant."""
+    """exponent = coefficients · [x − origin, (x − origin)²] + constant."""
 
     origin: Array  # (D,)
     coefficients: Array  # (K, 2D)
@@ -22,10 +22,11 @@ class Fast(NamedTuple):
 
 
 class Safe(NamedTuple):
-    """mahalanobis = Σ_d precision · (x − mean)²."""
+    """exponent = constant − ½ Σ_d precision · (x − mean)²."""
 
     means: Array  # (K, D)
     precisions: Array  # (K, D)
+    constant: Array  # (K,)
 
 
 @jax.tree_util.register_dataclass
@@ -35,26 +36,25 @@ class Diagonal:
 
     diagonal: Array
 
-    @property
-    def has_fast_form(self) -> bool:
-        return True
-
-    def prepare(self, means: Array, origin: Array, form: Form) -> Fast | Safe:
+    def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Fast | Safe:
         precisions = jnp.broadcast_to(1.0 / self.diagonal, means.shape)
         if form is Form.SAFE:
-            return Safe(means, precisions)
+            return Safe(means, precisions, constant)
         shift = means - origin
-        coefficients = jnp.concatenate([-2.0 * precisions * shift, precisions], axis=1)
-        return Fast(origin, coefficients, jnp.sum(precisions * shift * shift, axis=1))
+        coefficients = jnp.concatenate([precisions * shift, -0.5 * precisions], axis=1)
+        return Fast(origin, coefficients, constant - 0.5 * jnp.sum(precisions * shift * shift, axis=1))
 
-    def mahalanobis(self, operands: Fast | Safe, rows: Array) -> Array:
+    def exponent(self, operands: Fast | Safe, x: Array) -> Array:
         if isinstance(operands, Fast):
-            centred = rows - operands.origin
-            features = jnp.concatenate([centred, centred * centred], axis=1)
-            distances = einsum("kf,nf->kn", operands.coefficients, features) + operands.constant[:, None]
-            return jnp.maximum(distances, 0.0)  # the expansion may leave a rounding error below zero
-        # One component at a time: the (K, n, D) differences are never stored.
-        return lax.map(lambda c: einsum("nd,d->n", jnp.square(rows - c[0]), c[1]), operands)
+            centred = x - operands.origin[:, None]
+            features = jnp.concatenate([centred, centred * centred])
+            return einsum("kf,fn->kn", operands.coefficients, features) + operands.constant[:, None]
+
+        def one(component: Safe) -> Array:
+            distances = einsum("dn,d->n", jnp.square(x - component.means[:, None]), component.precisions)
+            return component.constant - 0.5 * distances
+
+        return over_components(one, operands, x.size)
 
     def spread(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.square(means - origin) / self.diagonal)

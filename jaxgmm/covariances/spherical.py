@@ -7,25 +7,26 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from .._linalg import einsum
+from .._linalg import einsum, over_components
 from ._covariance import Form
 
 
 class Fast(NamedTuple):
-    """mahalanobis = precision · (|x − origin|² − 2 shift · (x − origin) + |shift|²)."""
+    """exponent = coefficients · [x − origin, |x − origin|²] + constant."""
 
     origin: Array  # (D,)
-    shift: Array  # (K, D)
-    precision: Array  # (K, 1)
+    coefficients: Array  # (K, D + 1)
+    constant: Array  # (K,)
 
 
 class Safe(NamedTuple):
-    """mahalanobis = precision · |x − mean|²."""
+    """exponent = constant − ½ precision · |x − mean|²."""
 
     means: Array  # (K, D)
     precision: Array  # (K,)
+    constant: Array  # (K,)
 
 
 @jax.tree_util.register_dataclass
@@ -36,23 +37,25 @@ class Spherical:
     variance: Array
     n_features: int = field(metadata={"static": True})
 
-    @property
-    def has_fast_form(self) -> bool:
-        return True
-
-    def prepare(self, means: Array, origin: Array, form: Form) -> Fast | Safe:
+    def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Fast | Safe:
         precision = jnp.broadcast_to(1.0 / self.variance, means.shape[:1])
         if form is Form.SAFE:
-            return Safe(means, precision)
-        return Fast(origin, means - origin, precision[:, None])
+            return Safe(means, precision, constant)
+        shift = means - origin
+        coefficients = precision[:, None] * jnp.concatenate([shift, jnp.full_like(shift[:, :1], -0.5)], axis=1)
+        return Fast(origin, coefficients, constant - 0.5 * precision * jnp.sum(jnp.square(shift), axis=1))
 
-    def mahalanobis(self, operands: Fast | Safe, rows: Array) -> Array:
+    def exponent(self, operands: Fast | Safe, x: Array) -> Array:
         if isinstance(operands, Fast):
-            centred = rows - operands.origin
-            cross = einsum("kd,nd->kn", -2.0 * operands.shift, centred)
-            squares = jnp.sum(centred * centred, axis=1) + jnp.sum(jnp.square(operands.shift), axis=1)[:, None]
-            return operands.precision * jnp.maximum(squares + cross, 0.0)
-        return lax.map(lambda c: c[1] * jnp.sum(jnp.square(rows - c[0]), axis=1), operands)
+            centred = x - operands.origin[:, None]
+            features = jnp.concatenate([centred, jnp.sum(centred * centred, axis=0, keepdims=True)])
+            return einsum("kf,fn->kn", operands.coefficients, features) + operands.constant[:, None]
+
+        def one(component: Safe) -> Array:
+            distances = jnp.sum(jnp.square(x - component.means[:, None]), axis=0)
+            return component.constant - 0.5 * component.precision * distances
+
+        return over_components(one, operands, x.size)
 
     def spread(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.mean(jnp.square(means - origin), axis=1) / self.variance)

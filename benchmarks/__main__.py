@@ -1,0 +1,87 @@
+"""The benchmark suite: python -m benchmarks [--quick] [--sections …] [--problems …] [--contenders …]
+
+Runs the sections one after the other, prints as it goes, and writes one file to `results/`. See README.md beside this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from . import contenders, problems
+from .options import DEVICES, DTYPES, Options, visible_devices
+from .record import ROOT, record
+
+SECTIONS = ("limits", "iteration", "searches", "growth", "memory", "accuracy", "import_time")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """-> the exit status: 1 where a section failed; what the others measured is kept all the same."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    options = _options(given)
+    try:
+        problems.chosen(options.problems, options.quick)
+        contenders.chosen(options.contenders, options.quick)
+    except ValueError as error:
+        parser.error(str(error))
+    measured: dict[str, Any] = {"options": asdict(options)}
+    failed = []
+    for name in SECTIONS:
+        # Fractions are of the limits, so a file with the one has the other.
+        if name not in given.sections and not (name == "limits" and "iteration" in given.sections):
+            continue
+        print(f"== {name}", flush=True)
+        began = time.perf_counter()
+        try:
+            measured[name] = importlib.import_module(f"benchmarks.{name}").measure(options)
+        except Exception as error:  # hours of other sections are not to be lost
+            measured[name] = {"missing": f"{type(error).__name__}: {error}"}
+            failed.append(name)
+            print(f"{name} failed: {measured[name]['missing']}", flush=True)
+        print(f"== {name}: {time.perf_counter() - began:.1f} s", flush=True)
+    # A quick run is a rehearsal: its figures are no results, and no report looks for them.
+    path = record("quick" if options.quick else "suite", measured, contenders.PACKAGES)
+    print(f"kept in {path.relative_to(ROOT)}")
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Run the benchmarks, and keep the result."
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny problems, to see that all of it works")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help="(all)")
+    parser.add_argument("--problems", nargs="+", metavar="NAME", help="such as full_200k_16_16 (all)")
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        metavar="NAME",
+        help=f"of {', '.join(contenders.CONTENDERS)} (all that are installed)",
+    )
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="(both; float32 where quick)")
+    parser.add_argument("--devices", nargs="+", choices=DEVICES, help="(cpu, and gpu where JAX sees one)")
+    parser.add_argument("--repeats", type=int, help="pairs of timed calls of a cell at most (9; 3 where quick)")
+    return parser
+
+
+def _options(given: argparse.Namespace) -> Options:
+    def several(value: Sequence[str] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(value)
+
+    return Options(
+        quick=given.quick,
+        devices=several(given.devices) or visible_devices(),
+        dtypes=several(given.dtypes) or (DTYPES[:1] if given.quick else DTYPES),
+        contenders=several(given.contenders),
+        problems=several(given.problems),
+        repeats=given.repeats or (3 if given.quick else 9),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

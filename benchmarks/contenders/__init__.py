@@ -1,0 +1,48 @@
+"""The contenders, in the order in which they run and are reported."""
+
+from __future__ import annotations
+
+from ._contender import Contender as Contender
+from ._contender import Outcome as Outcome
+from ._contender import missing as missing
+from .daal4py import Daal4py
+from .gmmx import Gmmx
+from .ours import Ours
+from .pomegranate import Pomegranate
+from .scikit_learn import ScikitLearn
+from .scikit_learn_torch import ScikitLearnTorch
+from .tgmm import Tgmm
+from .torchgmm import TorchGmm
+
+CONTENDERS: dict[str, Contender] = {
+    contender.name: contender
+    for contender in (
+        Ours(),
+        ScikitLearn(),
+        ScikitLearnTorch(),
+        Daal4py(),
+        Gmmx(),
+        Tgmm(),
+        TorchGmm(),
+        Pomegranate(),
+    )
+}
+
+QUICK = ("jaxgmm", "scikit-learn", "daal4py", "gmmx")
+"""Those that import quickly."""
+
+PACKAGES = (
+    "jax", "jaxlib", "numpy", "scipy", "scikit-learn", "scikit-learn-intelex", "daal", "gmmx", "tgmm", "torchgmm",
+    "pytorch-lightning", "pomegranate", "torch", "array-api-compat",
+)  # fmt: skip
+"""Whose versions are written beside the results."""
+
+
+def chosen(names: tuple[str, ...] | None, quick: bool) -> tuple[Contender, ...]:
+    """The contenders of these names; where None, all, or the quick ones. ValueError for a name that is none."""
+    if names is None:
+        names = QUICK if quick else tuple(CONTENDERS)
+    for name in names:
+        if name not in CONTENDERS:
+            raise ValueError(f"no contender is called {name!r}. Expected one of {', '.join(CONTENDERS)}.")
+    return tuple(CONTENDERS[name] for name in names)

@@ -1,0 +1,37 @@
+"""gmmx: EM in JAX. The step limit is static in its program, so each number of iterations compiles once."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..problems import Data, Problem
+from ._contender import RIDGE, Fit, Outcome
+
+
+@dataclass(frozen=True)
+class Gmmx:
+    name: str = "gmmx"
+    package: str = "gmmx"
+    modules: tuple[str, ...] = ("gmmx",)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def unsupported(self, problem: Problem, dtype: str, device: str) -> str | None:
+        if problem.family not in ("full", "diag"):
+            return f"has no {problem.family} covariances"
+        return None if dtype == "float32" else "refuses float64"
+
+    def prepare(self, problem: Problem, data: Data, device: str) -> Fit:
+        import jax
+
+        gmmx = importlib.import_module("gmmx")
+        x, weights, means, covariances = jax.block_until_ready([jax.numpy.asarray(a) for a in data])
+        start = gmmx.GaussianMixtureModelJax.from_squeezed(means, covariances, weights, covariance_type=problem.family)
+
+        def fit(iterations: int, tol: float) -> Outcome:
+            found = gmmx.EMFitter(max_iter=iterations, tol=tol, reg_covar=RIDGE).fit(x, start)
+            fitted = jax.block_until_ready(found.gmm)
+            return Outcome(fitted.weights_numpy, fitted.means_numpy, fitted.covariances.values_numpy, int(found.n_iter))
+
+        return fit

@@ -1,0 +1,156 @@
+"""One measurement in a fresh interpreter: what a peer leaves behind, or how it dies, stays there.
+
+`run("benchmarks.module:function", request, time_limit)` calls function(**request) in a child, `python -m
+benchmarks.isolate`, which reads a JSON request on standard input and answers in JSON on the last line of standard
+output. The functions on memory below are for use inside such a child.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PREFIXES = ("OPENBLAS_", "OMP_", "MKL_", "KMP_", "GOTO_", "BLIS_", "XLA_", "JAX_", "NVIDIA_TF32_")
+"""Environment variables that decide threads, BLAS kernels or what XLA does: recorded beside the results."""
+
+DROPPED = (
+    "OPENBLAS_CORETYPE",  # BLAS kernels for another processor
+    # XLA reads none of these, so a limit that a shell sets would bind the peers alone.
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "JAX_COMPILATION_CACHE_DIR",  # a first call would be no first call
+)
+"""What a child does not inherit."""
+
+
+class Unsupported(Exception):
+    """Raised in a child for what cannot be measured; its message is the reason that is reported."""
+
+
+def run(
+    function: str, request: Mapping[str, Any], time_limit: float, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """function(**request) in a fresh interpreter. -> its result, with "peak_bytes" added, or {"missing": reason}.
+
+    time_limit in seconds. `environment` is added to this process's, less `DROPPED`. peak_bytes: the most memory that
+    the child held at once since it began, or since its last `reset_peak`; None where the system does not say.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in DROPPED}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.isolate"],
+        cwd=ROOT,
+        env=inherited | dict(environment or {}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # so that its own children can be ended with it
+    )
+    try:
+        out, err = child.communicate(json.dumps({"function": function, "request": dict(request)}), timeout=time_limit)
+    except subprocess.TimeoutExpired:
+        return {"missing": f"ran past the limit of {time_limit:g} s"}
+    finally:
+        _end(child)
+    if child.returncode == 0 and out.strip():
+        return json.loads(out.strip().splitlines()[-1])
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        return {"missing": f"crashed with {name}" + (" (out of memory?)" if name == "SIGKILL" else "")}
+    said = [line for line in err.splitlines() if line.strip()]
+    return {"missing": _shown(f"ended with status {child.returncode}: {said[-1] if said else 'said nothing'}")}
+
+
+def settings() -> dict[str, dict[str, str]]:
+    """The environment variables that bear on speed: those that children inherit, and those that they do not."""
+    relevant = {name: _shown(value) for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)}
+    kept = {name: value for name, value in relevant.items() if name not in DROPPED}
+    return {"kept": kept, "dropped": {name: value for name, value in relevant.items() if name in DROPPED}}
+
+
+def resident_bytes() -> int | None:
+    """Memory that this process holds now."""
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int | None:
+    """The most that this process held at once, since it began or since `reset_peak`.
+
+    VmHWM and not ru_maxrss, which starts at what the parent held.
+    """
+    return _status("VmHWM")
+
+
+def reset_peak() -> bool:
+    """Let `peak_bytes` begin anew. -> whether the system allows it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End the child and whatever it started."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    child.wait()
+    for stream in (child.stdin, child.stdout, child.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def _shown(text: str) -> str:
+    """One line of bounded length that names no folder of this machine: results are public."""
+    line = " ".join(text.split())
+    for folder in (str(ROOT), sys.prefix, sys.base_prefix, str(Path.home())):
+        if len(folder) > 1:
+            line = line.replace(folder, "…")
+    return line if len(line) <= 300 else line[:299] + "…"
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    try:  # where memory runs out, let it be this process that the system ends
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    except OSError:
+        pass
+    asked = json.load(sys.stdin)
+    module, _, name = asked["function"].partition(":")
+    try:
+        answer = getattr(importlib.import_module(module), name)(**asked["request"])
+        answer = {**answer, "peak_bytes": peak_bytes()}
+    except Exception as error:
+        # By name: `-m` makes this file `__main__`, whose Unsupported is another class than the importers'.
+        known = type(error).__name__ == Unsupported.__name__
+        answer = {"missing": _shown(str(error) if known else f"{type(error).__name__}: {error}")}
+    print(json.dumps(answer), file=answers, flush=True)
+    os._exit(0)  # what is left, such as a peer's threads, is not waited for
+
+
+if __name__ == "__main__":
+    main()

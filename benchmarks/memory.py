@@ -1,0 +1,111 @@
+"""The memory that a fit of ours needs above one copy of the data, and whether it grows with the number of rows.
+
+In a child process the data lie as a JAX array. After a first run at the same shapes, which compiles, free memory goes
+back to the system and the peak is reset; then the peak during a run, less what was resident just before it, is the
+figure. On a GPU it is the allocator's peak, less what was in use. Null where neither can be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+from collections.abc import Callable
+from typing import Any
+
+from . import isolate
+from .child import clusters, near
+from .limits import on_device
+from .options import Options
+
+FAMILIES = ("full", "diag")
+CALLS = ("em", "fit")  # em.init with STEPS steps of em.run; and jaxgmm.fit with one restart and as many
+K, STEPS = 64, 3
+SIZES = ((100_000, 4), (1_000_000, 4), (10_000_000, 4), (1_000_000, 16))  # (N, D)
+QUICK_SIZES = ((10_000, 4), (200_000, 4))
+TARGET = 64e6  # bytes, for K <= 64 and D <= 16
+GROWS_FROM = (0.5, 4e6)  # bytes a row and bytes in all: half of the smallest array over rows, and what pages blur
+LIMIT = 900.0  # seconds
+
+
+def measure(options: Options) -> dict[str, Any]:
+    cells, growth = [], []
+    for device in options.devices:
+        for family in FAMILIES[:1] if options.quick else FAMILIES:
+            for n, d in QUICK_SIZES if options.quick else SIZES:
+                size: dict[str, Any] = {"n": n, "d": d, "k": K, "family": family, "device": device}
+                for what in CALLS:
+                    answer = isolate.run("benchmarks.memory:peak", {**size, "what": what}, LIMIT, on_device(device))
+                    measured = {name: answer.get(name) for name in ("missing", "data_bytes", "above_bytes")}
+                    cells.append({**size, "dtype": "float32", "what": what, **measured})
+                    print(f"memory {device} {family} N={n} D={d} {what}: {said(measured)}", flush=True)
+            growth += [grows(cells, device, family, what) for what in CALLS]
+    return {"target_bytes": TARGET, "steps": STEPS, "cells": cells, "growth": growth}
+
+
+def said(measured: dict[str, Any]) -> str:
+    above = measured["above_bytes"]
+    return str(measured["missing"] or ("not to be measured here" if above is None else f"{above / 1e6:.1f} MB"))
+
+
+def grows(cells: list[dict[str, Any]], device: str, family: str, what: str) -> dict[str, Any]:
+    """Bytes a row between the fewest and the most rows at D = 4, and whether that is growth; None if not measured."""
+    of = {"device": device, "family": family, "what": what, "d": 4}
+    mine = [cell for cell in cells if cell["above_bytes"] is not None and of.items() <= cell.items()]
+    if len(mine) < 2:
+        return {**of, "bytes_per_row": None, "grows": None}
+    few, many = (pick(mine, key=lambda cell: cell["n"]) for pick in (min, max))
+    more = many["above_bytes"] - few["above_bytes"]
+    per_row = more / (many["n"] - few["n"])
+    return {**of, "bytes_per_row": per_row, "grows": per_row > GROWS_FROM[0] and more > GROWS_FROM[1]}
+
+
+def peak(n: int, d: int, k: int, family: str, device: str, what: str) -> dict[str, Any]:
+    """In a child: bytes of the data, and above them during the call."""
+    import jax
+
+    import jaxgmm
+    from jaxgmm import em
+
+    rows, means = clusters(0, n, d, k)
+    x = jax.device_put(rows)
+    jax.block_until_ready(x)
+    del rows
+    start, settings, key = near(means, family), em.Settings(tol=0.0, ridge=1e-6), jax.random.key(0)
+
+    def by_em() -> Any:
+        batches = jaxgmm.Batches.of(x, n_components=k)
+        return em.run(em.init(start, batches), batches, settings, STEPS)
+
+    def by_fit() -> Any:
+        return jaxgmm.fit(key, x, k, family, n_restarts=1, init="random_rows", tol=0.0, max_steps=STEPS)
+
+    above = above_on_host if device == "cpu" else above_on_device
+    return {"data_bytes": x.nbytes, "above_bytes": above({"em": by_em, "fit": by_fit}[what])}
+
+
+def above_on_host(call: Callable[[], Any]) -> int | None:
+    """Bytes of the process's peak during a call, made for the second time, above those resident before it."""
+    import jax
+
+    jax.block_until_ready(call())
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # freed memory that malloc keeps would hide what the call needs
+        ctypes.CDLL(None).malloc_trim(0)
+    before = isolate.resident_bytes()
+    if before is None or not isolate.reset_peak():
+        return None
+    jax.block_until_ready(call())
+    peak = isolate.peak_bytes()
+    return None if peak is None else max(0, peak - before)
+
+
+def above_on_device(call: Callable[[], Any]) -> int | None:
+    """Bytes of the device allocator's peak above those in use before a call. That peak cannot be reset: where the
+    making of the data reached higher, the figure is too large, never too small."""
+    import jax
+
+    before = jax.devices()[0].memory_stats()
+    jax.block_until_ready(call())
+    after = jax.devices()[0].memory_stats()
+    return after["peak_bytes_in_use"] - before["bytes_in_use"] if before and after else None

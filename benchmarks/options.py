@@ -1,0 +1,36 @@
+"""What a run of the suite is asked for; every section reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import isolate
+
+DEVICES = ("cpu", "gpu")
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Options:
+    """None stands for all. `repeats` is the most pairs of timed calls of a cell."""
+
+    quick: bool = False
+    devices: tuple[str, ...] = ("cpu",)
+    dtypes: tuple[str, ...] = DTYPES
+    contenders: tuple[str, ...] | None = None
+    problems: tuple[str, ...] | None = None
+    repeats: int = 9
+
+
+def sees_gpu() -> dict[str, Any]:
+    """Asked in a child, since JAX takes most of a GPU's memory as soon as it looks at one."""
+    import jax
+
+    return {"gpu": any(device.platform == "gpu" for device in jax.devices())}
+
+
+def visible_devices() -> tuple[str, ...]:
+    """ "cpu", and "gpu" where JAX sees one."""
+    answer = isolate.run("benchmarks.options:sees_gpu", {}, time_limit=300.0)
+    return DEVICES if answer.get("gpu") else DEVICES[:1]

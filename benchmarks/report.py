@@ -1,0 +1,95 @@
+"""Result files as tables and a picture: python -m benchmarks.report [RESULT.json …] [--plot PATH] [--readme README.md]
+
+Prints tables for every device of every file (the newest file of the suite where none is named). Nothing is measured
+here, and no figure comes from elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import markdown, others, picture, ratios
+from .record import RESULTS
+
+BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
+KINDS = ("suite", "quick")
+SECTIONS = (
+    markdown.iteration,
+    others.limits,
+    others.searches,
+    others.growth,
+    others.memory,
+    others.accuracy,
+    others.import_time,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Results as tables and a picture.")
+    parser.add_argument("results", nargs="*", type=Path, metavar="RESULT.json", help="(the newest of the suite)")
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="draw the ratios to this PNG file")
+    parser.add_argument("--readme", type=Path, metavar="README.md", help="put the short table between its markers")
+    given = parser.parse_args(arguments)
+    try:
+        results = [load(path) for path in given.results or [newest(RESULTS)]]
+        print(report(results))
+        if given.plot is not None:
+            picture.draw(ratios.places(results), given.plot)
+        if given.readme is not None:
+            update(given.readme, results)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return 0
+
+
+def newest(folder: Path) -> Path:
+    """The suite's last file: names begin with the date."""
+    found = sorted(folder.glob("*-suite.json"))
+    if not found:
+        raise ValueError(f"no result of the suite in {folder.name}/: run python -m benchmarks first.")
+    return found[-1]
+
+
+def load(path: Path) -> dict[str, Any]:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(result, dict) or result.get("benchmark") not in KINDS:
+        raise ValueError(f"{path.name} is no result of the suite.")
+    return result
+
+
+def report(results: Sequence[dict[str, Any]]) -> str:
+    """Everything that the files hold, as Markdown."""
+    found = ratios.places(results)
+    parts = ["## Benchmarks", "\n".join(f"- {markdown.provenance(place)}" for place in found)]
+    if any((ratios.section(result, "options")).get("quick") for result in results):
+        parts.append("A quick run, which shows that the suite works, and nothing about speed.")
+    parts += [markdown.side_by_side(found)] if sum(bool(ratios.rows(place)) for place in found) > 1 else []
+    parts += [part(place) for place in found for part in SECTIONS]
+    for result in results:
+        failed = {name: held["missing"] for name, held in result.items() if is_failed(held)}
+        parts += [f"The section {name} failed: {reason}" for name, reason in failed.items()]
+    return "\n\n".join(part for part in parts if part)
+
+
+def is_failed(held: Any) -> bool:
+    return isinstance(held, dict) and bool(held.get("missing"))
+
+
+def update(path: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Replace what stands between the markers. ValueError where they are not there once each, in order."""
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in before + after:
+        raise ValueError(f"{path.name} needs the lines {BEGIN} and {END}, once each and in this order.")
+    short = markdown.readme(ratios.places(results))
+    new = f"{before}{BEGIN}\n{short}\n{END}{after}"
+    picture.replace(path, lambda unfinished: unfinished.write_text(new, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,177 @@
+"""The benchmark's report: ratios are right, who is missing is named, the README is changed between its markers only."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import markdown, ratios, report
+
+PROBLEMS = ("full_2k_2_5", "diag_2k_8_32")
+
+
+def cell(contender, milliseconds, problem=PROBLEMS[0], device="cpu", dtype="float32", objective=-3.0, missing=None):
+    """A cell as `benchmarks.iteration` writes it."""
+    kind, _, d, k = problem.split("_")
+    made = {"problem": problem, "n": 2000, "d": int(d), "k": int(k), "family": kind, "dtype": dtype, "device": device}
+    made |= {"contender": contender, "missing": missing, "flops": 1, "bytes": 1, "floor_s": 1e-4}
+    if missing:
+        return made | {"fraction_of_floor": None}
+    seconds = milliseconds / 1e3
+    spread = {"median": seconds, "low": 0.9 * seconds, "high": 1.2 * seconds, "runs": [seconds]}
+    made |= {"seconds_per_iteration": spread, "iterations": {"asked": [1, 5], "made": [1, 5]}, "objective": objective}
+    return made | {"first_call_s": 1.0, "second_call_s": 0.1, "fraction_of_floor": 0.25}
+
+
+CELLS = (
+    cell("jaxgmm", 2.0),
+    cell("scikit-learn", 10.0),
+    cell("quick", 4.0),
+    cell("wrong", 1.0, objective=-3.5),
+    cell("absent", None, missing="not installed"),
+    cell("jaxgmm", 3.0, PROBLEMS[1]),
+    cell("scikit-learn", 6.0, PROBLEMS[1]),
+    cell("quick", None, PROBLEMS[1], missing="has no diagonal covariances"),
+    cell("absent", None, PROBLEMS[1], missing="not installed"),
+)
+
+
+def result(cells=CELLS, **sections):
+    """A result file as `benchmarks.record` writes it."""
+    devices = sorted({one["device"] for one in cells})
+    converged = [{**one, "seconds": 0.5, "iterations": 12} for one in cells]
+    return {
+        "benchmark": "suite",
+        "date": "2026-01-02T03:04:05+00:00",
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "machine": {"cpu": "A processor", "cores": 2, "architecture": "x86_64", "system": "Linux"},
+        "versions": {"python": "3.11.0", "jaxgmm": "0.1", "jax": "0.10.2", "gmmx": None},
+        "options": {"quick": False, "devices": devices},
+        "iteration": {"tol": 1e-3, "cells": list(cells), "converged": converged},
+        **sections,
+    }
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "2026-01-02T030405Z-suite.json"
+    path.write_text(json.dumps(result()))
+    return path
+
+
+def test_ratios():
+    """Their time over ours; who did less work is nobody's best peer; median and least over the rows."""
+    (place,) = ratios.places([result()])
+    first, second = ratios.rows(place)
+    assert ratios.against_reference(place, first) == pytest.approx(5.0)
+    assert ratios.against_best(first) == pytest.approx(2.0)
+    assert (first.best_peer(), second.best_peer()) == ("quick", "scikit-learn")
+    assert first.is_worse("wrong")
+    assert not first.is_worse("quick")
+    lines = ratios.summary(place, [first, second])
+    assert "median 3.5, least 2 (diag_2k_8_32, float32)" in lines[0]
+    assert "median 2, least 2 (" in lines[1]
+
+
+def test_the_reference_is_float64_where_it_ran():
+    cells = [cell("jaxgmm", 1.0, objective=-3.1), cell("scikit-learn", 1.0, objective=-3.1)]
+    cells += [cell("scikit-learn", 2.0, dtype="float64", objective=-3.0)]
+    (place,) = ratios.places([result(cells)])
+    assert all(row.reference == -3.0 for row in ratios.rows(place))
+    assert ratios.rows(place)[0].is_worse("jaxgmm")
+
+
+def test_tables():
+    """Times with their range, ratios, the share of the floor; a mark and a line for what is wrong or missing."""
+    text = report.report([result()])
+    row = next(line for line in text.splitlines() if line.startswith("| full_2k_2_5 | float32 | 2.00"))
+    assert "10.0 (9.00–12.0)" in row
+    assert "1.00 (0.9–1.20)†" in row
+    assert "2.00 (quick)" in row
+    assert "25.0 %" in row
+    assert "- absent: not installed (everywhere)" in text
+    assert "- quick: has no diagonal covariances (diag_2k_8_32 float32)" in text
+    assert "A processor, 2 cores; commit 0123456789ab, 2026-01-02; python 3.11.0, jaxgmm 0.1, jax 0.10.2" in text
+    assert "0.5 s, 12 it., -3.00000" in text
+
+
+def test_devices_stand_side_by_side():
+    """Of one file or several; on a GPU scikit-learn's time is that of its own file's CPU."""
+    with_gpu = result([*CELLS, cell("jaxgmm", 0.1, device="gpu"), cell("tgmm", 0.4, device="gpu")])
+    found = ratios.places([result(), with_gpu])
+    assert [place.label for place in found] == ["cpu, machine 1", "cpu, machine 2", "gpu"]
+    text = report.report([result(), with_gpu])
+    assert "jaxgmm, cpu, machine 1 | best peer, cpu, machine 1" in text
+    assert "0.4 (tgmm)" in text
+    gpu = found[-1]
+    assert ratios.against_reference(gpu, ratios.rows(gpu)[0]) == pytest.approx(100.0)
+    assert "vs scikit-learn on the CPU" in markdown.iteration(gpu)
+
+
+def test_other_sections():
+    """Each of them is shown; one that failed is named with its reason."""
+    search = {"contender": "jaxgmm", "dtype": "float32", "device": "cpu", "missing": None, "objectives": [-1.25]}
+    search |= {"first_call_s": 2.0, "second_call_s": 0.5, "steps": [7]}
+    peer = search | {"contender": "scikit-learn", "first_call_s": 3.0, "second_call_s": 2.5, "objectives": [-1.5]}
+    absent = {name: search[name] for name in ("dtype", "device")} | {"contender": "none", "missing": "not installed"}
+    size = {"n": 5000, "d": 4, "k": 5, "n_restarts": 64}
+    line = {"device": "cpu", "family": "full", "axis": "D", "expected": 2, "missing": None, "exponent": 2.5}
+    line |= {"half_width": 0.1, "above": True, "points": [{"d": 8, "form": "safe", "seconds_per_iteration": None}]}
+    kept = {"what": "fit", "family": "full", "n": 100, "d": 4, "k": 64, "device": "cpu", "missing": None}
+    kept |= {"data_bytes": 1600, "above_bytes": 65e6}
+    error = {"family": "VEI", "n": 100, "device": "cpu", "missing": None, "shift": 1e4, "apart": 3.0, "form": "fast"}
+    error |= {f"{name}_error": 2e-6 for name in ("objective", "means", "covariances")} | {"kept": False}
+    error |= {"promised": {"objective": 1e-6, "means": 1e-4, "covariances": 1e-4}}
+    text = report.report([
+        result(
+            searches={"restarts": {**size, "cells": [search, peer, absent]}},
+            growth={"lines": [line]},
+            memory={"target_bytes": 64e6, "cells": [kept], "growth": []},
+            accuracy={"steps": 10, "rows": [error, {**absent, "family": "diag", "n": 1}]},
+            import_time={"missing": "OSError: no interpreter"},
+        )
+    ])  # fmt: skip
+    assert "| scikit-learn | float32 | 3.00 | 2.50 | 1.50 | 5.00 | -1.50000 | 7 |" in text
+    assert "missing: not installed" in text
+    assert "2.50 ± 0.10 | **above**" in text
+    assert "65.0 | **no**" in text
+    assert "| VEI | 100 | 10000 | 3 | fast | 2.0e-06 (1.0e-06)" in text
+    assert "The section import_time failed: OSError: no interpreter" in text
+
+
+def test_readme_and_plot(file, tmp_path, capsys):
+    """From the command line; what stands outside the markers stays, and nothing unfinished is left behind."""
+    pytest.importorskip("matplotlib")
+    readme, plot = tmp_path / "README.md", tmp_path / "ratios.png"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    for _ in range(2):
+        assert report.main([str(file), "--readme", str(readme), "--plot", str(plot)]) == 0
+    text = readme.read_text()
+    assert text.startswith(f"before\n{report.BEGIN}\n")
+    assert text.endswith(f"{report.END}\nafter\n")
+    assert "old" not in text
+    assert "| `full_2k_2_5` | 2.00 | 4.00 (quick) | 10.0 | 2.00 | 5.00 |" in text
+    assert "A processor, 2 cores; commit 0123456789ab" in text
+    assert plot.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, "README.md", "ratios.png"]
+    assert "## Benchmarks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["nothing", f"{report.BEGIN} alone", f"{report.END}{report.BEGIN}"])
+def test_a_readme_without_markers_is_left_alone(file, tmp_path, capsys, text):
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(SystemExit):
+        report.main([str(file), "--readme", str(readme)])
+    assert "README.md needs the lines" in capsys.readouterr().err
+    assert readme.read_text() == text
+
+
+def test_other_files_are_refused(tmp_path, capsys):
+    path = tmp_path / "other.json"
+    path.write_text('{"benchmark": "import_time"}')
+    with pytest.raises(SystemExit):
+        report.main([str(path)])
+    assert "other.json is no result of the suite" in capsys.readouterr().err
