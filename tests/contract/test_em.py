@@ -13,9 +13,8 @@ import pytest
 
 from jaxgmm import Batches, Mixture, Status, em
 from jaxgmm.covariances import Form
-from jaxgmm.expectation import expect, finish, statistics
+from jaxgmm.expectation import expect
 from jaxgmm.families import SHELF
-from jaxgmm.mixture import log_joint, normalise
 from jaxgmm.moments import Moments
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture, assert_same_parameters, tolerance
@@ -396,20 +395,14 @@ def test_nothing_of_size_n_by_k_is_made(family, n_lanes):
 
 
 @every_family
-def test_fast_and_safe_forms_agree(family, dtype):
+@pytest.mark.parametrize("n_features", [D, 9, 30])  # the forms of a dense covariance: see test_covariances
+def test_fast_and_safe_forms_agree(family, n_features, dtype):
     """On well-centred data both give the same moments and objective."""
-    mixture, batches = create(family, dtype), cut(dtype, weights=WEIGHTS)
-    rows, weights, kind = batches.rows.tail, batches.weights.tail, family.kind
-
-    @partial(jax.jit, static_argnums=0)
-    def moments(form):
-        operands = mixture.scales.prepare(mixture.means, batches.origin, form)
-        log_prob, shares = normalise(log_joint(mixture, operands, rows))
-        objective = jnp.sum(weights * log_prob)
-        sums = statistics(kind, form, mixture.means, batches.origin, rows, shares * weights, objective)
-        return finish(kind, form, mixture.means, batches.origin, sums)
-
-    fast, safe, chosen = moments(Form.FAST), moments(Form.SAFE), em.init(mixture, batches).moments
+    blobs = oracle.blobs(seed=3, n_rows=N, n_features=n_features, n_components=K)
+    mixture, batches = create(family, dtype, blobs.start), cut(dtype, blobs.x, weights=WEIGHTS)
+    moments = jax.jit(expect, static_argnames="form")
+    fast, safe = (moments(mixture, batches, form=form) for form in Form)
+    chosen = em.init(mixture, batches).moments
     for name in Moments._fields:
         assert_close(getattr(fast, name), getattr(safe, name), "moments", dtype, factor=N, note=name)
         assert_close(getattr(chosen, name), getattr(safe, name), "moments", dtype, factor=N, note=name)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import jaxgmm
+from jaxgmm.covariances import Form
+from jaxgmm.expectation import expect
 from jaxgmm.families import SHELF
 from tests import oracle
 from tests.tolerances import assert_close, float32_variances
@@ -59,6 +61,55 @@ def test_float32_is_float64(family, situation):
     labels = blobs.labels.copy()
     labels[::7] = (labels[::7] + 1) % K  # something for EM to put right
     assert_float32_as_float64(x, labels, family, distance)
+
+
+WIDE = {
+    # name: (features, clusters apart in sd, shift in sd, distance from 0 in sd)
+    "9 features, shifted": (9, 3.0, 1e3, 1e3),
+    "9 features, 10 apart": (9, 10.0, 0.0, 30.0),
+    "30 features, shifted": (30, 3.0, 1e3, 1e3),
+    "30 features, 10 apart": (30, 10.0, 0.0, 30.0),
+    "30 features, 100 apart": (30, 100.0, 0.0, 300.0),
+}
+"""What dense covariances do otherwise with more features (blocks of pairs, then no pairs), near FAST's limits."""
+
+
+@every_family
+@pytest.mark.parametrize("situation", WIDE)
+def test_more_features(family, situation):
+    """As above, in the forms that more features take."""
+    n_features, apart, shift, distance = WIDE[situation]
+    blobs = oracle.blobs(seed=8, n_rows=2 * N, n_features=n_features, n_components=K, distance=apart)
+    labels = blobs.labels.copy()
+    labels[::7] = (labels[::7] + 1) % K
+    assert_float32_as_float64((blobs.x + shift).astype(np.float32), labels, family, distance, n_steps=5)
+
+
+@pytest.mark.parametrize("family", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("form", Form)
+def test_ten_million_rows(family, form):
+    """More rows than float32 can count: masses, means and variances of one step, and the objective, as in float64."""
+    n_rows, rng = 10_000_000, np.random.default_rng(12)
+    x = rng.standard_normal((n_rows, 2), np.float32)
+    x[: n_rows // 3] += np.float32(2.0)
+    x += np.float32(1e3)
+    start = [np.array([0.5, 0.5]), np.array([[999.5, 1000.5], [1002.5, 1001.5]]), np.stack([np.eye(2)] * 2)]
+    single, double = (one_step(x, start, family, form, dtype) for dtype in (np.float32, np.float64))
+    assert_close(single.objective / n_rows, double.objective / n_rows, "objective", np.float32)
+    assert_close(single.mass / n_rows, double.mass / n_rows, "weights", np.float32)
+    mass = double.mass[:, None]
+    assert_close(single.first / mass, double.first / mass, "means", np.float32)
+    by_rows = (n_rows if len(double.second) == 1 else double.mass).reshape(-1, *[1] * (double.second.ndim - 1))
+    assert_close(single.second / by_rows, double.second / by_rows, "covariances", np.float32)
+
+
+def one_step(x, start, family, form, dtype):
+    """The moments of one E-step, as float64 arrays."""
+    with jax.enable_x64(dtype is np.float64):
+        mixture = jaxgmm.Mixture.create(*start, family, dtype=dtype)
+        batches = jaxgmm.Batches.of(x, n_components=2, dtype=dtype)
+        moments = jax.jit(expect, static_argnames="form")(mixture, batches, form=form)
+        return jax.tree.map(lambda a: np.asarray(a, np.float64), moments)
 
 
 @every_family

@@ -1,0 +1,163 @@
+"""Small linear algebra: factors and inverses as JAX's own, with their derivatives; never a batched LAPACK call on CPU;
+symmetric matrices packed and back; the transposition by a product."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgmm import Batches, Mixture, em
+from jaxgmm._linalg import (
+    cholesky,
+    columns,
+    inverse_lower,
+    over_components,
+    pack_symmetric,
+    quadratic_features,
+    slabs,
+    unpack_symmetric,
+)
+from tests import oracle
+from tests.tolerances import assert_close
+
+D = 3
+
+
+def definite(rng, *leading, n_features=D):
+    factor = np.eye(n_features) + 0.3 / np.sqrt(n_features) * rng.normal(size=(*leading, n_features, n_features))
+    return jnp.asarray(factor @ np.swapaxes(factor, -1, -2))
+
+
+def own_inverse(factor):
+    """What `inverse_lower` stands for, by JAX's own rules."""
+    identity = jnp.broadcast_to(jnp.eye(factor.shape[-1]), factor.shape)
+    return jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+
+
+def own_cholesky(matrices):
+    return jnp.linalg.cholesky(matrices)
+
+
+PAIRS = {"cholesky": (cholesky, own_cholesky), "inverse_lower": (inverse_lower, own_inverse)}
+every_pair = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+every_batch = pytest.mark.parametrize("leading", [(), (4,), (2, 4)], ids=["one", "batch", "batches"])
+
+
+@every_pair
+@every_batch
+def test_values_are_jax_s_own(pair, leading, x64, rng):
+    """For one matrix and for any leading axes, alone and under nested vmap."""
+    mine, theirs = pair
+    matrices = own_cholesky(definite(rng, *leading))  # lower, and of positive diagonal: fit for both
+    matrices = matrices if mine is inverse_lower else matrices @ jnp.swapaxes(matrices, -1, -2)
+    assert_close(mine(matrices), theirs(matrices), "matrices", np.float64)
+    lanes = jnp.stack([matrices, 2.0 * matrices])
+    assert_close(jax.jit(jax.vmap(mine))(lanes), theirs(lanes), "matrices", np.float64)
+
+
+@every_pair
+@every_batch
+def test_derivatives_are_jax_s_own(pair, leading, x64, rng):
+    """Forwards, backwards and second derivatives of a scalar made from the result; and backwards under vmap."""
+    mine, theirs = pair
+    matrices, tangent = definite(rng, *leading), jnp.asarray(rng.normal(size=(*leading, D, D)))
+    tangent = tangent + jnp.swapaxes(tangent, -1, -2)
+    weights = jnp.asarray(rng.normal(size=(*leading, D, D)))
+
+    def through(function):
+        # A factor of something symmetric in both cases, so that nothing depends on which triangle is read.
+        inner = own_cholesky if mine is inverse_lower else lambda a: a
+
+        def scalar(a):
+            return jnp.sum(weights * jnp.sin(function(inner(0.5 * (a + jnp.swapaxes(a, -1, -2))))))
+
+        along = jax.jvp(scalar, (matrices,), (tangent,))[1]
+        second = jax.jvp(jax.grad(scalar), (matrices,), (tangent,))[1]
+        lanes = jax.vmap(jax.grad(scalar))(jnp.stack([matrices, 2.0 * matrices]))
+        return along, jax.grad(scalar)(matrices), second, lanes
+
+    for own, expected in zip(through(mine), through(theirs), strict=True):
+        assert_close(own, expected, "matrices", np.float64, factor=10.0)
+
+
+@every_pair
+def test_what_has_no_factor_is_nan(pair):
+    """No exception and no wrong number, and only where the matrix is at fault."""
+    mine, _ = pair
+    bad = np.diag([1.0, -1.0, 1.0]) if mine is cholesky else np.full((D, D), np.nan)
+    result = np.asarray(mine(jnp.asarray(np.stack([np.eye(D), bad]), np.float32)))
+    assert np.array_equal(result[0], np.eye(D))
+    assert np.isnan(result[1]).any()
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the calls in question are the CPU's")
+@pytest.mark.parametrize("n_lanes", [None, 3], ids=["alone", "vmap"])
+@pytest.mark.parametrize("family", ["full", "tied"])
+def test_no_lapack_call_takes_a_batch(family, n_lanes):
+    """In a compiled run, every call of LAPACK is for a single matrix.
+
+    Batched ones share the thread pool that they run on, and two at a time can wait for each other for ever: a hang
+    that no test could be trusted to meet.
+    """
+    blobs = oracle.blobs(seed=1, n_rows=64, n_features=D, n_components=4)
+    batches = Batches.of(blobs.x, n_components=4, dtype=np.float32)
+    mixture = Mixture.create(*blobs.start, family=family, dtype=np.float32)
+
+    def program(mixture):
+        return em.run(em.init(mixture, batches), batches, em.Settings(), 5)
+
+    if n_lanes:
+        mixture, program = jax.tree.map(lambda leaf: jnp.stack([leaf] * n_lanes), mixture), jax.vmap(program)
+    compiled = jax.jit(program).lower(mixture).compile().as_text()
+    calls = re.findall(r"= \(?f32\[([\d,]*)\][^\n]*custom_call_target=\"lapack_[^\n]*", compiled)
+    assert calls
+    for shape in calls:
+        assert np.prod([int(n) for n in shape.split(",")]) == D * D
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 4, 5, 8, 9, 16, 24])
+def test_pairs_of_features_are_quadratic_forms_and_second_moments(n_features, x64, rng):
+    """packed(A) · features = xᵀAx, and unpacked sums of features = Σ x xᵀ."""
+    x = jnp.asarray(rng.normal(size=(n_features, 7)))
+    matrices = definite(rng, 2, n_features=n_features)
+    products = quadratic_features(x)[n_features:]
+    assert np.array_equal(quadratic_features(x)[:n_features], x)
+    forms = np.einsum("in,kij,jn->kn", x, matrices, x)
+    assert_close(pack_symmetric(matrices) @ products, forms, "matrices", np.float64, factor=n_features)
+    scatter = unpack_symmetric(jnp.sum(products, axis=1), n_features)
+    assert_close(scatter, np.asarray(x @ x.T), "matrices", np.float64, factor=n_features)
+
+
+@pytest.mark.parametrize("n_features", range(1, 25))
+def test_slabs_cover_every_pair(n_features):
+    """Each pair of features at least once, and in all no more than the square."""
+    covered = np.zeros((n_features, n_features), int)
+    for i, j in slabs(n_features):
+        covered[i, j] += 1
+    assert np.all(np.triu(covered) == np.triu(np.ones_like(covered)))
+    assert covered.max() == 1
+
+
+def test_columns_are_exact(dtype, rng):
+    """Also what is huge, tiny or subnormal, beside each other."""
+    rows = rng.normal(size=(50, 5)) * 10.0 ** rng.integers(-30, 30, (50, 5))
+    rows = jnp.asarray(rows, dtype)
+    assert np.array_equal(columns(rows), np.asarray(rows).T)
+
+
+@pytest.mark.parametrize("n_components", [1, 5, 6, 12])
+@pytest.mark.parametrize("n_numbers", [1, 10**6, 10**9])
+def test_over_components_is_a_vmap(n_components, n_numbers, rng):
+    """Whatever the stacks that it is done in."""
+    arrays = jnp.asarray(rng.normal(size=(n_components, 2))), jnp.asarray(rng.normal(size=n_components))
+
+    def one(component):
+        row, number = component
+        return row * number, row.sum() + number
+
+    for own, expected in zip(over_components(one, arrays, n_numbers), jax.vmap(one)(arrays), strict=True):
+        assert_close(own, expected, "matrices", np.float32)
