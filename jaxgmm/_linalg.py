@@ -7,7 +7,6 @@ are then off by up to 0.5 nats. So no module of this package multiplies matrices
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -33,8 +32,25 @@ def inverse_lower(factor: Array) -> Array:
 
     Inverting K small factors once a step lets every row be whitened by a product: a triangular solve per row is ten to
     forty times slower on CPU and no more accurate, since the error of the factor itself dominates.
+
+    By doubling: with the inverses A⁻¹, C⁻¹ of two neighbouring blocks and B below the first, that of the block of both
+    is [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]] (Higham 2002, Accuracy and Stability of Numerical Algorithms, §14.2), log2 D
+    products for all matrices together. And not LAPACK's solver: on CPU that wakes BLAS threads, which go on spinning
+    for milliseconds on the cores that the next products need, and for a batch it can hang (see `_one_by_one`).
     """
-    return _one_by_one(_solve_for_identity)(factor)
+    n = factor.shape[-1]
+    leading, size = factor.shape[:-2], 1 << (n - 1).bit_length()
+    padded = jnp.pad(factor, [(0, 0)] * len(leading) + [(0, size - n)] * 2)
+    padded += jnp.diag(jnp.arange(size) >= n).astype(factor.dtype)
+    inverse = 1.0 / jnp.diagonal(padded, axis1=-2, axis2=-1)[..., None, None]  # (..., blocks, height, height)
+    while (height := inverse.shape[-1]) < size:
+        tiles = padded.reshape(*leading, size // (2 * height), 2 * height, size // (2 * height), 2 * height)
+        below = jnp.moveaxis(jnp.diagonal(tiles, axis1=-4, axis2=-2), -1, -3)[..., height:, :height]
+        first, second = inverse[..., 0::2, :, :], inverse[..., 1::2, :, :]
+        corner = -einsum("...ij,...jk,...kl->...il", second, below, first)
+        top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+        inverse = jnp.concatenate([top, jnp.concatenate([corner, second], axis=-1)], axis=-2)
+    return inverse[..., 0, :n, :n]
 
 
 @inverse_lower.defjvp
@@ -45,7 +61,7 @@ def _inverse_lower_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[A
 
 @jax.custom_jvp
 def _factor(symmetric: Array) -> Array:
-    return _one_by_one(_lapack_cholesky)(symmetric)
+    return lax.platform_dependent(symmetric, cpu=_factor_in_blocks, default=_lapack_cholesky)
 
 
 @_factor.defjvp
@@ -62,31 +78,39 @@ def _lapack_cholesky(symmetric: Array) -> Array:
     return jnp.linalg.cholesky(symmetric, symmetrize_input=False)
 
 
-def _solve_for_identity(factor: Array) -> Array:
-    identity = jnp.broadcast_to(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
-    return jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+LAPACK_UP_TO = 64
+"""Rows of a matrix up to which a factorisation by LAPACK wakes no BLAS threads (float64; more in float32)."""
 
 
-def _one_by_one(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """`function` over all leading axes of matrices (..., D, D): in one call, but on CPU in a loop, matrix by matrix.
+def _factor_in_blocks(symmetric: Array) -> Array:
+    """Cholesky factors by LAPACK for blocks of rows, and products between them (Golub & Van Loan 2013, §4.2.9)."""
+    n, done = symmetric.shape[-1], []
+    for start in range(0, n, LAPACK_UP_TO):
+        size = min(LAPACK_UP_TO, n - start)
+        corner = _one_by_one(symmetric[..., :size, :size])
+        below = einsum("...ij,...kj->...ik", symmetric[..., size:, :size], inverse_lower(corner))
+        symmetric = symmetric[..., size:, size:] - einsum("...ik,...jk->...ij", below, below)
+        column = jnp.concatenate([corner, below], axis=-2)
+        done.append(jnp.pad(column, [(0, 0)] * (column.ndim - 2) + [(start, 0), (0, 0)]))
+    return jnp.concatenate(done, axis=-1)
+
+
+@custom_vmap
+def _one_by_one(matrices: Array) -> Array:
+    """Cholesky factors over all leading axes of (..., D, D) in a loop, matrix by matrix.
 
     The CPU routines of jaxlib 0.10 hand the matrices of a batch to the thread pool that they themselves run on, and
     wait. Two such calls at a time, of one program or of two threads, then wait for each other for ever. A call for a
     single matrix does not; the loop costs nothing that can be measured. The rule for `vmap` keeps it a loop.
     """
+    flat = matrices.reshape(-1, *matrices.shape[-2:])
+    return lax.map(_lapack_cholesky, flat).reshape(matrices.shape)
 
-    @custom_vmap
-    def each(matrices: Array) -> Array:
-        flat = matrices.reshape(-1, *matrices.shape[-2:])
-        looped = lax.platform_dependent(flat, cpu=partial(lax.map, function), default=function)
-        return looped.reshape(matrices.shape)
 
-    @each.def_vmap
-    def _each_vmap(axis_size: int, in_batched: list[bool], matrices: Array) -> tuple[Array, bool]:
-        del axis_size
-        return each(matrices), in_batched[0]
-
-    return each
+@_one_by_one.def_vmap
+def _one_by_one_vmap(axis_size: int, in_batched: list[bool], matrices: Array) -> tuple[Array, bool]:
+    del axis_size
+    return _one_by_one(matrices), in_batched[0]
 
 
 def columns(rows: Array) -> Array:
@@ -103,17 +127,15 @@ PACKED_UP_TO = 24
 
 
 def slabs(n_features: int) -> list[tuple[slice, slice]]:
-    """Features in pairs, as rectangles of the D×D table that cover every pair: (rows, columns from them on).
+    """The lower triangle of a D×D table as rectangles that cover it: (rows, columns up to the last of them).
 
     Rectangles and not the bare triangle: whole blocks of features are multiplied at a time, which for 16 features is
     six times as fast as picking the pairs one by one and costs a third more arithmetic in the products that follow.
-    Up to four features single rows, and so the triangle itself, are best.
+    Up to four features single rows, and so the triangle itself, are best; of many features, quarters.
     """
-    height = 1 if n_features <= 4 else 8
-    return [
-        (slice(start, min(start + height, n_features)), slice(start, n_features))
-        for start in range(0, n_features, height)
-    ]
+    height = 1 if n_features <= 4 else 8 * -(-n_features // 32)
+    stops = [*range(height, n_features, height), n_features]
+    return [(slice(start, stop), slice(0, stop)) for start, stop in zip([0, *stops], stops, strict=False)]
 
 
 def quadratic_features(x: Array) -> Array:
@@ -146,8 +168,27 @@ def unpack_symmetric(packed: Array, n_features: int) -> Array:
         shape = position[i, j].shape
         position[i, j] = np.arange(start, start + position[i, j].size).reshape(shape)
         start += position[i, j].size
-    upper = np.triu(position)
-    return packed[..., upper + np.triu(position, 1).T]
+    return packed[..., np.tril(position) + np.tril(position, -1).T]
+
+
+def lower_squares(factor: Array, x: Array, mean: Array) -> Array:
+    """|factor x − mean|² of every column, without what a lower triangular factor has as zeros. x (D, n) -> (n,).
+
+    factor (D, D), mean (D,). By `slabs`: five eighths of the arithmetic of the square.
+    """
+    parts = [einsum("ij,jn->in", factor[i, j], x[j]) - mean[i, None] for i, j in slabs(len(x))]
+    return sum(jnp.sum(part * part, axis=0) for part in parts)
+
+
+def lower_product(x: Array, y: Array) -> Array:
+    """The lower triangle of x yᵀ, and whatever else of it `slabs` hold. x, y (D, n) -> (D, D), 0 elsewhere."""
+    rows = [einsum("in,jn->ij", x[i], y[j]) for i, j in slabs(len(x))]
+    return jnp.concatenate([jnp.pad(row, ((0, 0), (0, len(x) - row.shape[1]))) for row in rows])
+
+
+def mirror(matrices: Array) -> Array:
+    """The symmetric matrices of which the lower triangles are given. (..., D, D) -> (..., D, D)."""
+    return jnp.tril(matrices) + jnp.swapaxes(jnp.tril(matrices, -1), -1, -2)
 
 
 STACK_BYTES = 16e6

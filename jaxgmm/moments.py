@@ -19,7 +19,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._linalg import PACKED_UP_TO, einsum, over_components, quadratic_features, unpack_symmetric
+from ._linalg import (
+    PACKED_UP_TO,
+    einsum,
+    lower_product,
+    mirror,
+    over_components,
+    quadratic_features,
+    unpack_symmetric,
+)
 
 Tree = TypeVar("Tree")
 
@@ -106,7 +114,7 @@ class Full(Kind):
 
         def one_sided(component: tuple[Array, Array]) -> Array:
             weight, centre = component
-            return einsum("in,jn->ij", weight * (centred - centre[:, None]), centred)
+            return lower_product(weight * (centred - centre[:, None]), centred)
 
         return einsum("dn,kn->dk", centred, weighted).T, over_components(one_sided, (weighted, shift), centred.size)
 
@@ -115,16 +123,16 @@ class Full(Kind):
             return recentre(self, mass, first, unpack_symmetric(second, shift.shape[1]), shift)
         # Σ (x−μ)(x−μ)ᵀ = Σ (x−μ)(x−o)ᵀ − [Σ (x−μ)] (μ−o)ᵀ: what cancels is as large as the distance and not its square.
         first = first - mass[:, None] * shift
-        second = second - first[:, :, None] * shift[:, None, :]
-        return first, 0.5 * (second + jnp.swapaxes(second, 1, 2))
+        return first, mirror(second - first[:, :, None] * shift[:, None, :])
 
     def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Array]:
         def one(component: tuple[Array, Array]) -> tuple[Array, Array]:
             weight, mean = component
             residual = columns - mean[:, None]
-            return einsum("n,in->i", weight, residual), einsum("in,jn->ij", weight * residual, residual)
+            return einsum("n,in->i", weight, residual), lower_product(weight * residual, residual)
 
-        return over_components(one, (weighted, means), columns.size)
+        first, second = over_components(one, (weighted, means), columns.size)
+        return first, mirror(second)
 
 
 class Pooled(Kind):

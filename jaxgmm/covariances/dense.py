@@ -15,6 +15,7 @@ from .._linalg import (
     cholesky,
     einsum,
     inverse_lower,
+    lower_squares,
     over_components,
     pack_symmetric,
     quadratic_features,
@@ -101,7 +102,8 @@ class Dense:
         if isinstance(operands, Whitened):
 
             def exactly(one: Whitened) -> Array:
-                return one.constant - 0.5 * _squares(einsum("ij,jn->in", one.whitener, x - one.means[:, None]))
+                zero = jnp.zeros_like(one.means)
+                return one.constant - 0.5 * lower_squares(one.whitener, x - one.means[:, None], zero)
 
             return over_components(exactly, operands, x.size)
         centred = x - operands.origin[:, None]
@@ -111,7 +113,7 @@ class Dense:
 
             def whitened_from(one: tuple[Array, Array, Array]) -> Array:
                 whitener, mean, constant = one
-                return constant - 0.5 * _squares(einsum("ij,jn->in", whitener, centred) - mean[:, None])
+                return constant - 0.5 * lower_squares(whitener, centred, mean)
 
             return over_components(whitened_from, operands[1:], x.size)
         whitened = einsum("ij,jn->in", operands.whitener, centred)
