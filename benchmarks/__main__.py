@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import repeat
 from typing import Any
 
 from . import contenders, problems
@@ -24,30 +27,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     options = _options(given)
+    if "gpu" in options.devices and "gpu" not in visible_devices():
+        parser.error("JAX sees no GPU here.")
     try:
         problems.chosen(options.problems, options.quick)
         contenders.chosen(options.contenders, options.quick)
     except ValueError as error:
         parser.error(str(error))
-    measured: dict[str, Any] = {"options": asdict(options)}
-    failed = []
-    for name in SECTIONS:
-        # Fractions are of the limits, so a file with the one has the other.
-        if name not in given.sections and not (name == "limits" and "iteration" in given.sections):
-            continue
-        print(f"== {name}", flush=True)
-        began = time.perf_counter()
-        try:
-            measured[name] = importlib.import_module(f"benchmarks.{name}").measure(options)
-        except Exception as error:  # hours of other sections are not to be lost
-            measured[name] = {"missing": f"{type(error).__name__}: {error}"}
-            failed.append(name)
-            print(f"{name} failed: {measured[name]['missing']}", flush=True)
-        print(f"== {name}: {time.perf_counter() - began:.1f} s", flush=True)
+    # Fractions are of the limits, so a file with the one has the other.
+    sections = [s for s in SECTIONS if s in given.sections or (s == "limits" and "iteration" in given.sections)]
+    if options.quick:  # its times mean nothing: sections need not take turns, nor compile well, which takes longest
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(pool.map(_section, sections, repeat(options)))
+    else:
+        results = [_section(name, options) for name in sections]
+    measured = {"options": asdict(options), **dict(zip(sections, results, strict=True))}
     # A quick run is a rehearsal: its figures are no results, and no report looks for them.
     path = record("quick" if options.quick else "suite", measured, contenders.PACKAGES)
     print(f"kept in {path.relative_to(ROOT)}")
-    return 1 if failed else 0
+    return 1 if any("missing" in result for result in results) else 0
+
+
+def _section(name: str, options: Options) -> dict[str, Any]:
+    """What a section measured, or {"missing": reason}: what the others take long to measure is not to be lost."""
+    print(f"== {name}", flush=True)
+    began = time.perf_counter()
+    try:
+        result = importlib.import_module(f"benchmarks.{name}").measure(options)
+    except Exception as error:
+        result = {"missing": f"{type(error).__name__}: {error}"}
+        print(f"{name} failed: {result['missing']}", flush=True)
+    print(f"== {name}: {time.perf_counter() - began:.1f} s", flush=True)
+    return result
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .problems import OVERLAP
 
-LASTS = 0.3  # seconds
+LASTS, ENOUGH = 0.3, 6.0  # seconds
 MOST = 5000  # iterations
 
 
@@ -48,16 +48,19 @@ def seconds_per_step(run: Callable[[int], int], repeats: int, lasting: float = L
 
     run(count) makes `count` iterations and returns how many it made. Calls with few and many alternate; the median,
     the least and the largest of the pairwise differences come back, with the counts asked for and made. lasting:
-    seconds that the longer call should take at least.
+    seconds that the longer call should take at least. After ENOUGH seconds there are no more than two such pairs.
     """
     few, many = 1, 3
     run(few)  # compiles
     while (took := stopwatch(run, many)[0]) < lasting and many < MOST:
         # By steps, since one short call says little about a long one.
         many = min(MOST, math.ceil(many * min(4.0, max(1.5, 1.2 * lasting / took))))
-    runs, made = [], [few, many]
-    for _ in range(repeats):
+    runs, made, spent = [], [few, many], 0.0
+    for pair in range(repeats):
+        if pair >= 2 and spent >= ENOUGH:
+            break
         (short, low), (long, high) = stopwatch(run, few), stopwatch(run, many)
+        spent += short + long
         made = [low, high]
         if high > low:
             runs.append((long - short) / (high - low))

@@ -2,34 +2,43 @@
 
 Each cell runs in a process of its own. All contenders start from the same mixture; after calls that only warm up, calls
 of few and of many iterations alternate, and each pair of them gives one figure: the difference of their times over the
-difference of the iterations that were made, so that whatever a call costs besides iterations cancels. Contenders of one
-problem and dtype follow each other, so that a slow moment of the machine falls on neighbours.
+difference of the iterations that were made, so that whatever a call costs besides iterations cancels.
+
+A machine has bad moments, and some outlast all repeats of a fast cell. So the repeats are made in two rounds: once all
+contenders of a problem and dtype have made the first half, each of those whose iteration takes less than SLOW seconds,
+ours or not, makes the second half in a new process, and the figures of both are pooled. A slower one, which takes
+longer than such moments last, makes SLOW_PAIRS pairs in one round, or as many as TIMED seconds allow.
 
 `objective` is the mean log-likelihood (nats) after `objective_after` iterations, the same for all, computed by
 `problems.objective` from the parameters that came back: who is fast and wrong shows there. `peak_bytes_above_data` is
 what the process held at most above what it held with data, start and imports in place, compilation included; None on a
-GPU, whose memory is no part of it. `converged` is one fit from the same start to a change below TOL.
+GPU, whose memory is no part of it. `converged` is, in the first dtype, one fit from the same start to a change below
+TOL, or as many iterations as LONG_FIT seconds allow.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 from . import contenders, isolate, limits, problems
+from .child import spread, stopwatch
 from .contenders import CONTENDERS, Contender, Outcome
 from .options import Options
-from .problems import Problem
+from .problems import Data, Problem
 
-TIME_LIMIT = 900.0  # seconds of a cell, all included
-FEW, PROBE, MOST = 1, 5, 5000  # iterations
-LONG_CALL = {False: 0.3, True: 0.03}  # seconds that a timed call should last at least, by `quick`
-TIMED = {False: 6.0, True: 0.3}  # seconds of timed calls after which no more are made
-SLOW = 0.5  # seconds of a call above which 3 pairs are enough, and not 5
-TOL, MAX_STEPS, LONG_FIT = 1e-3, 200, 60.0  # of the fit to convergence; LONG_FIT in seconds
+TIME_LIMIT = 300.0  # seconds of one round of a cell, all included
+FEW, PROBE, MOST = 1, 2, 5000  # iterations
+LONG_CALL = {False: 0.3, True: 0.03}  # seconds by which a call of many should outlast one of FEW, by `quick`
+SLOW, SLOW_PAIRS = 0.5, 3  # seconds of an iteration, and the pairs of calls that are enough from there on
+TIMED = 25.0  # seconds of timed calls after which a round makes no more
+WARM, PLAIN = 2.5, 10.0  # seconds of a call: from WARM on it needs no other to warm up, from PLAIN on it is a result
+TOL, MAX_STEPS = 1e-3, 200  # of the fit to convergence
+LONG_FIT, AGAIN = 10.0, 2.0  # seconds: what one may take where iterations are slow; fewer than AGAIN are repeated
+
+Call = Callable[..., tuple[float, Outcome]]
+"""call(iterations, tol=0.0) -> seconds, and where the fit ended."""
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -41,10 +50,12 @@ def measure(options: Options) -> dict[str, Any]:
     for device in options.devices:
         for problem in chosen:
             for dtype in options.dtypes:
-                for contender in rivals:
-                    made = _measured(problem, dtype, device, contender, options)
+                firsts = [_first_round(problem, dtype, device, contender, options) for contender in rivals]
+                for contender, made in zip(rivals, firsts, strict=True):
+                    _second_round(made, problem, dtype, device, contender, options)
                     head = _head(problem, dtype, device, contender)
-                    converged.append({**head, **made.pop("converged", {"missing": made["missing"]})})
+                    if dtype == options.dtypes[0]:
+                        converged.append({**head, **made.pop("converged", {"missing": made["missing"]})})
                     cells.append({**head, **made, **_against_limits(made, problem, dtype, rates[device][dtype])})
                     print(_line(cells[-1]), flush=True)
     return {"tol": TOL, "cells": cells, "converged": converged}
@@ -55,16 +66,38 @@ def _head(problem: Problem, dtype: str, device: str, contender: Contender) -> di
     return {**size, "dtype": dtype, "device": device, "contender": contender.name}
 
 
-def _measured(problem: Problem, dtype: str, device: str, contender: Contender, options: Options) -> dict[str, Any]:
+def _first_round(problem: Problem, dtype: str, device: str, contender: Contender, options: Options) -> dict[str, Any]:
     reason = contenders.missing(contender, problem, dtype, device)
     if reason is not None:
         return {"missing": reason}
-    request = {"problem": problem.name, "dtype": dtype, "device": device, "contender": contender.name}
-    request |= {"quick": options.quick, "repeats": options.repeats}
-    environment = {**limits.on_device(device), **contender.environment}
-    answer = isolate.run("benchmarks.iteration:cell", request, TIME_LIMIT, environment)
-    answer.pop("peak_bytes", None)  # above the data is what counts
+    more = {"quick": options.quick, "pairs": options.repeats - options.repeats // 2}
+    more["converge"] = dtype == options.dtypes[0]
+    answer = _asked("cell", problem, dtype, device, contender, more)
     return {"missing": None, **answer}
+
+
+def _second_round(
+    made: dict[str, Any], problem: Problem, dtype: str, device: str, contender: Contender, options: Options
+) -> None:
+    """Add the other half of the repeats to what the first round made, unless it is slow or missing."""
+    pairs = options.repeats // 2
+    # By the least of its figures, since a bad moment of the machine makes nobody slow.
+    if made["missing"] or made["seconds_per_iteration"]["low"] >= SLOW or pairs == 0:
+        return
+    more = {"quick": options.quick, "pairs": pairs, "many": made["iterations"]["asked"][1]}
+    answer = _asked("again", problem, dtype, device, contender, more)
+    made["rounds"].append(answer.get("runs", []))
+    made["seconds_per_iteration"] = spread([seconds for runs in made["rounds"] for seconds in runs])
+
+
+def _asked(
+    function: str, problem: Problem, dtype: str, device: str, contender: Contender, more: dict[str, Any]
+) -> dict[str, Any]:
+    request = {"problem": problem.name, "dtype": dtype, "device": device, "contender": contender.name, **more}
+    environment = {**limits.on_device(device), **contender.environment}
+    answer = isolate.run(f"benchmarks.iteration:{function}", request, TIME_LIMIT, environment)
+    answer.pop("peak_bytes", None)  # above the data is what counts
+    return answer
 
 
 def _against_limits(made: dict[str, Any], problem: Problem, dtype: str, rates: dict[str, Any]) -> dict[str, Any]:
@@ -91,60 +124,74 @@ def _line(cell: dict[str, Any]) -> str:
 
 
 def cell(
-    problem: str, dtype: str, device: str, contender: str, quick: bool = False, repeats: int = 9
+    problem: str, dtype: str, device: str, contender: str, quick: bool, pairs: int, converge: bool
 ) -> dict[str, Any]:
-    """In a child: everything that is measured of one contender on one problem."""
-    (chosen,) = problems.chosen((problem,), quick)
-    data = chosen.data(dtype)
-    fit = CONTENDERS[contender].prepare(chosen, data, device)
+    """In a child: everything that is measured of one contender on one problem, but for the second round's pairs."""
+    chosen, data, call = _prepared(problem, dtype, device, contender, quick)
     before = isolate.resident_bytes() if isolate.reset_peak() else None
-
-    def call(iterations: int, tol: float = 0.0) -> tuple[float, Outcome]:
-        began = time.perf_counter()
-        outcome = fit(iterations, tol)
-        return time.perf_counter() - began, outcome
-
     first, _ = call(FEW)
     second, _ = call(FEW)
-    _, outcome = call(PROBE)
-    many, seconds = _many(call, quick)
-    figures, made = _pairs(call, many, seconds, repeats, TIMED[quick])
+    many, each, seconds, outcome = _many(call, second, quick)
+    begun = ([each], second + seconds) if seconds >= PLAIN else ([], 0.0)
+    figures, made = _pairs(call, many, pairs if each < SLOW else min(pairs, SLOW_PAIRS), *begun)
     peak = isolate.peak_bytes()
     known = device == "cpu" and before is not None and peak is not None
-    return {
-        "seconds_per_iteration": {
-            "median": statistics.median(figures), "low": min(figures), "high": max(figures), "runs": figures,
-        },
+    timed: Any = spread(figures)
+    answer = {
+        "seconds_per_iteration": timed,
+        "rounds": [figures],
         "iterations": {"asked": [FEW, many], "made": made},
         "objective": problems.objective(chosen.family, data.x, *outcome[:3]),
         "objective_after": outcome.n_iterations,
         "first_call_s": first,
         "second_call_s": second,
         "peak_bytes_above_data": max(0, (peak or 0) - (before or 0)) if known else None,
-        "converged": _to_convergence(call, chosen, data, statistics.median(figures)),
-    }  # fmt: skip
+    }
+    return answer | ({"converged": _to_convergence(call, chosen, data, timed["median"])} if converge else {})
 
 
-def _many(call: Callable[[int], tuple[float, Outcome]], quick: bool) -> tuple[int, float]:
-    """How many iterations make a call last long enough, and how long it then lasts; warmed up for so many."""
-    many = PROBE
+def again(problem: str, dtype: str, device: str, contender: str, quick: bool, pairs: int, many: int) -> dict[str, Any]:
+    """In a child: more pairs of calls, of as many iterations as the first round made."""
+    _, _, call = _prepared(problem, dtype, device, contender, quick)
+    for iterations in (FEW, many):  # compiles
+        call(iterations)
+    return {"runs": _pairs(call, many, pairs, [], 0.0)[0]}
+
+
+def _prepared(problem: str, dtype: str, device: str, contender: str, quick: bool) -> tuple[Problem, Data, Call]:
+    (chosen,) = problems.chosen((problem,), quick)
+    data = chosen.data(dtype)
+    fit = CONTENDERS[contender].prepare(chosen, data, device)
+    return chosen, data, lambda iterations, tol=0.0: stopwatch(fit, iterations, tol)
+
+
+def _many(call: Call, short: float, quick: bool) -> tuple[int, float, float, Outcome]:
+    """How many iterations the longer call of a pair makes; seconds of one of them, and of that call; and where PROBE
+    iterations end. Warmed up for so many.
+
+    short: seconds of a call of FEW.
+    """
+    many, probed = PROBE, None
     while True:
         seconds, outcome = call(many)
-        if seconds < 10.0 * SLOW:  # otherwise what compiling adds does not show
+        if seconds < WARM:
             seconds, outcome = call(many)  # a peer may compile a program for each number of iterations
-        if seconds >= LONG_CALL[quick] or many == MOST or outcome.n_iterations < many:
-            return many, seconds
+        probed = probed or outcome
+        longer = seconds - short
+        if longer >= LONG_CALL[quick] or many == MOST or outcome.n_iterations < many:
+            return many, longer / (many - FEW), seconds, probed
         # By steps, since one short call says little about a long one.
-        many = min(MOST, math.ceil(many * min(4.0, max(1.5, 1.2 * LONG_CALL[quick] / seconds))))
+        factor = 4.0 if longer <= 0.0 else 1.2 * LONG_CALL[quick] / longer
+        many = min(MOST, math.ceil(many * min(4.0, max(1.5, factor))))
 
 
-def _pairs(
-    call: Callable[[int], tuple[float, Outcome]], many: int, expected: float, repeats: int, timed: float
-) -> tuple[list[float], list[int]]:
-    """Seconds an iteration of each pair of calls, and the iterations that were made. expected: seconds of a call."""
-    least = min(3 if expected > SLOW else 5, repeats)
-    figures, made, spent = [], [FEW, many], 0.0
-    while len(figures) < least or (spent < timed and len(figures) < repeats):
+def _pairs(call: Call, many: int, pairs: int, begun: list[float], spent: float) -> tuple[list[float], list[int]]:
+    """Seconds an iteration of each pair of calls, and the iterations that were made.
+
+    begun: figures that are known already, from calls that took `spent` seconds.
+    """
+    figures, made = begun, [FEW, many]
+    while not figures or (len(figures) < pairs and spent < TIMED):
         (few_s, few_made), (many_s, many_made) = call(FEW), call(many)
         made = [few_made.n_iterations, many_made.n_iterations]
         if made[1] <= made[0]:
@@ -154,13 +201,18 @@ def _pairs(
     return figures, made
 
 
-def _to_convergence(call: Callable[..., tuple[float, Outcome]], problem: Problem, data: Any, each: float) -> Any:
-    """One fit until the mean log-likelihood changes by less than TOL, or as many steps as LONG_FIT allows."""
-    limit = int(min(MAX_STEPS, max(PROBE, LONG_FIT / max(each, 1e-6))))
+def _to_convergence(call: Call, problem: Problem, data: Data, each: float) -> dict[str, Any]:
+    """One fit until the mean log-likelihood changes by less than TOL, or MAX_STEPS; fewer where an iteration, which
+    takes `each` seconds, is slow."""
+    limit = MAX_STEPS if each < SLOW else int(LONG_FIT / each)
+    if limit < 2:
+        return {"missing": f"an iteration takes {each:.0f} s"}
     runs = [call(limit, TOL)]
-    if runs[0][0] < LONG_FIT / 4:  # the first may have compiled, and short ones are uneven
-        runs = [call(limit, TOL) for _ in range(3)]
-    seconds, outcome = sorted(runs, key=lambda run: run[0])[len(runs) // 2]
+    while len(runs) < 4 and sum(seconds for seconds, _ in runs) < AGAIN:
+        runs.append(call(limit, TOL))
+    # The first may have compiled.
+    runs = sorted(runs[1:] or runs, key=lambda run: run[0])
+    seconds, outcome = runs[len(runs) // 2]
     return {
         "missing": None,
         "seconds": seconds,

@@ -53,7 +53,7 @@ def _one(device: str, dtype: str, options: Options) -> dict[str, Any]:
 
 
 def on_device(device: str) -> dict[str, str]:
-    """What a child's environment needs to say for JAX to compute on `device`."""
+    """What a child's environment needs to say for JAX to compute on `device`. A GPU is what it takes if it sees one."""
     return {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
 
 
@@ -74,6 +74,7 @@ def rates(dtype: str, size: int, n_bytes: int) -> dict[str, Any]:
             x = jax.block_until_ready(negate(x))
 
         return {
+            "device_kind": jax.devices()[0].device_kind,
             "gemm_flops_per_s": 2.0 * size**3 / _best(lambda: jax.block_until_ready(product(a, a))),
             "gemm_size": size,
             "copy_bytes_per_s": 2.0 * x.nbytes / _best(copy),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,14 @@ def digits(value: float | None, unit: str = "") -> str:
         return f"{value:.3g}{unit}"
     places = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:.{places}f}{unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """In the unit in which it reads best."""
+    if seconds is None:
+        return NONE
+    unit, size = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if abs(seconds) >= s), ("µs", 1e-6))
+    return digits(seconds / size, f" {unit}")
 
 
 def provenance(place: Place) -> str:
@@ -86,9 +95,27 @@ def iteration(place: Place) -> str:
     ]
     if any(row.is_worse(name) for row in chosen for name in names):
         parts.append(f"† its objective after the same iterations is more than {WORSE:g} nats under the reference's.")
-    parts.append("\n".join(f"- {line}" for line in ratios.summary(place, chosen)))
+    parts.append("\n".join(f"- {line}" for line in summary(place, chosen)))
     parts += [objectives(chosen, names), converged(place), missing(place)]
     return "\n\n".join(part for part in parts if part)
+
+
+def summary(place: Place, chosen: list[Row]) -> list[str]:
+    """Median and least of the ratios, a line each."""
+    lines = []
+    named = {REFERENCE: lambda row: ratios.against_reference(place, row), "the best peer": ratios.against_best}
+    for name, ratio_of in named.items():
+        found = [(ratio, row) for row in chosen if (ratio := ratio_of(row)) is not None]
+        if not found:
+            continue
+        least, at = min(found, key=lambda pair: pair[0])
+        median = statistics.median(ratio for ratio, _ in found)
+        beyond = " on the CPU" if place.device != "cpu" and name == REFERENCE else ""
+        lines.append(
+            f"{name}'s time{beyond} over ours, {len(found)} rows: median {digits(median)}, least {digits(least)} "
+            f"({at.problem}, {at.dtype})"
+        )
+    return lines
 
 
 def objectives(chosen: list[Row], names: list[str]) -> str:
@@ -96,7 +123,7 @@ def objectives(chosen: list[Row], names: list[str]) -> str:
 
     def off(row: Row, name: str) -> str:
         value = row.off(name)
-        return NONE if value is None else f"{value:+.1e}"
+        return NONE if value is None else f"{value:+.1e}" if value else "0"
 
     def line(row: Row) -> list[str]:
         known = NONE if row.reference is None else f"{row.reference:.5f}"
@@ -108,7 +135,7 @@ def objectives(chosen: list[Row], names: list[str]) -> str:
 
 
 def converged(place: Place) -> str:
-    """Seconds, iterations and objective of a fit from the same start to the same tol."""
+    """Time, iterations and objective of a fit from the same start to the same tol."""
     grouped: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for cell in ratios.section(place.result, "iteration").get("converged", []):
         if cell["device"] == place.device and not cell.get("missing"):
@@ -120,10 +147,14 @@ def converged(place: Place) -> str:
     def said(cell: dict[str, Any] | None) -> str:
         if cell is None or cell.get("seconds") is None:
             return NONE
-        return f"{digits(cell['seconds'])} s, {cell['iterations']} it., {cell['objective']:.5f}"
+        count = f"{'all ' if cell['iterations'] >= cell['limit'] else ''}{cell['iterations']} it."
+        return f"{duration(cell['seconds'])}, {count}, {cell['objective']:.5f}"
 
     lines = [[*key, *(said(cells.get(name)) for name in names)] for key, cells in grouped.items()]
-    note = "To convergence from the same start at the same tol: seconds, iterations, mean log-likelihood in nats."
+    note = (
+        "To convergence from the same start at the same tol: time, iterations, mean log-likelihood in nats. "
+        "“all”: stopped at the limit of iterations, which is low where they are slow."
+    )
     return f"{note}\n\n" + table(["problem", "dtype", *names], lines)
 
 
@@ -182,7 +213,7 @@ def readme(found: list[Place]) -> str:
             lines.append([f"`{row.problem}`", digits(ms(row, OURS)), peer, theirs, *compared])
         header = ["problem (type, N, D, K)", OURS, "best peer", REFERENCE, "vs best peer", versus(place)]
         note = f"Milliseconds an EM iteration in {dtype}, {place.label}; the ratios are their time over ours."
-        summed = "\n".join(f"- {line}" for line in ratios.summary(place, chosen))
+        summed = "\n".join(f"- {line}" for line in summary(place, chosen))
         parts += [
             note,
             table(header, lines),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ def sees_gpu() -> dict[str, Any]:
     return {"gpu": any(device.platform == "gpu" for device in jax.devices())}
 
 
+@functools.cache
 def visible_devices() -> tuple[str, ...]:
     """ "cpu", and "gpu" where JAX sees one."""
     answer = isolate.run("benchmarks.options:sees_gpu", {}, time_limit=300.0)

@@ -7,7 +7,6 @@ where it ran, else scikit-learn, else ours.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -114,21 +113,3 @@ def against_best(row: Row) -> float | None:
     ours, best = row.seconds(OURS), row.best_peer()
     theirs = row.seconds(best) if best else None
     return None if not ours or theirs is None else theirs / ours
-
-
-def summary(place: Place, chosen: list[Row]) -> list[str]:
-    """Median and least of the ratios, in a line each."""
-    lines = []
-    named = {REFERENCE: lambda row: against_reference(place, row), "the best peer": against_best}
-    for name, ratio_of in named.items():
-        ratios = [(ratio, row) for row in chosen if (ratio := ratio_of(row)) is not None]
-        if not ratios:
-            continue
-        least, at = min(ratios, key=lambda pair: pair[0])
-        median = statistics.median(ratio for ratio, _ in ratios)
-        beyond = " on the CPU" if place.device != "cpu" and name == REFERENCE else ""
-        lines.append(
-            f"{name}'s time{beyond} over ours, {len(ratios)} rows: median {median:.3g}, least {least:.3g} "
-            f"({at.problem}, {at.dtype})"
-        )
-    return lines

@@ -113,7 +113,8 @@ def restarts(contender: str, dtype: str, n: int, d: int, k: int, later: int, **h
 
 def photograph(contender: str, dtype: str, k: int, later: int, every: int, **how: Any) -> dict[str, Any]:
     """The pixels (273,280 × 3) of scikit-learn's sample image, colours from 0 to 1; later calls with other seeds."""
-    scikit_learn()
+    if find_spec("sklearn") is None:
+        raise Unsupported("the image is scikit-learn's, which is not installed")
     image = importlib.import_module("sklearn.datasets").load_sample_image("china.jpg")
     x = (image.reshape(-1, 3)[::every] / 255.0).astype(dtype)
     timed = calls(fitter(contender, "full", dtype), [x] * (1 + later), k=k, n_restarts=1, **how)

@@ -161,14 +161,17 @@ class Batches:
 def choose_chunk_size(n_features: int, n_components: int, itemsize: int) -> int:
     """Rows a chunk: as many as keep a chunk's K responsibilities and D features in cache, a power of two.
 
-    About 1.5 MB on CPU (half a core's share of the cache), and between 2048 rows (1024 of many features), under which
-    the start of each operation is felt, and 8192, over which the cache is; 4096 for few components, whose operations
-    are then small enough to stay on one core, which is faster than to share them. 16 MB on GPU (of 50 MB of L2, where
-    larger chunks hide the launch of kernels).
+    About 1.5 MB on CPU (half a core's share of the cache), and between 2048 rows, under which the start of each
+    operation is felt, and 8192, over which the cache is. From 1024 with more features than components, whose matrix
+    products are long enough; up to 16 kB a column for few components, whose operations are then small enough to stay
+    on one core, which is faster than to share them. 16 MB on GPU (of 50 MB of L2, where larger chunks hide the launch
+    of kernels).
     """
     least, largest, budget = 2048, 65536, 16e6
     if jax.default_backend() == "cpu":
-        least, largest, budget = 2048 if n_features <= 24 else 1024, 4096 if n_components <= 8 else 8192, 1.5e6
+        least = 1024 if n_features > max(24, n_components) else 2048
+        largest = 16384 // itemsize if n_components <= 8 else 8192
+        budget = 1.5e6
     rows = budget / (itemsize * (n_components + 2 * n_features))
     return int(np.clip(2 ** round(np.log2(rows)), least, largest))
 

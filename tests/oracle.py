@@ -35,7 +35,9 @@ def blobs(
     """Correlated clusters whose centres lie about `distance` standard deviations apart, and a start for EM."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(n_components, n_features)) * distance / math.sqrt(2.0)
-    mixing = np.eye(n_features) + 0.3 * rng.normal(size=(n_components, n_features, n_features))
+    # Entries shrink from four features on, since matrices of many features would otherwise be all but singular.
+    entry = 0.3 * min(1.0, 2.0 / math.sqrt(n_features))
+    mixing = np.eye(n_features) + entry * rng.normal(size=(n_components, n_features, n_features))
     labels = np.arange(n_rows) % n_components
     x = centres[labels] + np.einsum("nij,nj->ni", mixing[labels], rng.normal(size=(n_rows, n_features)))
     means = centres + start_near * rng.normal(size=centres.shape)

@@ -40,7 +40,7 @@ CELLS = (
 def result(cells=CELLS, **sections):
     """A result file as `benchmarks.record` writes it."""
     devices = sorted({one["device"] for one in cells})
-    converged = [{**one, "seconds": 0.5, "iterations": 12} for one in cells]
+    converged = [{**one, "seconds": 0.5, "iterations": 12, "limit": 200} for one in cells]
     return {
         "benchmark": "suite",
         "date": "2026-01-02T03:04:05+00:00",
@@ -70,9 +70,9 @@ def test_ratios():
     assert (first.best_peer(), second.best_peer()) == ("quick", "scikit-learn")
     assert first.is_worse("wrong")
     assert not first.is_worse("quick")
-    lines = ratios.summary(place, [first, second])
-    assert "median 3.5, least 2 (diag_2k_8_32, float32)" in lines[0]
-    assert "median 2, least 2 (" in lines[1]
+    lines = markdown.summary(place, [first, second])
+    assert "median 3.50, least 2.00 (diag_2k_8_32, float32)" in lines[0]
+    assert "median 2.00, least 2.00 (" in lines[1]
 
 
 def test_the_reference_is_float64_where_it_ran():
@@ -94,7 +94,7 @@ def test_tables():
     assert "- absent: not installed (everywhere)" in text
     assert "- quick: has no diagonal covariances (diag_2k_8_32 float32)" in text
     assert "A processor, 2 cores; commit 0123456789ab, 2026-01-02; python 3.11.0, jaxgmm 0.1, jax 0.10.2" in text
-    assert "0.5 s, 12 it., -3.00000" in text
+    assert "500 ms, 12 it., -3.00000" in text
 
 
 def test_devices_stand_side_by_side():
@@ -117,27 +117,37 @@ def test_other_sections():
     peer = search | {"contender": "scikit-learn", "first_call_s": 3.0, "second_call_s": 2.5, "objectives": [-1.5]}
     absent = {name: search[name] for name in ("dtype", "device")} | {"contender": "none", "missing": "not installed"}
     size = {"n": 5000, "d": 4, "k": 5, "n_restarts": 64}
-    line = {"device": "cpu", "family": "full", "axis": "D", "expected": 2, "missing": None, "exponent": 2.5}
+    line = {
+        "device": "cpu",
+        "family": "full",
+        "axis": "D",
+        "expected": 2,
+        "missing": None,
+        "exponent": 2.5,
+        "fitted_from": 4,
+    }
     line |= {"half_width": 0.1, "above": True, "points": [{"d": 8, "form": "safe", "seconds_per_iteration": None}]}
     kept = {"what": "fit", "family": "full", "n": 100, "d": 4, "k": 64, "device": "cpu", "missing": None}
     kept |= {"data_bytes": 1600, "above_bytes": 65e6}
     error = {"family": "VEI", "n": 100, "device": "cpu", "missing": None, "shift": 1e4, "apart": 3.0, "form": "fast"}
     error |= {f"{name}_error": 2e-6 for name in ("objective", "means", "covariances")} | {"kept": False}
     error |= {"promised": {"objective": 1e-6, "means": 1e-4, "covariances": 1e-4}}
+    fine = error | {"form": "safe", "objective_error": 5e-7, "kept": True}
     text = report.report([
         result(
             searches={"restarts": {**size, "cells": [search, peer, absent]}},
             growth={"lines": [line]},
             memory={"target_bytes": 64e6, "cells": [kept], "growth": []},
-            accuracy={"steps": 10, "rows": [error, {**absent, "family": "diag", "n": 1}]},
+            accuracy={"steps": 10, "rows": [error, fine, {**absent, "family": "diag", "n": 1}]},
             import_time={"missing": "OSError: no interpreter"},
         )
     ])  # fmt: skip
-    assert "| scikit-learn | float32 | 3.00 | 2.50 | 1.50 | 5.00 | -1.50000 | 7 |" in text
+    assert "| scikit-learn | float32 | 3.00 s | 2.50 s | 1.50 | 5.00 | -1.50000 | 7 |" in text
     assert "missing: not installed" in text
-    assert "2.50 ± 0.10 | **above**" in text
+    assert "| full, D ≥ 4 | 2 | 2.50 ± 0.10 | **above** | 8: – safe |" in text
     assert "65.0 | **no**" in text
-    assert "| VEI | 100 | 10000 | 3 | fast | 2.0e-06 (1.0e-06)" in text
+    assert "| VEI | 100 | 2 (1) | 2.0e-06 (200 %) | 2.0e-06 (2 %) | 2.0e-06 (2 %) | **1 of 2** |" in text
+    assert "- VEI, N = 100, 10000 sd from the origin, 3 sd apart, fast form: objective 2.0e-06 (200 %)" in text
     assert "The section import_time failed: OSError: no interpreter" in text
 
 

@@ -10,12 +10,25 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from benchmarks import __main__ as suite
-from benchmarks import contenders, isolate, iteration, limits, problems, record
+from benchmarks import (
+    accuracy,
+    child,
+    contenders,
+    growth,
+    isolate,
+    iteration,
+    limits,
+    memory,
+    problems,
+    record,
+    searches,
+    searching,
+)
 from benchmarks.contenders import CONTENDERS
 from benchmarks.options import Options
 from benchmarks.problems import Problem
 
-from .tolerances import assert_close
+from .tolerances import assert_close, tolerance
 
 TINY = {family: Problem(family, 1000, 3, 4) for family in ("full", "tied", "diag", "spherical")}
 
@@ -136,24 +149,83 @@ def test_why_a_contender_is_missing():
 # Cells, and the whole
 
 
-def test_the_count_of_a_long_call_is_found_in_steps():
-    def call(iterations):
-        return 1e-3 * iterations, contenders.Outcome(*[np.zeros(0)] * 3, iterations)
+def costing(each, overhead=0.4, settles=5000):
+    """A call whose iterations take `each` seconds, and which makes `settles` of them at most."""
 
-    many, seconds = iteration._many(call, quick=False)
+    def call(iterations, tol=0.0):
+        made = min(iterations, settles if tol == 0.0 else 12)
+        return overhead + each * made, contenders.Outcome(*[np.zeros(0)] * 3, made)
+
+    return call
+
+
+def test_a_long_call_outlasts_a_short_one_whatever_calls_cost():
+    call = costing(1e-3)
+    many, each, seconds, probed = iteration._many(call, call(1)[0], quick=False)
     assert 300 <= many <= 1500
-    assert seconds == pytest.approx(1e-3 * many)
-    figures, made = iteration._pairs(call, many, seconds, repeats=7, timed=0.0)
+    assert (each, seconds) == pytest.approx((1e-3, call(many)[0]))
+    assert probed.n_iterations == iteration.PROBE
+    figures, made = iteration._pairs(call, many, 5, [], 0.0)
     assert figures == pytest.approx([1e-3] * 5)
     assert made == [1, many]
+
+
+def test_a_slow_peer_makes_few_iterations_and_few_calls():
+    call = costing(6.0)
+    many, each, seconds, _ = iteration._many(call, call(1)[0], quick=False)
+    assert (many, each, seconds) == (iteration.PROBE, pytest.approx(6.0), 12.4)
+    assert iteration._pairs(call, many, 3, [], 0.0) == (pytest.approx([6.0] * 2), [1, 2])
+    assert iteration._pairs(call, many, 3, [5.0], 30.0) == ([5.0], [1, 2])
+
+
+def test_a_peer_that_stops_at_once_is_missing():
     with pytest.raises(isolate.Unsupported, match="stopped after 1 of 9 iterations"):
-        iteration._pairs(lambda _: call(1), 9, 0.1, repeats=3, timed=0.0)
+        iteration._pairs(costing(1e-3, settles=1), 9, 3, [], 0.0)
+
+
+def test_fits_to_convergence_are_as_long_as_can_be_afforded(monkeypatch):
+    monkeypatch.setattr(problems, "objective", lambda *_: -3.0)
+    data = TINY["full"].data("float64")
+    slow, fast = (iteration._to_convergence(costing(each), TINY["full"], data, each) for each in (2.0, 0.01))
+    assert (slow["limit"], slow["iterations"]) == (5, 5)
+    assert (fast["limit"], fast["iterations"]) == (iteration.MAX_STEPS, 12)
+    assert fast["seconds"] == pytest.approx(0.52)
+    slowest = iteration._to_convergence(costing(20.0), TINY["full"], data, 20.0)
+    assert slowest == {"missing": "an iteration takes 20 s"}
+
+
+def test_the_fast_are_measured_in_two_rounds_and_the_slow_in_one(monkeypatch):
+    """The second round begins when all have had the first; figures of both are pooled, ours and theirs alike."""
+    seconds = {"jaxgmm": 0.01, "scikit-learn": 0.02, "daal4py": 2.0}
+    asked = []
+
+    def run(function, request, *_):
+        name, pairs = request["contender"], request["pairs"]
+        asked.append((function.partition(":")[2], name, pairs))
+        if function.endswith(":again"):
+            return {"runs": [2.0 * seconds[name]] * pairs} if name == "jaxgmm" else {"missing": "crashed with SIGABRT"}
+        runs = [seconds[name]] * pairs
+        timed = {"median": seconds[name], "low": seconds[name], "high": seconds[name], "runs": runs}
+        return {"seconds_per_iteration": timed, "rounds": [runs], "iterations": {"asked": [1, 30]}, "objective": -3.0}
+
+    monkeypatch.setattr(isolate, "run", run)
+    monkeypatch.setattr(contenders, "missing", lambda *_: None)
+    monkeypatch.setattr(limits, "measure", lambda _: {"cpu": {"float32": {"missing": "not measured"}}})
+    made = iteration.measure(Options(dtypes=("float32",), contenders=tuple(seconds), problems=("full_2k_2_5",)))
+    first = [("cell", name, 5) for name in seconds]
+    assert asked == [*first, ("again", "jaxgmm", 4), ("again", "scikit-learn", 4)]
+    ours, peer, slow = made["cells"]
+    assert ours["seconds_per_iteration"]["runs"] == [0.01] * 5 + [0.02] * 4
+    assert (ours["seconds_per_iteration"]["median"], ours["seconds_per_iteration"]["high"]) == (0.01, 0.02)
+    assert peer["rounds"] == [[0.02] * 5, []]
+    assert len(slow["rounds"]) == 1
 
 
 def test_one_file_holds_a_run(tmp_path, monkeypatch, capsys):
     """Limits and one problem, ours alone; and a section that fails costs no other."""
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(suite, "ROOT", tmp_path)
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as a quick run does: set here, it is unset again
     monkeypatch.setattr(limits, "QUICK_PRODUCT", 64)
     arguments = "--quick --sections iteration --problems full_2k_2_5 --contenders jaxgmm --devices cpu --repeats 3"
     assert suite.main(arguments.split()) == 0
@@ -165,6 +237,7 @@ def test_one_file_holds_a_run(tmp_path, monkeypatch, capsys):
     assert cell["missing"] is None
     spread = cell["seconds_per_iteration"]
     assert len(spread["runs"]) == 3
+    assert [len(runs) for runs in cell["rounds"]] == [2, 1]
     assert spread["low"] <= spread["median"] <= spread["high"]
     assert cell["objective_after"] == iteration.PROBE
     assert cell["fraction_of_floor"] == pytest.approx(cell["floor_s"] / spread["median"])
@@ -176,6 +249,7 @@ def test_one_file_holds_a_run(tmp_path, monkeypatch, capsys):
 def test_a_section_that_fails_costs_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(suite, "ROOT", tmp_path)
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as a quick run does: set here, it is unset again
     monkeypatch.setattr(suite, "visible_devices", lambda: ("cpu",))
     monkeypatch.setattr(suite.importlib, "import_module", lambda name: {"benchmarks.import_time": Working}[name])
     assert suite.main("--quick --sections memory import_time".split()) == 1
@@ -190,9 +264,96 @@ class Working:
         return {"repeats": options.repeats}
 
 
-def test_misuse_is_told_before_anything_runs(capsys):
-    for arguments in ("--problems nothing", "--contenders nobody", "--sections none"):
+def test_misuse_is_told_before_anything_runs(capsys, monkeypatch):
+    monkeypatch.setattr(suite, "visible_devices", lambda: ("cpu",))
+    for arguments in ("--problems nothing", "--contenders nobody", "--sections none", "--devices gpu"):
         with pytest.raises(SystemExit) as ended:
             suite.main(["--devices", "cpu", *arguments.split()])
         assert ended.value.code == 2
-    assert "no contender is called 'nobody'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no contender is called 'nobody'" in said
+    assert "JAX sees no GPU here" in said
+
+
+# The other sections
+
+
+def test_seconds_of_a_step_are_a_difference(monkeypatch):
+    """What a call costs besides cancels, and slow calls are made twice."""
+    clock = [0.0]
+    for each, pairs in ((1e-3, 4), (5.0, 2)):
+
+        def run(count, each=each):
+            clock[0] += 0.2 + each * count
+            return count
+
+        monkeypatch.setattr(child.time, "perf_counter", lambda: clock[0])
+        timed = child.seconds_per_step(run, repeats=4)
+        assert timed["seconds_per_iteration"]["runs"] == pytest.approx([each] * pairs)
+        assert timed["iterations"]["made"] == timed["iterations"]["asked"]
+
+
+def test_exponents_are_those_of_a_power_law():
+    """With an interval, of the points that are large enough; flagged only if surely above."""
+    noise = np.exp(0.05 * np.random.default_rng(0).standard_normal(8))
+    points = [{"n": 2**i, "seconds_per_iteration": {"median": e * 4.0 ** (1.5 * i)}} for i, e in enumerate(noise)]
+    points += [{"n": 2**9, "seconds_per_iteration": None}]
+    found = growth.exponent(points, "n", expected=2, least=0)
+    assert abs(found["exponent"] - 3.0) < found["half_width"] < 0.2
+    assert found["above"]
+    assert not growth.exponent(points, "n", expected=3, least=0)["above"]
+    points[0]["seconds_per_iteration"] = {"median": 100.0}
+    assert growth.exponent(points, "n", 2, least=2)["exponent"] == pytest.approx(3.0, abs=0.2)
+    assert growth.exponent(points, "n", 2, least=64)["exponent"] is None
+
+
+def test_growth_of_memory_is_more_than_pages_blur():
+    of = {"device": "cpu", "family": "full", "what": "em", "d": 4}
+    sizes = ((10**5, 20e6), (10**6, 30e6), (10**7, 22e6))
+    cells = [{**of, "n": n, "above_bytes": above} for n, above in sizes]
+    cells += [{**of, "d": 16, "n": 10**8, "above_bytes": 1e9}, {**of, "n": 10**9, "above_bytes": None}]
+    assert not memory.grows(cells, "cpu", "full", "em")["grows"]
+    cells[2]["above_bytes"] = 60e6
+    assert memory.grows(cells, "cpu", "full", "em") == {**of, "bytes_per_row": pytest.approx(40 / 9.9), "grows": True}
+    assert memory.grows(cells, "cpu", "diag", "em")["grows"] is None
+
+
+def test_accuracy_is_held_against_the_table_of_tolerances():
+    objective, means, covariances = (tolerance(name, "float32") for name in ("objective", "means", "covariances"))
+    promised = accuracy.promised(-10.0, 0.0)
+    assert promised == {
+        "objective": objective.absolute + 10.0 * objective.relative,
+        "means": means.absolute,
+        "covariances": covariances.absolute,
+    }
+    row = accuracy.one("full", 500, shift=1e3, apart=10.0)
+    assert row["kept"]
+    assert row["steps"] == [accuracy.STEPS] * 2
+    assert 0.0 < row["means_error"] <= row["promised"]["means"]
+
+
+@pytest.mark.parametrize("contender", ["jaxgmm", "scikit-learn"])
+def test_searches_end_where_they_should(contender):
+    """Both programs at tiny tasks: two components fit better than the one whose likelihood is known."""
+    pytest.importorskip("sklearn")
+    how = {"contender": contender, "dtype": "float64", "n": 400, "d": 2, "later": 1, "init": "k-means++"}
+    how |= {"tol": 1e-3, "max_steps": 50}
+    made = searching.restarts(**how, k=2, n_restarts=2)
+    x = searching.rows(0, 400, 2, 2, "float64")
+    single = -0.5 * (2.0 * np.log(2.0 * np.pi) + np.linalg.slogdet(np.cov(x.T, bias=True))[1] + 2.0)
+    assert made["objectives"][0] > single
+    assert len(made["objectives"]) == len(made["steps"]) == 2
+    swept = searching.sweep(**how, counts=[2], families=["full"], n_restarts=2)
+    assert [(cell["family"], cell["k"]) for cell in swept["chosen"]] == [("full", 2)] * 2
+
+
+def test_the_searches_that_are_asked_for(monkeypatch):
+    """Ours in each dtype; scikit-learn's variant, and the sweep, in the first."""
+    asked = []
+    monkeypatch.setattr(isolate, "run", lambda function, request, *_: asked.append((function, request)) or {})
+    made = searches.measure(Options())
+    restarts = [(cell["contender"], cell["dtype"]) for cell in made["restarts"]["cells"]]
+    both = [("jaxgmm", "float32"), ("scikit-learn", "float32"), ("scikit-learn, k-means++", "float32")]
+    assert restarts == [*both, ("jaxgmm", "float64"), ("scikit-learn", "float64")]
+    assert [(cell["contender"], cell["dtype"]) for cell in made["sweep"]["cells"]] == both
+    assert {request["later"] for _, request in asked if request.get("init") == "kmeans"} == {1}

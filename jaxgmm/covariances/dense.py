@@ -85,7 +85,10 @@ class Dense:
         whitener = inverse_lower(self.factor)
         shift = means - origin
         if self.factor.shape[0] == 1:
-            whitened = einsum("ij,kj->ki", whitener[0], shift)
+            # A product for each component, not one for all: XLA may lay the transpose of that one in memory, and
+            # jaxlib 0.10 then reads it untransposed in the sum of squares below (wrong by any amount).
+            each = jnp.broadcast_to(whitener, (len(means), *whitener.shape[1:]))
+            whitened = einsum("kij,kj->ki", each, shift)
             if form is Form.SAFE:
                 return SharedWhitened(origin, whitener[0], whitened, constant)
             return SharedExpanded(origin, whitener[0], whitened, constant - 0.5 * jnp.sum(whitened * whitened, axis=1))
