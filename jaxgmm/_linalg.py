@@ -177,7 +177,7 @@ def lower_squares(factor: Array, x: Array, mean: Array) -> Array:
     factor (D, D), mean (D,). By `slabs`: five eighths of the arithmetic of the square.
     """
     parts = [einsum("ij,jn->in", factor[i, j], x[j]) - mean[i, None] for i, j in slabs(len(x))]
-    return sum(jnp.sum(part * part, axis=0) for part in parts)
+    return sum((jnp.sum(part * part, axis=0) for part in parts), start=jnp.zeros(x.shape[1:], x.dtype))
 
 
 def lower_product(x: Array, y: Array) -> Array:
