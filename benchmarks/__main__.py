@@ -17,7 +17,7 @@ from typing import Any
 
 from . import contenders, problems
 from .options import DEVICES, DTYPES, Options, visible_devices
-from .record import ROOT, record
+from .record import ROOT, Record
 
 SECTIONS = ("limits", "iteration", "searches", "growth", "memory", "accuracy", "import_time")
 
@@ -38,15 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sections = [s for s in SECTIONS if s in given.sections or (s == "limits" and "iteration" in given.sections)]
     if options.quick:  # its times mean nothing: sections need not take turns, nor compile well, which takes longest
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = list(pool.map(_section, sections, repeat(options)))
-    else:
-        results = [_section(name, options) for name in sections]
-    measured = {"options": asdict(options), **dict(zip(sections, results, strict=True))}
     # A quick run is a rehearsal: its figures are no results, and no report looks for them.
-    path = record("quick" if options.quick else "suite", measured, contenders.PACKAGES)
-    print(f"kept in {path.relative_to(ROOT)}")
-    return 1 if any("missing" in result for result in results) else 0
+    record = Record.begin("quick" if options.quick else "suite", contenders.PACKAGES)
+    measured: dict[str, Any] = {"options": asdict(options)}
+    with ThreadPoolExecutor(os.cpu_count() if options.quick else 1) as pool:
+        for name, result in zip(sections, pool.map(_section, sections, repeat(options)), strict=True):
+            measured[name] = result
+            record.write(measured)
+    print(f"kept in {record.path.relative_to(ROOT)}")
+    return 1 if any("missing" in measured[name] for name in sections) else 0
 
 
 def _section(name: str, options: Options) -> dict[str, Any]:

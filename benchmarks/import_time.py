@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from .options import Options
-from .record import ROOT, record
+from .record import ROOT, Record
 
 RUNS, QUICK_RUNS = 15, 3
 TARGET = 0.1  # seconds
@@ -55,8 +55,9 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def main() -> None:
-    path = record("import_time", measure(Options()))
-    print(f"kept in {path.relative_to(ROOT)}")
+    record = Record.begin("import_time")
+    record.write(measure(Options()))
+    print(f"kept in {record.path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .markdown import contenders
 from .ratios import OURS, Place, Row, rows
+from .record import replace
 
 INK = "#7d7d7d"  # a grey that reads on white and on black: the ground is transparent
 COLOURS = ("#3b8fd4", "#e08a1e", "#2aa079", "#c773ad", "#d9603b", "#8f7ae0", "#a59a2c", "#4fb0c6")
@@ -76,13 +76,3 @@ def panel(ax: Any, chosen: list[Row], peers: list[str], colours: dict[str, str])
     ax.patch.set_alpha(0.0)
     for side in ax.spines.values():
         side.set_color(INK)
-
-
-def replace(path: Path, write: Any) -> None:
-    """Write a file beside `path` and put it in its place at once: a reader sees the old one or the new one."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

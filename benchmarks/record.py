@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,26 +20,47 @@ from .isolate import ROOT, settings
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def record(name: str, measured: dict[str, Any], packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> Path:
-    """Write what was measured, with its provenance, to a new file in `results/`. -> its path.
+@dataclass(frozen=True)
+class Record:
+    """A file in `results/` of what is measured from now on. Where it comes from is noted at once, before the file
+    itself, or an edit made meanwhile, makes the tree another one."""
 
-    A file that exists is never touched: a second run in the same second is an error.
-    """
-    now = datetime.now(UTC)
-    provenance = {
-        "benchmark": name,
-        "date": now.isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
-        "machine": machine(),
-        "versions": versions(packages),
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{now:%Y-%m-%dT%H%M%SZ}-{name}.json"
-    with path.open("x", encoding="utf-8") as file:
-        json.dump({**provenance, **measured}, file, indent=2)
-        file.write("\n")
-    return path
+    path: Path
+    provenance: dict[str, Any]
+
+    @classmethod
+    def begin(cls, name: str, packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> Record:
+        """A new file. One that exists is never touched: a second run in the same second is an error."""
+        now = datetime.now(UTC)
+        provenance = {
+            "benchmark": name,
+            "date": now.isoformat(timespec="seconds"),
+            "commit": _git("rev-parse", "HEAD"),
+            "dirty": bool(_git("status", "--porcelain")),
+            "machine": machine(),
+            "versions": versions(packages),
+        }
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{now:%Y-%m-%dT%H%M%SZ}-{name}.json"
+        path.touch(exist_ok=False)
+        record = cls(path, provenance)
+        record.write({})
+        return record
+
+    def write(self, measured: dict[str, Any]) -> None:
+        """Replace the file's content by all that is measured by now: a run that is ended early loses only the rest."""
+        text = json.dumps({**self.provenance, **measured}, indent=2) + "\n"
+        replace(self.path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside `path` and put it in its place at once: a reader sees the old one or the new one."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def machine() -> dict[str, Any]:

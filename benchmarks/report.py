@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import markdown, others, picture, ratios
-from .record import RESULTS
+from .record import RESULTS, replace
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 KINDS = ("suite", "quick")
@@ -88,7 +88,7 @@ def update(path: Path, results: Sequence[dict[str, Any]]) -> None:
         raise ValueError(f"{path.name} needs the lines {BEGIN} and {END}, once each and in this order.")
     short = markdown.readme(ratios.places(results))
     new = f"{before}{BEGIN}\n{short}\n{END}{after}"
-    picture.replace(path, lambda unfinished: unfinished.write_text(new, encoding="utf-8"))
+    replace(path, lambda unfinished: unfinished.write_text(new, encoding="utf-8"))
 
 
 if __name__ == "__main__":

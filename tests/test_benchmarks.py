@@ -258,6 +258,24 @@ def test_a_section_that_fails_costs_no_other(tmp_path, monkeypatch):
     assert written["import_time"] == {"repeats": 3}
 
 
+def test_a_run_that_is_ended_early_keeps_what_it_has(tmp_path, monkeypatch):
+    """The sections before the interruption are in the file, and nothing half-written lies beside it."""
+
+    class Interrupted:
+        @staticmethod
+        def measure(options: Options):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(suite, "visible_devices", lambda: ("cpu",))
+    modules = {"benchmarks.memory": Working, "benchmarks.import_time": Interrupted}
+    monkeypatch.setattr(suite.importlib, "import_module", modules.__getitem__)
+    with pytest.raises(KeyboardInterrupt):
+        suite.main("--sections memory import_time".split())
+    (path,) = tmp_path.iterdir()
+    assert json.loads(path.read_text())["memory"] == {"repeats": 9}
+
+
 class Working:
     @staticmethod
     def measure(options: Options):
