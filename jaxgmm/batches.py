@@ -116,7 +116,8 @@ class Batches:
             else:
                 weights = cut(sample_weight, size, dtype, pad_with_zero=True)
             count = np.int32(min(n_rows, np.iinfo(np.int32).max))
-            return _describe(rows, weights, jnp.asarray(count))
+            # The rows themselves are no output of a compiled function: that would copy them.
+            return cls(rows, weights, *_describe(rows, weights), jnp.asarray(count))
 
     @property
     def n_features(self) -> int:
@@ -209,13 +210,13 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
 
 
 @jax.jit
-def _describe(rows: Chunked, weights: Chunked, n_rows: Array) -> Batches:
-    """The batches with their origin (the weighted mean, near enough), total and lightest weight."""
+def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
+    """Origin (the weighted mean, near enough), total and lightest weight of batches."""
     zero = jnp.zeros((), rows.tail.dtype)
     about = rows.tail[jnp.argmax(weights.tail)]
     if rows.body is not None and weights.body is not None:  # the rows of the tail may all weigh 0
         about = jnp.where(jnp.max(weights.tail) > 0.0, about, rows.body[jnp.argmax(weights.body)])
-    draft = Batches(rows, weights, about, zero, zero, n_rows)
+    draft = Batches(rows, weights, about, zero, zero, jnp.int32(0))
 
     def term(index: Array, chunk: Array, weight: Array) -> tuple[Array, Array]:
         del index
@@ -227,4 +228,4 @@ def _describe(rows: Chunked, weights: Chunked, n_rows: Array) -> Batches:
     lightest = jnp.min(jnp.where(weights.tail > 0.0, weights.tail, jnp.inf))
     if weights.body is not None:
         lightest = jnp.minimum(lightest, jnp.min(jnp.where(weights.body > 0.0, weights.body, jnp.inf)))
-    return Batches(rows, weights, origin, total, lightest, n_rows)
+    return origin, total, lightest

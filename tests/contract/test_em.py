@@ -394,6 +394,16 @@ def test_nothing_of_size_n_by_k_is_made(family, n_lanes):
     assert max(sizes) <= batches.chunk_size * max(2 * n_components, 5) * (n_lanes or 1)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU's rows are used in place from 64 MB on")
+@pytest.mark.parametrize("n_rows", [5_000, 100_000])
+def test_a_jax_array_is_used_where_it_lies(n_rows):
+    """All its rows but the last chunk's: no second copy of the data."""
+    x = jnp.ones((n_rows, 2), jnp.float32)
+    body = Batches.of(x, chunk_size=1024).rows.body
+    assert body.shape[0] > n_rows - 1024 - 1
+    assert body.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()
+
+
 @every_family
 @pytest.mark.parametrize("n_features", [D, 9, 40])  # the forms of a dense covariance: see test_covariances
 def test_fast_and_safe_forms_agree(family, n_features, dtype):
