@@ -107,7 +107,7 @@ class Batches:
             dtype = jax.dtypes.canonicalize_dtype(dtype)
         with precision_for(dtype):
             n_rows, n_features = np.shape(x)
-            size = chunk_size or choose_chunk_size(n_features, n_components * n_lanes, dtype.itemsize)
+            size = chunk_size or choose_chunk_size(n_features, n_components, dtype.itemsize, n_lanes)
             size = min(size, next_power_of_two(n_rows))
             rows = cut(x, size, dtype)
             if sample_weight is None:
@@ -159,17 +159,31 @@ class Batches:
         return jax.tree.map(jnp.add, total, error)
 
 
-def choose_chunk_size(n_features: int, n_components: int, itemsize: int) -> int:
+def choose_width(n_components: int, n_lanes: int) -> int:
+    """Of so many fits, how many run side by side: enough that their operations are long, as few as that allows.
+
+    All wait for the slowest operation of any, and fewer keep larger chunks in the cache.
+    """
+    most = int(np.clip(256 // n_components, 1, 16)) if jax.default_backend() == "cpu" else 256
+    return min(most, n_lanes)
+
+
+def choose_chunk_size(n_features: int, n_components: int, itemsize: int, n_lanes: int = 1) -> int:
     """Rows a chunk: as many as keep a chunk's K responsibilities and D features in cache, a power of two.
 
     About 1.5 MB on CPU (half a core's share of the cache), and between 2048 rows, under which the start of each
     operation is felt, and 8192, over which the cache is. From 1024 with more features than components, whose matrix
     products are long enough; up to 16 kB a column for few components, whose operations are then small enough to stay
     on one core, which is faster than to share them. 16 MB on GPU (of 50 MB of L2, where larger chunks hide the launch
-    of kernels).
+    of kernels). Fits side by side share their chunks, which are the smaller for it: they fit a core's own cache then,
+    and a small table wastes less of its last one.
     """
     least, largest, budget = 2048, 65536, 16e6
-    if jax.default_backend() == "cpu":
+    width = choose_width(n_components, n_lanes)
+    n_components *= width
+    if jax.default_backend() == "cpu" and width > 1:
+        least, largest, budget = 512, 4096, 0.5e6
+    elif jax.default_backend() == "cpu":
         least = 1024 if n_features > max(24, n_components) else 2048
         largest = 16384 // itemsize if n_components <= 8 else 8192
         budget = 1.5e6

@@ -128,39 +128,30 @@ def _step(state: State, batches: Batches, settings: Settings) -> State:
 @keeps_precision
 @jax.jit
 def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -> State:
-    return _drive(state, None, batches, settings, max_steps)[0]
+    return stopped(
+        lax.while_loop(
+            lambda state: is_running(state, max_steps),
+            lambda state: _step(state, batches, settings),
+            resumed(state, max_steps),
+        )
+    )
 
 
-@keeps_precision
-@jax.jit
-def run_recording(
-    state: State, history: Array, batches: Batches, settings: Settings, max_steps: Array
-) -> tuple[State, Array]:
-    """`run`, writing the objective after t steps to history[t], the state's own included; past its end none is kept."""
-    return _drive(state, history, batches, settings, max_steps)
-
-
-def _drive(
-    state: State, history: Array | None, batches: Batches, settings: Settings, max_steps: Array
-) -> tuple[State, Any]:
-    def running(carry: tuple[State, Any]) -> Array:
-        state, _ = carry
-        return (state.status == Status.RUNNING) & (state.n_steps < max_steps)
-
-    def body(carry: tuple[State, Any]) -> tuple[State, Any]:
-        state, history = carry
-        state = _step(state, batches, settings)
-        if history is not None:
-            history = history.at[state.n_steps].set(state.objective, mode="drop")
-        return state, history
-
-    if history is not None:
-        history = history.at[state.n_steps].set(state.objective, mode="drop")
+def resumed(state: State, max_steps: Array) -> State:
+    """The state with which a run begins: one that a lower limit had stopped goes on."""
     resumable = (state.status == Status.MAX_STEPS) & (state.n_steps < max_steps)
-    state = state._replace(status=jnp.where(resumable, Status.RUNNING, state.status).astype(jnp.int32))
-    state, history = lax.while_loop(running, body, (state, history))
-    status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(jnp.int32)
-    return state._replace(status=status), history
+    return state._replace(status=jnp.where(resumable, Status.RUNNING, state.status).astype(jnp.int32))
+
+
+def is_running(state: State, max_steps: Array) -> Array:
+    """Whether a run makes another step."""
+    return (state.status == Status.RUNNING) & (state.n_steps < max_steps)
+
+
+def stopped(state: State) -> State:
+    """The state with which a run ends: what is running still has met the limit."""
+    status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
+    return state._replace(status=status.astype(jnp.int32))
 
 
 def maximise(moments: Moments, means: Array, family: Family, previous: Covariance | None, ridge: Any) -> Mixture:

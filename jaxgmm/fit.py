@@ -17,6 +17,7 @@ from . import _check, em
 from ._precision import from_host, is_traced, own, precision_for, to_host
 from .batches import Batches, cut, next_power_of_two
 from .families import SHELF, Family
+from .lanes import Queue, ended, in_waves, queue, states_of, work
 from .mixture import Mixture
 from .seeding import SEEDINGS, from_labels, from_means, from_responsibilities, seeds_from
 from .status import FAILED, Status, explain
@@ -94,6 +95,21 @@ class Progress(NamedTuple):
     n_restarts: int
     objective: float  # the best so far
 
+    @classmethod
+    def of(cls, runs: Told, max_steps: int) -> Progress:
+        """Where the runs (R, ...) stand."""
+        n_running = int(is_going(runs, max_steps).sum())
+        n_steps, objective = int(np.max(runs.n_steps)), float(np.max(runs.objective))
+        return cls(n_steps, max_steps, n_running, len(runs.objective), objective)
+
+
+class Told(NamedTuple):
+    """The part of a state that progress is told from."""
+
+    objective: np.ndarray  # (R,)
+    status: np.ndarray  # (R,)
+    n_steps: np.ndarray  # (R,)
+
 
 def fit(
     key: Array,
@@ -128,16 +144,23 @@ def fit(
     max_steps = _check.count(max_steps, "max_steps", least=0)
     chosen: Family = _check.family(family, SHELF)
     settings = em.Settings(tol=tol, ridge=ridge)
-    if isinstance(init, str) and init not in SEEDINGS:
-        raise ValueError(
-            f"Unknown init {init!r}. Expected one of {', '.join(map(repr, SEEDINGS))}, or a start of your own."
-        )
+    if isinstance(init, str):
+        seeding(init)
     if not isinstance(init, str):
         n_restarts = 1  # a given start leaves nothing to chance
     batches = admit(x, sample_weight, n_components, n_restarts, chunk_size, dtype)
     with precision_for(batches.dtype):
         starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
         return drive(starts, batches, settings, max_steps, progress)
+
+
+def seeding(name: str) -> str:
+    """The name of a seeding. ValueError where there is none of that name."""
+    if name not in SEEDINGS:
+        raise ValueError(
+            f"Unknown init {name!r}. Expected one of {', '.join(map(repr, SEEDINGS))}, or a start of your own."
+        )
+    return name
 
 
 def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any) -> Batches:
@@ -172,12 +195,13 @@ def start(
 ) -> em.State:
     """The states (R, ...) that the restarts begin with."""
     if isinstance(init, str):
-        seeds = _seeds(key, batches, seeding=init, n_restarts=n_restarts, n_components=n_components)
-        return _begin(seeds, batches, settings.ridge, given, family=family)
+        counts = np.full(n_restarts, n_components, np.int32)
+        seeds = seeds_of(jax.random.split(key, n_restarts), counts, batches, seeding=init, n_components=n_components)
+        return begin(seeds, counts, batches, settings.ridge, given, family=family)
     mixture = mixture_from(init, batches, n_components, family, settings)
     state = em.init(given.onto(mixture), batches)
     if not isinstance(init, Mixture):  # there a weight of 0 is the user's own
-        state = _lost_if_empty(state, mixture)
+        state = _lost_if_empty(state, mixture, n_components)
     return jax.tree.map(lambda leaf: leaf[None], state)
 
 
@@ -215,54 +239,84 @@ def drive(
     progress: Callable[[Progress], None] | None = None,
     every: int | None = None,
 ) -> FitResult:
-    """Run all restarts to their ends: in one go, or for one who watches in bursts of `every` steps, or of 0.3 s."""
+    """The best of all restarts, run to their ends."""
+
+    def watch(runs: Told) -> None:
+        assert progress is not None
+        progress(Progress.of(runs, max_steps))
+
+    states, histories = run_to_ends(states, batches, settings, max_steps, watch if progress else None, every)
+    return _best(states, histories, length=history_length(max_steps))
+
+
+def run_to_ends(
+    states: em.State,
+    batches: Batches,
+    settings: em.Settings,
+    max_steps: int,
+    watch: Callable[[Told], None] | None = None,
+    every: int | None = None,
+) -> tuple[em.State, Array]:
+    """Run states (R, ...) to their ends: in one go, or for one who watches in bursts of `every` steps, or of 0.3 s.
+
+    Both come to the same bits.
+
+    -> the states, and their objectives after t steps (R, `history_length` at least), NaN past the end.
+    """
     # The history's length is static: a few lengths, few programs; and it rides in the loop, so it is bounded.
     max_steps = min(max_steps, np.iinfo(np.int32).max)
     capacity = min(next_power_of_two(max_steps + 1), HISTORY)
     histories: Any = np.full((len(states.objective), capacity), np.nan, states.objective.dtype)
-    burst, limit = 1, 0 if progress else max_steps
+    limit = np.int32(max_steps)
+    if watch is None:
+        return _run_all(states, histories, batches, settings, limit)
+    under_way = _queue(states, histories, limit)
+    burst, n_rounds = 1, 0
     while True:
+        told = Told(*map(np.asarray, _told(under_way)))
+        watch(told)
+        if not np.any(is_going(told, max_steps)):
+            return _ended(under_way)
         began = time.perf_counter()
-        states, histories = _run_lanes(states, histories, batches, settings, np.int32(limit))
-        if progress is None:
-            break
-        status, n_steps = np.asarray(states.status), np.asarray(states.n_steps)
-        going = (status == Status.MAX_STEPS) & (n_steps < max_steps)
-        objective = float(np.max(np.asarray(states.objective)))
-        progress(Progress(int(n_steps.max()), max_steps, int(going.sum()), len(status), objective))
-        if not going.any():
-            break
+        n_rounds += every or burst
+        under_way = jax.block_until_ready(_work(under_way, batches, settings, limit, np.int32(n_rounds)))
         burst = 2 * burst if time.perf_counter() - began < 0.3 else max(1, burst // 2)
-        limit = min(limit + (every or burst), max_steps)
-    return _best(states, histories, length=min(max_steps + 1, capacity))
 
 
-def lanes(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any:
-    """function(one of `mapped`, *shared) for every restart side by side; without `vmap` where there is only one."""
-    if len(jax.tree.leaves(mapped)[0]) > 1:
-        return jax.vmap(lambda one: function(one, *shared))(mapped)
-    single = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
-    return jax.tree.map(lambda leaf: leaf[None], single)
+def history_length(max_steps: int) -> int:
+    """How many objectives of a run are kept."""
+    return min(max_steps + 1, HISTORY)
 
 
-@partial(jax.jit, static_argnames=("seeding", "n_restarts", "n_components"))
-def _seeds(key: Array, batches: Batches, *, seeding: str, n_restarts: int, n_components: int) -> Array:
-    """Seeds (R, K, D): a program apart, since it is the same for all families."""
-    return lanes(lambda key: seeds_from(key, batches, seeding, n_components), jax.random.split(key, n_restarts))
+def is_going(runs: Told, max_steps: int) -> np.ndarray:
+    """Which of the runs are not at their ends. -> (R,) bool."""
+    return (runs.status == Status.RUNNING) & (runs.n_steps < max_steps)
+
+
+@partial(jax.jit, static_argnames=("seeding", "n_components"))
+def seeds_of(keys: Array, counts: Array, batches: Batches, *, seeding: str, n_components: int) -> Array:
+    """Seeds (R, K, D), of each of which the first of `counts` (R,) are meant: a program that all families share."""
+    return in_waves(
+        lambda lane: seeds_from(lane[0], batches, seeding, n_components, lane[1]), (keys, counts), n_components
+    )
 
 
 @partial(jax.jit, static_argnames="family")
-def _begin(seeds: Array, batches: Batches, ridge: Any, given: Given, *, family: Family) -> em.State:
-    def one(seeds: Array) -> em.State:
-        mixture = from_means(seeds, batches, family, ridge)
-        return _lost_if_empty(em.init(given.onto(mixture), batches), mixture)
+def begin(seeds: Array, counts: Array, batches: Batches, ridge: Any, given: Given, *, family: Family) -> em.State:
+    """The states (R, ...) after one M-step from the rows nearest to each seed; past its count a lane has weight 0."""
 
-    return lanes(one, seeds)
+    def one(lane: tuple[Array, Array]) -> em.State:
+        seeds, count = lane
+        mixture = from_means(seeds, batches, family, ridge, count)
+        return _lost_if_empty(em.init(given.onto(mixture), batches), mixture, count)
+
+    return in_waves(one, (seeds, counts), seeds.shape[1])
 
 
-def _lost_if_empty(state: em.State, seeded: Mixture) -> em.State:
+def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.State:
     """A seed without rows can never get any: such a run has lost before it began."""
-    empty = jnp.any(seeded.log_weights == -jnp.inf)
+    is_meant = jnp.arange(seeded.n_components) < count
+    empty = jnp.any((seeded.log_weights == -jnp.inf) & is_meant)
     return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
 
 
@@ -276,18 +330,29 @@ def _from_labels(labels: Any, batches: Batches, ridge: Any, *, n_components: int
 
 
 @jax.jit
-def _run_lanes(
-    states: em.State, histories: Array, batches: Batches, settings: em.Settings, limit: Array
+def _run_all(
+    states: em.State, histories: Array, batches: Batches, settings: em.Settings, max_steps: Array
 ) -> tuple[em.State, Array]:
-    def one(lane: tuple[em.State, Array]) -> tuple[em.State, Array]:
-        return em.run_recording(*lane, batches, settings, limit)
+    every_round = np.int32(np.iinfo(np.int32).max)
+    return ended(work(queue(states, histories, max_steps), batches, settings, max_steps, every_round))
 
-    return lanes(one, (states, histories))
+
+_queue, _work, _ended = jax.jit(queue), jax.jit(work), jax.jit(ended)
+
+
+@jax.jit
+def _told(under_way: Queue) -> tuple[Array, Array, Array]:
+    states = states_of(under_way)
+    return states.objective, states.status, states.n_steps
 
 
 @partial(jax.jit, static_argnames="length")
 def _best(states: em.State, histories: Array, *, length: int) -> FitResult:
-    histories = histories[:, :length]
+    return best_of(states, histories[:, :length])
+
+
+def best_of(states: em.State, histories: Array) -> FitResult:
+    """The run (R, ...) with the highest finite objective, and how all of them ended."""
     failed = jnp.isin(states.status, jnp.array(FAILED)) | ~jnp.isfinite(states.objective)
     objective = jnp.where(failed, -jnp.inf, states.objective)
     # Where every restart failed, the best of what they last held is still worth looking at.

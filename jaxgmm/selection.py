@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check
+from . import _check, em
 from ._linalg import columns
-from ._precision import is_traced, keeps_precision
+from ._precision import is_traced, keeps_precision, precision_for
 from .batches import Batches
 from .covariances import Form
 from .families import SHELF, Family
-from .fit import FitResult, Progress, admit, fit
+from .fit import FitResult, Progress, Told, admit, drive, seeding, start
+from .groups import Group, fit_group, group_of, groups
 from .mixture import Mixture, in_safe_form, log_joint
 from .status import FAILED, Status
 
@@ -182,35 +183,72 @@ def sweep(
             f"A start of your own fits one number of components, but n_components is {counts}. Give one of them, or "
             "name a seeding such as init='k-means++'."
         )
-    batches = admit(x, sample_weight, max(counts), n_restarts, chunk_size, dtype)
+    batches = admit(x, sample_weight, max(counts), n_restarts * len(counts), chunk_size, dtype)
     _check.enough_rows(int(batches.n_rows), sample_weight, max(counts))
 
+    max_steps = _check.count(max_steps, "max_steps", least=0)
+    settings = em.Settings(tol=tol, ridge=ridge)
+    if isinstance(init, str):
+        seeding(init)
+
     results: dict[tuple[str, int], FitResult] = {}
-    cells: list[Cell] = []
-    for family in chosen:
-        for count in counts:
-            report = None if progress is None else partial(_report, progress, len(cells), len(chosen) * len(counts))
-            result = fit(
-                jax.random.fold_in(key, count),
-                batches,
-                count,
-                family,
-                n_restarts=n_restarts if count > 1 else 1,  # one component: every start ends in the same place
-                init=init,
-                tol=tol,
-                max_steps=max_steps,
-                ridge=ridge,
-                progress=report and partial(report, family.name, count),
-            )
-            results[family.name, count] = result
-            cells.append(_describe(family.name, count, result, batches))
-    return Sweep(results, tuple(cells), criterion)
+    cells: dict[tuple[str, int], Cell] = {}
+
+    def keep(family: Family, count: int, result: FitResult, evidence: Any) -> None:
+        results[family.name, count] = result
+        cells[family.name, count] = _describe(family.name, count, result, evidence, float(batches.total))
+
+    n_cells = len(chosen) * len(counts)
+    with precision_for(batches.dtype):
+        if isinstance(init, str):
+            shared = [group_of(key, group, batches, init, n_restarts) for group in groups(counts)]
+            for family in chosen:
+                for group in shared:
+                    watch = progress and _Watch(progress, len(cells), n_cells, family.name, group, max_steps)
+                    found = fit_group(group, batches, family, settings, max_steps, _evidence_of, watch)
+                    for count, (result, evidence) in zip(group.counts, found, strict=True):
+                        keep(family, count, result, evidence)
+        else:
+            for family in chosen:
+                report = progress and partial(_report, progress, len(cells), n_cells, family.name, counts[0])
+                states = start(key, batches, init, counts[0], family, settings, 1)
+                result = drive(states, batches, settings, max_steps, report)
+                keep(family, counts[0], result, _evidence_of(result, batches))
+    order = [(family.name, count) for family in chosen for count in counts]
+    return Sweep({of: results[of] for of in order}, tuple(cells[of] for of in order), criterion)
 
 
 def _report(
     progress: Callable[[SweepProgress], None], n_done: int, n_cells: int, family: str, count: int, cell: Progress
 ) -> None:
     progress(SweepProgress(n_done, n_cells, family, count, cell))
+
+
+class _Watch:
+    """Tells of the cells of a group one after the other: of those that have ended since, and of the first that goes."""
+
+    def __init__(
+        self,
+        progress: Callable[[SweepProgress], None],
+        n_done: int,
+        n_cells: int,
+        family: str,
+        group: Group,
+        max_steps: int,
+    ) -> None:
+        self.say = partial(_report, progress)
+        self.n_done, self.n_cells, self.family, self.max_steps = n_done, n_cells, family, max_steps
+        self.left = list(zip(group.counts, group.members, strict=True))
+
+    def __call__(self, told: Told) -> None:
+        while self.left:
+            count, lanes = self.left[0]
+            cell = Progress.of(Told(*(value[np.unique(lanes)] for value in told)), self.max_steps)
+            self.say(self.n_done, self.n_cells, self.family, count, cell)
+            if cell.n_running:
+                return
+            self.left.pop(0)
+            self.n_done += 1
 
 
 def _several_counts(n_components: Any) -> list[int]:
@@ -232,13 +270,11 @@ def _several_families(families: Any) -> list[Family]:
     return chosen
 
 
-def _describe(family: str, count: int, result: FitResult, batches: Batches) -> Cell:
-    """The figures of one fit."""
-    n = float(batches.total)
-    objective = float(result.objective)
+def _describe(family: str, count: int, result: FitResult, evidence: tuple[Any, Any], n: float) -> Cell:
+    """The figures of one fit to rows of total weight n."""
     # Summed once more, about the mean that is known: the steps of a float32 total of 1e6 rows are about a nat.
-    rest, soft = map(float, _evidence(result.mixture, batches, result.objective, kind="soft"))
-    log_likelihood = objective * n + rest
+    rest, soft = map(float, evidence)
+    log_likelihood = float(result.objective) * n + rest
     p = int(n_parameters(result.mixture))
     return Cell(
         family=family,
@@ -257,9 +293,16 @@ def _count_active(mixture: Mixture) -> int:
     return int(np.sum(np.asarray(mixture.log_weights) != -np.inf))
 
 
+def _evidence_of(result: FitResult, batches: Batches) -> tuple[Array, Array]:
+    # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
+    return _evidence(result.mixture, batches, result.objective, kind="soft", form=Form.SAFE)
+
+
 @keeps_precision
-@partial(jax.jit, static_argnames="kind")
-def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames=("kind", "form"))
+def _evidence(
+    mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None = None
+) -> tuple[Array, Array]:
     """Σ w (log density − centre), and the entropy of the responsibilities."""
 
     def program(form: Form) -> tuple[Array, Array]:
@@ -283,4 +326,4 @@ def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str) -> 
 
         return batches.sum(chunk)
 
-    return in_safe_form(mixture, batches.origin, program)
+    return program(form) if form else in_safe_form(mixture, batches.origin, program)

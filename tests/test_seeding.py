@@ -34,8 +34,8 @@ def pooled(key, batches):
 
 def seed(seeding, key, batches, n_components=K):
     """Seeds (K, D) in the data's own place."""
-    program = jax.jit(SEEDINGS[seeding], static_argnums=2)
-    return np.asarray(program(key, pooled(key, batches), n_components) + batches.origin, np.float64)
+    program = jax.jit(SEEDINGS[seeding], static_argnums=(2, 3))
+    return np.asarray(program(key, pooled(key, batches), n_components, n_components) + batches.origin, np.float64)
 
 
 def is_row(seeds, x):
@@ -53,7 +53,18 @@ def test_seeds_are_repeatable(seeding, dtype):
     assert np.array_equal(seeds[0], seeds[1])
     assert seeding == "k-means" or not np.array_equal(seeds[0], seeds[2])
     assert np.all(np.isfinite(seeds[0]))
-    assert SEEDINGS[seeding](jax.random.key(0), pooled(jax.random.key(0), batches), K).dtype == dtype
+    assert SEEDINGS[seeding](jax.random.key(0), pooled(jax.random.key(0), batches), K, K).dtype == dtype
+
+
+@every_seeding
+def test_seeds_do_not_depend_on_those_that_are_not_meant(seeding):
+    """One program for many K: the first seeds of more are the seeds of fewer. (Sums may differ in their last digit.)"""
+    batches = Batches.of(BLOBS.x)
+    rows = pooled(jax.random.key(3), batches)
+    padded = jax.jit(SEEDINGS[seeding], static_argnums=2)
+    for count in (1, 2, K):
+        alone = SEEDINGS[seeding](jax.random.key(count), rows, count, count)
+        assert_close(padded(jax.random.key(count), rows, 9, count)[:count], alone, "means", np.float32)
 
 
 @every_seeding
@@ -87,7 +98,7 @@ def test_k_means_is_as_good_as_scikit_learn_s(data_set):
     x = (BLOBS.x if data_set == "blobs" else oracle.table(data_set)).astype(np.float32)
     batches = Batches.of(x)
     ours = [
-        float(np.sum(np.min(squared_distances(jnp.asarray(x), jnp.asarray(seeds, jnp.float32)), axis=0)))
+        float(np.sum(np.min(squared_distances(jnp.asarray(x.T), jnp.asarray(seeds, jnp.float32)), axis=0)))
         for seeds in (seed("k-means", jax.random.key(i), batches) for i in range(10))
     ]
     theirs = [cluster.KMeans(K, n_init=1, random_state=i).fit(x).inertia_ for i in range(10)]
@@ -101,8 +112,8 @@ def test_a_large_table_is_sampled(seeding):
     x = np.repeat(np.arange(10_000), 2)[:, None].astype(np.float32) * [1.0, 0.0] + [0.0, 5.0]
     batches = Batches.of(x.astype(np.float32))
     rows = pooled(jax.random.key(0), batches)
-    assert len(rows.x) < len(x)
-    drawn = np.sort(np.asarray(rows.x[:, 0] + batches.origin[0]))
+    assert len(rows.weights) < len(x)
+    drawn = np.sort(np.asarray(rows.x[0] + batches.origin[0]))
     assert np.max(np.diff(drawn)) < 20  # no stretch is left out
     assert np.all(np.isfinite(seed(seeding, jax.random.key(0), batches)))
 
@@ -195,5 +206,6 @@ def test_random_responsibilities_count_every_row_once(chunk_size: int | None) ->
     """The seeds of one component are the mean, whatever its responsibilities (all 1) and the number of blocks."""
     rows = np.arange(2100, dtype=np.float32)[:, None]
     batches = jaxgmm.Batches.of(rows, chunk_size=chunk_size)
-    seeds = SEEDINGS["random_responsibilities"](jax.random.key(0), rows_for_seeding(jax.random.key(1), batches, 1), 1)
+    sample = rows_for_seeding(jax.random.key(1), batches, 1)
+    seeds = SEEDINGS["random_responsibilities"](jax.random.key(0), sample, 1, 1)
     np.testing.assert_allclose(seeds + batches.origin, [[rows.mean()]], rtol=1e-5)

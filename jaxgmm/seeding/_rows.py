@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .._linalg import columns
 from ..batches import Batches, next_power_of_two
 
 SAMPLE = 8192
@@ -15,9 +16,9 @@ SAMPLE = 8192
 
 
 class Rows(NamedTuple):
-    """Rows in one piece, about the batches' origin."""
+    """Rows in one piece, about the batches' origin, as columns: what is done to a feature runs over whole vectors."""
 
-    x: Array  # (S, D)
+    x: Array  # (D, S)
     weights: Array  # (S,)
 
 
@@ -32,7 +33,7 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
     capacity = batches.n_chunks * batches.chunk_size
     if capacity <= 2 * size:
         index = jnp.arange(capacity, dtype=jnp.int32)
-        return Rows(batches.rows.rows_at(index) - batches.origin, batches.weights.rows_at(index))
+        return Rows(columns(batches.rows.rows_at(index) - batches.origin), batches.weights.rows_at(index))
     uniform = jax.random.uniform(key, (size,), batches.dtype)
     place = jnp.arange(size, dtype=jnp.uint32)  # unsigned: place · remainder reaches size²
     if batches.weights.body is None and batches.n_chunks > 1:
@@ -44,36 +45,49 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
     else:
         weights = batches.weights.rows_at(jnp.arange(capacity, dtype=jnp.int32))
         index = draw((place.astype(uniform.dtype) + uniform) / size, weights)
-    return Rows(batches.rows.rows_at(index) - batches.origin, jnp.ones_like(uniform))
+    return Rows(columns(batches.rows.rows_at(index) - batches.origin), jnp.ones_like(uniform))
 
 
 def squared_distances(x: Array, points: Array) -> Array:
-    """|x − point|² by direct differences, right at any distance from the origin. (S, D), (P, D) -> (P, S)."""
-    return lax.map(lambda point: jnp.sum(jnp.square(x - point), axis=1), points)
+    """|x − point|² by direct differences, right at any distance from the origin. (D, S), (P, D) -> (P, S)."""
+    return lax.map(lambda point: jnp.sum(jnp.square(x - point[:, None]), axis=0), points)
 
 
-def nearest(x: Array, points: Array) -> tuple[Array, Array]:
-    """The nearest of some points, and its squared distance. (S, D), (P, D) -> (S,), (S,).
+def nearest(x: Array, points: Array, n_points: Array | int | None = None) -> tuple[Array, Array]:
+    """The nearest of the first `n_points` (all where None), and its squared distance. (D, S), (P, D) -> (S,), (S,).
 
     One point at a time: with many components and restarts, distances to all of them would outgrow the data.
     """
 
     def compare(best: tuple[Array, Array], candidate: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         index, point = candidate
-        distance = jnp.sum(jnp.square(x - point), axis=1)
+        distance = jnp.sum(jnp.square(x - point[:, None]), axis=0)
         closer = distance < best[1]
+        if n_points is not None:
+            closer &= index < n_points
         return (jnp.where(closer, index, best[0]), jnp.where(closer, distance, best[1])), None
 
-    none = (jnp.zeros(len(x), jnp.int32), jnp.full(len(x), jnp.inf, x.dtype))
+    none = (jnp.zeros(x.shape[1], jnp.int32), jnp.full(x.shape[1], jnp.inf, x.dtype))
     return lax.scan(compare, none, (jnp.arange(len(points), dtype=jnp.int32), points))[0]
+
+
+BLOCK = 64
+"""Weights that are summed in one piece where one of them is drawn."""
 
 
 def draw(uniform: Array, weights: Array) -> Array:
     """Indices with probability in proportion to the weights (S,), one for each uniform number in [0, 1).
 
-    The numbers are the caller's, who makes all of them at once: a generator inside a loop is slow to compile.
+    First a block of weights and then one within it: a running sum over all of them is slow on CPU. The numbers are the
+    caller's, who makes all of them at once: a generator inside a loop is slow to compile.
     """
-    cumulative = jnp.cumsum(weights)
+    blocks = jnp.pad(weights, (0, -len(weights) % BLOCK)).reshape(-1, BLOCK)
+    cumulative = jnp.cumsum(jnp.sum(blocks, axis=1))
     # In (0, total]: a draw of exactly 0 would land on a leading row of weight 0.
     target = (1.0 - uniform) * cumulative[-1]
-    return jnp.clip(jnp.searchsorted(cumulative, target, side="left"), 0, len(weights) - 1)
+    block = jnp.clip(jnp.searchsorted(cumulative, target, side="left"), 0, len(blocks) - 1)
+    within = jnp.cumsum(blocks[block], axis=-1)
+    # Two sums of the same numbers may differ in their last digit: no further than the block's last row that weighs.
+    rest = jnp.minimum(target - jnp.where(block > 0, cumulative[block - 1], 0.0), within[..., -1])
+    place = jnp.sum(within < rest[..., None], axis=-1)
+    return jnp.clip(block * BLOCK + place, 0, len(weights) - 1)

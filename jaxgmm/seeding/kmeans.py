@@ -20,51 +20,65 @@ TRIES = 4
 misses a cluster on eight well-separated ones, and no EM mends that; rows are few here, so trying again is cheap."""
 
 
-def kmeans_plus_plus(key: Array, rows: Rows, n_components: int) -> Array:
+DRAWS = 16
+"""Uniform numbers a seed, of which 2 + log K are used. Fixed, so that the first K draws do not depend on how many
+components there are beside them."""
+
+
+def kmeans_plus_plus(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
     """Greedy k-means++, the best of `TRIES`. -> seeds (K, D) about the origin of the rows."""
-    return _best_of(_greedy, key, rows, n_components)
+    return _best_of(_greedy, key, rows, n_components, count)
 
 
-def kmeans(key: Array, rows: Rows, n_components: int) -> Array:
+def kmeans(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
     """k-means (Lloyd's algorithm) from greedy k-means++, the best of `TRIES`. -> seeds (K, D)."""
-    return _best_of(_lloyd, key, rows, n_components)
+    return _best_of(_lloyd, key, rows, n_components, count)
 
 
-def _best_of(seeding: Callable[[Array, Rows, int], Array], key: Array, rows: Rows, n_components: int) -> Array:
-    def one(key: Array) -> tuple[Array, Array]:
-        seeds = seeding(key, rows, n_components)
-        return seeds, einsum("s,s->", nearest(rows.x, seeds)[1], rows.weights)
+def _best_of(
+    seeding: Callable[[Array, Rows, int, Array | int], Array],
+    key: Array,
+    rows: Rows,
+    n_components: int,
+    count: Array | int,
+) -> Array:
+    def one(uniform: Array) -> tuple[Array, Array]:
+        seeds = seeding(uniform, rows, n_components, count)
+        return seeds, einsum("s,s->", nearest(rows.x, seeds, count)[1], rows.weights)
 
-    seeds, potentials = lax.map(one, jax.random.split(key, TRIES))
+    # Drawn as one vector: the generator takes four times as long to compile for more axes.
+    uniform = jax.random.uniform(key, (n_components * TRIES * DRAWS,), rows.x.dtype)
+    seeds, potentials = lax.map(one, jnp.swapaxes(uniform.reshape(n_components, TRIES, DRAWS), 0, 1))
     return seeds[jnp.argmin(potentials)]
 
 
-def _greedy(key: Array, rows: Rows, n_components: int) -> Array:
-    """Greedy k-means++ once.
+def _greedy(uniform: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+    """Greedy k-means++ once. uniform (K, DRAWS).
 
     Each seed is the best of 2 + log K rows drawn with probability proportional to weight times squared distance to
     the nearest seed so far: the one that lowers the sum of those distances most. Arthur and Vassilvitskii 2007.
     """
-    n_trials = 2 + int(math.log(n_components))
     x, weights = rows
-    uniform = jax.random.uniform(key, (n_components, n_trials), x.dtype)
-    first = x[draw(uniform[0], weights)[0]]
-    seeds = jnp.zeros((n_components, x.shape[1]), x.dtype).at[0].set(first)
+    most = min(DRAWS, 2 + int(math.log(n_components)))
+    tried = jnp.arange(most) < 2 + jnp.log(jnp.asarray(count, x.dtype) + 1e-3).astype(jnp.int32)
+    first = x[:, draw(uniform[0, :1], weights)[0]]
+    seeds = jnp.zeros((n_components, len(x)), x.dtype).at[0].set(first)
     remaining = squared_distances(x, first[None])[0]
 
-    def choose(index: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def choose(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, before = carry
         potential = weights * before
         # Where every row already is a seed, any row will do.
-        candidates = x[draw(uniform[index], jnp.where(jnp.sum(potential) > 0.0, potential, weights))]
+        potential = jnp.where(jnp.sum(potential) > 0.0, potential, weights)
+        candidates = x[:, draw(uniform[index, :most], potential)].T
         remaining = jnp.minimum(before, squared_distances(x, candidates))
-        best = jnp.argmin(einsum("ts,s->t", remaining, weights))
+        best = jnp.argmin(jnp.where(tried, einsum("ts,s->t", remaining, weights), jnp.inf))
         return seeds.at[index].set(candidates[best]), remaining[best]
 
-    return lax.fori_loop(1, n_components, choose, (seeds, remaining))[0]
+    return lax.fori_loop(1, count, choose, (seeds, remaining))[0]
 
 
-def _lloyd(key: Array, rows: Rows, n_components: int) -> Array:
+def _lloyd(uniform: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
     """k-means once. A cluster that loses its rows stays put."""
     x, weights = rows
     components = jnp.arange(n_components, dtype=jnp.int32)
@@ -75,16 +89,16 @@ def _lloyd(key: Array, rows: Rows, n_components: int) -> Array:
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         seeds, _, n_steps = carry
-        labels, _ = nearest(x, seeds)
+        labels, _ = nearest(x, seeds, count)
 
         def mean_of(component: tuple[Array, Array]) -> Array:
             index, seed = component
             members = jnp.where(labels == index, weights, 0.0)
             mass = jnp.sum(members)
-            return jnp.where(mass > 0.0, einsum("s,sd->d", members, x) / jnp.where(mass > 0.0, mass, 1.0), seed)
+            return jnp.where(mass > 0.0, einsum("s,ds->d", members, x) / jnp.where(mass > 0.0, mass, 1.0), seed)
 
         means = lax.map(mean_of, (components, seeds))
         return means, jnp.any(means != seeds), n_steps + 1
 
-    start = (_greedy(key, rows, n_components), jnp.array(True), jnp.int32(0))
+    start = (_greedy(uniform, rows, n_components, count), jnp.array(True), jnp.int32(0))
     return lax.while_loop(moving, step, start)[0]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._linalg import columns
 from ..batches import Batches, Chunked
 from ..em import maximise
 from ..expectation import assign
@@ -23,28 +24,33 @@ from ._rows import Rows, nearest, rows_for_seeding
 from .kmeans import kmeans, kmeans_plus_plus
 from .random import random_responsibilities, random_rows
 
-SEEDINGS: Mapping[str, Callable[[Array, Rows, int], Array]] = {
+SEEDINGS: Mapping[str, Callable[[Array, Rows, int, Array | int], Array]] = {
     "k-means++": kmeans_plus_plus,
     "k-means": kmeans,
     "random_rows": random_rows,
     "random_responsibilities": random_responsibilities,
 }
-"""The shelf of seedings: (key, rows, K) -> seeds (K, D). A new one is a function and a line here."""
+"""The shelf of seedings: (key, rows, K, count) -> seeds (K, D). A new one is a function and a line here.
+
+Only the first `count` of the K seeds, a traced number, are meant; they are those that K = count would give, so that one
+program serves several numbers of components.
+"""
 
 
-def seeds_from(key: Array, batches: Batches, seeding: str, n_components: int) -> Array:
-    """Seeds by the named way. -> (K, D)."""
+def seeds_from(key: Array, batches: Batches, seeding: str, n_components: int, count: Array | int) -> Array:
+    """Seeds by the named way, of which the first `count` are meant; the others are the origin. -> (K, D)."""
     sample_key, seed_key = jax.random.split(key)
     rows = rows_for_seeding(sample_key, batches, n_components)
-    return SEEDINGS[seeding](seed_key, rows, n_components) + batches.origin
+    seeds = SEEDINGS[seeding](seed_key, rows, n_components, count)
+    return jnp.where((jnp.arange(n_components) < count)[:, None], seeds, 0.0) + batches.origin
 
 
-def from_means(means: Array, batches: Batches, family: Family, ridge: Any) -> Mixture:
-    """Each row to its nearest mean (K, D), one M-step."""
+def from_means(means: Array, batches: Batches, family: Family, ridge: Any, count: Array | int | None = None) -> Mixture:
+    """Each row to its nearest mean (K, D), one M-step. Means past the first `count` get no rows, and so no weight."""
 
     def given(index: Array, rows: Array) -> Array:
         del index
-        return _one_hot(nearest(rows, means)[0], len(means), rows.dtype)
+        return _one_hot(nearest(columns(rows), means, count)[0], len(means), rows.dtype)
 
     return _one_step(given, _means_of(given, means, batches), batches, family, ridge)
 

@@ -1,0 +1,153 @@
+"""Many runs through one program: a few side by side, and as one ends the next takes its place.
+
+A `vmap` of `run` over all of them would step every one until the slowest has ended, with all their intermediate values
+in memory. Here a run makes its own number of steps, and memory does not grow with how many wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from . import em
+from .batches import Batches, choose_width
+
+
+class Slots(NamedTuple):
+    """The W runs that are stepped side by side."""
+
+    lane: Array  # (W,): which run of R each is; R where there is none
+    states: em.State  # (W, ...)
+
+
+class Queue(NamedTuple):
+    """R runs under way: some in slots, some waiting, some at their end."""
+
+    slots: Slots
+    states: em.State  # (R, ...), without what those in slots have done since they got there
+    histories: Array  # (R, capacity)
+    order: Array  # (R,): the runs that were to be made, in turn, and then the others
+    n_queued: Array  # (): how many were to be made
+    served: Array  # (): how many of them have got a slot
+    n_rounds: Array  # (): steps of the slots so far
+
+
+def side_by_side(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any:
+    """function(one of `mapped`, *shared) for all of them; without `vmap` where there is only one."""
+    if _length(mapped) > 1:
+        return jax.vmap(lambda one: function(one, *shared))(mapped)
+    single = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
+    return jax.tree.map(lambda leaf: leaf[None], single)
+
+
+def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int) -> Any:
+    """`side_by_side`, as many at a time as run side by side; the last wave is filled up by repetition."""
+    n = _length(mapped)
+    width = choose_width(n_components, n)
+    if width == n:
+        return side_by_side(function, mapped)
+    index = jnp.minimum(jnp.arange(-(-n // width) * width).reshape(-1, width), n - 1)
+    waves = lax.map(lambda wave: side_by_side(function, wave), jax.tree.map(lambda leaf: leaf[index], mapped))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], waves)
+
+
+def queue(states: em.State, histories: Array, max_steps: Array) -> Queue:
+    """Runs of `em.run` from every state (R, ...), which will write the objective after t steps to histories[:, t]."""
+    n = _length(states)
+    width = choose_width(states.mixture.means.shape[1], n)
+    states = jax.vmap(lambda state: em.resumed(state, max_steps))(states)
+    histories = _written(histories, Slots(jnp.arange(n, dtype=jnp.int32), states))
+    going = em.is_running(states, max_steps)
+    order = jnp.argsort(~going).astype(jnp.int32)  # stable
+    n_queued, none = jnp.sum(going, dtype=jnp.int32), jnp.int32(0)
+    if width == n:
+        slots = Slots(jnp.arange(n, dtype=jnp.int32), states)
+        return Queue(slots, states, histories, order, n_queued, n_queued, none)
+    vacant = Slots(jnp.full(width, n, jnp.int32), jax.tree.map(lambda leaf: leaf[:width], states))
+    return _served(Queue(vacant, states, histories, order, n_queued, none, none), jnp.full(width, True))
+
+
+def work(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Array, n_rounds: Array) -> Queue:
+    """Step what is in the slots and fill them as they fall vacant, until all is done or `n_rounds` have been made.
+
+    What is computed does not depend on how the rounds are cut into calls.
+    """
+    if len(queue.slots.lane) == len(queue.histories):
+        return _rounds(queue, batches, settings, max_steps, n_rounds)
+
+    def unfinished(queue: Queue) -> Array:
+        return jnp.any(queue.slots.lane < len(queue.histories)) & (queue.n_rounds < n_rounds)
+
+    def exchange(queue: Queue) -> Queue:
+        queue = _rounds(queue, batches, settings, max_steps, n_rounds)
+        return _served(queue, ~em.is_running(queue.slots.states, max_steps))
+
+    return lax.while_loop(unfinished, exchange, queue)
+
+
+def states_of(queue: Queue) -> em.State:
+    """Where all runs stand, (R, ...)."""
+    if len(queue.slots.lane) == len(queue.histories):
+        return queue.slots.states
+    return _kept(queue, queue.slots.lane)
+
+
+def ended(queue: Queue) -> tuple[em.State, Array]:
+    """The states (R, ...) that the runs end with, and their histories."""
+    return jax.vmap(em.stopped)(states_of(queue)), queue.histories
+
+
+def _kept(queue: Queue, lane: Array) -> em.State:
+    """All states, with those of the slots in the places `lane` (W,); R is no place."""
+    return jax.tree.map(lambda all, one: all.at[lane].set(one, mode="drop"), queue.states, queue.slots.states)
+
+
+def _served(queue: Queue, done: Array) -> Queue:
+    """The runs of slots that are `done` (W,) put away, and the next of the queue in their slots."""
+    n, slots = len(queue.histories), queue.slots
+    states = _kept(queue, jnp.where(done, slots.lane, n))
+    place = queue.served + jnp.cumsum(done, dtype=jnp.int32) - 1
+    lane = jnp.where(place < queue.n_queued, queue.order[jnp.minimum(place, n - 1)], n)
+    fresh = jax.tree.map(lambda leaf: leaf[jnp.minimum(lane, n - 1)], states)
+    slots = Slots(jnp.where(done, lane, slots.lane), _where(done & (lane < n), fresh, slots.states))
+    served = jnp.minimum(queue.served + jnp.sum(done, dtype=jnp.int32), queue.n_queued)
+    return queue._replace(slots=slots, states=states, served=served)
+
+
+def _rounds(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Array, n_rounds: Array) -> Queue:
+    """Step the slots until one of their runs ends while others wait, or until all have ended."""
+    none_waits = queue.served == queue.n_queued
+
+    def going(queue: Queue) -> Array:
+        is_running = em.is_running(queue.slots.states, max_steps)
+        vacant = queue.slots.lane == len(queue.histories)
+        goes_on = jnp.where(none_waits, jnp.any(is_running & ~vacant), jnp.all(is_running | vacant))
+        return goes_on & (queue.n_rounds < n_rounds)
+
+    def body(queue: Queue) -> Queue:
+        slots = queue.slots
+        stepped = side_by_side(em.step, slots.states, batches, settings)
+        slots = slots._replace(states=_where(em.is_running(slots.states, max_steps), stepped, slots.states))
+        return queue._replace(slots=slots, histories=_written(queue.histories, slots), n_rounds=queue.n_rounds + 1)
+
+    # The states of all runs do not change here, and would only be carried along.
+    moving = lax.while_loop(going, body, queue._replace(states=None))  # pyright: ignore[reportArgumentType]
+    return moving._replace(states=queue.states)
+
+
+def _written(histories: Array, slots: Slots) -> Array:
+    """The objectives in their places; past a history's end, and for no run, none is kept."""
+    return histories.at[slots.lane, slots.states.n_steps].set(slots.states.objective, mode="drop")
+
+
+def _where(chosen: Array, new: Any, old: Any) -> Any:
+    """The leaves (W, ...) of `new` where `chosen` (W,), else those of `old`."""
+    return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
+
+
+def _length(tree: Any) -> int:
+    return len(jax.tree.leaves(tree)[0])

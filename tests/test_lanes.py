@@ -1,0 +1,126 @@
+"""Many runs through one program: each ends as it would alone, whatever runs beside it and however many wait."""
+
+from __future__ import annotations
+
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Batches, Status, em
+from jaxgmm.batches import choose_width
+from jaxgmm.families import SHELF
+from jaxgmm.lanes import ended, in_waves, queue, work
+from tests import oracle
+from tests.tolerances import assert_close
+
+N, D, K, R = 240, 2, 3, 37
+X = oracle.blobs(seed=5, n_rows=N, n_features=D, n_components=K, distance=2.5).x
+SETTINGS = em.Settings(tol=1e-5, ridge=1e-6)
+fit = importlib.import_module("jaxgmm.fit")
+
+every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
+
+
+def starts(family, batches, n_lanes=R):
+    """Runs from random rows, one of them lost before it began."""
+    states = fit.start(jax.random.key(0), batches, "random_rows", K, family, SETTINGS, n_lanes)
+    return states._replace(status=states.status.at[2].set(Status.COLLAPSED))
+
+
+@jax.jit
+def run_all(states, histories, batches, settings, limit):
+    return ended(work(queue(states, histories, limit), batches, settings, limit, 10**6))
+
+
+def histories(n_lanes, capacity=64):
+    return np.full((n_lanes, capacity), np.nan)
+
+
+@every_family
+def test_each_run_ends_as_it_would_alone(family):
+    """More runs than slots, of all lengths: state, steps, status and history are those of `em.run`."""
+    with jax.enable_x64(True):
+        batches = Batches.of(X, chunk_size=100)
+        states = starts(family, batches)
+        assert choose_width(K, R) < R
+        ended, history = run_all(states, histories(R), batches, SETTINGS, np.int32(25))
+        run = jax.jit(em.run)
+        statuses = set()
+        for lane in range(R):
+            begun = jax.tree.map(lambda leaf, lane=lane: leaf[lane], states)
+            alone = run(begun, batches, SETTINGS, np.int32(25))
+            statuses.add(int(alone.status))
+            assert int(ended.status[lane]) == int(alone.status)
+            assert int(ended.n_steps[lane]) == int(alone.n_steps)
+            assert_close(ended.objective[lane], alone.objective, "oracle", np.float64)
+            assert_close(ended.mixture.means[lane], alone.mixture.means, "means", np.float64)
+            kept = np.isfinite(history[lane])
+            assert np.array_equal(kept, np.arange(64) <= int(alone.n_steps))
+            assert float(history[lane][int(alone.n_steps)]) == float(ended.objective[lane])
+            assert np.all(np.diff(np.asarray(history[lane])[kept]) > -1e-9)
+        assert Status.COLLAPSED in statuses
+        assert Status.CONVERGED in statuses
+
+
+@pytest.mark.parametrize("n_lanes", [3, R])
+def test_bursts_end_where_one_go_does(n_lanes):
+    """However the rounds are cut into calls, the numbers are the same to the last bit: who watches changes nothing."""
+    batches = Batches.of(X.astype(np.float32), chunk_size=100)
+    states, history = starts(SHELF["full"], batches, n_lanes), histories(n_lanes).astype(np.float32)
+    limit = np.int32(40)
+    at_once = run_all(states, history, batches, SETTINGS, limit)
+    under_way = jax.jit(queue)(states, history, limit)
+    for rounds in (0, 1, 7, 50, 10**6):
+        under_way = jax.jit(work)(under_way, batches, SETTINGS, limit, np.int32(rounds))
+    for one, other in zip(*map(jax.tree.leaves, (at_once, ended(under_way))), strict=True):
+        assert np.array_equal(one, other, equal_nan=True)
+
+
+def test_a_run_that_a_limit_stopped_goes_on():
+    batches = Batches.of(X.astype(np.float32), chunk_size=100)
+    states = starts(SHELF["spherical"], batches)
+    stopped, history = run_all(states, histories(R).astype(np.float32), batches, SETTINGS, np.int32(3))
+    assert np.all(np.asarray(stopped.n_steps) <= 3)
+    assert Status.MAX_STEPS in np.asarray(stopped.status)
+    went_on = run_all(stopped, history, batches, SETTINGS, np.int32(40))
+    at_once = run_all(states, histories(R).astype(np.float32), batches, SETTINGS, np.int32(40))
+    assert np.array_equal(went_on[0].n_steps, at_once[0].n_steps)
+    assert_close(went_on[0].objective, at_once[0].objective, "objective", np.float32)
+    assert_close(went_on[1], at_once[1], "objective", np.float32)
+
+
+def test_what_runs_beside_makes_no_difference():
+    """The first 20 of 37 runs end as 20 runs do."""
+    batches = Batches.of(X.astype(np.float32), chunk_size=100)
+    program = run_all
+    many, fewer = (starts(SHELF["diag"], batches, n) for n in (R, 20))
+    # Keys are split anew for each number of restarts, so the starts are made equal by hand.
+    fewer = jax.tree.map(lambda leaf: leaf[:20], many)
+    all_ended = program(many, histories(R).astype(np.float32), batches, SETTINGS, np.int32(60))[0]
+    ended = program(fewer, histories(20).astype(np.float32), batches, SETTINGS, np.int32(60))[0]
+    assert np.array_equal(all_ended.n_steps[:20], ended.n_steps)
+    assert np.array_equal(all_ended.objective[:20], ended.objective)
+
+
+@pytest.mark.parametrize("n_lanes", [1, 2, 16, 17, 40])
+def test_waves_keep_the_order(n_lanes):
+    values = np.arange(n_lanes, dtype=np.float32)
+    squares = in_waves(lambda one: one[0] * one[1], (values, values), n_components=16)
+    assert np.array_equal(squares, values**2)
+
+
+def test_many_restarts_need_the_memory_of_few():
+    """What a program of 256 restarts needs beyond their states is what 16 need."""
+    batches = Batches.of(np.zeros((20_000, 4), np.float32), chunk_size=1024)
+
+    def temporary(n_lanes):
+        mixture = jaxgmm.Mixture.create(np.full(K, 1 / K), np.zeros((K, 4)), np.ones(K), "spherical", np.float32)
+        state = em.init(mixture, batches)
+        states = jax.tree.map(lambda leaf: np.stack([leaf] * n_lanes), state)
+        lowered = run_all.lower(states, np.zeros((n_lanes, 8), np.float32), batches, SETTINGS, np.int32(5))
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(256) < 1.5 * temporary(32)
