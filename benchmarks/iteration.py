@@ -31,11 +31,11 @@ from .problems import Data, Problem
 TIME_LIMIT = 300.0  # seconds of one round of a cell, all included
 FEW, PROBE, MOST = 1, 2, 5000  # iterations
 LONG_CALL = {False: 0.3, True: 0.03}  # seconds by which a call of many should outlast one of FEW, by `quick`
-SLOW, SLOW_PAIRS = 0.5, 3  # seconds of an iteration, and the pairs of calls that are enough from there on
-TIMED = 25.0  # seconds of timed calls after which a round makes no more
+SLOW, SLOW_PAIRS = 0.2, 3  # seconds of an iteration, and the pairs of calls that are enough from there on
+TIMED = 12.0  # seconds of timed calls after which a round makes no more
 WARM, PLAIN = 2.5, 10.0  # seconds of a call: from WARM on it needs no other to warm up, from PLAIN on it is a result
 TOL, MAX_STEPS = 1e-3, 200  # of the fit to convergence
-LONG_FIT, AGAIN = 10.0, 2.0  # seconds: what one may take where iterations are slow; fewer than AGAIN are repeated
+LONG_FIT, AGAIN = 6.0, 2.0  # seconds: what one may take where iterations are slow; fewer than AGAIN are repeated
 
 Call = Callable[..., tuple[float, Outcome]]
 """call(iterations, tol=0.0) -> seconds, and where the fit ended."""

@@ -113,6 +113,52 @@ def photograph(found: dict[str, Any], place: Place) -> str:
     return f"{title}\n\n" + table(header, [[*timed(cell, cells), *reached(cell)] for cell in cells])
 
 
+def readme(found: list[Place]) -> str:
+    """The searches in a few lines, ours against scikit-learn's own way, in the first dtype."""
+    parts = []
+    for place in found:
+        searches = section(place.result, "searches")
+        rows = [
+            [what(part), *took(on(part, place))]
+            for name, what in IN_SHORT.items()
+            if on(part := searches.get(name) or {}, place)
+        ]
+        small = {cell["cache"]: cell for cell in on(searches.get("small") or {}, place) if cell["how"] == "fit"}
+        if rows:
+            header = ["search", "ours, first call", "ours, later", "scikit-learn", "scikit-learn / ours, later"]
+            parts.append(
+                f"Searches in {searches['restarts']['cells'][0]['dtype']}, {place.label}:\n\n" + table(header, rows)
+            )
+        if all("first_call_s" in small.get(cache, {}) for cache in (None, "filled cache")):
+            first, cached = (duration(small[cache]["first_call_s"]) for cache in (None, "filled cache"))
+            later = duration(small[None]["second_call_s"])
+            parts.append(
+                f"A first `fit` of one restart to 2,000 rows takes {first}, nearly all of it to compile; {cached} in a "
+                f"process that finds the programs of an earlier one in JAX's cache; and the next fit {later}."
+            )
+    return "\n\n".join(parts)
+
+
+def took(cells: list[dict[str, Any]]) -> list[str]:
+    """First and later calls of ours, scikit-learn's call, and their ratio."""
+    dtype = cells[0]["dtype"]
+    by_name = {cell["contender"]: cell for cell in cells if cell["dtype"] == dtype and not cell["missing"]}
+    ours, theirs = by_name.get(OURS), by_name.get("scikit-learn")
+    said = [duration(ours[name]) if ours else NONE for name in ("first_call_s", "second_call_s")]
+    if theirs is None:
+        return [*said, NONE, NONE]
+    ratio = digits(theirs["second_call_s"] / ours["second_call_s"]) if ours else NONE
+    return [*said, duration(theirs["second_call_s"]), ratio]
+
+
+IN_SHORT = {
+    "restarts": lambda part: f"{part['n_restarts']} restarts, full, ({part['n']}, {part['d']}, {part['k']})",
+    "sweep": lambda part: (
+        f"K = {part['counts'][0]} to {part['counts'][-1]}, {len(part['families'])} types, "
+        f"{part['n_restarts']} restarts, ({part['n']}, {part['d']})"
+    ),
+}
+
 PARTS = {"restarts": restarts, "sweep": sweep, "small": small, "photograph": photograph}
 
 

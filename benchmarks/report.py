@@ -86,7 +86,8 @@ def update(path: Path, results: Sequence[dict[str, Any]]) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in before + after:
         raise ValueError(f"{path.name} needs the lines {BEGIN} and {END}, once each and in this order.")
-    short = markdown.readme(ratios.places(results))
+    found = ratios.places(results)
+    short = "\n\n".join(part for part in (markdown.readme(found), others.readme(found)) if part)
     new = f"{before}{BEGIN}\n{short}\n{END}{after}"
     replace(path, lambda unfinished: unfinished.write_text(new, encoding="utf-8"))
 

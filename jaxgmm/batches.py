@@ -117,7 +117,8 @@ class Batches:
                 weights = cut(sample_weight, size, dtype, pad_with_zero=True)
             count = np.int32(min(n_rows, np.iinfo(np.int32).max))
             # The rows themselves are no output of a compiled function: that would copy them.
-            return cls(rows, weights, *_describe(rows, weights), jnp.asarray(count))
+            origin, total, lightest = _describe(rows, weights)
+            return cls(rows, weights, origin, total, lightest, jnp.asarray(count))
 
     @property
     def n_features(self) -> int:
@@ -180,14 +181,13 @@ def choose_chunk_size(n_features: int, n_components: int, itemsize: int, n_lanes
     """
     least, largest, budget = 2048, 65536, 16e6
     width = choose_width(n_components, n_lanes)
-    n_components *= width
     if jax.default_backend() == "cpu" and width > 1:
         least, largest, budget = 512, 4096, 0.5e6
     elif jax.default_backend() == "cpu":
         least = 1024 if n_features > max(24, n_components) else 2048
         largest = 16384 // itemsize if n_components <= 8 else 8192
         budget = 1.5e6
-    rows = budget / (itemsize * (n_components + 2 * n_features))
+    rows = budget / (itemsize * (width * n_components + 2 * n_features))
     return int(np.clip(2 ** round(np.log2(rows)), least, largest))
 
 

@@ -309,8 +309,8 @@ class _Bar:
         if self.file is None:
             return
         cell = now.cell
-        # Steps move the bar within its fit; a fit that has no running restarts left is done.
-        part = cell.n_steps / max(cell.max_steps, 1) if cell.n_running else 1.0
+        # Restarts that end move the bar within their fit, and so do the steps of those that run.
+        part = 1.0 - cell.n_running / cell.n_restarts * (1.0 - cell.n_steps / max(cell.max_steps, 1))
         filled = round(10 * (now.n_done + part) / now.n_cells)
         text = (
             f"[{'#' * filled}{'.' * (10 - filled)}] {now.n_done + 1}/{now.n_cells} {now.family} K={now.n_components}  "

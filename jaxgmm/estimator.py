@@ -42,7 +42,7 @@ class GaussianMixture:
     Parameters, attributes and methods of that class (1.9) keep their names, meanings and shapes. Beyond them:
 
     covariance_type: any family of `jaxgmm.families.SHELF`, by name or as an object; beyond scikit-learn's four,
-    `covariances_` and `precisions_init` are (K, D, D). n_init: restarts, which all run side by side. init_params:
+    `covariances_` and `precisions_init` are (K, D, D). n_init: restarts, all in one program. init_params:
     scikit-learn's names, or what `init` of `jaxgmm.fit` takes. random_state: an integer, a RandomState, a Generator,
     a JAX key, or None. dtype: the data's own, float64 for integers, unless given. chunk_size: rows a chunk.
     device: None for JAX's default, "cpu", "gpu", or a JAX device.
@@ -395,10 +395,12 @@ class _Report:
         self.verbose = verbose
         self.began = self.last = time.perf_counter()
         self.before = -np.inf
+        self.is_first = True
 
     def __call__(self, progress: Progress) -> None:
         now = time.perf_counter()
-        if progress.n_steps == 0:
+        if self.is_first:
+            self.is_first = False
             print(f"Initialization of {progress.n_restarts} restarts")
         elif progress.n_running:
             change = f"\t time lapse {now - self.last:.5f}s\t ll change {progress.objective - self.before:.5f}"

@@ -1,4 +1,4 @@
-"""Fit a mixture: many starts side by side in one compiled program, and the best of them."""
+"""Fit a mixture: many starts in one compiled program, and the best of them."""
 
 from __future__ import annotations
 
@@ -89,18 +89,18 @@ NOTHING_GIVEN = Given()
 class Progress(NamedTuple):
     """What a progress callback is told, a few times a second."""
 
-    n_steps: int  # of the restart that is furthest
+    n_steps: int  # of the restart that is furthest among those that have not ended; of all where all have
     max_steps: int
-    n_running: int
+    n_running: int  # and waiting: those that have not ended
     n_restarts: int
     objective: float  # the best so far
 
     @classmethod
     def of(cls, runs: Told, max_steps: int) -> Progress:
         """Where the runs (R, ...) stand."""
-        n_running = int(is_going(runs, max_steps).sum())
-        n_steps, objective = int(np.max(runs.n_steps)), float(np.max(runs.objective))
-        return cls(n_steps, max_steps, n_running, len(runs.objective), objective)
+        going = is_going(runs, max_steps)
+        n_steps = int(np.max(runs.n_steps[going] if going.any() else runs.n_steps))
+        return cls(n_steps, max_steps, int(going.sum()), len(going), float(np.max(runs.objective)))
 
 
 class Told(NamedTuple):
@@ -127,7 +127,7 @@ def fit(
     dtype: Any = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> FitResult:
-    """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts at once; the best finite objective wins.
+    """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts; the best finite objective wins.
 
     key: a JAX random key. x: an array, or `Batches`. n_components: K. family: a name of `jaxgmm.families.SHELF` or a
     Family. sample_weight: (N,), on any scale within the dtype's range. init: "k-means++", "k-means", "random_rows",
@@ -278,7 +278,7 @@ def run_to_ends(
         if not np.any(is_going(told, max_steps)):
             return _ended(under_way)
         began = time.perf_counter()
-        n_rounds += every or burst
+        n_rounds = min(n_rounds + (every or burst), np.iinfo(np.int32).max)
         under_way = jax.block_until_ready(_work(under_way, batches, settings, limit, np.int32(n_rounds)))
         burst = 2 * burst if time.perf_counter() - began < 0.3 else max(1, burst // 2)
 
@@ -333,7 +333,7 @@ def _from_labels(labels: Any, batches: Batches, ridge: Any, *, n_components: int
 def _run_all(
     states: em.State, histories: Array, batches: Batches, settings: em.Settings, max_steps: Array
 ) -> tuple[em.State, Array]:
-    every_round = np.int32(np.iinfo(np.int32).max)
+    every_round = jnp.int32(np.iinfo(np.int32).max)
     return ended(work(queue(states, histories, max_steps), batches, settings, max_steps, every_round))
 
 

@@ -1,7 +1,7 @@
 """Fits with several numbers of components through one program: those with fewer are padded with components of weight 0.
 
 A program is compiled for the largest K of a group. What a padded component costs is its share of the arithmetic; what
-it saves is a program, which takes longer to compile than many small fits take to run.
+it saves is a program, which takes longer to compile than many fits to a small table take to run.
 """
 
 from __future__ import annotations
@@ -21,38 +21,45 @@ from .families import Family
 from .fit import NOTHING_GIVEN, FitResult, Restarts, Told, begin, best_of, history_length, run_to_ends, seeds_of
 from .mixture import Mixture
 
-SMALL = 16
-"""Components up to which all counts share a program."""
+SHARED_UP_TO = 16
+"""Components up to which all counts share a program, where the table is small."""
+
+SMALL_TABLE = 2**20
+"""Numbers in a table (N·D) up to which compiling for another K takes longer than what its padding costs."""
 
 
 class Group(NamedTuple):
     """The runs of several numbers of components."""
 
     counts: tuple[int, ...]
+    n_starts: tuple[int, ...]  # runs of each count: one component has one, since all starts end in the same place
     seeds: Array  # (L, K, D), K the largest of the counts
     lane_counts: np.ndarray  # (L,) int32: the number of components of each run
-    members: np.ndarray  # (counts, R) int32: the runs of each count; of one component there is one, repeated
+    members: np.ndarray  # (counts, R) int32: the runs of each count, the first repeated where they are fewer
 
 
-def groups(counts: Iterable[int]) -> list[tuple[int, ...]]:
-    """Which counts share a program: all up to `SMALL`, and above it those between two powers of two."""
+def groups(counts: Iterable[int], batches: Batches) -> list[tuple[int, ...]]:
+    """Which counts share a program.
+
+    For a small table all up to `SHARED_UP_TO`, and above it those between two powers of two; for a large one none.
+    """
+    is_small = int(batches.n_rows) * batches.n_features <= SMALL_TABLE
     shared: dict[int, list[int]] = {}
     for count in counts:
-        shared.setdefault(max(SMALL, next_power_of_two(count)), []).append(count)
+        shared.setdefault(max(SHARED_UP_TO, next_power_of_two(count)) if is_small else count, []).append(count)
     return [tuple(group) for group in shared.values()]
 
 
 def group_of(key: Array, counts: tuple[int, ...], batches: Batches, seeding: str, n_restarts: int) -> Group:
     """Seeds for `n_restarts` runs of every count, which do not depend on the other counts."""
-    # One component has one start: all end in the same place.
-    starts = [1 if count == 1 else n_restarts for count in counts]
+    starts = tuple(1 if count == 1 else n_restarts for count in counts)
     lane_counts = np.repeat(np.array(counts, np.int32), starts)
     restart = np.concatenate([np.arange(n, dtype=np.int32) for n in starts])
     first = np.cumsum([0, *starts[:-1]])
     members = np.stack([f + np.arange(n_restarts) % n for f, n in zip(first, starts, strict=True)]).astype(np.int32)
     keys = _keys(key, lane_counts, restart, n_restarts=n_restarts)
     seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=max(counts))
-    return Group(counts, seeds, lane_counts, members)
+    return Group(counts, starts, seeds, lane_counts, members)
 
 
 def fit_group(
@@ -72,7 +79,8 @@ def fit_group(
     found = []
     for index, count in enumerate(group.counts):
         result, said = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
-        found.append((_trimmed(result, count, n_restarts=len(set(group.members[index]))), said))
+        trimmed = _trimmed(result, count, group.n_starts[index])
+        found.append((jax.device_put(trimmed, batches.origin.sharding), said))
     return found
 
 
@@ -109,7 +117,7 @@ def _trimmed(result: FitResult, count: int, n_restarts: int) -> FitResult:
     scales = jax.tree.map(lambda leaf: leaf[:count], padded.scales)
     mixture = Mixture(padded.log_weights[:count], padded.means[:count], scales, padded.family)
     restarts = Restarts(*(leaf[:n_restarts] for leaf in jax.tree.leaves(result.restarts)))
-    trimmed = FitResult(
+    return FitResult(
         mixture=mixture,
         objective=result.objective,
         status=result.status,
@@ -118,4 +126,3 @@ def _trimmed(result: FitResult, count: int, n_restarts: int) -> FitResult:
         effective_counts=result.effective_counts[:count],
         restarts=restarts,
     )
-    return jax.tree.map(jnp.asarray, trimmed)

@@ -21,7 +21,7 @@ class Slots(NamedTuple):
     """The W runs that are stepped side by side."""
 
     lane: Array  # (W,): which run of R each is; R where there is none
-    states: em.State  # (W, ...)
+    states: em.State  # (W, ...); in a vacant slot that of some run, which is stepped along and kept nowhere
 
 
 class Queue(NamedTuple):
@@ -63,12 +63,12 @@ def queue(states: em.State, histories: Array, max_steps: Array) -> Queue:
     histories = _written(histories, Slots(jnp.arange(n, dtype=jnp.int32), states))
     going = em.is_running(states, max_steps)
     order = jnp.argsort(~going).astype(jnp.int32)  # stable
-    n_queued, none = jnp.sum(going, dtype=jnp.int32), jnp.int32(0)
+    n_queued, zero = jnp.sum(going, dtype=jnp.int32), jnp.int32(0)
     if width == n:
         slots = Slots(jnp.arange(n, dtype=jnp.int32), states)
-        return Queue(slots, states, histories, order, n_queued, n_queued, none)
+        return Queue(slots, states, histories, order, n_queued, n_queued, zero)
     vacant = Slots(jnp.full(width, n, jnp.int32), jax.tree.map(lambda leaf: leaf[:width], states))
-    return _served(Queue(vacant, states, histories, order, n_queued, none, none), jnp.full(width, True))
+    return _served(Queue(vacant, states, histories, order, n_queued, zero, zero), jnp.full(width, True))
 
 
 def work(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Array, n_rounds: Array) -> Queue:
@@ -103,7 +103,7 @@ def ended(queue: Queue) -> tuple[em.State, Array]:
 
 def _kept(queue: Queue, lane: Array) -> em.State:
     """All states, with those of the slots in the places `lane` (W,); R is no place."""
-    return jax.tree.map(lambda all, one: all.at[lane].set(one, mode="drop"), queue.states, queue.slots.states)
+    return jax.tree.map(lambda many, few: many.at[lane].set(few, mode="drop"), queue.states, queue.slots.states)
 
 
 def _served(queue: Queue, done: Array) -> Queue:
@@ -122,21 +122,22 @@ def _rounds(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Ar
     """Step the slots until one of their runs ends while others wait, or until all have ended."""
     none_waits = queue.served == queue.n_queued
 
-    def going(queue: Queue) -> Array:
-        is_running = em.is_running(queue.slots.states, max_steps)
-        vacant = queue.slots.lane == len(queue.histories)
+    # Only what changes is carried: not the states of all runs.
+    def going(carry: tuple[Slots, Array, Array]) -> Array:
+        slots, _, made = carry
+        is_running = em.is_running(slots.states, max_steps)
+        vacant = slots.lane == len(queue.histories)
         goes_on = jnp.where(none_waits, jnp.any(is_running & ~vacant), jnp.all(is_running | vacant))
-        return goes_on & (queue.n_rounds < n_rounds)
+        return goes_on & (made < n_rounds)
 
-    def body(queue: Queue) -> Queue:
-        slots = queue.slots
+    def body(carry: tuple[Slots, Array, Array]) -> tuple[Slots, Array, Array]:
+        slots, histories, made = carry
         stepped = side_by_side(em.step, slots.states, batches, settings)
         slots = slots._replace(states=_where(em.is_running(slots.states, max_steps), stepped, slots.states))
-        return queue._replace(slots=slots, histories=_written(queue.histories, slots), n_rounds=queue.n_rounds + 1)
+        return slots, _written(histories, slots), made + 1
 
-    # The states of all runs do not change here, and would only be carried along.
-    moving = lax.while_loop(going, body, queue._replace(states=None))  # pyright: ignore[reportArgumentType]
-    return moving._replace(states=queue.states)
+    slots, histories, made = lax.while_loop(going, body, (queue.slots, queue.histories, queue.n_rounds))
+    return queue._replace(slots=slots, histories=histories, n_rounds=made)
 
 
 def _written(histories: Array, slots: Slots) -> Array:

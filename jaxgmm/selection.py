@@ -168,8 +168,9 @@ def sweep(
 
     n_components: one K or several. families: names or Family objects, one or several. criterion: "bic", "aic" or
     "icl". `init` of your own (see `fit`) needs a single K. Everything else as for `fit`; total weight stands for N in
-    the criteria, so weights should count rows. A cell's result depends on the key, its family and its K, not on which
-    other cells are in the sweep; at the same K all families begin from the same seeds.
+    the criteria, so weights should count rows. A cell's result depends on the key, its family and its K, and but for
+    rounding not on which other cells are in the sweep; at the same K all families begin from the same seeds. One
+    component is started once, since all starts end in the same place.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
@@ -183,13 +184,14 @@ def sweep(
             f"A start of your own fits one number of components, but n_components is {counts}. Give one of them, or "
             "name a seeding such as init='k-means++'."
         )
-    batches = admit(x, sample_weight, max(counts), n_restarts * len(counts), chunk_size, dtype)
-    _check.enough_rows(int(batches.n_rows), sample_weight, max(counts))
-
     max_steps = _check.count(max_steps, "max_steps", least=0)
     settings = em.Settings(tol=tol, ridge=ridge)
+    n_lanes = 1
     if isinstance(init, str):
         seeding(init)
+        n_lanes = n_restarts
+    batches = admit(x, sample_weight, max(counts), n_lanes, chunk_size, dtype)
+    _check.enough_rows(int(batches.n_rows), sample_weight, max(counts))
 
     results: dict[tuple[str, int], FitResult] = {}
     cells: dict[tuple[str, int], Cell] = {}
@@ -201,7 +203,7 @@ def sweep(
     n_cells = len(chosen) * len(counts)
     with precision_for(batches.dtype):
         if isinstance(init, str):
-            shared = [group_of(key, group, batches, init, n_restarts) for group in groups(counts)]
+            shared = [group_of(key, group, batches, init, n_restarts) for group in groups(counts, batches)]
             for family in chosen:
                 for group in shared:
                     watch = progress and _Watch(progress, len(cells), n_cells, family.name, group, max_steps)
@@ -238,12 +240,12 @@ class _Watch:
     ) -> None:
         self.say = partial(_report, progress)
         self.n_done, self.n_cells, self.family, self.max_steps = n_done, n_cells, family, max_steps
-        self.left = list(zip(group.counts, group.members, strict=True))
+        self.left = list(zip(group.counts, group.members, group.n_starts, strict=True))
 
     def __call__(self, told: Told) -> None:
         while self.left:
-            count, lanes = self.left[0]
-            cell = Progress.of(Told(*(value[np.unique(lanes)] for value in told)), self.max_steps)
+            count, lanes, n_starts = self.left[0]
+            cell = Progress.of(Told(*(value[lanes[:n_starts]] for value in told)), self.max_steps)
             self.say(self.n_done, self.n_cells, self.family, count, cell)
             if cell.n_running:
                 return

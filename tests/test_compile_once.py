@@ -144,3 +144,12 @@ def test_evaluating_compiles_once(events):
     mixtures[0].log_prob(rows(1, 100))
     with nothing_new(events):
         mixtures[1].log_prob(rows(2, 100))
+
+
+def test_a_search_compiles_once_a_family(events):
+    """All K up to 16 share their programs: another K of the group, or another table, compiles nothing."""
+    options = {"n_restarts": 3, "max_steps": 10, "families": ["full", "diag"]}
+    keys(0, 1)
+    jaxgmm.sweep(jax.random.key(0), rows(1, 700), [1, 2, 4], **options)
+    with nothing_new(events):
+        jaxgmm.sweep(jax.random.key(1), rows(2, 650), [1, 3, 4], **options)

@@ -16,7 +16,7 @@ from sklearn.base import clone
 import jaxgmm
 from jaxgmm import Batches, GaussianMixture, Mixture, Status, em
 from jaxgmm.families import SHELF
-from jaxgmm.seeding._rows import SAMPLE, rows_for_seeding
+from jaxgmm.seeding._rows import SAMPLE, draw, rows_for_seeding
 
 from .tolerances import assert_close, assert_same_mixture
 
@@ -244,3 +244,36 @@ def test_the_remaining_doors(x: np.ndarray) -> None:
         GaussianMixture(2, random_state=jnp.int32(0), tol=np.float32(1e-3)).fit(x).mixture_,
         np.float64,
     )
+
+
+def test_what_rows_of_weight_0_hold_does_not_reach_the_seeds() -> None:
+    """A row of weight 0 whose square overflows: k-means++ meets all clusters as it does without it."""
+    x = (8.0 * np.arange(8) + np.random.default_rng(1).normal(size=(60, 8))).astype(np.float32).reshape(-1, 1)
+    weights = np.ones(len(x) + 1, np.float32)
+    weights[-1] = 0.0
+    hidden = np.concatenate([x, np.full((1, 1), 1e30, np.float32)])
+    clean, with_row = (
+        jaxgmm.fit(KEY, Batches.of(rows, weights[: len(rows)], 512), 8, "spherical", n_restarts=4, max_steps=0)
+        for rows in (x, hidden)
+    )
+    assert_close(with_row.restarts.objective, clean.restarts.objective, "objective", np.float32)
+
+
+def test_no_row_of_weight_0_is_drawn() -> None:
+    """Neither for a number that rounding made 1, nor where a parallel sum dips; and all others alike."""
+    weights = np.where(np.arange(4096) < 100, 0.0, 1.0).astype(np.float32)
+    weights[512:2048] = 0.0
+    uniform = np.concatenate([[0.0, 1.0], np.random.default_rng(2).uniform(size=20_000)]).astype(np.float32)
+    drawn = np.asarray(draw(jnp.asarray(uniform), jnp.asarray(weights)))
+    assert np.all(weights[drawn] > 0.0)
+    counts = np.bincount(drawn[2:], minlength=4096)[weights > 0.0]
+    assert counts.sum() == 20_000
+    assert counts.max() < 30  # about eight a row
+
+
+def test_an_interval_beyond_int32_is_as_good_as_none(x: np.ndarray) -> None:
+    model = GaussianMixture(2, verbose=1, verbose_interval=2**31, max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(x)
+    assert model.n_iter_ <= 3

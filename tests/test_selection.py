@@ -14,9 +14,10 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, Mixture, Status, selection
 from jaxgmm.families import SHELF, Full
+from jaxgmm.groups import groups
 from jaxgmm.selection import Cell, Sweep, aic, bic, entropy, icl, n_parameters, sweep
 from tests import oracle
-from tests.tolerances import assert_close
+from tests.tolerances import assert_close, assert_same_mixture
 
 
 @dataclass(frozen=True)
@@ -361,3 +362,24 @@ def test_repetitions_are_fitted_once():
     once = sweep(jax.random.key(0), np.arange(20.0).reshape(10, 2), [1, 1], ["diag", "diag"], max_steps=1)
     assert list(once.results) == [("diag", 1)]
     assert jaxgmm.sweep is sweep
+
+
+def test_counts_share_a_program_where_the_table_is_small():
+    small, large = Batches.of(np.zeros((100, 2))), Batches.of(np.zeros((2**19, 4), np.float32))
+    counts = [1, 40, 3, 16, 17, 33, 20]
+    assert groups(counts, small) == [(1, 3, 16), (40, 33), (17, 20)]
+    assert groups(counts, large) == [(count,) for count in counts]
+
+
+@pytest.mark.parametrize("family", SHELF)
+def test_padded_components_change_nothing(family):
+    """K = 2 beside K = 5 is what a fit of two components comes to with the same key."""
+    x, options = rows("iris"), {"n_restarts": 3, "max_steps": 20, "tol": 1e-6, "dtype": "float64", "chunk_size": 64}
+    found = sweep(jax.random.key(0), x, [5, 2], family, **options).results[family, 2]
+    alone = jaxgmm.fit(jax.random.fold_in(jax.random.key(0), 2), x, 2, family, **options)
+    assert found.mixture.means.shape == alone.mixture.means.shape
+    assert found.effective_counts.shape == (2,)
+    assert int(found.n_steps) == int(alone.n_steps)
+    assert_same_mixture(found.mixture, alone.mixture, "float64")
+    assert_close(found.restarts.objective, alone.restarts.objective, "oracle", "float64")
+    assert found.history.shape == alone.history.shape

@@ -33,7 +33,10 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
     capacity = batches.n_chunks * batches.chunk_size
     if capacity <= 2 * size:
         index = jnp.arange(capacity, dtype=jnp.int32)
-        return Rows(columns(batches.rows.rows_at(index) - batches.origin), batches.weights.rows_at(index))
+        weights = batches.weights.rows_at(index)
+        # As in `Batches.sum`: what rows of weight 0 hold may overflow, and 0 · inf would be NaN.
+        centred = jnp.where((weights > 0.0)[:, None], batches.rows.rows_at(index) - batches.origin, 0.0)
+        return Rows(columns(centred), weights)
     uniform = jax.random.uniform(key, (size,), batches.dtype)
     place = jnp.arange(size, dtype=jnp.uint32)  # unsigned: place · remainder reaches size²
     if batches.weights.body is None and batches.n_chunks > 1:
@@ -71,8 +74,8 @@ def nearest(x: Array, points: Array, n_points: Array | int | None = None) -> tup
     return lax.scan(compare, none, (jnp.arange(len(points), dtype=jnp.int32), points))[0]
 
 
-BLOCK = 64
-"""Weights that are summed in one piece where one of them is drawn."""
+DRAWN_FROM = 64
+"""Weights in a block, of which one is drawn."""
 
 
 def draw(uniform: Array, weights: Array) -> Array:
@@ -81,13 +84,16 @@ def draw(uniform: Array, weights: Array) -> Array:
     First a block of weights and then one within it: a running sum over all of them is slow on CPU. The numbers are the
     caller's, who makes all of them at once: a generator inside a loop is slow to compile.
     """
-    blocks = jnp.pad(weights, (0, -len(weights) % BLOCK)).reshape(-1, BLOCK)
-    cumulative = jnp.cumsum(jnp.sum(blocks, axis=1))
-    # In (0, total]: a draw of exactly 0 would land on a leading row of weight 0.
-    target = (1.0 - uniform) * cumulative[-1]
+    blocks = jnp.pad(weights, (0, -len(weights) % DRAWN_FROM)).reshape(-1, DRAWN_FROM)
+    # Parallel sums are not monotone in their last digit, and a block or row of weight 0 could be met in such a dip.
+    cumulative = lax.cummax(jnp.cumsum(jnp.sum(blocks, axis=1)))
+    limits = jnp.finfo(weights.dtype)
+    # In (0, total], however the caller's number was rounded: a draw of 0 would land on a leading row of weight 0.
+    target = (1.0 - jnp.minimum(uniform, 1.0 - limits.epsneg)) * cumulative[-1]
     block = jnp.clip(jnp.searchsorted(cumulative, target, side="left"), 0, len(blocks) - 1)
-    within = jnp.cumsum(blocks[block], axis=-1)
-    # Two sums of the same numbers may differ in their last digit: no further than the block's last row that weighs.
-    rest = jnp.minimum(target - jnp.where(block > 0, cumulative[block - 1], 0.0), within[..., -1])
+    within = lax.cummax(jnp.cumsum(blocks[block], axis=-1), axis=blocks.ndim - 1)
+    # The block's first row that weighs at least, and its last at most.
+    rest = target - jnp.where(block > 0, cumulative[block - 1], 0.0)
+    rest = jnp.clip(rest, limits.tiny, within[..., -1])
     place = jnp.sum(within < rest[..., None], axis=-1)
-    return jnp.clip(block * BLOCK + place, 0, len(weights) - 1)
+    return jnp.clip(block * DRAWN_FROM + place, 0, len(weights) - 1)

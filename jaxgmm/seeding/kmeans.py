@@ -22,7 +22,7 @@ misses a cluster on eight well-separated ones, and no EM mends that; rows are fe
 
 DRAWS = 16
 """Uniform numbers a seed, of which 2 + log K are used. Fixed, so that the first K draws do not depend on how many
-components there are beside them."""
+components there are beside them (under JAX's default, `jax_threefry_partitionable`)."""
 
 
 def kmeans_plus_plus(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
