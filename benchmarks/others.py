@@ -118,23 +118,19 @@ def readme(found: list[Place]) -> str:
     parts = []
     for place in found:
         searches = section(place.result, "searches")
-        rows = [
-            [what(part), *took(on(part, place))]
-            for name, what in IN_SHORT.items()
-            if on(part := searches.get(name) or {}, place)
-        ]
-        small = {cell["cache"]: cell for cell in on(searches.get("small") or {}, place) if cell["how"] == "fit"}
+        asked = {name: (part, on(part, place)) for name in IN_SHORT if (part := searches.get(name))}
+        rows = [[IN_SHORT[name](part), *took(cells)] for name, (part, cells) in asked.items() if cells]
         if rows:
+            dtype = next(cells[0]["dtype"] for _, cells in asked.values() if cells)
             header = ["search", "ours, first call", "ours, later", "scikit-learn", "scikit-learn / ours, later"]
-            parts.append(
-                f"Searches in {searches['restarts']['cells'][0]['dtype']}, {place.label}:\n\n" + table(header, rows)
-            )
+            parts.append(f"Searches in {dtype}, {place.label}:\n\n" + table(header, rows))
+        small = {cell["cache"]: cell for cell in on(searches.get("small") or {}, place) if cell["how"] == "fit"}
         if all("first_call_s" in small.get(cache, {}) for cache in (None, "filled cache")):
             first, cached = (duration(small[cache]["first_call_s"]) for cache in (None, "filled cache"))
-            later = duration(small[None]["second_call_s"])
             parts.append(
-                f"A first `fit` of one restart to 2,000 rows takes {first}, nearly all of it to compile; {cached} in a "
-                f"process that finds the programs of an earlier one in JAX's cache; and the next fit {later}."
+                f"A first `fit` of one restart to {searches['small']['n']} rows takes {first}, nearly all of it to "
+                f"compile; {cached} in a process that finds the programs of an earlier one in JAX's cache; and the "
+                f"next fit {duration(small[None]['second_call_s'])}."
             )
     return "\n\n".join(parts)
 

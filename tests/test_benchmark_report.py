@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import markdown, ratios, report
+from benchmarks import markdown, others, ratios, report
 
 PROBLEMS = ("full_2k_2_5", "diag_2k_8_32")
 
@@ -149,6 +149,36 @@ def test_other_sections():
     assert "| VEI | 100 | 2 (1) | 2.0e-06 (200 %) | 2.0e-06 (2 %) | 2.0e-06 (2 %) | **1 of 2** |" in text
     assert "- VEI, N = 100, 10000 sd from the origin, 3 sd apart, fast form: objective 2.0e-06 (200 %)" in text
     assert "The section import_time failed: OSError: no interpreter" in text
+
+
+def search(contender, first, later, dtype="float32", **more):
+    """A cell of a search as `benchmarks.searches` writes it."""
+    made = {"contender": contender, "dtype": dtype, "device": "cpu", "missing": None}
+    return made | {"first_call_s": first, "second_call_s": later} | more
+
+
+def test_the_searches_in_short():
+    """In the first dtype, ours beside scikit-learn's own way; what was not measured is left out, or shown as such."""
+    cells = [search("jaxgmm", 4.5, 0.5), search("scikit-learn", 3.0, 2.5), search("jaxgmm", 9.0, 9.0, "float64")]
+    restarts = {"n": 100, "d": 2, "k": 3, "n_restarts": 64, "cells": cells}
+    absent = {**search("scikit-learn", 0, 0), "missing": "not installed"}
+    sweep = {"n": 100, "d": 2, "counts": [1, 4], "families": ["full"], "n_restarts": 8, "cells": [cells[0], absent]}
+    fits = [
+        search("jaxgmm", 2.0, 0.25, how="fit", cache=None),
+        search("jaxgmm", 0.75, 0.25, how="fit", cache="filled cache"),
+    ]
+    small = {"n": 100, "cells": fits}
+    text = others.readme(ratios.places([result(searches={"restarts": restarts, "sweep": sweep, "small": small})]))
+    assert "Searches in float32" in text
+    assert "| 64 restarts, full, (100, 2, 3) | 4.50 s | 500 ms | 2.50 s | 5.00 |" in text
+    assert "| K = 1 to 4, 1 types, 8 restarts, (100, 2) | 4.50 s | 500 ms | – | – |" in text
+    assert "to 100 rows takes 2.00 s" in text
+    assert "750 ms in a process" in text
+    assert "9.00" not in text
+    only_fits = others.readme(ratios.places([result(searches={"small": small})]))
+    assert "|" not in only_fits
+    assert "next fit 250 ms" in only_fits
+    assert others.readme(ratios.places([result()])) == ""
 
 
 def test_readme_and_plot(file, tmp_path, capsys):
