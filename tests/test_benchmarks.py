@@ -174,7 +174,8 @@ def test_a_slow_peer_makes_few_iterations_and_few_calls():
     call = costing(6.0)
     many, each, seconds, _ = iteration._many(call, call(1)[0], quick=False)
     assert (many, each, seconds) == (iteration.PROBE, pytest.approx(6.0), 12.4)
-    assert iteration._pairs(call, many, 3, [], 0.0) == (pytest.approx([6.0] * 2), [1, 2])
+    assert 6.4 + 12.4 > iteration.TIMED
+    assert iteration._pairs(call, many, 3, [], 0.0) == (pytest.approx([6.0]), [1, 2])
     assert iteration._pairs(call, many, 3, [5.0], 30.0) == ([5.0], [1, 2])
 
 
@@ -187,7 +188,7 @@ def test_fits_to_convergence_are_as_long_as_can_be_afforded(monkeypatch):
     monkeypatch.setattr(problems, "objective", lambda *_: -3.0)
     data = TINY["full"].data("float64")
     slow, fast = (iteration._to_convergence(costing(each), TINY["full"], data, each) for each in (2.0, 0.01))
-    assert (slow["limit"], slow["iterations"]) == (5, 5)
+    assert (slow["limit"], slow["iterations"]) == (3, 3)
     assert (fast["limit"], fast["iterations"]) == (iteration.MAX_STEPS, 12)
     assert fast["seconds"] == pytest.approx(0.52)
     slowest = iteration._to_convergence(costing(20.0), TINY["full"], data, 20.0)

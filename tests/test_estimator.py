@@ -435,3 +435,19 @@ def test_repr_and_parameters() -> None:
     with pytest.raises(ValueError, match="Invalid parameter 'components'"):
         gm.set_params(components=2)
     assert jaxgmm.GaussianMixture is GaussianMixture
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical"])
+def test_precisions_of_the_start_itself_change_nothing(covariance_type):
+    """Two clusters that no start misses: given the precisions that the first M-step finds, in the order of its
+    components, a fit makes the same iterations and ends in the same place."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(300, 2)) + 20.0, rng.normal(size=(300, 2)) @ [[0.0, -0.7], [3.5, 0.7]]])
+    for seed in range(3):
+        options = {"n_components": 2, "covariance_type": covariance_type, "random_state": seed}
+        with pytest.warns(ConvergenceWarning):
+            start = GaussianMixture(**options, max_iter=1, tol=0.0).fit(x)
+        plain = GaussianMixture(**options).fit(x)
+        given = GaussianMixture(**options, precisions_init=start.precisions_).fit(x)
+        assert given.n_iter_ == plain.n_iter_
+        assert_close(given.means_, plain.means_, "settled", "float64")
