@@ -39,18 +39,52 @@ def inverse_lower(factor: Array) -> Array:
     for milliseconds on the cores that the next products need, and for a batch it can hang (see `_one_by_one`).
     """
     n = factor.shape[-1]
-    leading, size = factor.shape[:-2], 1 << (n - 1).bit_length()
+    whole = 1 if n <= 4 else min(n, WHOLE_UP_TO)
+    leading, size = factor.shape[:-2], n if n == whole else 1 << (n - 1).bit_length()
     padded = jnp.pad(factor, [(0, 0)] * len(leading) + [(0, size - n)] * 2)
     padded += jnp.diag(jnp.arange(size) >= n).astype(factor.dtype)
-    inverse = 1.0 / jnp.diagonal(padded, axis1=-2, axis2=-1)[..., None, None]  # (..., blocks, height, height)
+    inverse = _inverse_of_few(_diagonal_blocks(padded, whole))  # (..., blocks, height, height)
     while (height := inverse.shape[-1]) < size:
-        tiles = padded.reshape(*leading, size // (2 * height), 2 * height, size // (2 * height), 2 * height)
-        below = jnp.moveaxis(jnp.diagonal(tiles, axis1=-4, axis2=-2), -1, -3)[..., height:, :height]
+        below = _diagonal_blocks(padded, 2 * height)[..., height:, :height]
         first, second = inverse[..., 0::2, :, :], inverse[..., 1::2, :, :]
         corner = -einsum("...ij,...jk,...kl->...il", second, below, first)
         top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
         inverse = jnp.concatenate([top, jnp.concatenate([corner, second], axis=-1)], axis=-2)
     return inverse[..., 0, :n, :n]
+
+
+WHOLE_UP_TO = 16
+"""Rows of a matrix, or of the blocks of a larger one, up to which a step of the doubling is done for the whole of it,
+zeros and all: more arithmetic, of which there is little, and a program that compiles in half the time. Not up to 4
+rows, where the products of blocks are a handful of numbers."""
+
+
+def _inverse_of_few(factor: Array) -> Array:
+    """As `inverse_lower`: with X = diag(A⁻¹, C⁻¹, …) and B what stands below, the next is X − X B X."""
+
+    def product(x: Array, y: Array) -> Array:  # not a dot: on CPU each of a batch costs a microsecond, however small
+        return jnp.sum(x[..., :, :, None] * y[..., None, :, :], axis=-2)
+
+    place = np.arange(factor.shape[-1])
+    on_diagonal = place[:, None] == place
+    inverse = jnp.where(on_diagonal, 1.0 / jnp.where(on_diagonal, factor, 1.0), 0.0)
+    height = 1
+    while height < len(place):
+        block = place // height
+        is_below = (block[:, None] == block + 1) & (block % 2 == 0)
+        below = jnp.where(is_below, factor, 0.0)
+        inverse -= product(product(inverse, below), inverse)
+        height *= 2
+    return inverse
+
+
+def _diagonal_blocks(matrices: Array, height: int) -> Array:
+    """The blocks of `height` rows on the diagonal. (..., D, D) -> (..., D / height, height, height)."""
+    n = matrices.shape[-1] // height
+    if n == 1:
+        return matrices[..., None, :, :]
+    tiles = matrices.reshape(*matrices.shape[:-2], n, height, n, height)
+    return jnp.moveaxis(jnp.diagonal(tiles, axis1=-4, axis2=-2), -1, -3)
 
 
 @inverse_lower.defjvp

@@ -196,7 +196,9 @@ def start(
     """The states (R, ...) that the restarts begin with."""
     if isinstance(init, str):
         counts = np.full(n_restarts, n_components, np.int32)
-        seeds = seeds_of(jax.random.split(key, n_restarts), counts, batches, seeding=init, n_components=n_components)
+        seeds = seeds_of(
+            jax.random.split(key, (n_restarts, 2)), counts, batches, seeding=init, n_components=n_components
+        )
         return begin(seeds, counts, batches, settings.ridge, given, family=family)
     mixture = mixture_from(init, batches, n_components, family, settings)
     state = em.init(given.onto(mixture), batches)
@@ -295,7 +297,10 @@ def is_going(runs: Told, max_steps: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnames=("seeding", "n_components"))
 def seeds_of(keys: Array, counts: Array, batches: Batches, *, seeding: str, n_components: int) -> Array:
-    """Seeds (R, K, D), of each of which the first of `counts` (R,) are meant: a program that all families share."""
+    """Seeds (R, K, D), of each of which the first of `counts` (R,) are meant: a program that all families share.
+
+    keys (R, 2): a pair for each, so that no program need split them.
+    """
     return in_waves(
         lambda lane: seeds_from(lane[0], batches, seeding, n_components, lane[1]), (keys, counts), n_components
     )

@@ -85,10 +85,10 @@ def fit_group(
 
 @partial(jax.jit, static_argnames="n_restarts")
 def _keys(key: Array, counts: Array, restart: Array, *, n_restarts: int) -> Array:
-    """The key that `fit` gives the restart, were it given this key and its count folded into one."""
+    """The pair of keys that `fit` gives the restart, were it given this key and its count folded into one."""
 
     def one(count: Array, restart: Array) -> Array:
-        return jax.random.split(jax.random.fold_in(key, count), n_restarts)[restart]
+        return jax.random.split(jax.random.fold_in(key, count), (n_restarts, 2))[restart]
 
     return jax.vmap(one)(counts, restart)
 

@@ -133,7 +133,9 @@ def _rounds(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Ar
     def body(carry: tuple[Slots, Array, Array]) -> tuple[Slots, Array, Array]:
         slots, histories, made = carry
         stepped = side_by_side(em.step, slots.states, batches, settings)
-        slots = slots._replace(states=_where(em.is_running(slots.states, max_steps), stepped, slots.states))
+        if len(slots.lane) > 1:  # a single slot is stepped only while its run goes on
+            stepped = _where(em.is_running(slots.states, max_steps), stepped, slots.states)
+        slots = slots._replace(states=stepped)
         return slots, _written(histories, slots), made + 1
 
     slots, histories, made = lax.while_loop(going, body, (queue.slots, queue.histories, queue.n_rounds))

@@ -46,12 +46,12 @@ def test_each_run_ends_as_it_would_alone(family):
         batches = Batches.of(X, chunk_size=100)
         states = starts(family, batches)
         assert choose_width(K, R) < R
-        ended, history = run_all(states, histories(R), batches, SETTINGS, np.int32(25))
+        ended, history = run_all(states, histories(R), batches, SETTINGS, np.int32(50))
         run = jax.jit(em.run)
         statuses = set()
         for lane in range(R):
             begun = jax.tree.map(lambda leaf, lane=lane: leaf[lane], states)
-            alone = run(begun, batches, SETTINGS, np.int32(25))
+            alone = run(begun, batches, SETTINGS, np.int32(50))
             statuses.add(int(alone.status))
             assert int(ended.status[lane]) == int(alone.status)
             assert int(ended.n_steps[lane]) == int(alone.n_steps)
@@ -93,7 +93,7 @@ def test_a_run_that_a_limit_stopped_goes_on():
 
 
 def test_what_runs_beside_makes_no_difference():
-    """The first 20 of 37 runs end as 20 runs do."""
+    """The first 20 of 37 runs end as 20 runs do. (In other slots of another program, so the last digit may differ.)"""
     batches = Batches.of(X.astype(np.float32), chunk_size=100)
     program = run_all
     many, fewer = (starts(SHELF["diag"], batches, n) for n in (R, 20))
@@ -102,7 +102,7 @@ def test_what_runs_beside_makes_no_difference():
     all_ended = program(many, histories(R).astype(np.float32), batches, SETTINGS, np.int32(60))[0]
     ended = program(fewer, histories(20).astype(np.float32), batches, SETTINGS, np.int32(60))[0]
     assert np.array_equal(all_ended.n_steps[:20], ended.n_steps)
-    assert np.array_equal(all_ended.objective[:20], ended.objective)
+    assert_close(all_ended.objective[:20], ended.objective, "objective", np.float32)
 
 
 @pytest.mark.parametrize("n_lanes", [1, 2, 16, 17, 40])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._linalg import columns
+from .._linalg import columns, einsum
 from ..batches import Batches, next_power_of_two
 
 SAMPLE = 8192
@@ -77,6 +77,9 @@ def nearest(x: Array, points: Array, n_points: Array | int | None = None) -> tup
 DRAWN_FROM = 64
 """Weights in a block, of which one is drawn."""
 
+COMPARED_AT_ONCE = 2**20
+"""Comparisons that take less time than the loop of a binary search takes to compile."""
+
 
 def draw(uniform: Array, weights: Array) -> Array:
     """Indices with probability in proportion to the weights (S,), one for each uniform number in [0, 1).
@@ -85,15 +88,20 @@ def draw(uniform: Array, weights: Array) -> Array:
     caller's, who makes all of them at once: a generator inside a loop is slow to compile.
     """
     blocks = jnp.pad(weights, (0, -len(weights) % DRAWN_FROM)).reshape(-1, DRAWN_FROM)
-    # Parallel sums are not monotone in their last digit, and a block or row of weight 0 could be met in such a dip.
+    # Parallel sums are not monotone in their last digit, and a block of weight 0 could be met in such a dip.
     cumulative = lax.cummax(jnp.cumsum(jnp.sum(blocks, axis=1)))
     limits = jnp.finfo(weights.dtype)
     # In (0, total], however the caller's number was rounded: a draw of 0 would land on a leading row of weight 0.
     target = (1.0 - jnp.minimum(uniform, 1.0 - limits.epsneg)) * cumulative[-1]
-    block = jnp.clip(jnp.searchsorted(cumulative, target, side="left"), 0, len(blocks) - 1)
-    within = lax.cummax(jnp.cumsum(blocks[block], axis=-1), axis=blocks.ndim - 1)
-    # The block's first row that weighs at least, and its last at most.
+    few = uniform.size * len(cumulative) <= COMPARED_AT_ONCE
+    block = jnp.searchsorted(cumulative, target, method="compare_all" if few else "scan")
+    block = jnp.clip(block, 0, len(blocks) - 1)
+    # The block's first row of any weight at which the running sum is what is left of the target, or its last.
+    held = blocks[block]
+    within = jnp.where(
+        held > 0.0, einsum("...i,ij->...j", held, jnp.triu(jnp.ones_like(held, shape=(DRAWN_FROM,) * 2))), -jnp.inf
+    )
     rest = target - jnp.where(block > 0, cumulative[block - 1], 0.0)
-    rest = jnp.clip(rest, limits.tiny, within[..., -1])
-    place = jnp.sum(within < rest[..., None], axis=-1)
+    rest = jnp.minimum(rest, jnp.max(within, axis=-1))
+    place = jnp.argmax(within >= rest[..., None], axis=-1)
     return jnp.clip(block * DRAWN_FROM + place, 0, len(weights) - 1)

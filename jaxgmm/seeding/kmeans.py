@@ -61,21 +61,22 @@ def _greedy(uniform: Array, rows: Rows, n_components: int, count: Array | int) -
     x, weights = rows
     most = min(DRAWS, 2 + int(math.log(n_components)))
     tried = jnp.arange(most) < 2 + jnp.log(jnp.asarray(count, x.dtype) + 1e-3).astype(jnp.int32)
-    first = x[:, draw(uniform[0, :1], weights)[0]]
-    seeds = jnp.zeros((n_components, len(x)), x.dtype).at[0].set(first)
-    remaining = squared_distances(x, first[None])[0]
 
+    # The first seed is a row drawn by weight alone, and tried alone, through the same program as the others.
     def choose(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, before = carry
-        potential = weights * before
+        is_first = index == 0
+        potential = jnp.where(is_first, weights, weights * before)
         # Where every row already is a seed, any row will do.
         potential = jnp.where(jnp.sum(potential) > 0.0, potential, weights)
         candidates = x[:, draw(uniform[index, :most], potential)].T
         remaining = jnp.minimum(before, squared_distances(x, candidates))
-        best = jnp.argmin(jnp.where(tried, einsum("ts,s->t", remaining, weights), jnp.inf))
+        counts = tried & (~is_first | (jnp.arange(most) == 0))
+        best = jnp.argmin(jnp.where(counts, einsum("ts,s->t", remaining, weights), jnp.inf))
         return seeds.at[index].set(candidates[best]), remaining[best]
 
-    return lax.fori_loop(1, count, choose, (seeds, remaining))[0]
+    none = jnp.zeros((n_components, len(x)), x.dtype), jnp.full_like(weights, jnp.inf)
+    return lax.fori_loop(0, count, choose, none)[0]
 
 
 def _lloyd(uniform: Array, rows: Rows, n_components: int, count: Array | int) -> Array:

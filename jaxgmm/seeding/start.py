@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -37,11 +36,13 @@ program serves several numbers of components.
 """
 
 
-def seeds_from(key: Array, batches: Batches, seeding: str, n_components: int, count: Array | int) -> Array:
-    """Seeds by the named way, of which the first `count` are meant; the others are the origin. -> (K, D)."""
-    sample_key, seed_key = jax.random.split(key)
-    rows = rows_for_seeding(sample_key, batches, n_components)
-    seeds = SEEDINGS[seeding](seed_key, rows, n_components, count)
+def seeds_from(keys: Array, batches: Batches, seeding: str, n_components: int, count: Array | int) -> Array:
+    """Seeds by the named way, of which the first `count` are meant; the others are the origin. -> (K, D).
+
+    keys (2,): one for the rows to choose from, one to choose with.
+    """
+    rows = rows_for_seeding(keys[0], batches, n_components)
+    seeds = SEEDINGS[seeding](keys[1], rows, n_components, count)
     return jnp.where((jnp.arange(n_components) < count)[:, None], seeds, 0.0) + batches.origin
 
 
