@@ -17,10 +17,6 @@ MODULES = ("sklearn.mixture.tests.test_gaussian_mixture", "sklearn.mixture.tests
 EXCEPTIONS = {
     "test_check_weights": "pins a message in which the largest and smallest weight are swapped; ours is right",
     "test_gaussian_mixture_precisions_init": "calls the private methods _set_parameters and _initialize",
-    "test_gaussian_mixture_precisions_init_diag": (
-        "gives precisions in the order in which scikit-learn's k-means meets two clusters under its seed 0; ours meets "
-        "them the other way round. test_estimator.py has the same law for our order"
-    ),
     "test_gaussian_mixture_all_init_does_not_estimate_gaussian_parameters": "counts calls of a private function",
 }
 """The tests that our class is not held to, each with its reason. Everything else must pass."""
