@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-test
 	$(VENV)/bin/python notebooks/demo.py
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m ruff format --check .

@@ -14,8 +14,13 @@ GLOBAL = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_pro
 """Switches of JAX that must stand after the session's tests as they stood before."""
 
 
+LONGEST = ("test_sklearn_suite.py", "test_estimator.py")
+"""Files that take minutes. Files are dealt out whole, one to a process: the last to begin should be short."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where JAX sees no GPU."""
+    """The longest files first; tests marked `gpu` are skipped where JAX sees no GPU."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _has_gpu():
         for item in marked:

@@ -20,7 +20,7 @@ import jaxgmm
 from jaxgmm import GaussianMixture, Status, from_sklearn
 from jaxgmm.families import SHELF
 
-from .tolerances import assert_close, assert_same_mixture
+from .tolerances import assert_close, assert_same_mixture, tolerance
 
 SKLEARN_TYPES = ("full", "tied", "diag", "spherical")
 CENTRES = np.array([[0.0, 0.0, 0.0], [6.0, 0.0, -4.0], [-5.0, 5.0, 3.0]])
@@ -84,6 +84,17 @@ def test_lower_bound_is_the_score_of_what_is_kept(x: np.ndarray, family: str, dt
     assert gm.means_.dtype == gm.covariances_.dtype == gm.score_samples(data).dtype == dtype
     with jax.enable_x64(True):
         assert gm.covariances_.shape == SHELF[family].show(gm.mixture_.scales, 3).shape
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ten_starts_are_as_good_as_one(seed: int) -> None:
+    """The one is the first of the ten."""
+    x = np.random.default_rng(seed).normal(size=(50, 2))
+    one, ten = (GaussianMixture(2, n_init=n, random_state=seed, max_iter=1) for n in (1, 10))
+    with pytest.warns(ConvergenceWarning):
+        one.fit(x)
+        ten.fit(x)
+    assert ten.lower_bound_ >= one.lower_bound_ - tolerance("objective", np.float64).absolute
 
 
 def test_float64_without_touching_the_switch(x: np.ndarray) -> None:
