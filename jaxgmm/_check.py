@@ -216,9 +216,9 @@ def finite(x: np.ndarray | Array, name: str = "X") -> None:
     """No NaN and no infinity, or an error that names the first by row and column. Traced values pass."""
     if is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating):
         return
-    if isinstance(x, jax.Array) and not x.devices() <= set(jax.devices("cpu")):
-        if bool(jnp.all(jnp.isfinite(x))):
-            return
+    values = _where_it_lies(x)
+    if isinstance(values, jax.Array) and bool(_all_finite(values)):
+        return
     # Blocks, so that the mask of a large array never stands beside it.
     values = np.asarray(x)
     step = max(1, 2**22 // max(1, math.prod(values.shape[1:])))
@@ -235,6 +235,18 @@ def finite(x: np.ndarray | Array, name: str = "X") -> None:
             )
 
 
+def _where_it_lies(x: np.ndarray | Array) -> np.ndarray | Array:
+    """x for NumPy, where that costs no copy: what another device holds stays there."""
+    is_elsewhere = isinstance(x, jax.Array) and not x.devices() <= set(jax.devices("cpu"))
+    return x if is_elsewhere else np.asarray(x)
+
+
+@jax.jit
+def _all_finite(x: Array) -> Array:
+    """In one program, so that no mask of the size of x is made."""
+    return jnp.all(jnp.isfinite(x))
+
+
 def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
     """Weights (N,): finite, not negative, not all zero. None stands for all ones."""
     if weights is None:
@@ -248,11 +260,11 @@ def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
     if is_traced(weights):
         return weights
     finite(weights, "sample_weight")
-    values = np.asarray(weights)
-    if np.any(values < 0):
-        row = int(np.argmax(values < 0))
+    values = _where_it_lies(weights)
+    if values.min() < 0:
+        row = int(values.argmin())
         raise ValueError(f"sample_weight must not be negative: row {row} has weight {values[row]}.")
-    if not np.any(values > 0):
+    if not values.max() > 0:
         raise ValueError("sample_weight is zero for every row: at least one row must count.")
     return weights
 
@@ -260,7 +272,7 @@ def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
 def enough_rows(n_rows: int, sample_weight: Any, n_components: int) -> None:
     """As many rows that count as components."""
     if sample_weight is not None and not is_traced(sample_weight):
-        n_rows = int(np.count_nonzero(np.asarray(sample_weight)))
+        n_rows = int((_where_it_lies(sample_weight) != 0).sum())
     if n_rows < n_components:
         raise ValueError(
             f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n_rows}"

@@ -150,9 +150,14 @@ def _one_by_one_vmap(axis_size: int, in_batched: list[bool], matrices: Array) ->
 def columns(rows: Array) -> Array:
     """Rows the other way up, (n, D) -> (D, n), so that what is done to a feature is done to contiguous numbers.
 
-    A product with the identity, which is exact, and not a transposition: XLA would merge that into each of its
-    readers, and every one of them would gather single numbers from all over the chunk.
+    On CPU a product with the identity, which is exact, and not a transposition: XLA would merge that into each of its
+    readers, and every one of them would gather single numbers from all over the chunk. On a GPU those readers are
+    products that take a factor either way up, and that of a chunk with the identity may be the largest of them.
     """
+    return lax.platform_dependent(rows, cpu=_columns_by_product, default=jnp.transpose)
+
+
+def _columns_by_product(rows: Array) -> Array:
     return einsum("de,ne->dn", jnp.eye(rows.shape[1], dtype=rows.dtype), rows)
 
 
