@@ -81,6 +81,7 @@ class Batches:
     total: Array  # (): Σ weights
     lightest: Array  # (): the smallest positive weight, "one row's weight"
     n_rows: Array  # (): N, an int32
+    fused: bool = field(default=False, metadata={"static": True})  # by `fused.py`, where there is a kernel
 
     @classmethod
     def of(
@@ -92,12 +93,15 @@ class Batches:
         n_components: int = 16,
         n_lanes: int = 1,
         dtype: Any = None,
+        fused: bool = False,
     ) -> Batches:
         """Cut rows x (N, D) with weights (N,) into chunks.
 
         `chunk_size` is chosen, where it is not given, for `n_components` and for `n_lanes` fits side by side. JAX's
-        rule decides the dtype (float32 or float64) unless `dtype` does. The values of x are not looked at. ValueError
-        or TypeError for shapes that do not fit and for weights that are negative, not finite or all zero.
+        rule decides the dtype (float32 or float64) unless `dtype` does. `fused`, an experiment: on an NVIDIA card, in
+        float32, the sums of diagonal, spherical and (up to 16 features) full covariances come from one kernel. The
+        values of x are not looked at. ValueError or TypeError for shapes that do not fit and for weights that are
+        negative, not finite or all zero.
         """
         _check.matrix_shape(np.shape(x), "x")
         sample_weight = _check.row_weights(sample_weight, np.shape(x)[0])
@@ -118,7 +122,7 @@ class Batches:
             count = np.int32(min(n_rows, np.iinfo(np.int32).max))
             # The rows themselves are no output of a compiled function: that would copy them.
             origin, total, lightest = _describe(rows, weights)
-            return cls(rows, weights, origin, total, lightest, jnp.asarray(count))
+            return cls(rows, weights, origin, total, lightest, jnp.asarray(count), bool(fused))
 
     @property
     def n_features(self) -> int:

@@ -6,14 +6,16 @@ Nothing of size N×K is ever stored: a chunk's responsibilities live as long as 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
+from . import fused
 from ._linalg import columns
 from .batches import Batches
 from .covariances import Form
-from .mixture import Mixture, in_safe_form, log_joint, normalise
+from .mixture import Mixture, in_safe_form, normalise, prepare
 from .moments import Kind, Moments, Statistics
 
 
@@ -22,21 +24,28 @@ def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Mome
 
     In the given form, or in the fastest that keeps the promised digits.
     """
-    kind = mixture.family.kind
+    kind, means, origin = mixture.family.kind, mixture.means, batches.origin
 
     def program(form: Form) -> Moments:
-        joint_of = log_joint(mixture, batches.origin, form)
+        operands = prepare(mixture, origin, form)
 
-        def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
-            del index
-            x = columns(rows)
-            log_prob, responsibilities = normalise(joint_of(x))
-            objective = jnp.sum(jnp.where(weights > 0.0, weights * log_prob, 0.0))
-            return statistics(kind, form, mixture.means, batches.origin, x, responsibilities * weights, objective)
+        def chunked(operands: Any, batches: Batches) -> Statistics:
+            def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
+                del index
+                x = columns(rows)
+                log_prob, responsibilities = normalise(mixture.scales.exponent(operands, x))
+                objective = jnp.sum(jnp.where(weights > 0.0, weights * log_prob, 0.0))
+                return statistics(kind, form, means, origin, x, responsibilities * weights, objective)
 
-        return finish(kind, form, mixture.means, batches.origin, batches.sum(chunk))
+            return batches.sum(chunk)
 
-    return program(form) if form else in_safe_form(mixture, batches.origin, program)
+        if batches.fused and form is Form.FAST and fused.supports(kind, operands, batches):
+            sums = fused.sums(chunked, operands, batches)
+        else:
+            sums = chunked(operands, batches)
+        return finish(kind, form, means, origin, sums)
+
+    return program(form) if form else in_safe_form(mixture, origin, program)
 
 
 def assign(kind: Kind, means: Array, batches: Batches, responsibilities: Callable[[Array, Array], Array]) -> Moments:

@@ -141,15 +141,15 @@ class Mixture:
         return "\n".join(lines)
 
 
-def log_joint(mixture: Mixture, origin: Array, form: Form) -> Callable[[Array], Array]:
-    """A function of columns x (D, n): the log of weight times component density, nats, (K, n).
+def prepare(mixture: Mixture, origin: Array, form: Form) -> Any:
+    """The operands with which `mixture.scales.exponent` turns columns x (D, n) into the log of weight times component
+    density, nats, (K, n).
 
     What depends on the mixture alone is computed here, once a step. Components come first: rows are the long axis, and
     sums over components then run over whole vectors.
     """
     constant = mixture.log_weights - 0.5 * (mixture.scales.log_det() + mixture.n_features * math.log(2.0 * math.pi))
-    operands = mixture.scales.prepare(mixture.means, origin, constant, form)
-    return lambda x: mixture.scales.exponent(operands, x)
+    return mixture.scales.prepare(mixture.means, origin, constant, form)
 
 
 def normalise(joint: Array) -> tuple[Array, Array]:
@@ -179,10 +179,10 @@ def map_log_joint(mixture: Mixture, rows: Chunked, consume: Callable[[Array], T]
     sound = ~jnp.isnan(mixture.log_weights + mixture.scales.log_det() + jnp.sum(mixture.means, axis=1))
 
     def program(form: Form) -> T:
-        joint_of = log_joint(mixture, origin, form)
+        operands = prepare(mixture, origin, form)
 
         def evaluate(chunk: Array) -> T:
-            joint = joint_of(columns(chunk))
+            joint = mixture.scales.exponent(operands, columns(chunk))
             # Rows too far off for the dtype: squares overflow, and the fast form takes infinity from infinity.
             overflown = jnp.isnan(joint) & sound[:, None] & ~jnp.any(jnp.isnan(chunk), axis=1)
             return consume(jnp.where(overflown, -jnp.inf, joint))

@@ -24,7 +24,7 @@ from .covariances import Form
 from .families import SHELF, Family
 from .fit import FitResult, Progress, Told, admit, drive, seeding, start
 from .groups import Group, fit_group, group_of, groups
-from .mixture import Mixture, in_safe_form, log_joint
+from .mixture import Mixture, in_safe_form, prepare
 from .status import FAILED, Status
 
 CRITERIA = ("bic", "aic", "icl")
@@ -308,10 +308,10 @@ def _evidence(
     """Σ w (log density − centre), and the entropy of the responsibilities."""
 
     def program(form: Form) -> tuple[Array, Array]:
-        joint_of = log_joint(mixture, batches.origin, form)
+        operands = prepare(mixture, batches.origin, form)
 
         def chunk(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
-            joint = joint_of(columns(rows))
+            joint = mixture.scales.exponent(operands, columns(rows))
             largest = jnp.max(joint, axis=0)
             below = joint - largest
             shares = jnp.exp(below)
