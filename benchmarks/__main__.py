@@ -19,7 +19,7 @@ from . import contenders, problems
 from .options import DEVICES, DTYPES, Options, visible_devices
 from .record import ROOT, Record
 
-SECTIONS = ("limits", "iteration", "searches", "growth", "memory", "accuracy", "import_time")
+SECTIONS = ("limits", "card", "iteration", "searches", "growth", "memory", "accuracy", "import_time")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,12 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     # Fractions are of the limits, so a file with the one has the other.
-    sections = [s for s in SECTIONS if s in given.sections or (s == "limits" and "iteration" in given.sections)]
+    asked = given.sections or [s for s in SECTIONS if s != "card" or "gpu" in options.devices]
+    sections = [s for s in SECTIONS if s in asked or (s == "limits" and "iteration" in asked)]
     if options.quick:  # its times mean nothing: sections need not take turns, nor compile well, which takes longest
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     # A quick run is a rehearsal: its figures are no results, and no report looks for them.
     record = Record.begin("quick" if options.quick else "suite", contenders.PACKAGES)
-    measured: dict[str, Any] = {"options": asdict(options)}
+    measured: dict[str, Any] = {"options": {**asdict(options), "minutes": given.minutes}}
+    del measured["options"]["until"]  # of a clock that is this machine's own
     with ThreadPoolExecutor(os.cpu_count() if options.quick else 1) as pool:
         for name, result in zip(sections, pool.map(_section, sections, repeat(options)), strict=True):
             measured[name] = result
@@ -67,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description="Run the benchmarks, and keep the result."
     )
     parser.add_argument("--quick", action="store_true", help="tiny problems, to see that all of it works")
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help="(all)")
+    parser.add_argument(
+        "--sections", nargs="+", choices=SECTIONS, metavar="SECTION", help="(all; card where JAX sees a GPU)"
+    )
     parser.add_argument("--problems", nargs="+", metavar="NAME", help="such as full_200k_16_16 (all)")
     parser.add_argument(
         "--contenders",
@@ -77,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="(both; float32 where quick)")
     parser.add_argument("--devices", nargs="+", choices=DEVICES, help="(cpu, and gpu where JAX sees one)")
+    parser.add_argument("--minutes", type=float, help="after which card and iteration begin nothing more (no limit)")
     parser.add_argument("--repeats", type=int, help="pairs of timed calls of a cell at most (9; 3 where quick)")
     return parser
 
@@ -92,6 +97,7 @@ def _options(given: argparse.Namespace) -> Options:
         contenders=several(given.contenders),
         problems=several(given.problems),
         repeats=given.repeats or (3 if given.quick else 9),
+        until=None if given.minutes is None else time.monotonic() + 60.0 * given.minutes,
     )
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from . import contenders, isolate, limits, problems
 from .child import spread, stopwatch
 from .contenders import CONTENDERS, Contender, Outcome
-from .options import Options
+from .options import LEFT_OUT, Options
 from .problems import Data, Problem
 
 TIME_LIMIT = 300.0  # seconds of one round of a cell, all included
@@ -68,34 +68,44 @@ def _head(problem: Problem, dtype: str, device: str, contender: Contender) -> di
 
 def _first_round(problem: Problem, dtype: str, device: str, contender: Contender, options: Options) -> dict[str, Any]:
     reason = contenders.missing(contender, problem, dtype, device)
+    if reason is None and options.seconds_left() <= 0.0:
+        reason = LEFT_OUT
     if reason is not None:
         return {"missing": reason}
     more = {"quick": options.quick, "pairs": options.repeats - options.repeats // 2}
     more["converge"] = dtype == options.dtypes[0]
-    answer = _asked("cell", problem, dtype, device, contender, more)
+    answer = _asked("cell", problem, dtype, device, contender, more, options.limit(TIME_LIMIT))
     return {"missing": None, **answer}
 
 
 def _second_round(
     made: dict[str, Any], problem: Problem, dtype: str, device: str, contender: Contender, options: Options
 ) -> None:
-    """Add the other half of the repeats to what the first round made, unless it is slow or missing."""
+    """Add the other half of the repeats to what the first round made, unless it is slow or missing or time is up."""
     pairs = options.repeats // 2
     # By the least of its figures, since a bad moment of the machine makes nobody slow.
     if made["missing"] or made["seconds_per_iteration"]["low"] >= SLOW or pairs == 0:
         return
+    if options.seconds_left() <= 0.0:
+        return
     more = {"quick": options.quick, "pairs": pairs, "many": made["iterations"]["asked"][1]}
-    answer = _asked("again", problem, dtype, device, contender, more)
+    answer = _asked("again", problem, dtype, device, contender, more, options.limit(TIME_LIMIT))
     made["rounds"].append(answer.get("runs", []))
     made["seconds_per_iteration"] = spread([seconds for runs in made["rounds"] for seconds in runs])
 
 
 def _asked(
-    function: str, problem: Problem, dtype: str, device: str, contender: Contender, more: dict[str, Any]
+    function: str,
+    problem: Problem,
+    dtype: str,
+    device: str,
+    contender: Contender,
+    more: dict[str, Any],
+    time_limit: float,
 ) -> dict[str, Any]:
     request = {"problem": problem.name, "dtype": dtype, "device": device, "contender": contender.name, **more}
     environment = {**limits.on_device(device), **contender.environment}
-    answer = isolate.run(f"benchmarks.iteration:{function}", request, TIME_LIMIT, environment)
+    answer = isolate.run(f"benchmarks.iteration:{function}", request, time_limit, environment)
     answer.pop("peak_bytes", None)  # above the data is what counts
     return answer
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +12,14 @@ from . import isolate
 
 DEVICES = ("cpu", "gpu")
 DTYPES = ("float32", "float64")
+GRACE = 45.0  # seconds
+LEFT_OUT = "left out: the time given was up"
 
 
 @dataclass(frozen=True)
 class Options:
-    """None stands for all. `repeats` is the most pairs of timed calls of a cell."""
+    """None stands for all. `repeats` is the most pairs of timed calls of a cell. `until`, of `time.monotonic`: the
+    sections iteration and card then begin no other measurement, and name what they leave out."""
 
     quick: bool = False
     devices: tuple[str, ...] = ("cpu",)
@@ -22,6 +27,14 @@ class Options:
     contenders: tuple[str, ...] | None = None
     problems: tuple[str, ...] | None = None
     repeats: int = 9
+    until: float | None = None
+
+    def seconds_left(self) -> float:
+        return math.inf if self.until is None else self.until - time.monotonic()
+
+    def limit(self, seconds: float) -> float:
+        """A child's time limit: what is begun in time may end a little after it."""
+        return min(seconds, max(0.0, self.seconds_left()) + GRACE)
 
 
 def sees_gpu() -> dict[str, Any]:

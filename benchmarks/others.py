@@ -1,8 +1,9 @@
-"""The other sections as Markdown: limits, searches, growth, memory, accuracy, import time."""
+"""The other sections as Markdown: limits, card, searches, growth, memory, accuracy, import time."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from .markdown import NONE, digits, duration, table
@@ -21,6 +22,45 @@ def limits(place: Place) -> str:
     return f"### The machine's limits, {place.label}\n\n" + table(
         ["dtype", "GFlop/s, one product", "GB/s, copy"], lines
     )
+
+
+CARD_IN_SHORT = ("products", "loop", "kernels", "large", "large_fused")
+"""The parts of the section card that the short report shows."""
+
+
+def card(place: Place, parts: Sequence[str] | None = None) -> str:
+    """Every part as a table of its own, of the columns that its rows have; all of them, or those named."""
+    found = section(place.result, "card").get(place.device) or {}
+    shown = [card_part(name, found[name]) for name in parts or found if name in found]
+    return "\n\n".join([f"### What the device can do, {place.label}", *shown]) if shown else ""
+
+
+def card_part(name: str, part: dict[str, Any]) -> str:
+    rows = part.get("rows", [])
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    said = [f"{name}:" if rows else f"{name}: {part.get('missing') or 'nothing was measured'}"]
+    if rows:
+        header = [column.removesuffix("_s").replace("_", " ").removesuffix(" per") for column in columns]
+        said.append(table(header, [[quantity(column, row.get(column)) for column in columns] for row in rows]))
+    said += ["Left out: " + "; ".join(part["left_out"])] if part.get("left_out") else []
+    return "\n\n".join(said)
+
+
+def quantity(column: str, value: Any) -> str:
+    """A measured value in the unit that its column's name says."""
+    if value is None:
+        return NONE
+    if column.endswith("_per_s"):
+        return digits(value / 1e9, " G/s")
+    if column.endswith(("_s", "seconds")):
+        return duration(value)
+    if column.endswith("_bytes"):
+        return digits(value / 1e6, " MB")
+    if column.startswith("fraction"):
+        return digits(100.0 * value, " %")
+    if column.endswith("_error"):
+        return f"{value:.1e}"
+    return digits(value) if isinstance(value, float) else str(value)
 
 
 def searches(place: Place) -> str:

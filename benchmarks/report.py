@@ -1,4 +1,4 @@
-"""Result files as tables and a picture: python -m benchmarks.report [RESULT.json …] [--plot PATH] [--readme README.md]
+"""Result files as tables and a picture: python -m benchmarks.report [RESULT.json …] [--short] [--plot …] [--readme …]
 
 Prints tables for every device of every file (the newest file of the suite where none is named). Nothing is measured
 here, and no figure comes from elsewhere.
@@ -20,6 +20,7 @@ KINDS = ("suite", "quick")
 SECTIONS = (
     markdown.iteration,
     others.limits,
+    others.card,
     others.searches,
     others.growth,
     others.memory,
@@ -31,12 +32,13 @@ SECTIONS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Results as tables and a picture.")
     parser.add_argument("results", nargs="*", type=Path, metavar="RESULT.json", help="(the newest of the suite)")
+    parser.add_argument("--short", action="store_true", help="only what fits on a screen")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="draw the ratios to this PNG file")
     parser.add_argument("--readme", type=Path, metavar="README.md", help="put the short table between its markers")
     given = parser.parse_args(arguments)
     try:
         results = [load(path) for path in given.results or [newest(RESULTS)]]
-        print(report(results))
+        print(short(results) if given.short else report(results))
         if given.plot is not None:
             picture.draw(ratios.places(results), given.plot)
         if given.readme is not None:
@@ -72,6 +74,13 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     for result in results:
         failed = {name: held["missing"] for name, held in result.items() if is_failed(held)}
         parts += [f"The section {name} failed: {reason}" for name, reason in failed.items()]
+    return "\n\n".join(part for part in parts if part)
+
+
+def short(results: Sequence[dict[str, Any]]) -> str:
+    """The tables of README, and what a card can do."""
+    found = ratios.places(results)
+    parts = [markdown.readme(found), *(others.card(place, others.CARD_IN_SHORT) for place in found)]
     return "\n\n".join(part for part in parts if part)
 
 
