@@ -181,6 +181,34 @@ def test_the_searches_in_short():
     assert others.readme(ratios.places([result()])) == ""
 
 
+def test_a_card(file, capsys):
+    """A table a part, of the columns that its rows have, in units; what was left out, and why a part is missing."""
+    parts = {
+        "products": {"rows": [{"size": 8192, "flops_per_s": 5e13, "largest_error": 2e-6}], "left_out": []},
+        "large": {
+            "rows": [
+                {"problem": "full_10M_16_32", "seconds": 0.0123, "fraction_of_floor": 0.61, "above_data_bytes": 3.2e7},
+                {"problem": "diag_1M_8_16", "missing": "OutOfMemory: no"},
+            ],
+            "left_out": ["problem tied_10M_32_64"],
+        },
+        "chunks": {"missing": "crashed with SIGABRT"},
+    }
+    (place,) = ratios.places([result(card={"cpu": parts})])
+    whole, some = others.card(place), others.card(place, ["large"])
+    assert "| 8192 | 50000 G/s | 2.0e-06 |" in whole
+    assert "chunks: crashed with SIGABRT" in whole
+    for text in (whole, some):
+        assert "| problem | seconds | fraction of floor | above data bytes | missing |" in text
+        assert "| full_10M_16_32 | 12.3 ms | 61.0 % | 32.0 MB | – |" in text
+        assert "| diag_1M_8_16 | – | – | – | OutOfMemory: no |" in text
+        assert "Left out: problem tied_10M_32_64" in text
+    assert "8192" not in some
+    assert others.card(ratios.places([result()])[0]) == ""
+    assert report.main([str(file), "--short"]) == 0
+    assert "| `full_2k_2_5` | 2.00 | 4.00 (quick) |" in capsys.readouterr().out
+
+
 def test_readme_and_plot(file, tmp_path, capsys):
     """From the command line; what stands outside the markers stays, and nothing unfinished is left behind."""
     pytest.importorskip("matplotlib")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy.stats import multivariate_normal
 from benchmarks import __main__ as suite
 from benchmarks import (
     accuracy,
+    card,
     child,
     contenders,
     growth,
@@ -25,7 +27,7 @@ from benchmarks import (
     searching,
 )
 from benchmarks.contenders import CONTENDERS
-from benchmarks.options import Options
+from benchmarks.options import LEFT_OUT, Options
 from benchmarks.problems import Problem
 
 from .tolerances import assert_close, tolerance
@@ -220,6 +222,54 @@ def test_the_fast_are_measured_in_two_rounds_and_the_slow_in_one(monkeypatch):
     assert (ours["seconds_per_iteration"]["median"], ours["seconds_per_iteration"]["high"]) == (0.01, 0.02)
     assert peer["rounds"] == [[0.02] * 5, []]
     assert len(slow["rounds"]) == 1
+
+
+def test_what_time_does_not_allow_is_named(monkeypatch):
+    """Nothing is begun when the time is up, and a child that was begun just before has a little more."""
+    asked = []
+    monkeypatch.setattr(isolate, "run", lambda *arguments: asked.append(arguments) or {"missing": "crashed"})
+    monkeypatch.setattr(limits, "measure", lambda _: {"cpu": {"float32": {"missing": "not measured"}}})
+    options = {"dtypes": ("float32",), "contenders": ("jaxgmm",), "problems": ("full_2k_2_5",)}
+    late, in_time = (Options(**options, until=time.monotonic() + seconds) for seconds in (-1.0, 60.0))
+    assert [cell["missing"] for cell in iteration.measure(late)["cells"]] == [LEFT_OUT]
+    assert card.measure(late) == {"cpu": {name: {"missing": LEFT_OUT} for name in card.PARTS}}
+    assert not asked
+    assert [cell["missing"] for cell in iteration.measure(in_time)["cells"]] == ["crashed"]
+    assert 60.0 < asked[0][2] < iteration.TIME_LIMIT
+    assert Options().limit(7.0) == 7.0
+
+
+def test_a_card_s_parts_are_measured_one_by_one(monkeypatch):
+    """What identifies a measurement stands beside it; one that fails is a reason, one that comes too late is named."""
+
+    def some(quick):
+        yield {"size": 1}, lambda: {"seconds": 0.5}
+        yield {"size": 2}, lambda: 1 / 0
+        yield {"size": 3}, lambda: now.append(100.0) or {}
+        yield {"size": 4}, lambda: {"seconds": 0.5}
+
+    now = [0.0]
+    monkeypatch.setattr(card.time, "monotonic", lambda: now[-1])
+    monkeypatch.setitem(card.PARTS, "some", some)
+    failed = {"size": 2, "missing": "ZeroDivisionError: division by zero"}
+    made = card.part("some", True, 10.0)
+    assert made == {"rows": [{"size": 1, "seconds": 0.5}, failed, {"size": 3}], "left_out": ["size 4"]}
+
+
+@pytest.mark.parametrize("name", card.PARTS)
+def test_a_card_s_parts_run_on_a_processor(name):
+    """Tiny, and all of them but what asks for a card; every time is a time."""
+    made = card.part(name, True, 60.0)
+    assert made["rows"]
+    assert not made["left_out"]
+    for row in made["rows"]:
+        if name in ("kernels", "large_fused"):
+            assert row["missing"].startswith("there is no")
+        elif "TF32" not in row.get("precision", ""):
+            assert "missing" not in row
+            times = [value for column, value in row.items() if column == "seconds" or column.endswith("_s")]
+            assert times
+            assert all(value > 0.0 for value in times)
 
 
 def test_one_file_holds_a_run(tmp_path, monkeypatch, capsys):
