@@ -49,12 +49,16 @@ class Chunked:
         body, size = self.body, self.chunk_size
         if body is None:  # an array of ones, of which only the padded end is kept
             return jnp.where(index < self.n_chunks - 1, jnp.ones_like(self.tail), self.tail)
-        # A branch that copies n rows; a second copy of the code that uses them would double the compile time.
-        return lax.cond(
-            index < self.n_chunks - 1,
-            lambda: lax.dynamic_slice_in_dim(body, index * size, size),
-            lambda: self.tail,
-        )
+        in_body = index < self.n_chunks - 1
+
+        # Rows are copied for it; a second copy of the code that uses them would double the compile time.
+        def by_branch() -> Array:
+            return lax.cond(in_body, lambda: lax.dynamic_slice_in_dim(body, index * size, size), lambda: self.tail)
+
+        def by_choice() -> Array:  # a GPU would ask the host at every chunk which branch it is to take
+            return jnp.where(in_body, lax.dynamic_slice_in_dim(body, index * size, size), self.tail)
+
+        return lax.platform_dependent(cpu=by_branch, default=by_choice)
 
     def rows_at(self, index: Array) -> Array:
         """The rows of these numbers, counted through body and tail. index (S,) -> (S, ...)."""
@@ -183,7 +187,7 @@ def choose_chunk_size(n_features: int, n_components: int, itemsize: int, n_lanes
     of kernels). Fits side by side share their chunks, which are the smaller for it: they fit a core's own cache then,
     and a small table wastes less of its last one.
     """
-    least, largest, budget = 2048, 65536, 16e6
+    least, largest, budget = 2048, 2**20, 16e6
     width = choose_width(n_components, n_lanes)
     if jax.default_backend() == "cpu" and width > 1:
         least, largest, budget = 512, 4096, 0.5e6

@@ -131,3 +131,29 @@ def test_the_reader_sees_what_it_looks_for():
         assert_exact_and_on_device(lowered("cuda", lambda x: jnp.dot(x, x), x), "cuda")
     with pytest.raises(AssertionError):
         assert_exact_and_on_device("%0 = stablehlo.custom_call @xla_ffi_python_gpu_callback(%arg0)", "cuda")
+
+
+def branches(jaxpr, platform):
+    """How often a program of `platform` chooses between branches, as it runs."""
+    count = 0
+    for equation in jaxpr.eqns:
+        for name, inner in equation.params.items():
+            some = inner if isinstance(inner, (tuple, list)) else [inner]
+            if name == "branches" and (platforms := equation.params.get("branches_platforms")):
+                some = [some[next(i for i, of in enumerate(platforms) if of is None or platform in of)]]
+            elif name == "branches":
+                count += 1
+            for one in some:
+                if hasattr(one, "eqns") or hasattr(one, "jaxpr"):
+                    count += branches(getattr(one, "jaxpr", one), platform)
+    return count
+
+
+def test_no_chunk_of_an_accelerator_chooses_a_branch():
+    """A GPU's branch is taken by the host, which waits to be told. The last chunk is chosen by a select there."""
+    _, mixture, batches = case(SHELF["full"], weights=np.linspace(0.0, 2.0, N))
+    assert batches.n_chunks > 2
+    program = jax.make_jaxpr(partial(expect, form=Form.FAST))(mixture, batches)
+    assert branches(program.jaxpr, "cuda") == branches(program.jaxpr, "tpu") == 0
+    assert branches(program.jaxpr, "cpu") == 2  # for rows and for weights
+    assert branches(jax.make_jaxpr(expect)(mixture, batches).jaxpr, "cuda") == 1  # the form, once a step
