@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import repeat
 from typing import Any
 
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     # A quick run is a rehearsal: its figures are no results, and no report looks for them.
     record = Record.begin("quick" if options.quick else "suite", contenders.PACKAGES)
+    options = replace(options, sections=tuple(sections))
     measured: dict[str, Any] = {"options": {**asdict(options), "minutes": given.minutes}}
     del measured["options"]["until"]  # of a clock that is this machine's own
     with ThreadPoolExecutor(os.cpu_count() if options.quick else 1) as pool:

@@ -20,14 +20,17 @@ the part's share of the time is up; those that are then left out are named in th
 from __future__ import annotations
 
 import functools
+import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import isolate, limits
-from .child import OVERLAP, seconds_per_step, spread, stopwatch
+from . import isolate, limits, record
+from .child import OVERLAP, seconds_per_step, stopwatch
 from .options import LEFT_OUT, Options
 from .problems import Problem
 
@@ -49,11 +52,14 @@ SHARE = {
     "stages": 60,
     "restarts": 40,
 }
-"""Seconds that a part may go on beginning measurements."""
+"""Seconds that a part may go on beginning measurements; less where they are not left."""
+
+OURS = 0.55
+"""Share of the time left that is this section's, where the section iteration is still to come."""
 
 PROBLEMS = (
     Problem("diag", 1_000_000, 16, 64),
-    Problem("full", 1_000_000, 16, 32),
+    Problem("full", 1_000_000, 8, 32),
     Problem("spherical", 1_000_000, 128, 1024),
     Problem("diag", 1_000_000, 128, 1024),
     Problem("full", 1_000_000, 4, 16),
@@ -76,18 +82,27 @@ QUICK_PROBLEMS = (Problem("diag", 2_000, 4, 3),)
 
 def measure(options: Options) -> dict[str, Any]:
     """{device: {part: {"rows": [...], "left_out": [...]}}}, of a CPU only where no other device is asked for."""
-    devices = [device for device in options.devices if device != "cpu"] or options.devices
-    return {device: {name: _asked(name, device, options) for name in PARTS} for device in devices}
+    devices = [device for device in options.devices if device != "cpu"] or list(options.devices)
+    left = options.seconds_left() * (OURS if "iteration" in options.sections else 1.0) / len(devices)
+    shares = {name: seconds * min(1.0, left / sum(SHARE.values())) for name, seconds in SHARE.items()}
+    return {device: {name: _asked(name, device, shares[name], options) for name in PARTS} for device in devices}
 
 
-def _asked(name: str, device: str, options: Options) -> dict[str, Any]:
+def _asked(name: str, device: str, seconds: float, options: Options) -> dict[str, Any]:
     if options.seconds_left() < LEAST:
         return {"missing": LEFT_OUT}
-    seconds = min(SHARE[name], options.seconds_left())
-    request = {"name": name, "quick": options.quick, "seconds": seconds}
-    # The last measurement that is begun in time may compile for long.
-    answer = isolate.run("benchmarks.card:part", request, options.limit(2.0 * seconds + 60.0), limits.on_device(device))
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "rows.json"
+        request = {"name": name, "quick": options.quick, "seconds": seconds, "kept": str(kept)}
+        # The last measurement that is begun in time may compile for long.
+        limit = options.limit(2.0 * seconds + 60.0)
+        answer = isolate.run("benchmarks.card:part", request, limit, limits.on_device(device))
+        if "missing" in answer and kept.exists():
+            answer |= json.loads(kept.read_text(encoding="utf-8"))
     answer.pop("peak_bytes", None)
+    if name.startswith("large"):
+        rates = limits.measure(options)[device].get("float32", {"missing": "not measured"})
+        _beside_the_floor(answer.get("rows", []), rates)
     for row in answer.get("rows", []):
         print(f"card {device} {name}: {said(row)}", flush=True)
     for left in answer.get("left_out", []):
@@ -97,15 +112,27 @@ def _asked(name: str, device: str, options: Options) -> dict[str, Any]:
     return answer
 
 
+def _beside_the_floor(rows: list[dict[str, Any]], rates: dict[str, Any]) -> None:
+    for row in rows:
+        if "seconds" in row:
+            problem = next(one for one in (*LARGE, *QUICK_PROBLEMS) if one.name == row["problem"])
+            row["floor_s"] = floor = limits.floor(problem, "float32", rates)
+            row["fraction_of_floor"] = None if floor is None else floor / row["seconds"]
+
+
 def said(row: dict[str, Any]) -> str:
     """A row in one line."""
     return ", ".join(f"{name} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in row.items())
 
 
-def part(name: str, quick: bool, seconds: float) -> dict[str, Any]:
-    """In a child: the measurements of a part, as many as are begun in time. One that fails is a reason."""
+def part(name: str, quick: bool, seconds: float, kept: str) -> dict[str, Any]:
+    """In a child: the measurements of a part, as many as are begun in time. One that fails is a reason.
+
+    kept: a file that always holds what has been measured by then, should this process be ended.
+    """
     until = time.monotonic() + seconds
-    rows, left_out = [], []
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
     for of, measured in PARTS[name](quick):
         if time.monotonic() > until:
             left_out.append(said(of))
@@ -117,6 +144,8 @@ def part(name: str, quick: bool, seconds: float) -> dict[str, Any]:
         except Exception as error:
             first = (str(error).strip() or "no message").splitlines()[0]
             rows.append({**of, "missing": f"{type(error).__name__}: {first[:200]}"})
+        text = json.dumps({"rows": rows, "left_out": []})
+        record.replace(Path(kept), lambda unfinished, text=text: unfinished.write_text(text, encoding="utf-8"))
     return {"rows": rows, "left_out": left_out}
 
 
@@ -185,9 +214,7 @@ def loop(quick: bool) -> Asked:
         def run(x: Any, limit: Any) -> Any:
             return lax.while_loop(lambda carry: carry[0] < limit, body, (jnp.int32(0), x))
 
-        x = jnp.arange(16.0)
-        few, many = (seconds_of(lambda limit=limit: run(x, np.int32(limit))) for limit in (count // 10, count))
-        return {"seconds": (many - few) / (count - count // 10)}
+        return {"seconds": seconds_of(lambda: run(jnp.arange(16.0), np.int32(count))) / count}
 
     for operations in (0, 1, 10):
         yield {"kernels": operations}, functools.partial(iterations, operations)
@@ -274,10 +301,19 @@ def kernels(quick: bool) -> Asked:
     from jaxgmm.expectation import expect, finish
     from jaxgmm.mixture import prepare
 
+    @functools.lru_cache(maxsize=1)  # the data of one problem at a time
+    def by_xla(problem: Problem) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Mixture and rows, their moments in float64, and what XLA's float32 form takes and errs."""
+        mixture, batches = _on_device(problem)
+        exact = _in_float64(mixture, batches)
+        program = jax.jit(functools.partial(expect, form=Form.FAST))
+        seconds = seconds_of(lambda: program(mixture, batches))
+        return mixture, batches, exact, {"xla_s": seconds, "xla_error": _error(program(mixture, batches), exact)}
+
     def compare(problem: Problem, changed: dict[str, Any], precision: Any) -> dict[str, Any]:
         if jax.default_backend() != "gpu":
             raise isolate.Unsupported("there is no card here")
-        mixture, batches = _on_device(problem)
+        mixture, batches, exact, theirs = by_xla(problem)
         operands = prepare(mixture, batches.origin, Form.FAST)
         features = fused.FEATURES[type(operands)][0]
         tiling = fused.choose_tiling(features, problem.d, problem.k)._replace(**changed)
@@ -288,16 +324,13 @@ def kernels(quick: bool) -> Asked:
             sums = fused.by_kernel(operands, batches, tiling, precision=precision)
             return finish(mixture.family.kind, Form.FAST, mixture.means, batches.origin, sums)
 
-        by_xla = jax.jit(functools.partial(expect, form=Form.FAST))
-        exact = _in_float64(mixture, batches)
-        own, theirs = (seconds_of(lambda f=f: f(mixture, batches)) for f in (by_kernel, by_xla))
+        own = seconds_of(lambda: by_kernel(mixture, batches))
         return {
             "tiling": list(tiling),
             "fused_s": own,
-            "xla_s": theirs,
-            "xla_over_fused": theirs / own,
+            "xla_over_fused": theirs["xla_s"] / own,
             "fused_error": _error(by_kernel(mixture, batches), exact),
-            "xla_error": _error(by_xla(mixture, batches), exact),
+            **theirs,
         }
 
     three, plain = lax.DotAlgorithmPreset.TF32_TF32_F32_X3, lax.Precision.HIGHEST
@@ -308,8 +341,8 @@ def kernels(quick: bool) -> Asked:
         for label, changed, precision in (
             ("float32 products", {}, plain),
             ("4 warps", {"warps": 4}, three),
-            ("tiles of 128 rows", {"rows": 128}, three),
-            ("half the components", {"components": 16}, three),
+            ("tiles of 16 rows", {"rows": 16}, three),
+            ("tiles of 16 components", {"components": 16}, three),
         ):
             yield {"problem": problem.name, "changed": label}, functools.partial(compare, problem, changed, precision)
 
@@ -334,11 +367,8 @@ def large(quick: bool, is_fused: bool = False) -> Asked:
         made = _iteration(problem, None, (mixture, batches))
         after = jax.devices()[0].memory_stats()
         is_new = before and after and after["peak_bytes_in_use"] > before["peak_bytes_in_use"]
-        floor = limits.floor(problem, "float32", rates(quick))
         return {
             **made,
-            "floor_s": floor,
-            "fraction_of_floor": None if floor is None else floor / made["seconds"],
             "above_data_bytes": after["peak_bytes_in_use"] - before["bytes_in_use"] if is_new else None,
             # Only where its result, a number a row, is small beside the data.
             "score_s": seconds_of(lambda: score(mixture, batches)) if not is_fused and problem.n <= 10**7 else None,
@@ -347,12 +377,6 @@ def large(quick: bool, is_fused: bool = False) -> Asked:
     for problem in QUICK_PROBLEMS if quick else LARGE:
         if not (is_fused and problem.family == "tied"):
             yield {"problem": problem.name}, functools.partial(one, problem)
-
-
-@functools.cache
-def rates(quick: bool) -> dict[str, Any]:
-    """This process's own, in float32."""
-    return limits.rates("float32", 512 if quick else 8192, 2**25 if quick else 2**30)
 
 
 def restarts(quick: bool) -> Asked:
@@ -440,8 +464,9 @@ def _iteration(problem: Problem, chunk_size: int | None, made: tuple[Any, Any] |
     def run(count: int) -> int:
         return int(jax.block_until_ready(em.run(state, batches, settings, count)).n_steps)
 
-    timed = seconds_per_step(run, GROUPS, LASTS)["seconds_per_iteration"] or spread([float("nan")])
-    assert timed is not None
+    timed = seconds_per_step(run, GROUPS, LASTS)["seconds_per_iteration"]
+    if timed is None:
+        raise isolate.Unsupported("it stopped at once although told not to")
     return {"seconds": timed["low"], "objective": float(em.run(state, batches, settings, 3).objective)}
 
 

@@ -47,9 +47,9 @@ def measure(options: Options) -> dict[str, Any]:
     chosen = problems.chosen(options.problems, options.quick)
     rivals = contenders.chosen(options.contenders, options.quick)
     rates = limits.measure(options)
-    for device in options.devices:
-        for problem in chosen:
-            for dtype in options.dtypes:
+    for problem in chosen:
+        for dtype in options.dtypes:
+            for device in options.devices:
                 firsts = [_first_round(problem, dtype, device, contender, options) for contender in rivals]
                 for contender, made in zip(rivals, firsts, strict=True):
                     _second_round(made, problem, dtype, device, contender, options)

@@ -43,7 +43,7 @@ def _one(device: str, dtype: str, options: Options) -> dict[str, Any]:
     size = QUICK_PRODUCT if options.quick else PRODUCT[device]
     n_bytes = QUICK_COPIED if options.quick else COPIED[device]
     request = {"dtype": dtype, "size": size, "n_bytes": n_bytes}
-    answer = isolate.run("benchmarks.limits:rates", request, TIME_LIMIT, on_device(device))
+    answer = isolate.run("benchmarks.limits:rates", request, options.limit(TIME_LIMIT), on_device(device))
     if "missing" in answer:
         print(f"limits {device} {dtype}: {answer['missing']}", flush=True)
         return answer

@@ -199,7 +199,7 @@ def readme(found: list[Place]) -> str:
     """The short table: one dtype, float32 where it was measured; the summary is of all rows."""
     parts = []
     for place in found:
-        chosen = ratios.rows(place)
+        chosen = [row for row in ratios.rows(place) if any(row.seconds(name) is not None for name in row.cells)]
         if not chosen:
             continue
         dtype = min(row.dtype for row in chosen)

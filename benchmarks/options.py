@@ -27,6 +27,7 @@ class Options:
     contenders: tuple[str, ...] | None = None
     problems: tuple[str, ...] | None = None
     repeats: int = 9
+    sections: tuple[str, ...] = ()
     until: float | None = None
 
     def seconds_left(self) -> float:

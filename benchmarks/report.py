@@ -71,17 +71,22 @@ def report(results: Sequence[dict[str, Any]]) -> str:
         parts.append("A quick run, which shows that the suite works, and nothing about speed.")
     parts += [markdown.side_by_side(found)] if sum(bool(ratios.rows(place)) for place in found) > 1 else []
     parts += [part(place) for place in found for part in SECTIONS]
-    for result in results:
-        failed = {name: held["missing"] for name, held in result.items() if is_failed(held)}
-        parts += [f"The section {name} failed: {reason}" for name, reason in failed.items()]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in [*parts, *failures(results)] if part)
 
 
 def short(results: Sequence[dict[str, Any]]) -> str:
     """The tables of README, and what a card can do."""
     found = ratios.places(results)
-    parts = [markdown.readme(found), *(others.card(place, others.CARD_IN_SHORT) for place in found)]
-    return "\n\n".join(part for part in parts if part)
+    parts = [markdown.readme(found)]
+    for place in found:
+        parts += [markdown.missing(place), others.card(place, others.CARD_IN_SHORT)]
+    return "\n\n".join(part for part in [*parts, *failures(results)] if part)
+
+
+def failures(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each section that failed."""
+    held = [(name, section) for result in results for name, section in result.items() if is_failed(section)]
+    return [f"The section {name} failed: {section['missing']}" for name, section in held]
 
 
 def is_failed(held: Any) -> bool:

@@ -237,7 +237,7 @@ def finite(x: np.ndarray | Array, name: str = "X") -> None:
 
 def _where_it_lies(x: np.ndarray | Array) -> np.ndarray | Array:
     """x for NumPy, where that costs no copy: what another device holds stays there."""
-    is_elsewhere = isinstance(x, jax.Array) and not x.devices() <= set(jax.devices("cpu"))
+    is_elsewhere = isinstance(x, jax.Array) and any(device.platform != "cpu" for device in x.devices())
     return x if is_elsewhere else np.asarray(x)
 
 

@@ -102,9 +102,10 @@ class Batches:
         """Cut rows x (N, D) with weights (N,) into chunks.
 
         `chunk_size` is chosen, where it is not given, for `n_components` and for `n_lanes` fits side by side. JAX's
-        rule decides the dtype (float32 or float64) unless `dtype` does. `fused`, an experiment: on an NVIDIA card, in
-        float32, the sums of diagonal, spherical and (up to 16 features) full covariances come from one kernel. The
-        values of x are not looked at. ValueError or TypeError for shapes that do not fit and for weights that are
+        rule decides the dtype (float32 or float64) unless `dtype` does. `fused`, an experiment: on an NVIDIA card
+        (Ampere or newer), in float32, the sums of diagonal and spherical covariances of up to 128 features, and of full
+        ones of up to 12, come from one kernel or two, which need 16 MB for each fit side by side. The values of x are
+        not looked at. ValueError or TypeError for shapes that do not fit and for weights that are
         negative, not finite or all zero.
         """
         _check.matrix_shape(np.shape(x), "x")
@@ -218,7 +219,7 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
         tail[: n_rows - whole] = x[whole:]
         tail[n_rows - whole :] = 0 if pad_with_zero else x[-1]
         return Chunked(body, jnp.asarray(tail), n_chunks)
-    if not is_traced(x) and x.dtype == dtype and x.devices() <= set(jax.devices("cpu")):
+    if not is_traced(x) and x.dtype == dtype and all(one.platform == "cpu" for one in x.devices()):
         # A view through NumPy keeps the buffer alive and costs no copy; JAX arrays do not change.
         view = np.asarray(x)
         body = jax.device_put(view[:whole], x.sharding, may_alias=True) if whole else None

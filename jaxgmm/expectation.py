@@ -6,7 +6,6 @@ Nothing of size N×K is ever stored: a chunk's responsibilities live as long as 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -29,20 +28,22 @@ def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Mome
     def program(form: Form) -> Moments:
         operands = prepare(mixture, origin, form)
 
-        def chunked(operands: Any, batches: Batches) -> Statistics:
+        def chunked(given: fused.Given, batches: Batches) -> Statistics:
+            operands, means = given
+
             def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
                 del index
                 x = columns(rows)
                 log_prob, responsibilities = normalise(mixture.scales.exponent(operands, x))
                 objective = jnp.sum(jnp.where(weights > 0.0, weights * log_prob, 0.0))
-                return statistics(kind, form, means, origin, x, responsibilities * weights, objective)
+                return statistics(kind, form, means, batches.origin, x, responsibilities * weights, objective)
 
             return batches.sum(chunk)
 
         if batches.fused and form is Form.FAST and fused.supports(kind, operands, batches):
-            sums = fused.sums(chunked, operands, batches)
+            sums = fused.sums(chunked, (operands, means), batches)
         else:
-            sums = chunked(operands, batches)
+            sums = chunked((operands, means), batches)
         return finish(kind, form, means, origin, sums)
 
     return program(form) if form else in_safe_form(mixture, origin, program)

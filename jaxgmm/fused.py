@@ -5,9 +5,9 @@ card reads a tile of rows once and keeps all that follows on the chip: features,
 they add to. Everything that `Form.FAST` knows as *coefficients · features + constant* can be done so, with the features
 x − origin beside
 
-    squares   (x − origin)², a diagonal covariance
-    norm      |x − origin|², a spherical one
-    pairs     all products of two entries, a full one with few features
+    squares   (x − origin)², a diagonal covariance (up to 128 features)
+    norm      |x − origin|², a spherical one (likewise)
+    pairs     all products of two entries, a full one (up to 12)
 
 Where the sums of all components exceed a program's registers, components are dealt out in tiles and there are two
 kernels: one for the rows' log-densities, by a running log-sum-exp over the tiles, and one for the sums.
@@ -38,15 +38,19 @@ from .batches import Batches, next_power_of_two
 from .covariances import dense, diagonal, spherical
 from .moments import DIAGONAL, FULL, TRACE, Kind, Statistics, add
 
-Chunked = Callable[[Any, Batches], Statistics]
+Given = tuple[Any, Array]
+"""The operands of an E-step, and the means (K, D)."""
+
+Chunked = Callable[[Given, Batches], Statistics]
 
 SQUARES, NORM, PAIRS = "squares", "norm", "pairs"
 
 FEATURES = {diagonal.Fast: (SQUARES, DIAGONAL), spherical.Fast: (NORM, TRACE), dense.Packed: (PAIRS, FULL)}
 """By the operands of an E-step: its quadratic features, and the kind of moments whose sums are of the same ones."""
 
-FEATURES_UP_TO = {SQUARES: 128, NORM: 128, PAIRS: 16}
-"""Features D up to which a tile of rows and the coefficients of 16 components fit a program of the card."""
+FEATURES_UP_TO = {SQUARES: 128, NORM: 128, PAIRS: 12}
+"""Features D up to which what a tile needs fits a program of the card. The 192 pairs of 13 to 16 features do not: ptxas
+moves 35 kB a thread to memory (compiled for sm_90)."""
 
 TENSOR_CORES = lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 """Three products of 11-bit halves: float32-grade, where one would put log-densities off by half a nat."""
@@ -57,6 +61,12 @@ LEAST = 16
 MOST_SUMS = 16384
 """Numbers that a program accumulates, at 4 bytes of the 256 kB of registers that the programs of a core share."""
 
+MOST_SHARES = 8192
+"""Rows by components of a tile: in shared memory their shares stand twice, as both operands of three products."""
+
+PARTIAL_BYTES = 16e6
+"""Of the sums of all programs, before they are added up."""
+
 
 class Tiling(NamedTuple):
     """How the work is dealt out. Rows of a program: `tiles` times `rows`, summed plainly, so not without limit."""
@@ -64,7 +74,7 @@ class Tiling(NamedTuple):
     rows: int  # of a tile
     components: int  # of a tile
     tiles: int = 256
-    programs: int = 1056  # side by side: 8 a core, of 132
+    programs: int = 1056  # eight for each of 132 cores, on which one or two run at a time
     warps: int = 8
 
 
@@ -88,22 +98,33 @@ def supports(kind: Kind, operands: Any, batches: Batches) -> bool:
         and kind == wanted
         and batches.dtype == jnp.float32
         and batches.n_features <= FEATURES_UP_TO[features]
-        and importlib.util.find_spec("jax.experimental.pallas.triton") is not None
+        and _has_triton()
     )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def sums(chunked: Chunked, operands: Any, batches: Batches) -> Statistics:
-    """`chunked(operands, batches)`, by the kernels where the program is compiled for an NVIDIA card.
+def _has_triton() -> bool:
+    try:
+        return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
+    except ModuleNotFoundError:  # a package above it is gone
+        return False
 
-    Derivatives are those of `chunked`, whatever the device.
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def sums(chunked: Chunked, given: Given, batches: Batches) -> Statistics:
+    """`chunked(given, batches)`, by the kernels where the program is compiled for an NVIDIA card.
+
+    Derivatives are those of `chunked`, whatever the device; so it must not close over what is differentiated.
     """
-    return lax.platform_dependent(operands, batches, cuda=by_kernel, default=chunked)
+
+    def kernels(given: Given, batches: Batches) -> Statistics:
+        return by_kernel(given[0], batches)
+
+    return lax.platform_dependent(given, batches, cuda=kernels, default=chunked)
 
 
 @sums.defjvp
 def _sums_jvp(
-    chunked: Chunked, primals: tuple[Any, Batches], tangents: tuple[Any, Any]
+    chunked: Chunked, primals: tuple[Given, Batches], tangents: tuple[Any, Any]
 ) -> tuple[Statistics, Statistics]:
     return jax.jvp(chunked, primals, tangents)
 
@@ -132,10 +153,10 @@ def by_kernel(
 
 def choose_tiling(features: str, n_features: int, n_components: int) -> Tiling:
     """Tiles as large as the registers allow, and all components in one where they fit."""
-    n_sums = _width(n_features) + _quadratic_width(features, n_features)
-    most = max(LEAST, 1 << (MOST_SUMS // n_sums).bit_length() - 1)
-    components = min(most, max(LEAST, next_power_of_two(n_components)))
-    return Tiling(rows=32 if n_sums > 128 else 64, components=components)
+    n_sums = _n_sums(features, n_features)
+    rows = 32 if n_sums > 128 else 64
+    most = min(max(LEAST, 1 << (MOST_SUMS // n_sums).bit_length() - 1), MOST_SHARES // rows)
+    return Tiling(rows, min(most, max(LEAST, next_power_of_two(n_components))))
 
 
 def _part(
@@ -154,9 +175,10 @@ def _part(
     # As many programs as there is work for, and no more rows each than that takes.
     tiles = -(-n_rows // tiling.rows)
     k_tiles = -(-n_components // tiling.components)
-    programs = min(max(1, tiling.programs // k_tiles), tiles)
-    tiling = tiling._replace(programs=programs, tiles=min(tiling.tiles, -(-tiles // programs)))
     padded = k_tiles * tiling.components
+    most = min(tiling.programs // k_tiles, int(PARTIAL_BYTES / (4 * padded * (_n_sums(features, n_features) + 1))))
+    programs = min(max(1, most), tiles)
+    tiling = tiling._replace(programs=programs, tiles=min(tiling.tiles, -(-tiles // programs)))
     shape = Shape(features, n_rows, n_features, _width(n_features), padded, tiling, precision)
     constants = _constants(shape, operands)
     wave = programs * tiling.tiles * tiling.rows
@@ -185,6 +207,11 @@ def _n_quadratic(features: str, n_features: int) -> int:
     if features == PAIRS:
         return sum((i.stop - i.start) * (j.stop - j.start) for i, j in slabs(n_features))
     return n_features if features == SQUARES else 1
+
+
+def _n_sums(features: str, n_features: int) -> int:
+    """Numbers that are summed for each component, beside its mass."""
+    return _width(n_features) + _quadratic_width(features, n_features)
 
 
 def _quadratic_width(features: str, n_features: int) -> int:
@@ -356,6 +383,7 @@ def _read(shape: Shape, is_weighted: bool, data: tuple[Any, ...], origin: Array,
     from jax.experimental.pallas import triton
 
     start, rows = data[:2]
+    # The sum of one number is that number as a scalar, which Triton cannot index.
     row = jnp.sum(start[...]) + offset + jnp.arange(shape.tiling.rows, dtype=jnp.int32)
     column = jnp.arange(shape.width, dtype=jnp.int32)
     is_row, is_column = row < shape.n_rows, column < shape.n_features

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,7 +240,7 @@ def test_what_time_does_not_allow_is_named(monkeypatch):
     assert Options().limit(7.0) == 7.0
 
 
-def test_a_card_s_parts_are_measured_one_by_one(monkeypatch):
+def test_a_card_s_parts_are_measured_one_by_one(monkeypatch, tmp_path):
     """What identifies a measurement stands beside it; one that fails is a reason, one that comes too late is named."""
 
     def some(quick):
@@ -252,14 +253,39 @@ def test_a_card_s_parts_are_measured_one_by_one(monkeypatch):
     monkeypatch.setattr(card.time, "monotonic", lambda: now[-1])
     monkeypatch.setitem(card.PARTS, "some", some)
     failed = {"size": 2, "missing": "ZeroDivisionError: division by zero"}
-    made = card.part("some", True, 10.0)
+    made = card.part("some", True, 10.0, str(tmp_path / "kept"))
     assert made == {"rows": [{"size": 1, "seconds": 0.5}, failed, {"size": 3}], "left_out": ["size 4"]}
+    assert json.loads((tmp_path / "kept").read_text())["rows"] == made["rows"]
+
+
+def test_a_card_s_part_that_is_ended_keeps_its_rows(monkeypatch):
+    """What a child had measured when it was ended is in the result, beside the floor; shares fit the time there is."""
+    (problem,) = card.QUICK_PROBLEMS
+    asked = []
+
+    def run(function, request, time_limit, environment):
+        asked.append(request["seconds"])
+        rows = {"rows": [{"problem": problem.name, "seconds": 0.5}], "left_out": []}
+        Path(request["kept"]).write_text(json.dumps(rows))
+        return {"missing": "ran past the limit of 3 s"}
+
+    monkeypatch.setattr(isolate, "run", run)
+    rates = {"gemm_flops_per_s": 1e9, "copy_bytes_per_s": 1e9}
+    monkeypatch.setattr(limits, "measure", lambda _: {"gpu": {"float32": rates}})
+    options = Options(devices=("cpu", "gpu"), sections=("card", "iteration"), until=time.monotonic() + 100.0)
+    found = card.measure(options)
+    assert set(found) == {"gpu"}
+    assert found["gpu"]["large"]["missing"] == "ran past the limit of 3 s"
+    (row,) = found["gpu"]["large"]["rows"]
+    assert row["floor_s"] == limits.floor(problem, "float32", rates)
+    assert row["fraction_of_floor"] == row["floor_s"] / 0.5
+    assert sum(asked) <= 100.0 * card.OURS
 
 
 @pytest.mark.parametrize("name", card.PARTS)
-def test_a_card_s_parts_run_on_a_processor(name):
+def test_a_card_s_parts_run_on_a_processor(name, tmp_path):
     """Tiny, and all of them but what asks for a card; every time is a time."""
-    made = card.part(name, True, 60.0)
+    made = card.part(name, True, 60.0, str(tmp_path / "kept"))
     assert made["rows"]
     assert not made["left_out"]
     for row in made["rows"]:
