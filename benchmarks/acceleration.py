@@ -19,7 +19,7 @@ from .options import Options
 WITHIN = 1e-6  # nats a row
 LIMIT = 16_000  # steps
 TIME_LIMIT = 300.0  # seconds
-WAYS = (None, "squarem", "anderson")
+WAYS = (None, "squarem", "anderson", "lbfgs")
 TARGETS = {"slow": 3.0, "fast": 1.1}
 """On the three slowest problems plain EM should need at least so many times as many passes; on the others an
 accelerated run at most so many times as many as plain EM."""
@@ -102,7 +102,7 @@ def passes(name: str, limit: int) -> dict[str, Any]:
                 tol=0.0,
                 ridge=0.0,
                 max_steps=limit,
-                **({"acceleration": way} if way else {}),
+                acceleration=way,
             )
             history = np.asarray(result.history)
             history = history[np.isfinite(history)]

@@ -257,6 +257,7 @@ def stages(quick: bool) -> Asked:
     from jaxgmm._linalg import columns
     from jaxgmm.covariances import Form
     from jaxgmm.expectation import expect
+    from jaxgmm.maximisation import maximise
     from jaxgmm.mixture import normalise, prepare
 
     def cut(problem: Problem) -> dict[str, Any]:
@@ -281,7 +282,7 @@ def stages(quick: bool) -> Asked:
             "log_prob_s": functools.partial(over_chunks(lambda joint, x: normalise(joint(x))[0]), mixture, batches),
             "e_step_s": functools.partial(jax.jit(functools.partial(expect, form=Form.FAST)), mixture, batches),
             "m_step_s": functools.partial(
-                jax.jit(lambda s: em.maximise(s.moments, s.mixture.means, s.mixture.family, s.mixture.scales, 1e-6)),
+                jax.jit(lambda s: maximise(s.moments, s.mixture.means, s.mixture.family, s.mixture.scales, 1e-6)),
                 state,
             ),
             "step_s": lambda: em.step(state, batches, em.Settings(tol=0.0)),

@@ -1,4 +1,4 @@
-"""The other sections as Markdown: limits, card, searches, growth, memory, accuracy, import time."""
+"""The other sections as Markdown: limits, card, searches, acceleration, growth, memory, accuracy, import time."""
 
 from __future__ import annotations
 
@@ -196,6 +196,39 @@ IN_SHORT = {
 }
 
 PARTS = {"restarts": restarts, "sweep": sweep, "small": small, "photograph": photograph}
+
+
+def acceleration(place: Place) -> str:
+    found = section(place.result, "acceleration")
+    if not found or found.get("device") != place.device:
+        return ""
+    made = {problem["name"]: passes(problem) for problem in found["problems"] if not problem["missing"]}
+    slowest = sorted(made, key=lambda name: made[name]["plain"] or math.inf, reverse=True)[:3]
+
+    def line(problem: dict[str, Any]) -> list[str]:
+        name, head = problem["name"], [problem["family"]]
+        if problem["missing"]:
+            return [name, *head, f"missing: {problem['missing']}", *[NONE] * (len(WAYS) - 1)]
+        counts = made[name]
+        plain = counts["plain"]
+        told = [f"{n}" + (f" ({digits(plain / n)})" if plain else "") if n else "not reached" for n in counts.values()]
+        return [f"{name} *" if name in slowest else name, *head, str(plain or "not reached"), *told[1:]]
+
+    said = (
+        f"Passes over the rows until the mean log-likelihood is within {found['within']:g} nats of what plain EM ends "
+        "with, from the same start; in brackets how many times as many plain EM makes. *: the three slowest."
+    )
+    return f"### Acceleration, {place.label}\n\n{said}\n\n" + table(
+        ["problem", "type", *WAYS], map(line, found["problems"])
+    )
+
+
+WAYS = ("plain", "squarem", "anderson", "lbfgs")
+
+
+def passes(problem: dict[str, Any]) -> dict[str, int | None]:
+    """By way; None where the optimum was not reached."""
+    return dict.fromkeys(WAYS) | {run["way"]: run["passes"] for run in problem["runs"]}
 
 
 def growth(place: Place) -> str:

@@ -22,6 +22,7 @@ SECTIONS = (
     others.limits,
     others.card,
     others.searches,
+    others.acceleration,
     others.growth,
     others.memory,
     others.accuracy,

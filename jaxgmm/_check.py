@@ -241,6 +241,12 @@ def _where_it_lies(x: np.ndarray | Array) -> np.ndarray | Array:
     return x if is_elsewhere else np.asarray(x)
 
 
+def acceleration(name: Any, known: Any) -> None:
+    """None, or the name of a way to accelerate EM."""
+    if name is not None and name not in known:
+        raise ValueError(f"Unknown acceleration {name!r}. Expected None or one of {', '.join(map(repr, known))}.")
+
+
 @jax.jit
 def _all_finite(x: Array) -> Array:
     """In one program, so that no mask of the size of x is made."""

@@ -22,10 +22,12 @@ from jax import Array, lax
 
 from . import _check
 from ._precision import keeps_precision
+from .acceleration import METHODS, Memory, learn, propose, remember_nothing
 from .batches import Batches
-from .covariances import Covariance, Form
+from .covariances import Form
 from .expectation import expect
-from .families import NO_PRIOR, SHELF, Family
+from .families import SHELF, Family
+from .maximisation import maximise
 from .mixture import Mixture
 from .moments import Moments
 from .status import Status
@@ -39,12 +41,14 @@ class Settings:
     family: name or object; the mixture's own where it is None. tol: change of the mean log-likelihood (nats) under
     which the run has converged; 0 runs to the step limit. ridge: added to the diagonal of every covariance. A family
     whose constraint the sum would leave is given it in the scatter instead, which is the same for all of
-    scikit-learn's types. ValueError for a negative or NaN number, or an unknown family.
+    scikit-learn's types. acceleration: "squarem", "anderson" or "lbfgs" (see `acceleration.py`); None is EM as it is.
+    ValueError for a negative or NaN number, or an unknown family or acceleration.
     """
 
     family: Family | None = field(default=None, metadata={"static": True})
     tol: Any = 1e-3
     ridge: Any = 1e-6
+    acceleration: str | None = field(default=None, metadata={"static": True})
 
     def __post_init__(self) -> None:
         # JAX rebuilds this from placeholders when it maps over trees: only what a user wrote is looked at.
@@ -54,6 +58,7 @@ class Settings:
                 object.__setattr__(self, name, _check.nonnegative(value, name))
         if self.family is not None:
             object.__setattr__(self, "family", _check.family(self.family, SHELF))
+        _check.acceleration(self.acceleration, METHODS)
 
 
 class State(NamedTuple):
@@ -65,6 +70,7 @@ class State(NamedTuple):
     n_steps: Array  # (): int32
     status: Array  # (): a `Status`, int32
     fell: Array  # (): whether the objective ever fell by more than rounding and the ridge explain
+    memory: Memory | None = None  # of an accelerated run
 
 
 def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
@@ -117,12 +123,42 @@ def _init(mixture: Mixture, batches: Batches) -> State:
 @keeps_precision
 @jax.jit
 def _step(state: State, batches: Batches, settings: Settings) -> State:
+    if settings.acceleration is not None:
+        return _accelerated(prepared(state, settings), batches, settings)
     old = state.mixture
     mixture = maximise(state.moments, old.means, old.family, old.scales, settings.ridge)
     moments = expect(mixture, batches)
     objective = moments.objective / batches.total
     new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell)
     return judge(state, new, batches, settings)
+
+
+def _accelerated(state: State, batches: Batches, settings: Settings) -> State:
+    """A step of EM's own or one that its acceleration proposes, which counts only if it raises the objective."""
+    memory, method = state.memory, settings.acceleration
+    assert memory is not None
+    assert method is not None
+    mixture, tried, is_plain = propose(method, memory, state.mixture, state.moments, settings.ridge)
+    moments = expect(mixture, batches)
+    objective = moments.objective / batches.total
+    new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell)
+    judged = judge(state._replace(memory=None), new, batches, settings)
+    gain = objective - state.objective
+    is_sound = (judged.status == Status.RUNNING) | (judged.status == Status.CONVERGED)
+    stands = is_plain | (is_sound & (gain > 0.0))
+    # Of a proposal that is not kept only the step is counted, and one that is kept never ends a run.
+    kept = jax.tree.map(partial(jnp.where, stands), judged, state._replace(memory=None, n_steps=state.n_steps + 1))
+    kept = kept._replace(status=jnp.where(is_plain, judged.status, state.status).astype(jnp.int32))
+    return kept._replace(memory=learn(method, memory, tried, is_plain, stands, gain, settings.tol))
+
+
+def prepared(state: State, settings: Settings) -> State:
+    """The state with the memory that its acceleration needs; without one where it has none."""
+    if settings.acceleration is None:
+        return state._replace(memory=None)
+    if state.memory is not None:
+        return state
+    return state._replace(memory=remember_nothing(state.mixture, state.moments))
 
 
 @keeps_precision
@@ -132,7 +168,7 @@ def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -
         lax.while_loop(
             lambda state: is_running(state, max_steps),
             lambda state: _step(state, batches, settings),
-            resumed(state, max_steps),
+            prepared(resumed(state, max_steps), settings),
         )
     )
 
@@ -152,21 +188,6 @@ def stopped(state: State) -> State:
     """The state with which a run ends: what is running still has met the limit."""
     status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
     return state._replace(status=status.astype(jnp.int32))
-
-
-def maximise(moments: Moments, means: Array, family: Family, previous: Covariance | None, ridge: Any) -> Mixture:
-    """The mixture that moments about `means` (K, D) ask for. Bishop 2006, eqs. 9.24–9.26.
-
-    Total: a component without mass keeps its mean and gets weight 0. `previous` is where an inner iteration starts.
-    """
-    mass, n_features = moments.mass, means.shape[1]
-    shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
-    scatter = moments.second - family.kind.outer(mass, shift) + ridge * family.kind.identity(mass, n_features)
-    scales = family.estimate(scatter, mass, n_features, NO_PRIOR, previous)
-    share = mass / jnp.sum(mass)
-    # The logarithm never sees a 0, whose infinite slope would make every gradient NaN.
-    log_weights = jnp.where(share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf)
-    return Mixture(log_weights, means + shift, scales, family)
 
 
 def judge(old: State, new: State, batches: Batches, settings: Settings) -> State:

@@ -45,7 +45,8 @@ class GaussianMixture:
     `covariances_` and `precisions_init` are (K, D, D). n_init: restarts, all in one program. init_params:
     scikit-learn's names, or what `init` of `jaxgmm.fit` takes. random_state: an integer, a RandomState, a Generator,
     a JAX key, or None. dtype: the data's own, float64 for integers, unless given. chunk_size: rows a chunk.
-    device: None for JAX's default, "cpu", "gpu", or a JAX device.
+    device: None for JAX's default, "cpu", "gpu", or a JAX device. acceleration: None, "squarem", "anderson" or "lbfgs",
+    for fewer iterations where clusters overlap and tol is small.
 
     `fit`, `score`, `aic`, `bic` and `icl` take `sample_weight` (N,). Fitted attributes, besides scikit-learn's:
     `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).
@@ -74,6 +75,7 @@ class GaussianMixture:
         dtype: Any = None,
         chunk_size: int | None = None,
         device: Any = None,
+        acceleration: str | None = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -92,6 +94,7 @@ class GaussianMixture:
         self.dtype = dtype
         self.chunk_size = chunk_size
         self.device = device
+        self.acceleration = acceleration
 
     # --- fitting -----------------------------------------------------------------------------------------------------
 
@@ -106,7 +109,9 @@ class GaussianMixture:
         _check.count(self.verbose_interval, "verbose_interval", least=1)
         chunk_size = _check.chunk_size(self.chunk_size)
         settings = em.Settings(
-            tol=_check.nonnegative(self.tol, "tol"), ridge=_check.nonnegative(self.reg_covar, "reg_covar")
+            tol=_check.nonnegative(self.tol, "tol"),
+            ridge=_check.nonnegative(self.reg_covar, "reg_covar"),
+            acceleration=self.acceleration,
         )
         init = _check_estimator.init_params(self.init_params, SKLEARN_INITS)
 

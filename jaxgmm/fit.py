@@ -123,6 +123,7 @@ def fit(
     tol: float = 1e-3,
     max_steps: int = 200,
     ridge: float = 1e-6,
+    acceleration: str | None = None,
     chunk_size: int | None = None,
     dtype: Any = None,
     progress: Callable[[Progress], None] | None = None,
@@ -134,6 +135,8 @@ def fit(
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
     responsibilities (N, K), from which one run is made. tol: change of the mean log-likelihood (nats) under which a
     run has converged; 0 makes exactly max_steps steps. ridge: added to the diagonal of every covariance.
+    acceleration: "squarem", "anderson" or "lbfgs" for fewer steps where clusters overlap and tol is small; see
+    `acceleration.py`.
     chunk_size: rows a chunk, chosen by size where None. dtype: JAX's rule where None. progress: called as the fit goes.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; after
@@ -143,7 +146,7 @@ def fit(
     n_restarts = _check.count(n_restarts, "n_restarts", least=1)
     max_steps = _check.count(max_steps, "max_steps", least=0)
     chosen: Family = _check.family(family, SHELF)
-    settings = em.Settings(tol=tol, ridge=ridge)
+    settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration)
     if isinstance(init, str):
         seeding(init)
     if not isinstance(init, str):
@@ -272,7 +275,7 @@ def run_to_ends(
     limit = np.int32(max_steps)
     if watch is None:
         return _run_all(states, histories, batches, settings, limit)
-    under_way = _queue(states, histories, limit)
+    under_way = _queue(states, histories, settings, limit)
     burst, n_rounds = 1, 0
     while True:
         told = Told(*map(np.asarray, _told(under_way)))
@@ -339,7 +342,7 @@ def _run_all(
     states: em.State, histories: Array, batches: Batches, settings: em.Settings, max_steps: Array
 ) -> tuple[em.State, Array]:
     every_round = jnp.int32(np.iinfo(np.int32).max)
-    return ended(work(queue(states, histories, max_steps), batches, settings, max_steps, every_round))
+    return ended(work(queue(states, histories, settings, max_steps), batches, settings, max_steps, every_round))
 
 
 _queue, _work, _ended = jax.jit(queue), jax.jit(work), jax.jit(ended)

@@ -28,7 +28,7 @@ class Queue(NamedTuple):
     """R runs under way: some in slots, some waiting, some at their end."""
 
     slots: Slots
-    states: em.State  # (R, ...), without what those in slots have done since they got there
+    states: em.State  # (R, ...), without memory, and without what those in slots have done since they got there
     histories: Array  # (R, capacity)
     order: Array  # (R,): the runs that were to be made, in turn, and then the others
     n_queued: Array  # (): how many were to be made
@@ -55,7 +55,7 @@ def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int) -> 
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], waves)
 
 
-def queue(states: em.State, histories: Array, max_steps: Array) -> Queue:
+def queue(states: em.State, histories: Array, settings: em.Settings, max_steps: Array) -> Queue:
     """Runs of `em.run` from every state (R, ...), which will write the objective after t steps to histories[:, t]."""
     n = _length(states)
     width = choose_width(states.mixture.means.shape[1], n)
@@ -65,10 +65,12 @@ def queue(states: em.State, histories: Array, max_steps: Array) -> Queue:
     order = jnp.argsort(~going).astype(jnp.int32)  # stable
     n_queued, zero = jnp.sum(going, dtype=jnp.int32), jnp.int32(0)
     if width == n:
-        slots = Slots(jnp.arange(n, dtype=jnp.int32), states)
+        slots = Slots(jnp.arange(n, dtype=jnp.int32), _remembering(states, settings))
         return Queue(slots, states, histories, order, n_queued, n_queued, zero)
-    vacant = Slots(jnp.full(width, n, jnp.int32), jax.tree.map(lambda leaf: leaf[:width], states))
-    return _served(Queue(vacant, states, histories, order, n_queued, zero, zero), jnp.full(width, True))
+    states = states._replace(memory=None)
+    vacant = _remembering(jax.tree.map(lambda leaf: leaf[:width], states), settings)
+    slots = Slots(jnp.full(width, n, jnp.int32), vacant)
+    return _served(Queue(slots, states, histories, order, n_queued, zero, zero), settings, jnp.full(width, True))
 
 
 def work(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Array, n_rounds: Array) -> Queue:
@@ -84,7 +86,7 @@ def work(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Array
 
     def exchange(queue: Queue) -> Queue:
         queue = _rounds(queue, batches, settings, max_steps, n_rounds)
-        return _served(queue, ~em.is_running(queue.slots.states, max_steps))
+        return _served(queue, settings, ~em.is_running(queue.slots.states, max_steps))
 
     return lax.while_loop(unfinished, exchange, queue)
 
@@ -92,7 +94,7 @@ def work(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Array
 def states_of(queue: Queue) -> em.State:
     """Where all runs stand, (R, ...)."""
     if len(queue.slots.lane) == len(queue.histories):
-        return queue.slots.states
+        return queue.slots.states._replace(memory=None)
     return _kept(queue, queue.slots.lane)
 
 
@@ -103,16 +105,22 @@ def ended(queue: Queue) -> tuple[em.State, Array]:
 
 def _kept(queue: Queue, lane: Array) -> em.State:
     """All states, with those of the slots in the places `lane` (W,); R is no place."""
-    return jax.tree.map(lambda many, few: many.at[lane].set(few, mode="drop"), queue.states, queue.slots.states)
+    few = queue.slots.states._replace(memory=None)
+    return jax.tree.map(lambda many, few: many.at[lane].set(few, mode="drop"), queue.states, few)
 
 
-def _served(queue: Queue, done: Array) -> Queue:
+def _remembering(states: em.State, settings: em.Settings) -> em.State:
+    """States (W, ...) with the memory that their acceleration needs: what waits or has ended needs none."""
+    return jax.vmap(lambda state: em.prepared(state, settings))(states)
+
+
+def _served(queue: Queue, settings: em.Settings, done: Array) -> Queue:
     """The runs of slots that are `done` (W,) put away, and the next of the queue in their slots."""
     n, slots = len(queue.histories), queue.slots
     states = _kept(queue, jnp.where(done, slots.lane, n))
     place = queue.served + jnp.cumsum(done, dtype=jnp.int32) - 1
     lane = jnp.where(place < queue.n_queued, queue.order[jnp.minimum(place, n - 1)], n)
-    fresh = jax.tree.map(lambda leaf: leaf[jnp.minimum(lane, n - 1)], states)
+    fresh = _remembering(jax.tree.map(lambda leaf: leaf[jnp.minimum(lane, n - 1)], states), settings)
     slots = Slots(jnp.where(done, lane, slots.lane), _where(done & (lane < n), fresh, slots.states))
     served = jnp.minimum(queue.served + jnp.sum(done, dtype=jnp.int32), queue.n_queued)
     return queue._replace(slots=slots, states=states, served=served)

@@ -72,6 +72,17 @@ class Kind(ABC):
         """The kind of dense scatter matrices. (K, D, D) -> the kind's shape."""
 
     @abstractmethod
+    def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        """A gradient with respect to scatter per mass, times the inverse of what one row tells of that: 2 S G S.
+
+        scatter and gradient have the kind's shape. It is the step that EM itself makes along the gradient.
+        """
+
+    @abstractmethod
+    def along_means(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        """A gradient (K, D) with respect to means, times the covariance that scatter per mass stands for: S G."""
+
+    @abstractmethod
     def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
         """FAST sums: first moments about the origin, and second ones as `from_origin` expects them.
 
@@ -106,6 +117,13 @@ class Full(Kind):
 
     def project(self, scatter: Array) -> Array:
         return scatter
+
+    def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        symmetric = gradient + jnp.swapaxes(gradient, -1, -2)
+        return einsum("kij,kjl,klm->kim", scatter, symmetric, scatter)
+
+    def along_means(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        return einsum("kij,kj->ki", scatter, gradient)
 
     def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
         if len(centred) <= PACKED_UP_TO:
@@ -147,6 +165,12 @@ class Pooled(Kind):
     def project(self, scatter: Array) -> Array:
         return jnp.sum(scatter, axis=0, keepdims=True)
 
+    def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        return FULL.natural(scatter, gradient, n_features)
+
+    def along_means(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        return einsum("ij,kj->ki", scatter[0], gradient)
+
     def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
         total = einsum("in,jn->ij", centred * jnp.sum(weighted, axis=0), centred)
         return einsum("dn,kn->dk", centred, weighted).T, total[None]
@@ -187,6 +211,12 @@ class Diagonal(Kind):
     def project(self, scatter: Array) -> Array:
         return jnp.diagonal(scatter, axis1=-2, axis2=-1)
 
+    def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        return 2.0 * scatter * gradient * scatter
+
+    def along_means(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        return scatter * gradient
+
     def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
         sums = einsum("fn,kn->fk", jnp.concatenate([centred, centred * centred]), weighted).T
         return sums[:, : len(centred)], sums[:, len(centred) :]
@@ -211,6 +241,12 @@ class Trace(Kind):
 
     def project(self, scatter: Array) -> Array:
         return jnp.trace(scatter, axis1=-2, axis2=-1)
+
+    def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        return 2.0 / n_features * scatter * gradient * scatter
+
+    def along_means(self, scatter: Array, gradient: Array, n_features: int) -> Array:
+        return scatter[:, None] / n_features * gradient
 
     def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
         squares = jnp.sum(centred * centred, axis=0, keepdims=True)

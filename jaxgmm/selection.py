@@ -160,6 +160,7 @@ def sweep(
     tol: float = 1e-3,
     max_steps: int = 200,
     ridge: float = 1e-6,
+    acceleration: str | None = None,
     chunk_size: int | None = None,
     dtype: Any = None,
     progress: Callable[[SweepProgress], None] | None = None,
@@ -185,7 +186,7 @@ def sweep(
             "name a seeding such as init='k-means++'."
         )
     max_steps = _check.count(max_steps, "max_steps", least=0)
-    settings = em.Settings(tol=tol, ridge=ridge)
+    settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration)
     n_lanes = 1
     if isinstance(init, str):
         seeding(init)

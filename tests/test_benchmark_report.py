@@ -243,3 +243,22 @@ def test_other_files_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         report.main([str(path)])
     assert "other.json is no result of the suite" in capsys.readouterr().err
+
+
+def test_acceleration():
+    """Passes beside how many times as many plain EM makes; the three slowest are marked."""
+
+    def problem(name, plain, lbfgs, missing=None):
+        runs = [{"way": "plain", "passes": plain}, {"way": "lbfgs", "passes": lbfgs}]
+        return {"name": name, "family": "full", "missing": missing, **({} if missing else {"runs": runs})}
+
+    found = [problem(f"p{n}", n, 10) for n in (20, 400, 300, 200)]
+    found += [problem("lost", 30, None), problem("dead", None, None, "crashed")]
+    (place,) = ratios.places([result(acceleration={"within": 1e-6, "device": "cpu", "problems": found})])
+    text = others.acceleration(place)
+    assert "| p20 | full | 20 | not reached | not reached | 10 (2.00) |" in text
+    assert "| p400 * | full | 400 | not reached | not reached | 10 (40.0) |" in text
+    assert "| lost | full | 30 | not reached | not reached | not reached |" in text
+    assert "| dead | full | missing: crashed | – | – | – |" in text
+    assert text.count(" * |") == 3
+    assert others.acceleration(ratios.places([result()])[0]) == ""

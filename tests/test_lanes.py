@@ -32,7 +32,7 @@ def starts(family, batches, n_lanes=R):
 
 @jax.jit
 def run_all(states, histories, batches, settings, limit):
-    return ended(work(queue(states, histories, limit), batches, settings, limit, 10**6))
+    return ended(work(queue(states, histories, settings, limit), batches, settings, limit, 10**6))
 
 
 def histories(n_lanes, capacity=64):
@@ -72,7 +72,7 @@ def test_bursts_end_where_one_go_does(n_lanes):
     states, history = starts(SHELF["full"], batches, n_lanes), histories(n_lanes).astype(np.float32)
     limit = np.int32(40)
     at_once = run_all(states, history, batches, SETTINGS, limit)
-    under_way = jax.jit(queue)(states, history, limit)
+    under_way = jax.jit(queue)(states, history, SETTINGS, limit)
     for rounds in (0, 1, 7, 50, 10**6):
         under_way = jax.jit(work)(under_way, batches, SETTINGS, limit, np.int32(rounds))
     for one, other in zip(*map(jax.tree.leaves, (at_once, ended(under_way))), strict=True):

@@ -41,6 +41,10 @@ class Covariance(Protocol):
         """
         ...
 
+    def distances(self, scatter: Array) -> Array:
+        """tr(Σ⁻¹ S) for scatter matrices S, of the kind that the family of these covariances keeps. -> (K,) or (1,)."""
+        ...
+
     def log_det(self) -> Array:
         """Logarithm of the determinants of Σ. -> (K,) or (1,)."""
         ...

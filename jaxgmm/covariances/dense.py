@@ -144,6 +144,10 @@ class Dense:
         reach = shift + jnp.sqrt(self.variances())
         return jnp.maximum(largest, jnp.max(einsum("ki,kij,kj->k", reach, precision, reach)) / means.shape[1])
 
+    def distances(self, scatter: Array) -> Array:
+        whitener = inverse_lower(self.factor)
+        return jnp.sum(einsum("kij,kjl->kil", whitener, scatter) * whitener, axis=(-2, -1))
+
     def log_det(self) -> Array:
         return 2.0 * jnp.sum(jnp.log(jnp.diagonal(self.factor, axis1=-2, axis2=-1)), axis=-1)
 

@@ -59,6 +59,9 @@ class Diagonal:
     def spread(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.square(means - origin) / self.diagonal)
 
+    def distances(self, scatter: Array) -> Array:
+        return jnp.sum(scatter / self.diagonal, axis=-1)
+
     def log_det(self) -> Array:
         return jnp.sum(jnp.log(self.diagonal), axis=-1)
 

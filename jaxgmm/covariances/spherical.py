@@ -60,6 +60,9 @@ class Spherical:
     def spread(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.mean(jnp.square(means - origin), axis=1) / self.variance)
 
+    def distances(self, scatter: Array) -> Array:
+        return scatter / self.variance
+
     def log_det(self) -> Array:
         return self.n_features * jnp.log(self.variance)
 

@@ -14,9 +14,9 @@ from jax import Array
 
 from .._linalg import columns
 from ..batches import Batches, Chunked
-from ..em import maximise
 from ..expectation import assign
 from ..families import Family
+from ..maximisation import maximise
 from ..mixture import Mixture
 from ..moments import TRACE
 from ._rows import Rows, nearest, rows_for_seeding

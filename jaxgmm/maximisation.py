@@ -1,0 +1,28 @@
+"""The maximisation step: from moments to a mixture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from .covariances import Covariance
+from .families import NO_PRIOR, Family
+from .mixture import Mixture
+from .moments import Moments
+
+
+def maximise(moments: Moments, means: Array, family: Family, previous: Covariance | None, ridge: Any) -> Mixture:
+    """The mixture that moments about `means` (K, D) ask for. Bishop 2006, eqs. 9.24–9.26.
+
+    Total: a component without mass keeps its mean and gets weight 0. `previous` is where an inner iteration starts.
+    """
+    mass, n_features = moments.mass, means.shape[1]
+    shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
+    scatter = moments.second - family.kind.outer(mass, shift) + ridge * family.kind.identity(mass, n_features)
+    scales = family.estimate(scatter, mass, n_features, NO_PRIOR, previous)
+    share = mass / jnp.sum(mass)
+    # The logarithm never sees a 0, whose infinite slope would make every gradient NaN.
+    log_weights = jnp.where(share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf)
+    return Mixture(log_weights, means + shift, scales, family)
