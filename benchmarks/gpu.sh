@@ -15,13 +15,19 @@ SECONDS_IN_ALL=${SECONDS_IN_ALL:-540}
 FOR_THE_REPORT=60 # and for what is under way when the time is up
 FOR_THE_TESTS=150
 
+if ! "$PYTHON" -c 'import jax, pytest' 2>/dev/null; then
+    echo "$PYTHON has no jax or no pytest. Set PYTHON=/path/to/a/python that has both." >&2
+    exit 2
+fi
+rehearsal=
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null
 if "$PYTHON" -c 'import jax; jax.devices("gpu")' 2>/dev/null; then
     suite=(--devices gpu cpu --dtypes float32 --repeats 3)
     suite+=(--contenders jaxgmm scikit-learn scikit-learn-torch gmmx tgmm torchgmm)
     suite+=(--problems full_200k_16_16 diag_500k_8_32 full_50k_64_32)
 else
-    echo "JAX sees no GPU here: a rehearsal on the CPU, whose figures mean nothing."
+    rehearsal="JAX sees no GPU here: a rehearsal on the CPU, whose figures mean nothing."
+    echo "$rehearsal"
     suite=(--quick --devices cpu)
 fi
 
@@ -34,8 +40,11 @@ before=$(ls benchmarks/results)
 "$PYTHON" -m benchmarks "${suite[@]}" --sections limits card iteration --minutes "$minutes"
 measured=$?
 result=$(comm -13 <(echo "$before") <(ls benchmarks/results) | tail -n 1)
-[ -n "${OUT:-}" ] && cp "benchmarks/results/$result" "$OUT/"
+if [ -n "${OUT:-}" ]; then
+    mkdir -p "$OUT" && cp "benchmarks/results/$result" "$OUT/" || measured=1
+fi
 
+[ -n "$rehearsal" ] && echo "$rehearsal"
 "$PYTHON" -m benchmarks.report --short "benchmarks/results/$result"
 echo "tests: exit status $tests; measurements: exit status $measured; $SECONDS s in all"
 [ "$tests" -eq 0 ] && [ "$measured" -eq 0 ]
