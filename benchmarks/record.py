@@ -67,6 +67,7 @@ def machine() -> dict[str, Any]:
     """What the figures depend on and a reader can compare; no names of hosts, people or folders."""
     return {
         "cpu": _cpu_model(),
+        "cpu_details": _cpu_details(),
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
         "system": platform.system(),
@@ -94,6 +95,18 @@ def _cpu_model() -> str:
         return platform.processor() or "unknown"
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or "unknown"
+
+
+def _cpu_details() -> dict[str, str]:
+    """What tells processors of one name apart: family, model, and the widest vectors."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return {}
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = said.get("flags", said.get("Features", "")).split()
+    widest = next((flag for flag in ("avx512f", "avx2", "sve", "asimd") if flag in flags), "")
+    return {"family": said.get("cpu family", ""), "model": said.get("model", ""), "vectors": widest}
 
 
 def _git(*arguments: str) -> str | None:

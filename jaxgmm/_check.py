@@ -203,7 +203,7 @@ def _numbers(x: np.ndarray, name: str) -> np.ndarray:
             try:
                 float(value)
             except (TypeError, ValueError):
-                where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), index, strict=False))
+                where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), index, strict=False)) or "it"
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(
                     f"{name} must hold numbers only, but {where} is {value!r} ({type(value).__name__}): argument must "

@@ -31,7 +31,7 @@ from .families import SHELF
 from .io import atomically, load, save
 from .mixture import Mixture
 from .seeding import SEEDINGS
-from .selection import CRITERIA, Sweep, SweepProgress, sweep
+from .selection import CRITERIA, Sweep, SweepProgress, counted, sweep
 from .status import FAILED, Status, explain
 
 BLOCK = 65536
@@ -166,7 +166,8 @@ def _fit(arguments: argparse.Namespace) -> None:
         raise ValueError(f"every fit failed. Of the best of them: {explain(status)}.")
     say: Callable[..., None] = (lambda *_: None) if arguments.quiet else print
     say(found)
-    say(f"{len(found.cells)} fits of {len(x)} rows x {x.shape[1]} columns in {seconds:.1f} s, compilation included.")
+    size = f"{len(x)} rows x {x.shape[1]} columns"
+    say(f"{counted(len(found.cells), 'fit')} of {size} in {seconds:.1f} s, compilation included.")
     if status is not Status.CONVERGED:
         print(f"jaxgmm: warning: the best fit is {status.name}: {explain(status)}.", file=sys.stderr)
 

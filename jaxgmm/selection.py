@@ -140,9 +140,8 @@ class Sweep:
             cells = zip(header, row, widths, strict=True)
             return f"{mark} " + "  ".join(t.ljust(w) if name in left else t.rjust(w) for name, t, w in cells).rstrip()
 
-        title = (
-            f"Sweep of {len(self.cells)} fits; the best by {self.criterion} is {best.family!r} with K = {best.K} (*)"
-        )
+        winner = f"the best by {self.criterion} is {best.family!r} with K = {best.K} (*)"
+        title = f"Sweep of {counted(len(self.cells), 'fit')}; {winner}"
         body = [line("*" if cell is best else " ", row) for cell, row in zip(self.cells, rows, strict=True)]
         return "\n".join([title, line(" ", header), *body])
 
@@ -219,6 +218,11 @@ def sweep(
                 keep(family, counts[0], result, _evidence_of(result, batches))
     order = [(family.name, count) for family in chosen for count in counts]
     return Sweep({of: results[of] for of in order}, tuple(cells[of] for of in order), criterion)
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things in words, such as "1 fit" and "2 fits"."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def _report(

@@ -23,7 +23,7 @@ FAILED = (Status.NON_FINITE, Status.COLLAPSED)
 _MEANING = {
     Status.RUNNING: "still running: neither converged nor at the step limit",
     Status.CONVERGED: "converged: the objective changed by less than tol",
-    Status.MAX_STEPS: "the step limit was reached before the objective settled; raise max_steps or tol",
+    Status.MAX_STEPS: "the step limit was reached before the objective settled; allow more steps, or raise tol",
     Status.NON_FINITE: "the objective became infinite or NaN; look for values near the dtype's limits, scale the data",
     Status.NOT_MONOTONE: (
         "the objective settled, but had fallen on the way by more than rounding and the ridge explain; "

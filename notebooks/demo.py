@@ -52,7 +52,7 @@ def old_faithful() -> None:
     seconds = time.perf_counter() - began
     print(f"\nOld Faithful: {len(x)} rows, 32 restarts of each fit\n")
     print(sweep)
-    print(f"\n{len(sweep.cells)} fits in {seconds:.1f} s, most of it compiling: each family and K is a new program.")
+    print(f"\n{len(sweep.cells)} fits in {seconds:.1f} s, most of it compiling: a program a family, for all K.")
     best = sweep.best
     print_components(best.mixture, ["eruption", "waiting"])
     print_restarts(best)
@@ -102,7 +102,7 @@ def photograph() -> None:
 
     labels = np.asarray(mixture.predict(x)).reshape(image.shape[:2])
     colours = np.clip(np.asarray(mixture.means), 0.0, 1.0)
-    _, (left, right) = plt.subplots(1, 2, figsize=(12.8, 4.45), layout="constrained")
+    _, (left, right) = plt.subplots(1, 2, figsize=(12.8, 4.75), layout="constrained")
     left.imshow(image)
     left.set_title(f"{len(x):,} pixels")
     right.imshow(colours[labels])

@@ -133,7 +133,7 @@ def test_nothing_is_shown_where_nobody_looks(tmp_path, capsys):
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert "Sweep of 1 fits" in printed.out
+    assert "Sweep of 1 fit;" in printed.out
     assert main([*arguments, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
     assert set(os.listdir(tmp_path)) == {"model.jaxgmm", "labels.csv", "responsibilities.csv", "table.csv"}
