@@ -79,7 +79,9 @@ def measure(options: Options) -> dict[str, Any]:
 def said(found: dict[str, Any]) -> str:
     if found["missing"]:
         return str(found["missing"])
-    return ", ".join(f"{run['way']} {run['passes'] or 'not reached'}" for run in found["runs"])
+    return ", ".join(
+        f"{run['way']} {'not reached' if run['passes'] is None else run['passes']}" for run in found["runs"]
+    )
 
 
 def passes(name: str, limit: int) -> dict[str, Any]:

@@ -211,8 +211,11 @@ def acceleration(place: Place) -> str:
             return [name, *head, f"missing: {problem['missing']}", *[NONE] * (len(WAYS) - 1)]
         counts = made[name]
         plain = counts["plain"]
-        told = [f"{n}" + (f" ({digits(plain / n)})" if plain else "") if n else "not reached" for n in counts.values()]
-        return [f"{name} *" if name in slowest else name, *head, str(plain or "not reached"), *told[1:]]
+        told = [
+            "not reached" if n is None else f"{n} ({digits(plain / n)})" if n and plain else f"{n}"
+            for n in counts.values()
+        ]
+        return [f"{name} *" if name in slowest else name, *head, str(plain), *told[1:]]
 
     said = (
         f"Passes over the rows until the mean log-likelihood is within {found['within']:g} nats of what plain EM ends "

@@ -243,7 +243,7 @@ def _where_it_lies(x: np.ndarray | Array) -> np.ndarray | Array:
 
 def acceleration(name: Any, known: Any) -> None:
     """None, or the name of a way to accelerate EM."""
-    if name is not None and name not in known:
+    if name is not None and not (isinstance(name, str) and name in known):
         raise ValueError(f"Unknown acceleration {name!r}. Expected None or one of {', '.join(map(repr, known))}.")
 
 

@@ -5,14 +5,15 @@ remaining ones together would go. The points are extrapolated not as parameters 
 from (weights, means, scatter per mass), so that every family's constraint holds whatever is proposed.
 
     squarem     from two steps, as if the third and all others shrank alike (Varadhan and Roland 2008, scheme S3)
-    anderson    the combination of the last steps that would have led nowhere further, damped (Walker and Ni 2011;
-                Henderson and Varadhan 2019)
+    anderson    the combination of the last steps that would have led nowhere further, by least squares with a small
+                ridge (Walker and Ni 2011; monotone as in Henderson and Varadhan 2019)
     lbfgs       uphill by the curvature that the last gradients show, with EM's own step for a first guess of it
                 (Jamshidian and Jennrich 1997; the two loops of Nocedal 1980)
 
-A proposal costs one pass over the rows, as a step of EM does, and counts as a step. It stands only if it raises the
-objective; else the state stays as it was, and the next step is EM's own, which never lowers it. Only a step of EM's own
-ends a run, so that converged means what it means without acceleration. All is pure and may be vmapped.
+A proposal costs one pass over the rows, as a step of EM does, and counts as a step. It stands only if it raises what
+EM raises: the objective, less what the ridge takes for small covariances. Else the state stays as it was, and the next
+step is EM's own. Only such a step ends a run, so that converged means what it means without acceleration. All is pure
+and may be vmapped, and does not depend on the units of the features.
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ MEMORY = 10
 CALM = 1e-4
 """Gain of a step of EM's own, nats, under which proposals begin: before, EM is fast, and they lead to other optima."""
 
-FLAT = 1e-10
-"""Cosine between a move and the fall of the gradient along it, under which the fall may be rounding."""
+SHORTEST = 1.0 / 64.0
+"""Least share of a proposed move that is made: shorter ones gain no more than rounding, and would never grow again."""
+
+FORGETS_AFTER = 4
+"""Patience from which on a refused proposal takes what is remembered with it: it may be that which misleads."""
 
 PATIENCE = 32
 """Most steps of EM's own between two proposals that are refused: what refused ones cost is bounded by that."""
@@ -55,6 +59,8 @@ class Point(NamedTuple):
 class Memory(NamedTuple):
     """What a run remembers from step to step. P numbers make a point; the newest entries come last."""
 
+    method: Array  # (): which of METHODS remembers this, by number
+    units: Array  # (P,): of a point's numbers, as the features spread when the run began; all below is in these
     point: Array  # (P,): from which the state's mixture was estimated
     before: Array  # (P,): the last point that was told of
     told: Array  # (P,): what was told of it: the gradient there, or EM's own step from it
@@ -69,12 +75,15 @@ class Memory(NamedTuple):
     length: Array  # (): share of a proposed move that is made
 
 
-def remember_nothing(mixture: Mixture, moments: Moments) -> Memory:
+def remember_nothing(method: str, mixture: Mixture, moments: Moments) -> Memory:
     """The memory with which a run begins: its first two steps are EM's own."""
-    point = _flat(_target(mixture, moments))
+    target = _target(mixture, moments)
+    point = _flat(target)
     many = jnp.zeros((MEMORY, *point.shape), point.dtype)
     nothing, no = jnp.zeros_like(point), jnp.array(False)
     return Memory(
+        method=jnp.int32(list(METHODS).index(method)),
+        units=_units(mixture, target),
         point=nothing,
         before=nothing,
         told=nothing,
@@ -96,18 +105,24 @@ def propose(
     """The mixture to try next, the memory with which it is judged, and whether it is the one that EM would make."""
     family = mixture.family
     target = _target(mixture, moments)
-    goal, unflat = ravel_pytree(_finite(target))
+    units = memory.units
+    flat, unflat = ravel_pytree(_finite(target))
+    goal = flat / units
     # Before the first step there is no point; EM's next is looked at in its place, where all is defined.
-    here = unflat(jnp.where(memory.is_placed, memory.point, goal))
+    here = unflat(jnp.where(memory.is_placed, memory.point, goal) * units)
     step = goal - memory.point
-    told = _flat(_gradient(_present(here, target), mixture, moments, ridge)) if method in BY_GRADIENT else step
+
+    def natural(gradient: Array) -> Array:
+        return _natural(family.kind, here, unflat(gradient / units)) / units
+
+    told = _flat(_gradient(_present(here, target), mixture, moments, ridge)) * units if method in BY_GRADIENT else step
     memory = _with(memory, told, uphill=method in BY_GRADIENT)
-    move = METHODS[method](memory, step, lambda gradient: _natural(family.kind, here, unflat(gradient)))
+    move = METHODS[method](memory, step, natural)
     is_plain = (memory.plainly > 0) | (memory.n_pairs < 1) | ~jnp.all(jnp.isfinite(move))
-    point = _present(unflat(jnp.where(is_plain, goal, memory.point + memory.length * move)), target)
+    point = _present(unflat(jnp.where(is_plain, goal, memory.point + memory.length * move) * units), target)
     total = jnp.sum(moments.mass)
     new = maximise(moments_at(point, total), point.means, family, mixture.scales, ridge)
-    return new, memory._replace(point=_flat(point)), is_plain
+    return new, memory._replace(point=_flat(point) / units), is_plain
 
 
 def learn(method: str, old: Memory, tried: Memory, is_plain: Array, stands: Array, gain: Array, tol: Any) -> Memory:
@@ -120,8 +135,10 @@ def learn(method: str, old: Memory, tried: Memory, is_plain: Array, stands: Arra
     left = jnp.maximum(tried.plainly - 1, (gain >= CALM).astype(jnp.int32))
     plainly = jnp.where(is_plain, left, jnp.where(stands, once, tried.patience))
     patience = jnp.where(stands, 1, jnp.minimum(2 * tried.patience, PATIENCE))
-    length = jnp.where(stands, jnp.minimum(2.0 * tried.length, 1.0), tried.length / 4.0)
+    length = jnp.where(stands, jnp.minimum(2.0 * tried.length, 1.0), jnp.maximum(tried.length / 4.0, SHORTEST))
+    misleads = ~is_plain & ~stands & (tried.patience >= FORGETS_AFTER)
     return tried._replace(
+        n_pairs=jnp.where(misleads, 0, tried.n_pairs),
         point=jnp.where(stands, tried.point, old.point),
         is_placed=jnp.array(True),
         is_new=stands,
@@ -149,8 +166,22 @@ def _target(mixture: Mixture, moments: Moments) -> Point:
     return Point(log_weights, mixture.means + shift, scatter / jnp.where(divisor > 0.0, divisor, 1.0))
 
 
+def _units(mixture: Mixture, target: Point) -> Array:
+    """1 for log weights, standard deviations for means, their products for scatter. -> (P,)."""
+    variance = jnp.mean(mixture.scales.variances(), axis=0)
+    deviation = jnp.sqrt(jnp.where((variance > 0.0) & jnp.isfinite(variance), variance, 1.0))
+    scatter = mixture.family.kind.project((deviation[:, None] * deviation)[None])
+    return ravel_pytree(
+        Point(
+            jnp.ones_like(target.log_weights),
+            jnp.broadcast_to(deviation, target.means.shape),
+            jnp.broadcast_to(scatter, target.scatter.shape),
+        )
+    )[0]
+
+
 def _gradient(here: Point, mixture: Mixture, moments: Moments, ridge: Any) -> Point:
-    """Of the mean log-likelihood with respect to the point from which the mixture was estimated.
+    """Of the mean log-likelihood, less what the ridge takes, with respect to the point of which the mixture is made.
 
     It is that of the expected complete-data log-likelihood, which needs the moments alone (Fisher's identity; Louis
     1982): no row is looked at again.
@@ -165,6 +196,7 @@ def _gradient(here: Point, mixture: Mixture, moments: Moments, ridge: Any) -> Po
         mean = first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
         kind = family.kind
         scatter = moments.second - kind.outer(mass, mean) + kind.outer(mass, mean - shift)
+        scatter = scatter + ridge * kind.identity(mass, means.shape[1])
         log_weights = jnp.where(mass > 0.0, new.log_weights, 0.0)
         terms = mass * (log_weights - 0.5 * new.scales.log_det())
         return (jnp.sum(terms) - 0.5 * jnp.sum(new.scales.distances(scatter))) / total
@@ -195,7 +227,9 @@ def _with(memory: Memory, told: Array, uphill: bool) -> Memory:
     is_first_look = memory.is_placed & memory.is_new
     is_pair = is_first_look & memory.has_before
     if uphill:
-        is_pair &= _dot(move, change) < -FLAT * jnp.sqrt(_dot(move, move) * _dot(change, change))
+        # By more than the rounding of the sum: each number has its own unit.
+        rounding = 4.0 * jnp.finfo(move.dtype).eps
+        is_pair &= _dot(move, change) < -rounding * _dot(jnp.abs(move), jnp.abs(change))
     moves, changes = (
         jnp.where(is_pair, jnp.concatenate([kept[1:], new[None]]), kept)
         for kept, new in ((memory.moves, move), (memory.changes, change))

@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--max-steps", type=int, default=200, metavar="STEPS", help="EM steps at most (%(default)s)")
     one.add_argument("--ridge", type=float, default=1e-6, help="added to the variances (%(default)s)")
-    one.add_argument("--acceleration", choices=tuple(METHODS), help="of slow fits, where --tol is small (none)")
+    one.add_argument("--acceleration", choices=tuple(METHODS), help="of slow fits, where --tol is below 1e-4 (none)")
     one.add_argument("--columns", type=_names, metavar="COLUMNS", help=columns)
     one.add_argument("--weights", metavar="COLUMN", help="column that says how many rows each row counts for")
     one.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")

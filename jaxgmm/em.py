@@ -75,7 +75,8 @@ class State(NamedTuple):
 
 def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
     """The state before the first step. `batches` may be an array (N, D). ValueError where D or the family differ."""
-    return _init(mixture, _admit(mixture, batches, settings or Settings()))
+    settings = settings or Settings()
+    return prepared(_init(mixture, _admit(mixture, batches, settings)), settings)
 
 
 def step(state: State, batches: Batches | Any, settings: Settings | None = None) -> State:
@@ -123,8 +124,9 @@ def _init(mixture: Mixture, batches: Batches) -> State:
 @keeps_precision
 @jax.jit
 def _step(state: State, batches: Batches, settings: Settings) -> State:
+    state = prepared(state, settings)
     if settings.acceleration is not None:
-        return _accelerated(prepared(state, settings), batches, settings)
+        return _accelerated(state, batches, settings)
     old = state.mixture
     mixture = maximise(state.moments, old.means, old.family, old.scales, settings.ridge)
     moments = expect(mixture, batches)
@@ -134,7 +136,10 @@ def _step(state: State, batches: Batches, settings: Settings) -> State:
 
 
 def _accelerated(state: State, batches: Batches, settings: Settings) -> State:
-    """A step of EM's own or one that its acceleration proposes, which counts only if it raises the objective."""
+    """A step of EM's own or one that its acceleration proposes, which counts only if it raises what EM raises.
+
+    Of a finished state, too, only a step of EM's own changes the status.
+    """
     memory, method = state.memory, settings.acceleration
     assert memory is not None
     assert method is not None
@@ -144,21 +149,36 @@ def _accelerated(state: State, batches: Batches, settings: Settings) -> State:
     new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell)
     judged = judge(state._replace(memory=None), new, batches, settings)
     gain = objective - state.objective
-    is_sound = (judged.status == Status.RUNNING) | (judged.status == Status.CONVERGED)
-    stands = is_plain | (is_sound & (gain > 0.0))
+    share = state.moments.mass / jnp.sum(state.moments.mass)
+    smaller = mixture.scales.precision_trace() - state.mixture.scales.precision_trace()
+    rise = gain - 0.5 * settings.ridge * jnp.sum(share * smaller)
+    has_failed = (judged.status == Status.COLLAPSED) | (judged.status == Status.NON_FINITE)
+    stands = is_plain | (~has_failed & (rise > 0.0))
     # Of a proposal that is not kept only the step is counted, and one that is kept never ends a run.
     kept = jax.tree.map(partial(jnp.where, stands), judged, state._replace(memory=None, n_steps=state.n_steps + 1))
-    kept = kept._replace(status=jnp.where(is_plain, judged.status, state.status).astype(jnp.int32))
-    return kept._replace(memory=learn(method, memory, tried, is_plain, stands, gain, settings.tol))
+    kept = kept._replace(
+        status=jnp.where(is_plain, judged.status, state.status).astype(jnp.int32),
+        fell=jnp.where(is_plain, judged.fell, state.fell),
+    )
+    return kept._replace(memory=learn(method, memory, tried, is_plain, stands & ~has_failed, gain, settings.tol))
 
 
+@keeps_precision
 def prepared(state: State, settings: Settings) -> State:
     """The state with the memory that its acceleration needs; without one where it has none."""
     if settings.acceleration is None:
         return state._replace(memory=None)
     if state.memory is not None:
         return state
-    return state._replace(memory=remember_nothing(state.mixture, state.moments))
+    return state._replace(memory=remember_nothing(settings.acceleration, state.mixture, state.moments))
+
+
+def _begun(state: State, settings: Settings) -> State:
+    """`prepared`, and without what another method remembers, to which the numbers mean something else."""
+    old, new = state.memory, prepared(state._replace(memory=None), settings).memory
+    if old is None or new is None:
+        return state._replace(memory=new)
+    return state._replace(memory=jax.tree.map(partial(jnp.where, old.method == new.method), old, new))
 
 
 @keeps_precision
@@ -168,7 +188,7 @@ def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -
         lax.while_loop(
             lambda state: is_running(state, max_steps),
             lambda state: _step(state, batches, settings),
-            prepared(resumed(state, max_steps), settings),
+            _begun(resumed(state, max_steps), settings),
         )
     )
 

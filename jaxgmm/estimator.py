@@ -46,7 +46,7 @@ class GaussianMixture:
     scikit-learn's names, or what `init` of `jaxgmm.fit` takes. random_state: an integer, a RandomState, a Generator,
     a JAX key, or None. dtype: the data's own, float64 for integers, unless given. chunk_size: rows a chunk.
     device: None for JAX's default, "cpu", "gpu", or a JAX device. acceleration: None, "squarem", "anderson" or "lbfgs",
-    for fewer iterations where clusters overlap and tol is small.
+    for fewer iterations where clusters overlap and tol is below 1e-4.
 
     `fit`, `score`, `aic`, `bic` and `icl` take `sample_weight` (N,). Fitted attributes, besides scikit-learn's:
     `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).

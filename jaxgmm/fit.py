@@ -135,7 +135,7 @@ def fit(
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
     responsibilities (N, K), from which one run is made. tol: change of the mean log-likelihood (nats) under which a
     run has converged; 0 makes exactly max_steps steps. ridge: added to the diagonal of every covariance.
-    acceleration: "squarem", "anderson" or "lbfgs" for fewer steps where clusters overlap and tol is small; see
+    acceleration: "squarem", "anderson" or "lbfgs" for fewer steps where clusters overlap and tol is below 1e-4; see
     `acceleration.py`.
     chunk_size: rows a chunk, chosen by size where None. dtype: JAX's rule where None. progress: called as the fit goes.
 
