@@ -79,9 +79,8 @@ def measure(options: Options) -> dict[str, Any]:
 def said(found: dict[str, Any]) -> str:
     if found["missing"]:
         return str(found["missing"])
-    return ", ".join(
-        f"{run['way']} {'not reached' if run['passes'] is None else run['passes']}" for run in found["runs"]
-    )
+    made = {run["way"]: "not reached" if run["passes"] is None else run["passes"] for run in found["runs"]}
+    return ", ".join(f"{way} {passes}" for way, passes in made.items())
 
 
 def passes(name: str, limit: int) -> dict[str, Any]:

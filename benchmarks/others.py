@@ -211,11 +211,12 @@ def acceleration(place: Place) -> str:
             return [name, *head, f"missing: {problem['missing']}", *[NONE] * (len(WAYS) - 1)]
         counts = made[name]
         plain = counts["plain"]
-        told = [
-            "not reached" if n is None else f"{n} ({digits(plain / n)})" if n and plain else f"{n}"
-            for n in counts.values()
-        ]
-        return [f"{name} *" if name in slowest else name, *head, str(plain), *told[1:]]
+
+        def told(n: int | None) -> str:
+            return "not reached" if n is None else f"{n} ({digits(plain / n)})" if n and plain else f"{n}"
+
+        shown = f"{name} *" if name in slowest else name
+        return [shown, *head, str(plain), *(told(counts[way]) for way in WAYS[1:])]
 
     said = (
         f"Passes over the rows until the mean log-likelihood is within {found['within']:g} nats of what plain EM ends "

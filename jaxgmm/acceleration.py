@@ -168,7 +168,7 @@ def _target(mixture: Mixture, moments: Moments) -> Point:
 
 def _units(mixture: Mixture, target: Point) -> Array:
     """1 for log weights, standard deviations for means, their products for scatter. -> (P,)."""
-    variance = jnp.mean(mixture.scales.variances(), axis=0)
+    variance = jnp.sum(mixture.weights[:, None] * mixture.scales.variances(), axis=0)
     deviation = jnp.sqrt(jnp.where((variance > 0.0) & jnp.isfinite(variance), variance, 1.0))
     scatter = mixture.family.kind.project((deviation[:, None] * deviation)[None])
     return ravel_pytree(
