@@ -442,13 +442,7 @@ def _on_device(problem: Problem, chunk_size: int | None = None, is_fused: bool =
 
     x = filled(jnp.zeros((n, d), jnp.float32), means)
     start = means + np.float32(0.5 * apart) * rng.standard_normal((k, d)).astype(np.float32)
-    unit = {
-        "full": lambda: np.broadcast_to(np.eye(d), (k, d, d)),
-        "tied": lambda: np.eye(d),
-        "diag": lambda: np.ones((k, d)),
-        "spherical": lambda: np.ones(k),
-    }[problem.family]()
-    mixture = Mixture.create(np.full(k, 1.0 / k), start, unit, problem.family, dtype=np.float32)
+    mixture = Mixture.create(np.full(k, 1.0 / k), start, problem.unit_covariances(), problem.family, dtype=np.float32)
     return mixture, Batches.of(x, None, chunk_size, n_components=k, fused=is_fused)
 
 

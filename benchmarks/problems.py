@@ -39,6 +39,15 @@ class Problem:
         size = f"{self.n // 10**6}M" if self.n % 10**6 == 0 else f"{self.n // 1000}k"
         return f"{self.family}_{size}_{self.d}_{self.k}"
 
+    def unit_covariances(self) -> np.ndarray:
+        """Identity matrices in scikit-learn's shape of the type."""
+        return {
+            "full": lambda: np.tile(np.eye(self.d), (self.k, 1, 1)),
+            "tied": lambda: np.eye(self.d),
+            "diag": lambda: np.ones((self.k, self.d)),
+            "spherical": lambda: np.ones(self.k),
+        }[self.family]()
+
     def data(self, dtype: str) -> Data:
         """The same rows in every dtype, up to rounding, and the start."""
         rng = np.random.default_rng(0)
@@ -47,13 +56,7 @@ class Problem:
         x = rng.standard_normal((self.n, self.d))
         x += means[rng.integers(0, self.k, self.n)]
         start = means + rng.normal(0.0, 0.5 * spread, means.shape)
-        unit = {
-            "full": lambda: np.tile(np.eye(self.d), (self.k, 1, 1)),
-            "tied": lambda: np.eye(self.d),
-            "diag": lambda: np.ones((self.k, self.d)),
-            "spherical": lambda: np.ones(self.k),
-        }[self.family]()
-        return Data(*(a.astype(dtype) for a in (x, np.full(self.k, 1.0 / self.k), start, unit)))
+        return Data(*(a.astype(dtype) for a in (x, np.full(self.k, 1.0 / self.k), start, self.unit_covariances())))
 
 
 PROBLEMS = (

@@ -27,13 +27,12 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from ._linalg import cholesky, einsum, inverse_lower
-from .maximisation import maximise
+from .maximisation import log_shares, maximise
 from .mixture import Mixture
-from .moments import Kind, Moments
+from .moments import Kind, Moments, recentre
 
 MEMORY = 10
 """Steps that are remembered."""
-
 
 CALM = 1e-4
 """Gain of a step of EM's own, nats, under which proposals begin: before, EM is fast, and they lead to other optima."""
@@ -161,9 +160,7 @@ def _target(mixture: Mixture, moments: Moments) -> Point:
     shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
     scatter = moments.second - mixture.family.kind.outer(mass, shift)
     divisor = _mass_of(scatter, mass)
-    share = mass / jnp.sum(mass)
-    log_weights = jnp.where(share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf)
-    return Point(log_weights, mixture.means + shift, scatter / jnp.where(divisor > 0.0, divisor, 1.0))
+    return Point(log_shares(mass), mixture.means + shift, scatter / jnp.where(divisor > 0.0, divisor, 1.0))
 
 
 def _units(mixture: Mixture, target: Point) -> Array:
@@ -190,12 +187,8 @@ def _gradient(here: Point, mixture: Mixture, moments: Moments, ridge: Any) -> Po
 
     def expected(point: Point) -> Array:
         new = maximise(moments_at(point, total), point.means, family, mixture.scales, ridge)
-        shift = new.means - means
-        first, mass = moments.first, moments.mass
-        # Σ (x − μ')(x − μ')ᵀ about the new means; at the old ones, where it is differentiated, nothing cancels.
-        mean = first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
-        kind = family.kind
-        scatter = moments.second - kind.outer(mass, mean) + kind.outer(mass, mean - shift)
+        kind, mass = family.kind, moments.mass
+        _, scatter = recentre(kind, mass, moments.first, moments.second, new.means - means)
         scatter = scatter + ridge * kind.identity(mass, means.shape[1])
         log_weights = jnp.where(mass > 0.0, new.log_weights, 0.0)
         terms = mass * (log_weights - 0.5 * new.scales.log_det())

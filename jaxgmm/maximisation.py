@@ -22,7 +22,11 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
     shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
     scatter = moments.second - family.kind.outer(mass, shift) + ridge * family.kind.identity(mass, n_features)
     scales = family.estimate(scatter, mass, n_features, NO_PRIOR, previous)
+    return Mixture(log_shares(mass), means + shift, scales, family)
+
+
+def log_shares(mass: Array) -> Array:
+    """Logarithms of the components' shares of the mass (K,), −inf for one without any."""
     share = mass / jnp.sum(mass)
     # The logarithm never sees a 0, whose infinite slope would make every gradient NaN.
-    log_weights = jnp.where(share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf)
-    return Mixture(log_weights, means + shift, scales, family)
+    return jnp.where(share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf)
