@@ -247,6 +247,24 @@ def acceleration(name: Any, known: Any) -> None:
         raise ValueError(f"Unknown acceleration {name!r}. Expected None or one of {', '.join(map(repr, known))}.")
 
 
+def one_of(name: Any, known: Any, what: str) -> str:
+    """One of the names that are known."""
+    if not (isinstance(name, str) and name in known):
+        raise ValueError(f"Unknown {what} {name!r}. Expected one of {', '.join(map(repr, known))}.")
+    return name
+
+
+def race(value: Any, kind: type) -> Any:
+    """None, or how a race goes: True stands for its defaults."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return kind()
+    if not isinstance(value, kind):
+        raise TypeError(f"race must be True, False or a {kind.__name__}, got {type(value).__name__}: {value!r}.")
+    return value
+
+
 @jax.jit
 def _all_finite(x: Array) -> Array:
     """In one program, so that no mask of the size of x is made."""
@@ -283,6 +301,15 @@ def enough_rows(n_rows: int, sample_weight: Any, n_components: int) -> None:
         raise ValueError(
             f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n_rows}"
             f"{'' if sample_weight is None else ' of positive weight'}. Lower n_components or bring more rows."
+        )
+
+
+def enough_for_folds(n_rows: int, n_folds: int, n_components: int) -> None:
+    """As many rows outside each fold as components."""
+    if n_folds > n_rows or n_rows - -(-n_rows // n_folds) < n_components:
+        raise ValueError(
+            f"{n_rows} rows of positive weight cannot be fitted with {n_components} components without one of {n_folds} "
+            "folds. Lower n_folds or n_components, or bring more rows."
         )
 
 

@@ -27,7 +27,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from ._linalg import cholesky, einsum, inverse_lower
-from .maximisation import log_shares, maximise
+from .maximisation import log_shares, maximise, ridge_scatter
 from .mixture import Mixture
 from .moments import Kind, Moments, recentre
 
@@ -124,13 +124,15 @@ def propose(
     return new, memory._replace(point=_flat(point) / units), is_plain
 
 
-def learn(method: str, old: Memory, tried: Memory, is_plain: Array, stands: Array, gain: Array, tol: Any) -> Memory:
+def learn(
+    method: str, old: Memory, tried: Memory, is_plain: Array, stands: Array, gain: Array, tol: Any, to_judge: int
+) -> Memory:
     """The memory after a step that brought `gain`; `stands` where what was tried is kept.
 
-    old: before the step; tried: as `propose` gave it.
+    old: before the step; tried: as `propose` gave it; to_judge: steps of EM's own that tell whether it has converged.
     """
-    # A proposal that changes little may be a bad one: EM's own step is then asked whether the run has converged.
-    once = ((gain < tol) | (method == "squarem")).astype(jnp.int32)
+    # A proposal that changes little may be a bad one: EM's own steps are then asked whether the run has converged.
+    once = jnp.where(gain < tol, to_judge, int(method == "squarem")).astype(jnp.int32)
     left = jnp.maximum(tried.plainly - 1, (gain >= CALM).astype(jnp.int32))
     plainly = jnp.where(is_plain, left, jnp.where(stands, once, tried.patience))
     patience = jnp.where(stands, 1, jnp.minimum(2 * tried.patience, PATIENCE))
@@ -189,7 +191,7 @@ def _gradient(here: Point, mixture: Mixture, moments: Moments, ridge: Any) -> Po
         new = maximise(moments_at(point, total), point.means, family, mixture.scales, ridge)
         kind, mass = family.kind, moments.mass
         _, scatter = recentre(kind, mass, moments.first, moments.second, new.means - means)
-        scatter = scatter + ridge * kind.identity(mass, means.shape[1])
+        scatter = scatter + ridge_scatter(kind, mass, ridge, means.shape[1])
         log_weights = jnp.where(mass > 0.0, new.log_weights, 0.0)
         terms = mass * (log_weights - 0.5 * new.scales.log_det())
         return (jnp.sum(terms) - 0.5 * jnp.sum(new.scales.distances(scatter))) / total

@@ -8,7 +8,7 @@ chunks; and a chunk with its K responsibilities a row stays in the cache.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from . import _check
+from ._linalg import einsum
 from ._precision import is_traced, own, precision_for
 from .moments import add
 
@@ -144,6 +145,28 @@ class Batches:
     @property
     def dtype(self) -> Any:
         return self.rows.tail.dtype
+
+    def reweighted(self, sample_weight: Any) -> Batches:
+        """The same rows, not copied, under other weights (N,)."""
+        weights = cut(sample_weight, self.chunk_size, self.dtype, pad_with_zero=True)
+        origin, total, lightest = _describe(self.rows, weights)
+        return replace(self, weights=weights, origin=origin, total=total, lightest=lightest)
+
+    def row_weights(self) -> np.ndarray:
+        """The weights of all rows, on the host. -> (N,) in float64."""
+        whole = (self.n_chunks - 1) * self.chunk_size
+        body = np.ones(whole) if self.weights.body is None else np.asarray(self.weights.body)[:whole]
+        return np.concatenate([body, np.asarray(self.weights.tail)]).astype(np.float64)[: int(self.n_rows)]
+
+    def variances(self) -> Array:
+        """The variance of each feature over the weighted rows. -> (D,)."""
+
+        def term(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
+            centred = rows - self.origin
+            return einsum("n,nd->d", weights, centred), einsum("n,nd->d", weights, centred * centred)
+
+        first, second = self.sum(term)
+        return jnp.maximum(second / self.total - jnp.square(first / self.total), 0.0)
 
     def sum(self, term: Callable[[Array, Array, Array], T]) -> T:
         """Σ over chunks of term(index, rows (n, D), weights (n,)), a pytree of arrays; compensated.

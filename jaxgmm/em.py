@@ -33,22 +33,28 @@ from .moments import Moments
 from .status import Status
 
 
+STOPPING = ("gain", "aitken")
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Settings:
     """What a run is told besides the data. The numbers are traced: changing them compiles nothing.
 
-    family: name or object; the mixture's own where it is None. tol: change of the mean log-likelihood (nats) under
-    which the run has converged; 0 runs to the step limit. ridge: added to the diagonal of every covariance. A family
-    whose constraint the sum would leave is given it in the scatter instead, which is the same for all of
-    scikit-learn's types. acceleration: "squarem", "anderson" or "lbfgs" (see `acceleration.py`); None is EM as it is.
-    ValueError for a negative or NaN number, or an unknown family or acceleration.
+    family: name or object; the mixture's own where it is None. tol: nats of the mean log-likelihood; 0 runs to the step
+    limit. ridge: added to the diagonal of every covariance, () or one for each feature (D,). A family whose constraint
+    the sum would leave is given it in the scatter instead, which is the same for all of scikit-learn's types.
+    acceleration: "squarem", "anderson" or "lbfgs" (see `acceleration.py`); None is EM as it is. stopping: a run has
+    converged when a step brings less than tol ("gain"), or when all steps to come together would ("aitken": the gains
+    are taken to shrink by a constant rate, as EM's do in the end; Böhning et al. 1994).
+    ValueError for a negative or NaN number, or an unknown family, acceleration or stopping.
     """
 
     family: Family | None = field(default=None, metadata={"static": True})
     tol: Any = 1e-3
     ridge: Any = 1e-6
     acceleration: str | None = field(default=None, metadata={"static": True})
+    stopping: str = field(default="gain", metadata={"static": True})
 
     def __post_init__(self) -> None:
         # JAX rebuilds this from placeholders when it maps over trees: only what a user wrote is looked at.
@@ -59,6 +65,12 @@ class Settings:
         if self.family is not None:
             object.__setattr__(self, "family", _check.family(self.family, SHELF))
         _check.acceleration(self.acceleration, METHODS)
+        _check.one_of(self.stopping, STOPPING, "stopping")
+
+    @property
+    def steps_to_judge(self) -> int:
+        """How many steps of EM's own, one after the other, tell whether a run has converged."""
+        return 2 if self.stopping == "aitken" else 1
 
 
 class State(NamedTuple):
@@ -70,6 +82,7 @@ class State(NamedTuple):
     n_steps: Array  # (): int32
     status: Array  # (): a `Status`, int32
     fell: Array  # (): whether the objective ever fell by more than rounding and the ridge explain
+    gain: Array  # (): by how much the last step raised what EM raises, nats; infinite where that is not known
     memory: Memory | None = None  # of an accelerated run
 
 
@@ -118,7 +131,8 @@ def _init(mixture: Mixture, batches: Batches) -> State:
     objective = moments.objective / batches.total
     broken = ~jnp.all(mixture.scales.is_definite())
     status = jnp.select([broken, ~jnp.isfinite(objective)], [Status.COLLAPSED, Status.NON_FINITE], Status.RUNNING)
-    return State(mixture, moments, objective, jnp.int32(0), status.astype(jnp.int32), jnp.array(False))
+    unknown = jnp.full_like(objective, jnp.inf)
+    return State(mixture, moments, objective, jnp.int32(0), status.astype(jnp.int32), jnp.array(False), unknown)
 
 
 @keeps_precision
@@ -131,7 +145,7 @@ def _step(state: State, batches: Batches, settings: Settings) -> State:
     mixture = maximise(state.moments, old.means, old.family, old.scales, settings.ridge)
     moments = expect(mixture, batches)
     objective = moments.objective / batches.total
-    new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell)
+    new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
     return judge(state, new, batches, settings)
 
 
@@ -146,21 +160,21 @@ def _accelerated(state: State, batches: Batches, settings: Settings) -> State:
     mixture, tried, is_plain = propose(method, memory, state.mixture, state.moments, settings.ridge)
     moments = expect(mixture, batches)
     objective = moments.objective / batches.total
-    new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell)
+    new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
     judged = judge(state._replace(memory=None), new, batches, settings)
     gain = objective - state.objective
-    share = state.moments.mass / jnp.sum(state.moments.mass)
-    smaller = mixture.scales.precision_trace() - state.mixture.scales.precision_trace()
-    rise = gain - 0.5 * settings.ridge * jnp.sum(share * smaller)
     has_failed = (judged.status == Status.COLLAPSED) | (judged.status == Status.NON_FINITE)
-    stands = is_plain | (~has_failed & (rise > 0.0))
+    stands = is_plain | (~has_failed & (judged.gain > 0.0))
     # Of a proposal that is not kept only the step is counted, and one that is kept never ends a run.
     kept = jax.tree.map(partial(jnp.where, stands), judged, state._replace(memory=None, n_steps=state.n_steps + 1))
     kept = kept._replace(
         status=jnp.where(is_plain, judged.status, state.status).astype(jnp.int32),
         fell=jnp.where(is_plain, judged.fell, state.fell),
+        gain=jnp.where(is_plain, judged.gain, jnp.inf),
     )
-    return kept._replace(memory=learn(method, memory, tried, is_plain, stands & ~has_failed, gain, settings.tol))
+    stands &= ~has_failed
+    learnt = learn(method, memory, tried, is_plain, stands, gain, settings.tol, settings.steps_to_judge)
+    return kept._replace(memory=learnt)
 
 
 @keeps_precision
@@ -215,40 +229,69 @@ def judge(old: State, new: State, batches: Batches, settings: Settings) -> State
 
     A step to a broken covariance or objective is taken back, so that a state always holds a usable mixture.
     """
-    gain = new.objective - old.objective
+    change = new.objective - old.objective
+    eased = _eased(old, new, settings)
+    gain = change + eased
     broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
     # Half a row and not one: a sound component that holds a single row gives a little of it to the others.
     lost = jnp.any((new.moments.mass < 0.5 * batches.lightest) & jnp.isfinite(old.mixture.log_weights))
     finite = jnp.isfinite(new.objective)
-    fell = old.fell | (gain < -_slack(old, new, settings))
+    rounding = _rounding(new)
+    fell = old.fell | (change < -64.0 * rounding - jnp.maximum(eased, 0.0))
     settled = jnp.where(fell, Status.NOT_MONOTONE, Status.CONVERGED)
     status = jnp.select(
-        [broken, ~finite, lost, jnp.abs(gain) < settings.tol],
+        [broken, ~finite, lost, _has_settled(change, gain, old.gain, rounding, settings)],
         [Status.COLLAPSED, Status.NON_FINITE, Status.COLLAPSED, settled],
         Status.RUNNING,
     ).astype(jnp.int32)
-    new = new._replace(status=status, fell=fell)
+    new = new._replace(status=status, fell=fell, gain=gain)
     taken_back = old._replace(status=status)
     return jax.tree.map(partial(jnp.where, broken | ~finite), taken_back, new)
 
 
-def _slack(old: State, new: State, settings: Settings) -> Array:
-    """By how much the objective may fall in a sound step.
+def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, settings: Settings) -> Array:
+    """Whether a step that changed the objective by `change`, and raised what EM raises by `gain`, ends the run.
 
-    Rounding: the mean of log-densities whose terms are of the size of D and log det Σ. Ridge: the M-step maximises
-    Q − ½ ridge Σ_k π_k tr Σ_k⁻¹ and not Q, so Q may give up what the penalty gains.
+    Both must be small: under a large ridge the objective's change passes through 0 long before EM is at rest.
     """
-    eps = jnp.finfo(new.objective.dtype).eps
-    size = jnp.abs(new.objective) + jnp.max(jnp.abs(new.mixture.scales.log_det())) + new.mixture.n_features
-    penalty = [jnp.sum(new.mixture.weights * state.mixture.scales.precision_trace()) for state in (old, new)]
-    return 64.0 * eps * size + 0.5 * settings.ridge * jnp.maximum(penalty[0] - penalty[1], 0.0)
+    if settings.stopping == "gain":
+        return jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol
+    rate = gain / last
+    shrinks = (rate >= 0.0) & (rate < 1.0) & jnp.isfinite(last)
+    to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
+    at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # where rates are those of rounding errors
+    return jnp.where(shrinks, to_come < settings.tol, at_rest)
+
+
+def _rounding(state: State) -> Array:
+    """What the mean of log-densities whose terms are of the size of D and log det Σ may be off by."""
+    log_det = jnp.max(jnp.abs(state.mixture.scales.log_det()))
+    return jnp.finfo(state.objective.dtype).eps * (jnp.abs(state.objective) + log_det + state.mixture.n_features)
+
+
+def _eased(old: State, new: State, settings: Settings) -> Array:
+    """By how much a step lowers what the ridge takes, nats.
+
+    The M-step maximises Q − ½ ridge Σ_k π_k tr Σ_k⁻¹ and not Q, so the objective may give up what the penalty gains.
+    """
+    share = old.moments.mass / jnp.sum(old.moments.mass)
+    smaller = old.mixture.scales.precision_diagonal() - new.mixture.scales.precision_diagonal()
+    return 0.5 * jnp.sum(share * jnp.sum(settings.ridge * smaller, axis=-1))
 
 
 def _is_point(mixture: Mixture, settings: Settings) -> Array:
     """Whether a component stands on a single value: its standard deviation is within the rounding of its mean.
 
-    A ridge holds such a spike up; then it counts as an estimate, and condition numbers show it.
+    A ridge holds such a spike up; then it counts as an estimate, and `ridge_shares` shows it.
     """
     resolution = 4.0 * jnp.finfo(mixture.means.dtype).eps * jnp.abs(mixture.means)
-    is_point = jnp.any(mixture.scales.variances() <= jnp.square(resolution), axis=-1)
-    return jnp.any(is_point & jnp.isfinite(mixture.log_weights)) & (settings.ridge <= 0.0)
+    is_point = (mixture.scales.variances() <= jnp.square(resolution)) & (settings.ridge <= 0.0)
+    return jnp.any(jnp.any(is_point, axis=-1) & jnp.isfinite(mixture.log_weights))
+
+
+def ridge_shares(mixture: Mixture, ridge: Any) -> Array:
+    """How far the ridge, and not the data, decides each covariance: tr(ridge Σ_k⁻¹). -> (K,) or (1,).
+
+    In a direction without variance of its own a component's variance is the ridge, which counts 1.
+    """
+    return jnp.sum(ridge * mixture.scales.precision_diagonal(), axis=-1)

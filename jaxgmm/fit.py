@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,55 +13,15 @@ import numpy as np
 from jax import Array
 
 from . import _check, em
-from ._precision import from_host, is_traced, own, precision_for, to_host
-from .batches import Batches, cut, next_power_of_two
+from ._precision import is_traced, own, precision_for
+from .batches import Batches, cut
+from .escape import ESCAPES
 from .families import SHELF, Family
-from .lanes import Queue, ended, in_waves, queue, states_of, work
+from .lanes import in_waves
 from .mixture import Mixture
+from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends
 from .seeding import SEEDINGS, from_labels, from_means, from_responsibilities, seeds_from
-from .status import FAILED, Status, explain
-
-HISTORY = 16384
-"""Steps whose objectives are kept; a run may make more."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Restarts:
-    """How each of R restarts ended. A restart that failed (collapsed, non-finite) has objective −inf."""
-
-    objective: Array  # (R,)
-    status: Array  # (R,)
-    n_steps: Array  # (R,)
-    history: Array  # (R, max_steps + 1), or (R, HISTORY) where that is less
-
-    __getstate__, __setstate__ = to_host, from_host
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class FitResult:
-    """The best fit, and how it came about. All of it belongs to `mixture`."""
-
-    mixture: Mixture
-    objective: Array  # (): mean log-likelihood, nats per unit of weight
-    status: Array  # (): a `Status`
-    n_steps: Array  # ()
-    history: Array  # (max_steps + 1,): the objective after t steps, NaN past the end; at most HISTORY of them
-    effective_counts: Array  # (K,): Σ weight · responsibility
-    restarts: Restarts
-
-    __getstate__, __setstate__ = to_host, from_host
-
-    def __repr__(self) -> str:
-        if is_traced(self) or self.objective.ndim:
-            return f"FitResult(objective={self.objective!r}, mixture={self.mixture!r})"
-        status = Status(int(self.status))
-        return (
-            f"FitResult: {status.name} after {int(self.n_steps)} steps, mean log-likelihood "
-            f"{float(self.objective):.6f} nats, best of {self.restarts.objective.size} restarts ({explain(status)})\n"
-            f"{self.mixture!r}"
-        )
+from .status import Status
 
 
 class Given(NamedTuple):
@@ -86,31 +45,6 @@ class Given(NamedTuple):
 NOTHING_GIVEN = Given()
 
 
-class Progress(NamedTuple):
-    """What a progress callback is told, a few times a second."""
-
-    n_steps: int  # of the restart that is furthest among those that have not ended; of all where all have
-    max_steps: int
-    n_running: int  # and waiting: those that have not ended
-    n_restarts: int
-    objective: float  # the best so far
-
-    @classmethod
-    def of(cls, runs: Told, max_steps: int) -> Progress:
-        """Where the runs (R, ...) stand."""
-        going = is_going(runs, max_steps)
-        n_steps = int(np.max(runs.n_steps[going] if going.any() else runs.n_steps))
-        return cls(n_steps, max_steps, int(going.sum()), len(going), float(np.max(runs.objective)))
-
-
-class Told(NamedTuple):
-    """The part of a state that progress is told from."""
-
-    objective: np.ndarray  # (R,)
-    status: np.ndarray  # (R,)
-    n_steps: np.ndarray  # (R,)
-
-
 def fit(
     key: Array,
     x: Any,
@@ -123,7 +57,11 @@ def fit(
     tol: float = 1e-3,
     max_steps: int = 200,
     ridge: float = 1e-6,
+    relative_ridge: float = 0.0,
     acceleration: str | None = None,
+    stopping: str = "gain",
+    race: bool | Race = False,
+    escape: str | None = None,
     chunk_size: int | None = None,
     dtype: Any = None,
     progress: Callable[[Progress], None] | None = None,
@@ -134,10 +72,18 @@ def fit(
     Family. sample_weight: (N,), on any scale within the dtype's range. init: "k-means++", "k-means", "random_rows",
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
     responsibilities (N, K), from which one run is made. tol: change of the mean log-likelihood (nats) under which a
-    run has converged; 0 makes exactly max_steps steps. ridge: added to the diagonal of every covariance.
-    acceleration: "squarem", "anderson" or "lbfgs" for fewer steps where clusters overlap and tol is below 1e-4; see
-    `acceleration.py`.
-    chunk_size: rows a chunk, chosen by size where None. dtype: JAX's rule where None. progress: called as the fit goes.
+    run has converged; 0 makes exactly max_steps steps. stopping: "gain", which compares the last step with tol, or
+    "aitken", which compares what all steps to come would bring. chunk_size: rows a chunk, chosen by size where None.
+    dtype: JAX's rule where None. progress: called as the fit goes.
+
+    Covariances: ridge is added to the diagonal of every one; relative_ridge times a feature's variance over the data,
+    too, which does not depend on units. A run with a component that the ridge alone holds up (`held_up`) wins only
+    where every run has one.
+
+    Search: race=True lets all starts make a short run and only the best go on; a `Race` says how (see `runs.py`).
+    escape="split-merge" then looks for a way out of the optimum that was found (see `escape.py`). acceleration:
+    "squarem", "anderson" or "lbfgs" for fewer steps where clusters overlap and tol is below 1e-4 (see
+    `acceleration.py`).
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; after
     that never: `result.status` and `result.restarts` say how it went.
@@ -146,15 +92,39 @@ def fit(
     n_restarts = _check.count(n_restarts, "n_restarts", least=1)
     max_steps = _check.count(max_steps, "max_steps", least=0)
     chosen: Family = _check.family(family, SHELF)
-    settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration)
+    settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
+    relative_ridge = _check.nonnegative(relative_ridge, "relative_ridge")
+    search = Search.of(race, escape)
     if isinstance(init, str):
         seeding(init)
     if not isinstance(init, str):
         n_restarts = 1  # a given start leaves nothing to chance
     batches = admit(x, sample_weight, n_components, n_restarts, chunk_size, dtype)
     with precision_for(batches.dtype):
+        settings = with_relative_ridge(settings, relative_ridge, batches)
         starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
-        return drive(starts, batches, settings, max_steps, progress)
+        return drive(starts, batches, settings, max_steps, search, progress)
+
+
+class Search(NamedTuple):
+    """What is done besides running every start to its end."""
+
+    race: Race | None = None
+    escape: str | None = None
+
+    @classmethod
+    def of(cls, race: Any, escape: Any) -> Search:
+        """From a user's arguments, checked."""
+        if escape is not None:
+            _check.one_of(escape, ESCAPES, "escape")
+        return cls(_check.race(race, Race), escape)
+
+
+def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: Batches) -> em.Settings:
+    """The settings with a ridge (D,) that adds a share of each feature's variance; as they are where that is 0."""
+    if not relative_ridge:
+        return settings
+    return replace(settings, ridge=_ridge(batches, settings.ridge, relative_ridge))
 
 
 def seeding(name: str) -> str:
@@ -241,61 +211,27 @@ def drive(
     batches: Batches,
     settings: em.Settings,
     max_steps: int,
+    search: Search,
     progress: Callable[[Progress], None] | None = None,
     every: int | None = None,
 ) -> FitResult:
-    """The best of all restarts, run to their ends."""
+    """The best of all restarts, run to their ends or raced, and what an escape finds from there."""
 
     def watch(runs: Told) -> None:
         assert progress is not None
         progress(Progress.of(runs, max_steps))
 
-    states, histories = run_to_ends(states, batches, settings, max_steps, watch if progress else None, every)
-    return _best(states, histories, length=history_length(max_steps))
+    told = watch if progress else None
+    states, histories = race_to_ends(states, batches, settings, max_steps, search.race, watch=told, every=every)
+    result = best(states, histories, settings.ridge, length=history_length(max_steps))
+    if search.escape is None:
+        return result
+    return ESCAPES[search.escape](result, batches, settings, max_steps, told)
 
 
-def run_to_ends(
-    states: em.State,
-    batches: Batches,
-    settings: em.Settings,
-    max_steps: int,
-    watch: Callable[[Told], None] | None = None,
-    every: int | None = None,
-) -> tuple[em.State, Array]:
-    """Run states (R, ...) to their ends: in one go, or for one who watches in bursts of `every` steps, or of 0.3 s.
-
-    Both come to the same bits.
-
-    -> the states, and their objectives after t steps (R, `history_length` at least), NaN past the end.
-    """
-    # The history's length is static: a few lengths, few programs; and it rides in the loop, so it is bounded.
-    max_steps = min(max_steps, np.iinfo(np.int32).max)
-    capacity = min(next_power_of_two(max_steps + 1), HISTORY)
-    histories: Any = np.full((len(states.objective), capacity), np.nan, states.objective.dtype)
-    limit = np.int32(max_steps)
-    if watch is None:
-        return _run_all(states, histories, batches, settings, limit)
-    under_way = _queue(states, histories, settings, limit)
-    burst, n_rounds = 1, 0
-    while True:
-        told = Told(*map(np.asarray, _told(under_way)))
-        watch(told)
-        if not np.any(is_going(told, max_steps)):
-            return _ended(under_way)
-        began = time.perf_counter()
-        n_rounds = min(n_rounds + (every or burst), np.iinfo(np.int32).max)
-        under_way = jax.block_until_ready(_work(under_way, batches, settings, limit, np.int32(n_rounds)))
-        burst = 2 * burst if time.perf_counter() - began < 0.3 else max(1, burst // 2)
-
-
-def history_length(max_steps: int) -> int:
-    """How many objectives of a run are kept."""
-    return min(max_steps + 1, HISTORY)
-
-
-def is_going(runs: Told, max_steps: int) -> np.ndarray:
-    """Which of the runs are not at their ends. -> (R,) bool."""
-    return (runs.status == Status.RUNNING) & (runs.n_steps < max_steps)
+@jax.jit
+def _ridge(batches: Batches, ridge: Any, relative: Any) -> Array:
+    return ridge + relative * batches.variances()
 
 
 @partial(jax.jit, static_argnames=("seeding", "n_components"))
@@ -335,44 +271,3 @@ _from_responsibilities = partial(jax.jit, static_argnames="family")(from_respons
 @partial(jax.jit, static_argnames=("n_components", "family"))
 def _from_labels(labels: Any, batches: Batches, ridge: Any, *, n_components: int, family: Family) -> Mixture:
     return from_labels(labels, n_components, batches, family, ridge)
-
-
-@jax.jit
-def _run_all(
-    states: em.State, histories: Array, batches: Batches, settings: em.Settings, max_steps: Array
-) -> tuple[em.State, Array]:
-    every_round = jnp.int32(np.iinfo(np.int32).max)
-    return ended(work(queue(states, histories, settings, max_steps), batches, settings, max_steps, every_round))
-
-
-_queue, _work, _ended = jax.jit(queue), jax.jit(work), jax.jit(ended)
-
-
-@jax.jit
-def _told(under_way: Queue) -> tuple[Array, Array, Array]:
-    states = states_of(under_way)
-    return states.objective, states.status, states.n_steps
-
-
-@partial(jax.jit, static_argnames="length")
-def _best(states: em.State, histories: Array, *, length: int) -> FitResult:
-    return best_of(states, histories[:, :length])
-
-
-def best_of(states: em.State, histories: Array) -> FitResult:
-    """The run (R, ...) with the highest finite objective, and how all of them ended."""
-    failed = jnp.isin(states.status, jnp.array(FAILED)) | ~jnp.isfinite(states.objective)
-    objective = jnp.where(failed, -jnp.inf, states.objective)
-    # Where every restart failed, the best of what they last held is still worth looking at.
-    last_held = jnp.where(jnp.isfinite(states.objective), states.objective, -jnp.inf)
-    winner = jnp.argmax(jnp.where(jnp.all(failed), last_held, objective))
-    best, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
-    return FitResult(
-        mixture=best.mixture,
-        objective=best.objective,
-        status=best.status,
-        n_steps=best.n_steps,
-        history=history,
-        effective_counts=best.moments.mass,
-        restarts=Restarts(objective, states.status, states.n_steps, histories),
-    )

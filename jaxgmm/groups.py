@@ -6,25 +6,32 @@ it saves is a program, which takes longer to compile than many fits to a small t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from . import em
 from .batches import Batches, next_power_of_two
+from .escape import ESCAPES
 from .families import Family
-from .fit import NOTHING_GIVEN, FitResult, Restarts, Told, begin, best_of, history_length, run_to_ends, seeds_of
+from .fit import NOTHING_GIVEN, Search, begin, seeds_of
 from .mixture import Mixture
+from .runs import FitResult, Restarts, Told, best_of, history_length, race_to_ends
 
 SHARED_UP_TO = 16
 """Components up to which all counts share a program, where the table is small."""
 
 SMALL_TABLE = 2**20
 """Numbers in a table (N·D) up to which compiling for another K takes longer than what its padding costs."""
+
+PADDING = 0.5
+"""Most of a group's components that may be padding: then no search takes more than twice the arithmetic it needs."""
 
 
 class Group(NamedTuple):
@@ -38,7 +45,7 @@ class Group(NamedTuple):
 
 
 def groups(counts: Iterable[int], batches: Batches) -> list[tuple[int, ...]]:
-    """Which counts share a program.
+    """Which counts share a program, such that no more than `PADDING` of a group's components are padding.
 
     For a small table all up to `SHARED_UP_TO`, and above it those between two powers of two; for a large one none.
     """
@@ -46,7 +53,20 @@ def groups(counts: Iterable[int], batches: Batches) -> list[tuple[int, ...]]:
     shared: dict[int, list[int]] = {}
     for count in counts:
         shared.setdefault(max(SHARED_UP_TO, next_power_of_two(count)) if is_small else count, []).append(count)
-    return [tuple(group) for group in shared.values()]
+    bounded: list[list[int]] = []
+    for together in shared.values():
+        rest = sorted(together, reverse=True)
+        while rest:  # the largest, and as many of the others as the bound allows
+            most = next(n for n in range(len(rest), 0, -1) if padding(rest[:n]) <= PADDING)
+            bounded.append(rest[:most])
+            rest = rest[most:]
+    order = {count: place for place, count in enumerate(counts)}
+    return sorted((tuple(sorted(group, key=order.__getitem__)) for group in bounded), key=lambda g: order[g[0]])
+
+
+def padding(counts: Sequence[int]) -> float:
+    """Which share of the components of a group are padding, were each count run equally often."""
+    return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
 def group_of(key: Array, counts: tuple[int, ...], batches: Batches, seeding: str, n_restarts: int) -> Group:
@@ -64,21 +84,37 @@ def group_of(key: Array, counts: tuple[int, ...], batches: Batches, seeding: str
 def fit_group(
     group: Group,
     batches: Batches,
+    judged: Batches,
     family: Family,
     settings: em.Settings,
     max_steps: int,
+    search: Search,
     also: Callable[[FitResult, Batches], Any],
-    watch: Callable[[Told], None] | None = None,
+    watch: Callable[[Told], None],
 ) -> list[tuple[FitResult, Any]]:
-    """For every count the best of its runs, and what `also` says of it; `watch` is shown all runs as they go."""
+    """For every count the best of its runs, and what `also` says of it and the rows `judged`.
+
+    `watch` is shown all runs as they go.
+    """
     states = begin(group.seeds, group.lane_counts, batches, settings.ridge, NOTHING_GIVEN, family=family)
-    states, histories = run_to_ends(states, batches, settings, max_steps, watch)
-    length = history_length(max_steps)
-    results, more = jax.device_get(_finish(states, histories, group.members, batches, length=length, also=also))
+    states, histories = race_to_ends(states, batches, settings, max_steps, search.race, group.members, watch)
+    results = _best_of_each(states, histories, group.members, settings.ridge, length=history_length(max_steps))
+    escapes: list[Any] = [None] * len(group.counts)
+    if search.escape is not None:
+        ended = Told(*map(np.asarray, (states.objective, states.status, states.n_steps)))
+        escaped = []
+        for index in range(len(group.counts)):
+            single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
+            # Who watches is shown the runs, all ended: their number is what a progress bar counts.
+            found = ESCAPES[search.escape](single, batches, settings, max_steps, lambda _: watch(ended))
+            escapes[index] = np.asarray(found.escapes)
+            escaped.append(replace(found, escapes=None))
+        results = jax.tree.map(lambda *leaves: jnp.stack(leaves), *escaped)
+    results, more = jax.device_get((results, _of_each(results, judged, also=also)))
     found = []
     for index, count in enumerate(group.counts):
         result, said = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
-        trimmed = _trimmed(result, count, group.n_starts[index])
+        trimmed = _trimmed(result, count, group.n_starts[index], escapes[index])
         found.append((jax.device_put(trimmed, batches.origin.sharding), said))
     return found
 
@@ -93,35 +129,28 @@ def _keys(key: Array, counts: Array, restart: Array, *, n_restarts: int) -> Arra
     return jax.vmap(one)(counts, restart)
 
 
-@partial(jax.jit, static_argnames=("length", "also"))
-def _finish(
-    states: em.State,
-    histories: Array,
-    members: Array,
-    batches: Batches,
-    *,
-    length: int,
-    also: Callable[[FitResult, Batches], Any],
-) -> tuple[FitResult, Any]:
+@partial(jax.jit, static_argnames="length")
+def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any, *, length: int) -> FitResult:
     def one(lanes: Array) -> FitResult:
-        return best_of(*jax.tree.map(lambda leaf: leaf[lanes], (states, histories[:, :length])))
+        return best_of(*jax.tree.map(lambda leaf: leaf[lanes], (states, histories[:, :length])), ridge)
 
-    results = jax.vmap(one)(members)
-    return results, lax.map(lambda result: also(result, batches), results)
+    return jax.vmap(one)(members)
 
 
-def _trimmed(result: FitResult, count: int, n_restarts: int) -> FitResult:
+@partial(jax.jit, static_argnames="also")
+def _of_each(results: FitResult, batches: Batches, *, also: Callable[[FitResult, Batches], Any]) -> Any:
+    return lax.map(lambda result: also(result, batches), results)
+
+
+def _trimmed(result: FitResult, count: int, n_restarts: int, escapes: Any) -> FitResult:
     """A result of host arrays without the components that pad it; on a device each cut would be a program."""
     padded = result.mixture
     scales = jax.tree.map(lambda leaf: leaf[:count], padded.scales)
-    mixture = Mixture(padded.log_weights[:count], padded.means[:count], scales, padded.family)
-    restarts = Restarts(*(leaf[:n_restarts] for leaf in jax.tree.leaves(result.restarts)))
-    return FitResult(
-        mixture=mixture,
-        objective=result.objective,
-        status=result.status,
-        n_steps=result.n_steps,
-        history=result.history,
+    return replace(
+        result,
+        mixture=Mixture(padded.log_weights[:count], padded.means[:count], scales, padded.family),
         effective_counts=result.effective_counts[:count],
-        restarts=restarts,
+        held_up=result.held_up[:count],
+        restarts=Restarts(*(leaf[:n_restarts] for leaf in jax.tree.leaves(result.restarts))),
+        escapes=escapes,
     )

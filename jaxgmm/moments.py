@@ -64,8 +64,8 @@ class Kind(ABC):
         """The kind of Σ_k mass_k · shift_k shift_kᵀ. mass (K,), shift (K, D)."""
 
     @abstractmethod
-    def identity(self, mass: Array, n_features: int) -> Array:
-        """The kind of mass_k · I: what a ridge adds to each scatter. mass (K,)."""
+    def diagonal(self, mass: Array, values: Array) -> Array:
+        """The kind of mass_k · diag(values): what a ridge adds to each scatter. mass (K,), values (D,)."""
 
     @abstractmethod
     def project(self, scatter: Array) -> Array:
@@ -112,8 +112,8 @@ class Full(Kind):
     def outer(self, mass: Array, shift: Array) -> Array:
         return mass[:, None, None] * shift[:, :, None] * shift[:, None, :]
 
-    def identity(self, mass: Array, n_features: int) -> Array:
-        return mass[:, None, None] * jnp.eye(n_features, dtype=mass.dtype)
+    def diagonal(self, mass: Array, values: Array) -> Array:
+        return mass[:, None, None] * jnp.diag(values)
 
     def project(self, scatter: Array) -> Array:
         return scatter
@@ -159,8 +159,8 @@ class Pooled(Kind):
     def outer(self, mass: Array, shift: Array) -> Array:
         return einsum("ki,kj->ij", mass[:, None] * shift, shift)[None]
 
-    def identity(self, mass: Array, n_features: int) -> Array:
-        return jnp.sum(mass) * jnp.eye(n_features, dtype=mass.dtype)[None]
+    def diagonal(self, mass: Array, values: Array) -> Array:
+        return jnp.sum(mass) * jnp.diag(values)[None]
 
     def project(self, scatter: Array) -> Array:
         return jnp.sum(scatter, axis=0, keepdims=True)
@@ -205,8 +205,8 @@ class Diagonal(Kind):
     def outer(self, mass: Array, shift: Array) -> Array:
         return mass[:, None] * jnp.square(shift)
 
-    def identity(self, mass: Array, n_features: int) -> Array:
-        return jnp.broadcast_to(mass[:, None], (*mass.shape, n_features))
+    def diagonal(self, mass: Array, values: Array) -> Array:
+        return mass[:, None] * values
 
     def project(self, scatter: Array) -> Array:
         return jnp.diagonal(scatter, axis1=-2, axis2=-1)
@@ -236,8 +236,8 @@ class Trace(Kind):
     def outer(self, mass: Array, shift: Array) -> Array:
         return mass * jnp.sum(jnp.square(shift), axis=-1)
 
-    def identity(self, mass: Array, n_features: int) -> Array:
-        return mass * n_features
+    def diagonal(self, mass: Array, values: Array) -> Array:
+        return mass * jnp.sum(values)
 
     def project(self, scatter: Array) -> Array:
         return jnp.trace(scatter, axis1=-2, axis2=-1)

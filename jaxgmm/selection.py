@@ -1,84 +1,38 @@
-"""Which family and how many components: information criteria, and the search over both.
+"""Which family and how many components: the search over both, and what to choose by.
 
-Criteria have scikit-learn's sign: smaller is better. (mclust's are their negatives.)
+Criteria have scikit-learn's sign: smaller is better. The held-out log-likelihood is one: larger is better.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from . import _check, em
-from ._linalg import columns
-from ._precision import is_traced, keeps_precision, precision_for
+from ._precision import precision_for
 from .batches import Batches
 from .covariances import Form
+from .criteria import aic as aic
+from .criteria import bic as bic
+from .criteria import entropy as entropy
+from .criteria import evidence, n_parameters
+from .criteria import icl as icl
 from .families import SHELF, Family
-from .fit import FitResult, Progress, Told, admit, drive, seeding, start
+from .fit import Search, admit, drive, seeding, start, with_relative_ridge
 from .groups import Group, fit_group, group_of, groups
-from .mixture import Mixture, in_safe_form, prepare
+from .runs import FitResult, Progress, Race, Told
 from .status import FAILED, Status
 
-CRITERIA = ("bic", "aic", "icl")
-KINDS = ("soft", "hard")
-
-
-def n_parameters(mixture: Mixture) -> Any:
-    """Free parameters: means, weights (which sum to 1) and covariances. Components of weight 0 are not counted."""
-    active: Any = jnp.sum(mixture.log_weights != -jnp.inf) if is_traced(mixture) else _count_active(mixture)
-    n_features = mixture.n_features
-    return active * n_features + active - 1 + mixture.family.n_free(active, n_features)
-
-
-def aic(log_likelihood: Any, n_parameters: Any) -> Any:
-    """Akaike 1974: −2 log L + 2 p. log_likelihood: the total, nats."""
-    return -2.0 * log_likelihood + 2.0 * n_parameters
-
-
-def bic(log_likelihood: Any, n_parameters: Any, n: Any) -> Any:
-    """Schwarz 1978: −2 log L + p log n. log_likelihood: the total, nats; n: the total weight of the rows."""
-    return -2.0 * log_likelihood + n_parameters * (jnp.log(n) if is_traced(n) else np.log(n))
-
-
-def icl(log_likelihood: Any, n_parameters: Any, n: Any, entropy: Any) -> Any:
-    """Biernacki, Celeux and Govaert 2000: bic + 2 · `entropy` of the responsibilities (total, nats).
-
-    With the soft entropy it is their criterion; with the hard one it is mclust's.
-    """
-    return bic(log_likelihood, n_parameters, n) + 2.0 * entropy
-
-
-def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Array:
-    """Entropy of the responsibilities r, summed over weighted rows, nats. x (N, D) or `Batches` -> ().
-
-    kind "soft": −Σ w Σ_k r log r. kind "hard": −Σ w log max_k r, which counts the winning component only. Chunk by
-    chunk: nothing of size N×K is made. ValueError for another kind, or where D differs.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"Unknown kind of entropy {kind!r}. Expected one of {', '.join(map(repr, KINDS))}.")
-    if not isinstance(batches, Batches):
-        _check.matrix_shape(np.shape(batches), "x")
-        batches = Batches.of(batches, n_components=mixture.n_components, dtype=mixture.means.dtype)
-    _check.last_axis((batches.n_features,), mixture.n_features)
-    return _evidence(mixture, batches, np.zeros((), batches.dtype), kind=kind)[1]
-
-
-class SweepProgress(NamedTuple):
-    """What a sweep's progress callback is told, a few times a second."""
-
-    n_done: int  # cells
-    n_cells: int
-    family: str
-    n_components: int
-    cell: Progress  # of the fit under way
+CRITERIA = ("bic", "aic", "icl", "held_out")
+LARGER_IS_BETTER = {"held_out"}
 
 
 class Cell(NamedTuple):
@@ -93,6 +47,18 @@ class Cell(NamedTuple):
     icl: float  # with the soft entropy
     n_steps: int
     status: str  # the name of a `Status`
+    held_out: float | None = None  # mean over rows that the fits did not see, nats; None without folds
+
+
+class SweepProgress(NamedTuple):
+    """What a sweep's progress callback is told, a few times a second."""
+
+    n_done: int  # fits: a cell's own, and one for each fold
+    n_cells: int  # fits in all
+    family: str
+    n_components: int
+    cell: Progress  # of the fit under way
+    best: Cell | None = None  # the best of the cells that are done
 
 
 @dataclass(frozen=True)
@@ -102,26 +68,32 @@ class Sweep:
     results: dict[tuple[str, int], FitResult]  # by (family, K)
     cells: tuple[Cell, ...]
     criterion: str
+    held_up: frozenset[tuple[str, int]] = frozenset()  # fits with a component that stands on the ridge alone
+    groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, of each family
+    padding: float = 0.0  # share of the components that were stepped and were none, but padded a group
+    is_complete: bool = True  # False where the search was interrupted: cells are then those that were done
 
     @property
     def best_cell(self) -> Cell:
-        """The smallest criterion; a failed fit wins only where all have failed."""
-        failed = {Status(status).name for status in FAILED}
-
-        def rank(cell: Cell) -> tuple[bool, float]:
-            value = getattr(cell, self.criterion)
-            return cell.status in failed, value if math.isfinite(value) else math.inf
-
-        return min(self.cells, key=rank)
+        """The best by the criterion. A fit with a component that the ridge holds up wins only where all others have
+        failed, and a failed one only where all have."""
+        return min(self.cells, key=self._rank)
 
     @property
     def best(self) -> FitResult:
         """The fit of the best cell."""
         return self.results[self.best_cell.family, self.best_cell.K]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the table's columns."""
+        has_folds = any(cell.held_out is not None for cell in self.cells)
+        return Cell._fields if has_folds else tuple(name for name in Cell._fields if name != "held_out")
+
     def table(self) -> list[dict[str, Any]]:
-        """A dict a cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status."""
-        return [cell._asdict() for cell in self.cells]
+        """A dict a cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status; with folds
+        also held_out (mean, nats)."""
+        return [{name: getattr(cell, name) for name in self.columns} for cell in self.cells]
 
     def plot(self, ax: Any = None) -> Any:
         """The criterion against K, a line a family, on a matplotlib Axes. See `jaxgmm.plot.criterion`."""
@@ -129,10 +101,20 @@ class Sweep:
 
         return criterion(self, ax=ax)
 
+    def is_sound(self, cell: Cell) -> bool:
+        """Whether the fit of a cell did not fail, and stands on the data alone."""
+        return cell.status not in FAILURES and (cell.family, cell.K) not in self.held_up
+
+    def _rank(self, cell: Cell) -> tuple[bool, bool, float]:
+        value = getattr(cell, self.criterion)
+        value = math.inf if value is None or not math.isfinite(value) else value
+        value = -value if self.criterion in LARGER_IS_BETTER and math.isfinite(value) else value
+        return cell.status in FAILURES, not self.is_sound(cell), value
+
     def __repr__(self) -> str:
         best = self.best_cell
-        header = tuple(Cell._fields)
-        rows = [tuple(f"{value:.2f}" if isinstance(value, float) else str(value) for value in c) for c in self.cells]
+        header = self.columns
+        rows = [tuple(_shown(getattr(cell, name)) for name in header) for cell in self.cells]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         left = {"family", "status"}
 
@@ -142,8 +124,14 @@ class Sweep:
 
         winner = f"the best by {self.criterion} is {best.family!r} with K = {best.K} (*)"
         title = f"Sweep of {counted(len(self.cells), 'fit')}; {winner}"
-        body = [line("*" if cell is best else " ", row) for cell, row in zip(self.cells, rows, strict=True)]
+        marks = ["*" if cell is best else "^" if (cell.family, cell.K) in self.held_up else " " for cell in self.cells]
+        body = [line(mark, row) for mark, row in zip(marks, rows, strict=True)]
+        if "^" in marks:
+            body.append("^ a component stands on the ridge alone: such a fit is chosen last")
         return "\n".join([title, line(" ", header), *body])
+
+
+FAILURES = {Status(status).name for status in FAILED}
 
 
 def sweep(
@@ -159,65 +147,139 @@ def sweep(
     tol: float = 1e-3,
     max_steps: int = 200,
     ridge: float = 1e-6,
+    relative_ridge: float = 0.0,
     acceleration: str | None = None,
+    stopping: str = "gain",
+    race: bool | Race = False,
+    escape: str | None = None,
+    n_folds: int = 0,
     chunk_size: int | None = None,
     dtype: Any = None,
     progress: Callable[[SweepProgress], None] | None = None,
 ) -> Sweep:
     """Fit rows x (N, D) with every family and every number of components, and choose by a criterion.
 
-    n_components: one K or several. families: names or Family objects, one or several. criterion: "bic", "aic" or
-    "icl". `init` of your own (see `fit`) needs a single K. Everything else as for `fit`; total weight stands for N in
-    the criteria, so weights should count rows. A cell's result depends on the key, its family and its K, and but for
-    rounding not on which other cells are in the sweep; at the same K all families begin from the same seeds. One
-    component is started once, since all starts end in the same place.
+    n_components: one K or several. families: names or Family objects, one or several. criterion: "bic", "aic", "icl" or
+    "held_out". `init` of your own (see `fit`) needs a single K. Everything else as for `fit`. A cell's result depends on
+    the key, its family and its K, and but for rounding not on which other cells are in the sweep; at the same K all
+    families begin from the same seeds. One component is started once, since all starts end in the same place.
+
+    With weights, their total stands for N in the criteria: weights should count rows. Where they are shares, or correct
+    for how rows were sampled, bring them to the sum that they are worth in independent rows, such as Kish's
+    (Σ w)² / Σ w²; BIC, ICL and AIC mean something only then.
+
+    n_folds: as many more fits of each cell, each without one part of the rows (Smyth 2000). `held_out` is the mean
+    log-likelihood (nats) of every row under the fit that has not seen it; with criterion "held_out" there are 5 unless
+    n_folds says otherwise.
+
+    Ctrl-C ends the search with what is done: the cells that are whole come back, with a warning and `is_complete` False.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
     counts = _several_counts(n_components)
     chosen = _several_families(families)
     n_restarts = _check.count(n_restarts, "n_restarts", least=1)
-    if criterion not in CRITERIA:
-        raise ValueError(f"Unknown criterion {criterion!r}. Expected one of {', '.join(map(repr, CRITERIA))}.")
+    _check.one_of(criterion, CRITERIA, "criterion")
+    n_folds = _several_folds(n_folds, criterion, init)
     if not isinstance(init, str) and len(counts) > 1:
         raise ValueError(
             f"A start of your own fits one number of components, but n_components is {counts}. Give one of them, or "
             "name a seeding such as init='k-means++'."
         )
     max_steps = _check.count(max_steps, "max_steps", least=0)
-    settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration)
+    settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
+    relative_ridge = _check.nonnegative(relative_ridge, "relative_ridge")
+    search = Search.of(race, escape)
     n_lanes = 1
     if isinstance(init, str):
         seeding(init)
         n_lanes = n_restarts
     batches = admit(x, sample_weight, max(counts), n_lanes, chunk_size, dtype)
     _check.enough_rows(int(batches.n_rows), sample_weight, max(counts))
-
-    results: dict[tuple[str, int], FitResult] = {}
-    cells: dict[tuple[str, int], Cell] = {}
-
-    def keep(family: Family, count: int, result: FitResult, evidence: Any) -> None:
-        results[family.name, count] = result
-        cells[family.name, count] = _describe(family.name, count, result, evidence, float(batches.total))
-
-    n_cells = len(chosen) * len(counts)
+    keeper = _Keeper(criterion, progress, len(chosen) * len(counts) * (1 + n_folds), max_steps, float(batches.total))
     with precision_for(batches.dtype):
-        if isinstance(init, str):
-            shared = [group_of(key, group, batches, init, n_restarts) for group in groups(counts, batches)]
-            for family in chosen:
-                for group in shared:
-                    watch = progress and _Watch(progress, len(cells), n_cells, family.name, group, max_steps)
-                    found = fit_group(group, batches, family, settings, max_steps, _evidence_of, watch)
-                    for count, (result, evidence) in zip(group.counts, found, strict=True):
-                        keep(family, count, result, evidence)
-        else:
-            for family in chosen:
-                report = progress and partial(_report, progress, len(cells), n_cells, family.name, counts[0])
-                states = start(key, batches, init, counts[0], family, settings, 1)
-                result = drive(states, batches, settings, max_steps, report)
-                keep(family, counts[0], result, _evidence_of(result, batches))
+        settings = with_relative_ridge(settings, relative_ridge, batches)
+        shared = groups(counts, batches)
+        try:
+            if isinstance(init, str):
+                parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts))]
+                for training, held_out in _folds(key, batches, n_folds, max(counts)):
+                    parts.append(_Part(training, held_out, _groups_of(key, shared, training, init, n_restarts)))
+                for family in chosen:
+                    for index in range(len(shared)):
+                        _fit_cells(keeper, parts, index, family, settings, max_steps, search)
+            else:
+                for family in chosen:
+                    states = start(key, batches, init, counts[0], family, settings, 1)
+                    report = partial(keeper.report, family.name, counts[0])
+                    result = drive(states, batches, settings, max_steps, search, report)
+                    keeper.keep(family.name, counts[0], result, _evidence_of(result, batches), None)
+        except KeyboardInterrupt:
+            if not keeper.cells:
+                raise
+            warnings.warn(
+                f"The search was interrupted: of {counted(len(chosen) * len(counts), 'cell')} "
+                f"{len(keeper.cells)} are done, and come back.",
+                stacklevel=2,
+            )
     order = [(family.name, count) for family in chosen for count in counts]
-    return Sweep({of: results[of] for of in order}, tuple(cells[of] for of in order), criterion)
+    return keeper.sweep(order, shared)
+
+
+class _Part(NamedTuple):
+    """What every cell is fitted to: all rows, or all but a fold."""
+
+    training: Batches
+    judged: Batches  # the rows whose log-likelihood is wanted
+    groups: list[Group]
+
+
+def _groups_of(
+    key: Array, shared: list[tuple[int, ...]], batches: Batches, init: str, n_restarts: int
+) -> list[Group]:
+    return [group_of(key, counts, batches, init, n_restarts) for counts in shared]
+
+
+def _folds(key: Array, batches: Batches, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
+    """The rows without each fold, and the fold, as weights of 0 for the others: no row is moved, nothing compiled."""
+    if not n_folds:
+        return
+    weights = batches.row_weights()
+    counted_rows = np.flatnonzero(weights)
+    _check.enough_for_folds(len(counted_rows), n_folds, n_components)
+    shuffled = np.random.default_rng(np.asarray(jax.random.bits(key, (4,)))).permutation(counted_rows)
+    for fold in range(n_folds):
+        is_held_out = np.zeros(len(weights), bool)
+        is_held_out[shuffled[fold::n_folds]] = True
+        yield tuple(batches.reweighted(np.where(rows, weights, 0.0)) for rows in (~is_held_out, is_held_out))
+
+
+def _fit_cells(
+    keeper: _Keeper,
+    parts: list[_Part],
+    index: int,
+    family: Family,
+    settings: em.Settings,
+    max_steps: int,
+    search: Search,
+) -> None:
+    """The cells of a family and a group, and their folds."""
+    counts = parts[0].groups[index].counts
+    held_out = np.zeros(len(counts))
+    fitted: list[tuple[FitResult, Any]] = []
+    for number, part in enumerate(parts):
+        watch = _Watch(keeper, family.name, part.groups[index])
+        found = fit_group(
+            part.groups[index], part.training, part.judged, family, settings, max_steps, search, _evidence_of, watch
+        )
+        if number == 0:
+            fitted = found
+        else:
+            held_out += [_total(result, said, float(part.judged.total)) for result, said in found]
+        keeper.n_done += len(counts)
+    for place, (result, said) in enumerate(fitted):
+        mean = held_out[place] / keeper.total if len(parts) > 1 else None
+        keeper.keep(family.name, counts[place], result, said, mean)
 
 
 def counted(number: int, thing: str) -> str:
@@ -225,37 +287,73 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
-def _report(
-    progress: Callable[[SweepProgress], None], n_done: int, n_cells: int, family: str, count: int, cell: Progress
-) -> None:
-    progress(SweepProgress(n_done, n_cells, family, count, cell))
+class _Keeper:
+    """The cells that are done, and who is told of it."""
+
+    def __init__(
+        self,
+        criterion: str,
+        progress: Callable[[SweepProgress], None] | None,
+        n_fits: int,
+        max_steps: int,
+        total: float,
+    ) -> None:
+        self.criterion, self.progress, self.n_fits = criterion, progress, n_fits
+        self.max_steps, self.total = max_steps, total
+        self.n_done = 0
+        self.results: dict[tuple[str, int], FitResult] = {}
+        self.cells: dict[tuple[str, int], Cell] = {}
+
+    def keep(self, family: str, count: int, result: FitResult, said: Any, held_out: float | None) -> None:
+        self.results[family, count] = result
+        self.cells[family, count] = _describe(family, count, result, said, self.total, held_out)
+
+    def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:
+        if self.progress is not None:
+            best = self.sweep(list(self.cells)).best_cell if self.cells else None
+            self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
+
+    def sweep(self, order: Iterable[tuple[str, int]], shared: Iterable[tuple[int, ...]] = ()) -> Sweep:
+        """What is kept, in this order."""
+        done = [of for of in order if of in self.cells]
+        results = {of: self.results[of] for of in done}
+        return Sweep(
+            results=results,
+            cells=tuple(self.cells[of] for of in done),
+            criterion=self.criterion,
+            held_up=frozenset(of for of, result in results.items() if np.any(result.held_up)),
+            groups=tuple(shared),
+            padding=_padding(results, shared),
+            is_complete=len(done) == len(list(order)),
+        )
 
 
 class _Watch:
     """Tells of the cells of a group one after the other: of those that have ended since, and of the first that goes."""
 
-    def __init__(
-        self,
-        progress: Callable[[SweepProgress], None],
-        n_done: int,
-        n_cells: int,
-        family: str,
-        group: Group,
-        max_steps: int,
-    ) -> None:
-        self.say = partial(_report, progress)
-        self.n_done, self.n_cells, self.family, self.max_steps = n_done, n_cells, family, max_steps
+    def __init__(self, keeper: _Keeper, family: str, group: Group) -> None:
+        self.keeper, self.family, self.n_ended = keeper, family, 0
         self.left = list(zip(group.counts, group.members, group.n_starts, strict=True))
 
     def __call__(self, told: Told) -> None:
         while self.left:
             count, lanes, n_starts = self.left[0]
-            cell = Progress.of(Told(*(value[lanes[:n_starts]] for value in told)), self.max_steps)
-            self.say(self.n_done, self.n_cells, self.family, count, cell)
+            cell = Progress.of(Told(*(value[lanes[:n_starts]] for value in told)), self.keeper.max_steps)
+            self.keeper.report(self.family, count, cell, self.n_ended)
             if cell.n_running:
                 return
             self.left.pop(0)
-            self.n_done += 1
+            self.n_ended += 1
+
+
+def _padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[int, ...]]) -> float:
+    """Which share of the components that were stepped were padding."""
+    stepped = wanted = 0
+    for (_, count), result in results.items():
+        steps = int(np.sum(result.restarts.n_steps))
+        wanted += steps * count
+        stepped += steps * max((max(group) for group in shared if count in group), default=count)
+    return 1.0 - wanted / stepped if stepped else 0.0
 
 
 def _several_counts(n_components: Any) -> list[int]:
@@ -277,11 +375,34 @@ def _several_families(families: Any) -> list[Family]:
     return chosen
 
 
-def _describe(family: str, count: int, result: FitResult, evidence: tuple[Any, Any], n: float) -> Cell:
-    """The figures of one fit to rows of total weight n."""
+def _several_folds(n_folds: Any, criterion: str, init: Any) -> int:
+    n_folds = _check.count(n_folds, "n_folds", least=0)
+    if criterion == "held_out" and not n_folds:
+        n_folds = 5
+    if n_folds == 1:
+        raise ValueError("n_folds must be 0, or at least 2: what is held out is one part of several.")
+    if n_folds and not isinstance(init, str):
+        raise ValueError("A start of your own has seen all rows, the held-out ones too: name a seeding, or n_folds=0.")
+    return n_folds
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) and abs(value) >= 100 else (
+        f"{value:.4g}" if isinstance(value, float) else str(value)
+    )
+
+
+def _total(result: FitResult, said: Any, n: float) -> float:
+    """The log-likelihood of rows of total weight n, nats."""
     # Summed once more, about the mean that is known: the steps of a float32 total of 1e6 rows are about a nat.
-    rest, soft = map(float, evidence)
-    log_likelihood = float(result.objective) * n + rest
+    return float(result.objective) * n + float(said[0])
+
+
+def _describe(
+    family: str, count: int, result: FitResult, said: tuple[Any, Any], n: float, held_out: float | None
+) -> Cell:
+    """The figures of one fit to rows of total weight n."""
+    log_likelihood = _total(result, said, n)
     p = int(n_parameters(result.mixture))
     return Cell(
         family=family,
@@ -290,47 +411,13 @@ def _describe(family: str, count: int, result: FitResult, evidence: tuple[Any, A
         n_params=p,
         aic=float(aic(log_likelihood, p)),
         bic=float(bic(log_likelihood, p, n)),
-        icl=float(icl(log_likelihood, p, n, soft)),
+        icl=float(icl(log_likelihood, p, n, float(said[1]))),
         n_steps=int(result.n_steps),
         status=Status(int(result.status)).name,
+        held_out=held_out,
     )
-
-
-def _count_active(mixture: Mixture) -> int:
-    return int(np.sum(np.asarray(mixture.log_weights) != -np.inf))
 
 
 def _evidence_of(result: FitResult, batches: Batches) -> tuple[Array, Array]:
     # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
-    return _evidence(result.mixture, batches, result.objective, kind="soft", form=Form.SAFE)
-
-
-@keeps_precision
-@partial(jax.jit, static_argnames=("kind", "form"))
-def _evidence(
-    mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None = None
-) -> tuple[Array, Array]:
-    """Σ w (log density − centre), and the entropy of the responsibilities."""
-
-    def program(form: Form) -> tuple[Array, Array]:
-        operands = prepare(mixture, batches.origin, form)
-
-        def chunk(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
-            joint = mixture.scales.exponent(operands, columns(rows))
-            largest = jnp.max(joint, axis=0)
-            below = joint - largest
-            shares = jnp.exp(below)
-            total = jnp.sum(shares, axis=0)
-            # −log of the winner's share is log(total); −Σ r log r adds the mean of −below, where 0 · −∞ is 0.
-            spread = jnp.log(total)
-            if kind == "soft":
-                spread = spread - jnp.sum(jnp.where(shares > 0.0, shares * below, 0.0), axis=0) / total
-            counts = weights > 0.0
-            return (
-                jnp.sum(jnp.where(counts, weights * (largest + jnp.log(total) - centre), 0.0)),
-                jnp.sum(jnp.where(counts, weights * spread, 0.0)),
-            )
-
-        return batches.sum(chunk)
-
-    return program(form) if form else in_safe_form(mixture, batches.origin, program)
+    return evidence(result.mixture, batches, result.objective, kind="soft", form=Form.SAFE)

@@ -57,8 +57,8 @@ class Covariance(Protocol):
         """Their diagonals. -> (K, D) or (1, D)."""
         ...
 
-    def precision_trace(self) -> Array:
-        """Traces of Σ⁻¹. -> (K,) or (1,)."""
+    def precision_diagonal(self) -> Array:
+        """Diagonals of Σ⁻¹. -> (K, D) or (1, D)."""
         ...
 
     def is_definite(self) -> Array:

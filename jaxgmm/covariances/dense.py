@@ -157,8 +157,8 @@ class Dense:
     def variances(self) -> Array:
         return jnp.sum(jnp.square(self.factor), axis=-1)
 
-    def precision_trace(self) -> Array:
-        return jnp.sum(jnp.square(inverse_lower(self.factor)), axis=(-2, -1))
+    def precision_diagonal(self) -> Array:
+        return jnp.sum(jnp.square(inverse_lower(self.factor)), axis=-2)
 
     def is_definite(self) -> Array:
         # A pivot within what rounding leaves of a singular matrix has no correct digit: that is not a variance.

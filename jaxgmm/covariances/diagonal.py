@@ -71,8 +71,8 @@ class Diagonal:
     def variances(self) -> Array:
         return self.diagonal
 
-    def precision_trace(self) -> Array:
-        return jnp.sum(1.0 / self.diagonal, axis=-1)
+    def precision_diagonal(self) -> Array:
+        return 1.0 / self.diagonal
 
     def is_definite(self) -> Array:
         return jnp.all((self.diagonal > 0.0) & jnp.isfinite(self.diagonal), axis=-1)

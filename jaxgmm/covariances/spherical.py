@@ -72,8 +72,8 @@ class Spherical:
     def variances(self) -> Array:
         return jnp.broadcast_to(self.variance[..., None], (*self.variance.shape, self.n_features))
 
-    def precision_trace(self) -> Array:
-        return self.n_features / self.variance
+    def precision_diagonal(self) -> Array:
+        return jnp.broadcast_to(1.0 / self.variance[:, None], (len(self.variance), self.n_features))
 
     def is_definite(self) -> Array:
         return (self.variance > 0.0) & jnp.isfinite(self.variance)

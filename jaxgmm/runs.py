@@ -1,0 +1,282 @@
+"""Runs from many starts to their ends, and the best of them; or a race, in which most of them are soon out of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from . import _check, em
+from ._precision import from_host, is_traced, to_host
+from .batches import Batches, next_power_of_two
+from .lanes import Queue, ended, queue, states_of, work
+from .mixture import Mixture
+from .status import FAILED, Status, explain
+
+HISTORY = 16384
+"""Steps whose objectives are kept; a run may make more."""
+
+HELD_UP = 0.5
+"""Share of the ridge in a component's smallest variance from which on the ridge, and not the data, decides it. Such a
+component stands on a few rows or on one repeated value, where the likelihood has no bound but the ridge."""
+
+SHORT_RUN = 10
+"""Steps of a race after which the field is cut. On the problems of `benchmarks/hard.py` the rank at that point tells
+who wins as well as that at 20 steps does; at 5 it does not."""
+
+OF_WHICH_FINISH = 8
+"""Of so many runs of a race one goes on, unless it is told how many are to."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Restarts:
+    """How each of R restarts ended. A restart that failed (collapsed, non-finite) has objective −inf."""
+
+    objective: Array  # (R,)
+    status: Array  # (R,)
+    n_steps: Array  # (R,)
+    history: Array  # (R, max_steps + 1), or (R, HISTORY) where that is less
+
+    __getstate__, __setstate__ = to_host, from_host
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FitResult:
+    """The best fit, and how it came about. All of it belongs to `mixture`."""
+
+    mixture: Mixture
+    objective: Array  # (): mean log-likelihood, nats per unit of weight
+    status: Array  # (): a `Status`
+    n_steps: Array  # ()
+    history: Array  # (max_steps + 1,): the objective after t steps, NaN past the end; at most HISTORY of them
+    effective_counts: Array  # (K,): Σ weight · responsibility
+    held_up: Array  # (K,) bool: whether the ridge, and not the data, decides a component's smallest variance
+    restarts: Restarts
+    escapes: Array | None = None  # (M + 1,): objectives before and after each of M moves out of a local optimum
+
+    __getstate__, __setstate__ = to_host, from_host
+
+    def __repr__(self) -> str:
+        if is_traced(self) or self.objective.ndim:
+            return f"FitResult(objective={self.objective!r}, mixture={self.mixture!r})"
+        status = Status(int(self.status))
+        moves = "" if self.escapes is None else f" and {len(self.escapes) - 1} split-merge moves"
+        spikes = [str(k) for k in np.flatnonzero(self.held_up)]
+        warning = f"\nheld up by the ridge alone: component {', '.join(spikes)}" if spikes else ""
+        return (
+            f"FitResult: {status.name} after {int(self.n_steps)} steps, mean log-likelihood "
+            f"{float(self.objective):.6f} nats, best of {self.restarts.objective.size} restarts{moves} "
+            f"({explain(status)})\n{self.mixture!r}{warning}"
+        )
+
+
+@dataclass(frozen=True)
+class Race:
+    """A race of restarts: each makes `steps` steps, and only the best `finalists` go on. Biernacki et al. 2003 (emEM).
+
+    finalists: one in eight where it is None. What is out keeps the status MAX_STEPS, with the steps it made.
+    """
+
+    steps: int = SHORT_RUN
+    finalists: int | None = None
+
+    def __post_init__(self) -> None:
+        _check.count(self.steps, "steps", least=1)
+        if self.finalists is not None:
+            _check.count(self.finalists, "finalists", least=1)
+
+    def places(self, n_runs: int) -> int:
+        """How many of so many runs go on."""
+        return min(n_runs, self.finalists or max(1, n_runs // OF_WHICH_FINISH))
+
+
+class Told(NamedTuple):
+    """The part of a state that progress is told from."""
+
+    objective: np.ndarray  # (R,)
+    status: np.ndarray  # (R,)
+    n_steps: np.ndarray  # (R,)
+
+
+class Progress(NamedTuple):
+    """What a progress callback is told, a few times a second."""
+
+    n_steps: int  # of the restart that is furthest among those that have not ended; of all where all have
+    max_steps: int
+    n_running: int  # and waiting: those that have not ended
+    n_restarts: int
+    objective: float  # the best so far
+
+    @classmethod
+    def of(cls, runs: Told, max_steps: int) -> Progress:
+        """Where the runs (R, ...) stand."""
+        going = is_going(runs, max_steps)
+        n_steps = int(np.max(runs.n_steps[going] if going.any() else runs.n_steps))
+        return cls(n_steps, max_steps, int(going.sum()), len(going), float(np.max(runs.objective)))
+
+
+Watch = Callable[[Told], None]
+
+
+def run_to_ends(
+    states: em.State,
+    batches: Batches,
+    settings: em.Settings,
+    max_steps: int,
+    watch: Watch | None = None,
+    every: int | None = None,
+    histories: Any = None,
+) -> tuple[em.State, Array]:
+    """Run states (R, ...) to their ends: in one go, or for one who watches in bursts of `every` steps, or of 0.3 s.
+
+    Both come to the same bits. `histories` are those of runs that go on.
+
+    -> the states, and their objectives after t steps (R, `history_length` at least), NaN past the end.
+    """
+    max_steps = min(max_steps, np.iinfo(np.int32).max)
+    if histories is None:
+        histories = _no_history(states, max_steps)
+    limit = np.int32(max_steps)
+    if watch is None:
+        return _run_all(states, histories, batches, settings, limit)
+    under_way = _queue(states, histories, settings, limit)
+    burst, n_rounds = 1, 0
+    while True:
+        told = Told(*map(np.asarray, _told(under_way)))
+        watch(told)
+        if not np.any(is_going(told, max_steps)):
+            return _ended(under_way)
+        began = time.perf_counter()
+        n_rounds = min(n_rounds + (every or burst), np.iinfo(np.int32).max)
+        under_way = jax.block_until_ready(_work(under_way, batches, settings, limit, np.int32(n_rounds)))
+        burst = 2 * burst if time.perf_counter() - began < 0.3 else max(1, burst // 2)
+
+
+def race_to_ends(
+    states: em.State,
+    batches: Batches,
+    settings: em.Settings,
+    max_steps: int,
+    race: Race | None,
+    rivals: np.ndarray | None = None,
+    watch: Watch | None = None,
+    every: int | None = None,
+) -> tuple[em.State, Array]:
+    """`run_to_ends` of the finalists, after a short run of all. Without a race of all.
+
+    rivals (G, R / G): which of the runs (R, ...) compete with one another; all of them where it is None.
+    """
+    if rivals is None:
+        rivals = np.arange(len(states.objective))[None]
+    if race is None or race.places(rivals.shape[1]) == rivals.shape[1] or race.steps >= max_steps:
+        return run_to_ends(states, batches, settings, max_steps, watch, every)
+    histories = _no_history(states, max_steps)
+    states, histories = run_to_ends(states, batches, settings, race.steps, watch, every, histories)
+    told = Told(*map(np.asarray, (states.objective, states.status, states.n_steps)))
+    rank = np.where(np.isin(told.status, FAILED) | ~np.isfinite(told.objective), -np.inf, told.objective)
+    order = np.argsort(-rank[rivals], axis=1, kind="stable")[:, : race.places(rivals.shape[1])]
+    chosen = np.unique(np.take_along_axis(rivals, order, axis=1)).astype(np.int32)  # a run may stand for several
+
+    def of_all(few: Told) -> None:
+        assert watch is not None
+        for whole, part in zip(told, few, strict=True):
+            whole[chosen] = part
+        watch(told)
+
+    told = Told(*(leaf.copy() for leaf in told))
+    few, lines = _taken(states, histories, chosen)
+    few, lines = run_to_ends(few, batches, settings, max_steps, of_all if watch else None, every, lines)
+    return _put_back(states, histories, chosen, few, lines)
+
+
+def history_length(max_steps: int) -> int:
+    """How many objectives of a run are kept."""
+    return min(max_steps + 1, HISTORY)
+
+
+def is_going(runs: Told, max_steps: int) -> np.ndarray:
+    """Which of the runs are not at their ends. -> (R,) bool."""
+    return (runs.status == Status.RUNNING) & (runs.n_steps < max_steps)
+
+
+@partial(jax.jit, static_argnames="length")
+def best(states: em.State, histories: Array, ridge: Any, *, length: int) -> FitResult:
+    """`best_of`, with histories of `length`."""
+    return best_of(states, histories[:, :length], ridge)
+
+
+def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
+    """The run (R, ...) with the highest finite objective, and how all of them ended.
+
+    A run with a component that the ridge holds up wins only where all have one: its objective says how small the ridge
+    is, and nothing of the data.
+    """
+    failed = jnp.isin(states.status, jnp.array(FAILED)) | ~jnp.isfinite(states.objective)
+    objective = jnp.where(failed, -jnp.inf, states.objective)
+    held_up = lax.map(lambda mixture: _held_up(mixture, ridge), states.mixture)
+    sound = ~failed & ~jnp.any(held_up, axis=1)
+    # Where every restart failed, the best of what they last held is still worth looking at.
+    last_held = jnp.where(jnp.isfinite(states.objective), states.objective, -jnp.inf)
+    among = jnp.where(sound, objective, -jnp.inf)
+    among = jnp.where(jnp.any(sound), among, jnp.where(jnp.all(failed), last_held, objective))
+    winner = jnp.argmax(among)
+    best, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
+    return FitResult(
+        mixture=best.mixture,
+        objective=best.objective,
+        status=best.status,
+        n_steps=best.n_steps,
+        history=history,
+        effective_counts=best.moments.mass,
+        held_up=held_up[winner],
+        restarts=Restarts(objective, states.status, states.n_steps, histories),
+    )
+
+
+def _held_up(mixture: Mixture, ridge: Any) -> Array:
+    """Which components stand on the ridge. -> (K,) bool."""
+    return (em.ridge_shares(mixture, ridge) > HELD_UP) & jnp.isfinite(mixture.log_weights)
+
+
+def _no_history(states: em.State, max_steps: int) -> Any:
+    # The history's length is static: a few lengths, few programs; and it rides in the loop, so it is bounded.
+    capacity = min(next_power_of_two(max_steps + 1), HISTORY)
+    return np.full((len(states.objective), capacity), np.nan, states.objective.dtype)
+
+
+@jax.jit
+def _run_all(
+    states: em.State, histories: Array, batches: Batches, settings: em.Settings, max_steps: Array
+) -> tuple[em.State, Array]:
+    every_round = jnp.int32(np.iinfo(np.int32).max)
+    return ended(work(queue(states, histories, settings, max_steps), batches, settings, max_steps, every_round))
+
+
+_queue, _work, _ended = jax.jit(queue), jax.jit(work), jax.jit(ended)
+
+
+@jax.jit
+def _told(under_way: Queue) -> tuple[Array, Array, Array]:
+    states = states_of(under_way)
+    return states.objective, states.status, states.n_steps
+
+
+@jax.jit
+def _taken(states: em.State, histories: Array, chosen: Array) -> tuple[em.State, Array]:
+    return jax.tree.map(lambda leaf: leaf[chosen], (states, histories))
+
+
+@jax.jit
+def _put_back(
+    states: em.State, histories: Array, chosen: Array, few: em.State, lines: Array
+) -> tuple[em.State, Array]:
+    return jax.tree.map(lambda all_, some: all_.at[chosen].set(some), (states, histories), (few, lines))
