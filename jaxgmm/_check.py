@@ -30,6 +30,14 @@ def family(value: Any, shelf: Mapping[str, Any]) -> Any:
     return value
 
 
+def share(value: Any, name: str) -> float:
+    """A number strictly between 0 and 1."""
+    number = nonnegative(value, name)
+    if not 0.0 < number < 1.0:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}. Write 0.95 for 95 %.")
+    return number
+
+
 def nonnegative(value: Any, name: str) -> float:
     """A finite number ≥ 0 as a float, so that 0, 1e-3 and np.float32 all give one compiled program."""
     if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 0:
@@ -291,6 +299,15 @@ def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
     if not values.max() > 0:
         raise ValueError("sample_weight is zero for every row: at least one row must count.")
     return weights
+
+
+def unweighted(weights: np.ndarray) -> None:
+    """Rows that all count alike."""
+    if np.ptp(weights) > 0:
+        raise ValueError(
+            f"Expected rows that count alike, got Batches whose weights differ: row {int(weights.argmin())} weighs "
+            f"{weights.min() / weights.max():g} times the heaviest. Repeat rows instead: np.repeat(x, counts, axis=0)."
+        )
 
 
 def enough_rows(n_rows: int, sample_weight: Any, n_components: int) -> None:
