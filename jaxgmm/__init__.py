@@ -11,11 +11,12 @@ from .bootstrap import bootstrap as bootstrap
 from .bootstrap import likelihood_ratio_test as likelihood_ratio_test
 from .estimator import GaussianMixture as GaussianMixture
 from .estimator import from_sklearn as from_sklearn
-from .fit import FitResult as FitResult
 from .fit import fit as fit
 from .io import load as load
 from .io import save as save
 from .mixture import Mixture as Mixture
+from .runs import FitResult as FitResult
+from .runs import Race as Race
 from .selection import Sweep as Sweep
 from .selection import sweep as sweep
 from .status import Status as Status

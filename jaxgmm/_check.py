@@ -325,8 +325,8 @@ def enough_for_folds(n_rows: int, n_folds: int, n_components: int) -> None:
     """As many rows outside each fold as components."""
     if n_folds > n_rows or n_rows - -(-n_rows // n_folds) < n_components:
         raise ValueError(
-            f"{n_rows} rows of positive weight cannot be fitted with {n_components} components without one of {n_folds} "
-            "folds. Lower n_folds or n_components, or bring more rows."
+            f"{n_rows} rows of positive weight cannot be fitted with {n_components} components without one of "
+            f"{n_folds} folds. Lower n_folds or n_components, or bring more rows."
         )
 
 

@@ -32,7 +32,6 @@ from .mixture import Mixture
 from .moments import Moments
 from .status import Status
 
-
 STOPPING = ("gain", "aitken")
 
 

@@ -1,13 +1,14 @@
 """Out of a local optimum: two components are made one, and a third is split in two, at the same time.
 
-Where EM has come to rest with two components on one cluster and one on two, no step of its own mends that: the way leads
-down before it leads up (Ueda, Nakano, Ghahramani and Hinton 2000). What is proposed is judged by running it: all
+Where EM has come to rest with two components on one cluster and one on two, no step of its own mends that: the way
+leads down before it leads up (Ueda, Nakano, Ghahramani and Hinton 2000). What is proposed is judged by running it: all
 proposals make a short run side by side, the best of them a whole one, and that stands only where it ends higher.
 Deterministic annealing, another way out, was tried and is not offered: see benchmarks/README.md.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -18,16 +19,22 @@ import numpy as np
 from jax import Array, lax
 
 from . import em
-from ._linalg import columns, einsum
+from ._linalg import cholesky, columns, einsum
 from .batches import Batches
 from .covariances import Form
+from .families import show_dense
 from .lanes import in_waves
+from .maximisation import maximise
 from .mixture import Mixture, in_safe_form, normalise, prepare
+from .moments import Moments
 from .runs import FitResult, Race, Told, best, history_length, race_to_ends
-from .status import Status
+from .status import FAILED, Status
 
 PROPOSALS = 16
 """Moves that are tried side by side. The one that stands was among the first ten wherever there was one."""
+
+OF_A_GAUSSIAN = math.log(2.0) - 0.5 * math.log(math.pi / (math.pi - 2.0))
+"""What cutting a Gaussian in halves costs, nats a row: a component that is one has nothing to gain."""
 
 ROUNDS = 4
 """Passes in which the planes that split components are turned. From any direction the second is nearly right."""
@@ -60,17 +67,23 @@ def split_and_merge(
         assert tell is not None
         tell(_beside(told, result))
 
-    while not np.isnan(heights[-1]):
+    while np.isfinite(heights[-1]):
         states = propose(result.mixture, batches)
         states, histories = race_to_ends(states, batches, settings, max_steps, RACE, watch=watch if tell else None)
         found = best(states, histories, settings.ridge, length=history_length(max_steps))
-        is_sound = bool(np.isfinite(found.objective)) and bool(np.any(result.held_up) or not np.any(found.held_up))
-        gain = float(found.objective) - heights[-1]
-        if not (is_sound and gain > max(float(settings.tol), _resolution(result))):
+        if not _is_better(found, result, float(settings.tol)):
             break
         result = replace(found, restarts=result.restarts)
         heights.append(float(result.objective))
     return replace(result, escapes=jnp.asarray(heights, result.objective.dtype))
+
+
+def _is_better(found: FitResult, result: FitResult, tol: float) -> bool:
+    """Whether a move stands: not on the ridge, where what it left did not, and higher by more than tol and rounding."""
+    if int(found.status) in FAILED or (np.any(found.held_up) and not np.any(result.held_up)):
+        return False
+    rounding = 64.0 * float(jnp.finfo(result.objective.dtype).eps) * (1.0 + abs(float(result.objective)))
+    return int(result.status) in FAILED or float(found.objective) - float(result.objective) > max(tol, rounding)
 
 
 def propose(mixture: Mixture, batches: Batches) -> em.State:
@@ -102,22 +115,34 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     apart, halves = lax.fori_loop(0, ROUNDS, turn, (axes, nothing))
     split, merged, into, is_move = _ranked(mixture, halves, apart, live)
     upper, lower = (centre + origin for centre in _centres(halves))
-    mass, whole = halves.mass, halves.whole_mass
+    whole = halves.whole_mass
+    share = _upper_share(halves)
+    dense = show_dense(mixture.scales, n_components)
 
-    def moved(split: Array, merged: Array, into: Array) -> Mixture:
-        """Component `merged` joins `into`, and takes the lower half of `split`."""
+    def moved(move: tuple[Array, Array, Array]) -> Mixture:
+        """Component `merged` joins `into`, and takes the lower half of `split`: the M-step of what that makes."""
+        split, merged, into = move
         both = whole[into] + whole[merged]
-        of_both = (whole[into] * mixture.means[into] + whole[merged] * mixture.means[merged]) / both
-        shares = whole.at[into].set(both).at[split].set(mass[split]).at[merged].set(whole[split] - mass[split])
+        of_both, between = _joined(mixture, whole, into, merged, dense)
+        rest = whole[split] - halves.mass[split]
+        mass = whole.at[into].set(both).at[split].set(halves.mass[split]).at[merged].set(rest)
         means = mixture.means.at[into].set(of_both).at[split].set(upper[split]).at[merged].set(lower[split])
-        # Covariances are those of the heavier and of the whole: EM mends them in a step or two.
-        heavier = jnp.where(whole[into] > whole[merged], into, merged)
-        source = jnp.arange(n_components).at[into].set(heavier).at[merged].set(split)
-        scales = jax.tree.map(lambda leaf: leaf[source] if len(leaf) == n_components else leaf, mixture.scales)
-        log_weights = jnp.where(live, jnp.log(shares / jnp.sum(whole)), -jnp.inf)
-        return Mixture(log_weights, means, scales, mixture.family)
+        half = dense[split] - share[split] * (1.0 - share[split]) * apart[split][:, None] * apart[split]
+        covariances = dense.at[into].set(between).at[split].set(half).at[merged].set(half)
+        second = mixture.family.kind.project(mass[:, None, None] * covariances)
+        moments = Moments(mass, jnp.zeros_like(means), second, jnp.zeros_like(batches.total))
+        return maximise(moments, means, mixture.family, None, 0.0)
 
-    return jax.vmap(moved)(split, merged, into), is_move
+    return lax.map(moved, (split, merged, into)), is_move
+
+
+def _joined(mixture: Mixture, mass: Array, one: Array, other: Array, dense: Array) -> tuple[Array, Array]:
+    """The mean (D,) and covariance (D, D) of two components together."""
+    share = mass[one] / (mass[one] + mass[other])
+    shift = mixture.means[one] - mixture.means[other]
+    within = share * dense[one] + (1.0 - share) * dense[other]
+    mean = mixture.means[other] + share * shift
+    return mean, within + share * (1.0 - share) * shift[:, None] * shift
 
 
 def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
@@ -134,10 +159,17 @@ def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
             weighted = responsibilities * weights
             centred = x - batches.origin[:, None]
             upper = jnp.where(einsum("kd,dn->kn", axes, centred) > offset[:, None], weighted, 0.0)
-            sums = (
-                (jnp.sum(of, axis=1), einsum("kn,dn->kd", of, centred)) for of in (upper, weighted)
+
+            def first(weighted: Array) -> Array:
+                return einsum("kn,dn->kd", weighted, centred)
+
+            return Halves(
+                jnp.sum(upper, axis=1),
+                first(upper),
+                jnp.sum(weighted, axis=1),
+                first(weighted),
+                einsum("in,jn->ij", weighted, responsibilities),
             )
-            return Halves(*(leaf for pair in sums for leaf in pair), einsum("in,jn->ij", weighted, responsibilities))
 
         return batches.sum(chunk)
 
@@ -157,33 +189,55 @@ def _centres(halves: Halves) -> tuple[Array, Array]:
 def _ranked(mixture: Mixture, halves: Halves, apart: Array, live: Array) -> tuple[Array, Array, Array, Array]:
     """The most promising moves (PROPOSALS,): what to split, what to merge, into what, and whether that is a move.
 
-    Splits are ranked by what two halves of one covariance, less what lies between their means, would gain in expected
-    complete-data log-likelihood; merges by the share of the lighter component's rows that the other claims too (near
-    to Ueda et al., eq. 3.3). The two have no common unit: moves go by the product of their ranks.
+    By what a move would gain in expected complete-data log-likelihood, were every row wholly its component's: from
+    two halves of one covariance, less what lies between their means, and for the pair as `_pairs` says.
     """
-    n_components = len(live)
-    mass = halves.whole_mass
-    share = halves.mass / jnp.where(mass > 0.0, mass, 1.0)
+    n_components, mass, share = len(live), halves.whole_mass, _upper_share(halves)
     between = share * (1.0 - share) * _own_distances(mixture, apart)
     # Above 1 only where covariances are shared, or of fewer parameters than the rows ask for.
     within = -0.5 * jnp.log1p(-jnp.minimum(between, 0.99)) + 0.5 * jnp.maximum(between - 0.99, 0.0)
-    gain = mass * (within - jax.scipy.special.entr(share) - jax.scipy.special.entr(1.0 - share))
-    splits = jnp.argsort(jnp.where(live & (share > 0.0) & (share < 1.0), -gain, jnp.inf))
+    gain = mass * (within + OF_A_GAUSSIAN - _entropy(share))
+    into, merged, loss = _pairs(mixture, halves, live)
+    value = gain[:, None] - loss
+    split = jnp.arange(n_components)[:, None]
+    is_move = (split != into) & (split != merged) & (live & (share > 0.0) & (share < 1.0))[:, None]
+    n_pairs, n_moves = len(loss), min(PROPOSALS, value.size)
+    value, places = lax.top_k(jnp.where(is_move & jnp.isfinite(value), value, -jnp.inf).ravel(), n_moves)
+    missing = (0, PROPOSALS - n_moves)
+    value, places = jnp.pad(value, missing, constant_values=-jnp.inf), jnp.pad(places, missing)
+    return places // n_pairs, merged[places % n_pairs], into[places % n_pairs], jnp.isfinite(value)
 
+
+def _pairs(mixture: Mixture, halves: Halves, live: Array) -> tuple[Array, Array, Array]:
+    """The 4 K pairs with the most rows in common, and what one Gaussian in their place loses (Runnalls 2007)."""
+    n_components, mass = len(live), halves.whole_mass
     overlap = halves.together / jnp.minimum(mass[:, None], mass)
     is_pair = jnp.triu(live[:, None] & live, 1)
     n_pairs = min(4 * n_components, n_components * n_components)
     overlap, pairs = lax.top_k(jnp.where(is_pair, overlap, -1.0).ravel(), n_pairs)
+    first, second = pairs // n_components, pairs % n_components
+    dense = show_dense(mixture.scales, n_components)
+    log_det = jnp.broadcast_to(mixture.scales.log_det(), mass.shape)
 
-    ranks = (jnp.arange(n_components)[:, None] + 1.0) * (jnp.arange(n_pairs) + 1.0)
-    into, merged = pairs // n_components, pairs % n_components
-    others = (splits[:, None] != into) & (splits[:, None] != merged) & (overlap >= 0.0)
-    others &= jnp.isfinite(gain[splits])[:, None] & live[splits][:, None]
-    n_moves = min(PROPOSALS, ranks.size)
-    order, places = lax.top_k(-jnp.where(others, ranks, jnp.inf).ravel(), n_moves)
-    place = jnp.pad(places, (0, PROPOSALS - n_moves))
-    is_move = jnp.pad(jnp.isfinite(order), (0, PROPOSALS - n_moves))
-    return splits[place // n_pairs], merged[place % n_pairs], into[place % n_pairs], is_move
+    def loss(first: Array, second: Array) -> Array:
+        both = mass[first] + mass[second]
+        share = mass[first] / both
+        factor = cholesky(_joined(mixture, mass, first, second, dense)[1])
+        volume = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)))
+        apart = share * log_det[first] + (1.0 - share) * log_det[second]
+        return both * (0.5 * (volume - apart) + OF_A_GAUSSIAN - _entropy(share))
+
+    lost = lax.map(lambda pair: loss(*pair), (first, second))
+    return first, second, jnp.where(overlap >= 0.0, lost, jnp.inf)
+
+
+def _upper_share(halves: Halves) -> Array:
+    return halves.mass / jnp.where(halves.whole_mass > 0.0, halves.whole_mass, 1.0)
+
+
+def _entropy(share: Array) -> Array:
+    """Of two shares that sum to 1, nats."""
+    return jax.scipy.special.entr(share) + jax.scipy.special.entr(1.0 - share)
 
 
 def _own_distances(mixture: Mixture, apart: Array) -> Array:
@@ -197,11 +251,6 @@ def _beside(told: Told, result: FitResult) -> Told:
     """Proposals, and beside them what they are to surpass."""
     best_so_far = (result.objective, result.status, result.n_steps)
     return Told(*(np.append(leaf, np.asarray(of)) for leaf, of in zip(told, best_so_far, strict=True)))
-
-
-def _resolution(result: FitResult) -> float:
-    """Differences of objectives that may be rounding."""
-    return 64.0 * float(jnp.finfo(result.objective.dtype).eps) * (1.0 + abs(float(result.objective)))
 
 
 ESCAPES: dict[str, Callable[..., FitResult]] = {"split-merge": split_and_merge}

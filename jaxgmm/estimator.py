@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check, _check_estimator, _sklearn, em, selection
+from . import _check, _check_estimator, _sklearn, criteria, em
 from ._arrays import column_names, like
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, choose_chunk_size, cut, next_power_of_two
 from .families import SHELF, Family, is_matrix_shape, shown_shape
-from .fit import NOTHING_GIVEN, Given, Progress, admit, drive, start
+from .fit import NOTHING_GIVEN, Given, Search, admit, drive, start, with_relative_ridge
 from .mixture import Mixture, evaluate, labels_of, log_prob_of, responsibilities_of
+from .runs import Progress, Race
 from .status import Status, explain
 
 SKLEARN_INITS = {
@@ -46,7 +47,10 @@ class GaussianMixture:
     scikit-learn's names, or what `init` of `jaxgmm.fit` takes. random_state: an integer, a RandomState, a Generator,
     a JAX key, or None. dtype: the data's own, float64 for integers, unless given. chunk_size: rows a chunk.
     device: None for JAX's default, "cpu", "gpu", or a JAX device. acceleration: None, "squarem", "anderson" or "lbfgs",
-    for fewer iterations where clusters overlap and tol is below 1e-4.
+    for fewer iterations where clusters overlap and tol is below 1e-4. stopping: "gain", or "aitken", which compares
+    with tol what all iterations to come would gain. relative_ridge: added to variances like reg_covar, in units of
+    each feature's variance. race: True (or a `Race`) lets only the best of n_init go on after a short run. escape:
+    "split-merge" looks for a way out of the optimum that was found.
 
     `fit`, `score`, `aic`, `bic` and `icl` take `sample_weight` (N,). Fitted attributes, besides scikit-learn's:
     `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).
@@ -76,6 +80,10 @@ class GaussianMixture:
         chunk_size: int | None = None,
         device: Any = None,
         acceleration: str | None = None,
+        stopping: str = "gain",
+        relative_ridge: float = 0.0,
+        race: bool | Race = False,
+        escape: str | None = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -95,6 +103,10 @@ class GaussianMixture:
         self.chunk_size = chunk_size
         self.device = device
         self.acceleration = acceleration
+        self.stopping = stopping
+        self.relative_ridge = relative_ridge
+        self.race = race
+        self.escape = escape
 
     # --- fitting -----------------------------------------------------------------------------------------------------
 
@@ -112,7 +124,10 @@ class GaussianMixture:
             tol=_check.nonnegative(self.tol, "tol"),
             ridge=_check.nonnegative(self.reg_covar, "reg_covar"),
             acceleration=self.acceleration,
+            stopping=self.stopping,
         )
+        relative_ridge = _check.nonnegative(self.relative_ridge, "relative_ridge")
+        search = Search.of(self.race, self.escape)
         init = _check_estimator.init_params(self.init_params, SKLEARN_INITS)
 
         x = _check.observations(X)
@@ -134,9 +149,12 @@ class GaussianMixture:
             if self.warm_start and hasattr(self, "mixture_"):
                 _check_estimator.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 init, given = self.mixture_, NOTHING_GIVEN
+            settings = with_relative_ridge(settings, relative_ridge, batches)
             starts = start(key, batches, init, n_components, family, settings, n_lanes, given)
             report = _Report(self.verbose) if self.verbose else None
-            result = drive(starts, batches, settings, max_iter, report, self.verbose_interval if report else None)
+            result = drive(
+                starts, batches, settings, max_iter, search, report, self.verbose_interval if report else None
+            )
         if not np.isfinite(result.objective):
             raise ValueError(
                 "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
@@ -237,12 +255,12 @@ class GaussianMixture:
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike's criterion: the smaller the better. With weights, their sum stands for N."""
         log_likelihood, _ = self._total(X, sample_weight)
-        return selection.aic(log_likelihood, self._n_parameters())
+        return criteria.aic(log_likelihood, self._n_parameters())
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
         """Schwarz's criterion: the smaller the better. With weights, their sum stands for N."""
         log_likelihood, weight = self._total(X, sample_weight)
-        return selection.bic(log_likelihood, self._n_parameters(), weight)
+        return criteria.bic(log_likelihood, self._n_parameters(), weight)
 
     def icl(self, X: Any, sample_weight: Any = None, kind: str = "soft") -> float:
         """Integrated completed likelihood: bic + 2 · entropy of the responsibilities; the smaller the better.
@@ -253,7 +271,7 @@ class GaussianMixture:
         x = self._admit(X)
         with self._computing(self.mixture_.means.dtype):
             batches = admit(x, sample_weight, 1, 1, self.chunk_size, self.mixture_.means.dtype)
-            entropy = float(selection.entropy(self.mixture_, batches, kind))
+            entropy = float(criteria.entropy(self.mixture_, batches, kind))
         return self.bic(X, sample_weight) + 2.0 * entropy
 
     def sample(self, n_samples: int = 1) -> tuple[Any, Any]:
@@ -269,7 +287,7 @@ class GaussianMixture:
             return self._like(np.asarray(x)[:n_samples]), self._like(np.asarray(labels)[:n_samples])
 
     def _n_parameters(self) -> int:
-        return selection.n_parameters(self.mixture_)
+        return criteria.n_parameters(self.mixture_)
 
     def _evaluate(self, X: Any, consume: Any) -> Any:
         self._check_fitted()

@@ -132,7 +132,8 @@ def _keys(key: Array, counts: Array, restart: Array, *, n_restarts: int) -> Arra
 @partial(jax.jit, static_argnames="length")
 def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any, *, length: int) -> FitResult:
     def one(lanes: Array) -> FitResult:
-        return best_of(*jax.tree.map(lambda leaf: leaf[lanes], (states, histories[:, :length])), ridge)
+        runs, lines = jax.tree.map(lambda leaf: leaf[lanes], (states, histories[:, :length]))
+        return best_of(runs, lines, ridge)
 
     return jax.vmap(one)(members)
 

@@ -276,7 +276,5 @@ def _taken(states: em.State, histories: Array, chosen: Array) -> tuple[em.State,
 
 
 @jax.jit
-def _put_back(
-    states: em.State, histories: Array, chosen: Array, few: em.State, lines: Array
-) -> tuple[em.State, Array]:
+def _put_back(states: em.State, histories: Array, chosen: Array, few: em.State, lines: Array) -> tuple[em.State, Array]:
     return jax.tree.map(lambda all_, some: all_.at[chosen].set(some), (states, histories), (few, lines))

@@ -159,10 +159,11 @@ def sweep(
 ) -> Sweep:
     """Fit rows x (N, D) with every family and every number of components, and choose by a criterion.
 
-    n_components: one K or several. families: names or Family objects, one or several. criterion: "bic", "aic", "icl" or
-    "held_out". `init` of your own (see `fit`) needs a single K. Everything else as for `fit`. A cell's result depends on
-    the key, its family and its K, and but for rounding not on which other cells are in the sweep; at the same K all
-    families begin from the same seeds. One component is started once, since all starts end in the same place.
+    n_components: one K or several. families: names or Family objects, one or several. criterion: "bic", "aic", "icl"
+    or "held_out". `init` of your own (see `fit`) needs a single K. Everything else as for `fit`. A cell's result
+    depends on the key, its family and its K, and but for rounding not on which other cells are in the sweep; at the
+    same K all families begin from the same seeds. One component is started once, since all starts end in the same
+    place.
 
     With weights, their total stands for N in the criteria: weights should count rows. Where they are shares, or correct
     for how rows were sampled, bring them to the sum that they are worth in independent rows, such as Kish's
@@ -172,7 +173,8 @@ def sweep(
     log-likelihood (nats) of every row under the fit that has not seen it; with criterion "held_out" there are 5 unless
     n_folds says otherwise.
 
-    Ctrl-C ends the search with what is done: the cells that are whole come back, with a warning and `is_complete` False.
+    Ctrl-C ends the search with what is done: the cells that are whole come back, with a warning, and `is_complete` is
+    False.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
@@ -234,9 +236,7 @@ class _Part(NamedTuple):
     groups: list[Group]
 
 
-def _groups_of(
-    key: Array, shared: list[tuple[int, ...]], batches: Batches, init: str, n_restarts: int
-) -> list[Group]:
+def _groups_of(key: Array, shared: list[tuple[int, ...]], batches: Batches, init: str, n_restarts: int) -> list[Group]:
     return [group_of(key, counts, batches, init, n_restarts) for counts in shared]
 
 
@@ -251,7 +251,8 @@ def _folds(key: Array, batches: Batches, n_folds: int, n_components: int) -> Ite
     for fold in range(n_folds):
         is_held_out = np.zeros(len(weights), bool)
         is_held_out[shuffled[fold::n_folds]] = True
-        yield tuple(batches.reweighted(np.where(rows, weights, 0.0)) for rows in (~is_held_out, is_held_out))
+        training, held_out = (np.where(rows, weights, 0.0) for rows in (~is_held_out, is_held_out))
+        yield batches.reweighted(training), batches.reweighted(held_out)
 
 
 def _fit_cells(
@@ -387,9 +388,9 @@ def _several_folds(n_folds: Any, criterion: str, init: Any) -> int:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) and abs(value) >= 100 else (
-        f"{value:.4g}" if isinstance(value, float) else str(value)
-    )
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if abs(value) >= 100.0 else f"{value:.4f}"
 
 
 def _total(result: FitResult, said: Any, n: float) -> float:

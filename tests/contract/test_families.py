@@ -135,7 +135,7 @@ def test_a_ridge_stays_in_the_family(family, dtype, rng):
     """An estimate with a ridge is a member: projecting it changes nothing. And it is the larger matrix."""
     scatter = family.kind.project(jnp.asarray(random_scatter(rng), dtype))
     mass = jnp.asarray(MASS, dtype)
-    ridged = scatter + 0.7 * family.kind.identity(mass, D)
+    ridged = scatter + 0.7 * family.kind.diagonal(mass, jnp.ones(D, mass.dtype))
     with_ridge = dense(family, family.estimate(ridged, mass, D, NO_PRIOR, None))
     without = dense(family, family.estimate(scatter, mass, D, NO_PRIOR, None))
     again = dense(family, family.read(jnp.asarray(with_ridge, dtype), D))
