@@ -26,6 +26,9 @@ T = TypeVar("T")
 IN_PLACE_ABOVE = 64 * 2**20
 """Bytes above which a device's array is used where it lies, at the price of a program for this very N."""
 
+SIDE_BY_SIDE = 2**30
+"""Bytes that fits side by side may hold besides their chunks."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -192,13 +195,14 @@ class Batches:
         return jax.tree.map(jnp.add, total, error)
 
 
-def choose_width(n_components: int, n_lanes: int) -> int:
+def choose_width(n_components: int, n_lanes: int, bytes_each: int = 0) -> int:
     """Of so many fits, how many run side by side: enough that their operations are long, as few as that allows.
 
-    All wait for the slowest operation of any, and fewer keep larger chunks in the cache.
+    All wait for the slowest operation of any, and fewer keep larger chunks in the cache. What they hold besides, so
+    many `bytes_each`, stays under SIDE_BY_SIDE, or there is only one.
     """
     most = int(np.clip(256 // n_components, 1, 16)) if jax.default_backend() == "cpu" else 256
-    return min(most, n_lanes)
+    return max(1, min(most, n_lanes, SIDE_BY_SIDE // max(1, bytes_each)))
 
 
 def choose_chunk_size(n_features: int, n_components: int, itemsize: int, n_lanes: int = 1) -> int:

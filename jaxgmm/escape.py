@@ -93,7 +93,8 @@ def propose(mixture: Mixture, batches: Batches) -> em.State:
 
 @jax.jit
 def _states(mixtures: Mixture, is_move: Array, batches: Batches) -> em.State:
-    states = in_waves(lambda mixture: em.init(mixture, batches), mixtures, mixtures.means.shape[1])
+    n_bytes = 4 * mixtures.means.size * mixtures.means.shape[2] * mixtures.means.dtype.itemsize // PROPOSALS
+    states = in_waves(lambda mixture: em.init(mixture, batches), mixtures, mixtures.means.shape[1], n_bytes)
     status = jnp.where(is_move, states.status, Status.COLLAPSED)
     return states._replace(status=status.astype(jnp.int32))
 

@@ -254,7 +254,8 @@ def begin(seeds: Array, counts: Array, batches: Batches, ridge: Any, given: Give
         mixture = from_means(seeds, batches, family, ridge, count)
         return _lost_if_empty(em.init(given.onto(mixture), batches), mixture, count)
 
-    return in_waves(one, (seeds, counts), seeds.shape[1])
+    n_features = seeds.shape[2]
+    return in_waves(one, (seeds, counts), seeds.shape[1], 4 * seeds[0].size * n_features * seeds.dtype.itemsize)
 
 
 def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.State:

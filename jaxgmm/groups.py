@@ -30,6 +30,9 @@ SHARED_UP_TO = 16
 SMALL_TABLE = 2**20
 """Numbers in a table (N·D) up to which compiling for another K takes longer than what its padding costs."""
 
+HELD = 2**31
+"""Bytes that the moments of all runs of a group may take."""
+
 PADDING = 0.5
 """Most of a group's components that may be padding: then no search takes more than twice the arithmetic it needs."""
 
@@ -44,8 +47,9 @@ class Group(NamedTuple):
     members: np.ndarray  # (counts, R) int32: the runs of each count, the first repeated where they are fewer
 
 
-def groups(counts: Iterable[int], batches: Batches) -> list[tuple[int, ...]]:
-    """Which counts share a program, such that no more than `PADDING` of a group's components are padding.
+def groups(counts: Iterable[int], batches: Batches, n_restarts: int = 1) -> list[tuple[int, ...]]:
+    """Which counts share a program: no more than `PADDING` of a group's components are padding, and its runs hold no
+    more than `HELD` bytes.
 
     For a small table all up to `SHARED_UP_TO`, and above it those between two powers of two; for a large one none.
     """
@@ -57,7 +61,9 @@ def groups(counts: Iterable[int], batches: Batches) -> list[tuple[int, ...]]:
     for together in shared.values():
         rest = sorted(together, reverse=True)
         while rest:  # the largest, and as many of the others as the bound allows
-            most = next(n for n in range(len(rest), 0, -1) if padding(rest[:n]) <= PADDING)
+            each = rest[0] * batches.n_features**2 * batches.dtype.itemsize * n_restarts  # at most, by family
+            within = max(1, min(len(rest), HELD // each))
+            most = next(n for n in range(within, 0, -1) if padding(rest[:n]) <= PADDING)
             bounded.append(rest[:most])
             rest = rest[most:]
     order = {count: place for place, count in enumerate(counts)}

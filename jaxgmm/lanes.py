@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from . import em
+from .acceleration import MEMORY
 from .batches import Batches, choose_width
 
 
@@ -44,10 +45,10 @@ def side_by_side(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any
     return jax.tree.map(lambda leaf: leaf[None], single)
 
 
-def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int) -> Any:
+def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, bytes_each: int = 0) -> Any:
     """`side_by_side`, as many at a time as run side by side; the last wave is filled up by repetition."""
     n = _length(mapped)
-    width = choose_width(n_components, n)
+    width = choose_width(n_components, n, bytes_each)
     if width == n:
         return side_by_side(function, mapped)
     index = jnp.minimum(jnp.arange(-(-n // width) * width).reshape(-1, width), n - 1)
@@ -58,7 +59,7 @@ def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int) -> 
 def queue(states: em.State, histories: Array, settings: em.Settings, max_steps: Array) -> Queue:
     """Runs of `em.run` from every state (R, ...), which will write the objective after t steps to histories[:, t]."""
     n = _length(states)
-    width = choose_width(states.mixture.means.shape[1], n)
+    width = choose_width(states.mixture.means.shape[1], n, _bytes_of_a_run(states, settings))
     states = jax.vmap(lambda state: em.resumed(state, max_steps))(states)
     histories = _written(histories, Slots(jnp.arange(n, dtype=jnp.int32), states))
     going = em.is_running(states, max_steps)
@@ -101,6 +102,13 @@ def states_of(queue: Queue) -> em.State:
 def ended(queue: Queue) -> tuple[em.State, Array]:
     """The states (R, ...) that the runs end with, and their histories."""
     return jax.vmap(em.stopped)(states_of(queue)), queue.histories
+
+
+def _bytes_of_a_run(states: em.State, settings: em.Settings) -> int:
+    """Of states (R, ...) each: itself, the step it makes, and what is on the way to that; and its memory."""
+    own = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states._replace(memory=None)))
+    memory = 0 if settings.acceleration is None else 2 * MEMORY
+    return (4 + memory) * own // _length(states)
 
 
 def _kept(queue: Queue, lane: Array) -> em.State:

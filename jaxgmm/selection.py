@@ -201,7 +201,7 @@ def sweep(
     keeper = _Keeper(criterion, progress, len(chosen) * len(counts) * (1 + n_folds), max_steps, float(batches.total))
     with precision_for(batches.dtype):
         settings = with_relative_ridge(settings, relative_ridge, batches)
-        shared = groups(counts, batches)
+        shared = groups(counts, batches, n_lanes)
         try:
             if isinstance(init, str):
                 parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts))]
