@@ -273,6 +273,15 @@ def race(value: Any, kind: type) -> Any:
     return value
 
 
+def concrete(tree: Any, what: str) -> None:
+    """Numbers that can be looked at."""
+    if is_traced(tree):
+        raise TypeError(
+            f"{what} look at how the runs stand, which no jit or vmap around them allows. Leave them out there, or call "
+            "fit outside."
+        )
+
+
 @jax.jit
 def _all_finite(x: Array) -> Array:
     """In one program, so that no mask of the size of x is made."""

@@ -216,6 +216,7 @@ def likelihood_ratio_test(
     max_steps: int = 1000,
     ridge: float = 1e-6,
     acceleration: str | None = None,
+    escape: str | None = None,
     chunk_size: int | None = None,
     dtype: Any = None,
     progress: Callable[[int, int], None] | None = None,
@@ -229,7 +230,7 @@ def likelihood_ratio_test(
 
     A fit that is caught in a lesser optimum would make the statistic wrong. A sample's fit with K is never worse than
     EM from the mixture that the sample came from, and no statistic is negative, as the larger mixture nests the
-    smaller. Take `n_restarts` so large that more of them change nothing.
+    smaller. Take `n_restarts` so large that more of them change nothing, or escape="split-merge" (see `fit`).
 
     key: a JAX random key. x: an array, or `Batches` without weights. n_components: K. n_replicates: B. n_restarts: R,
     for each fit. tol: as for `fit`, in nats of the mean; where None a fit has settled at 1e-4 nats of the total. In
@@ -253,6 +254,7 @@ def likelihood_ratio_test(
         max_steps=max_steps,
         ridge=ridge,
         acceleration=acceleration,
+        escape=escape,
     )
 
     def statistic(key: Array, batches: Batches, truth: Mixture | None = None) -> tuple[float, Mixture]:

@@ -217,6 +217,9 @@ def drive(
 ) -> FitResult:
     """The best of all restarts, run to their ends or raced, and what an escape finds from there."""
 
+    if search != Search():
+        _check.concrete(states, "race and escape")
+
     def watch(runs: Told) -> None:
         assert progress is not None
         progress(Progress.of(runs, max_steps))
