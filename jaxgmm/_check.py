@@ -277,8 +277,8 @@ def concrete(tree: Any, what: str) -> None:
     """Numbers that can be looked at."""
     if is_traced(tree):
         raise TypeError(
-            f"{what} look at how the runs stand, which no jit or vmap around them allows. Leave them out there, or call "
-            "fit outside."
+            f"{what} look at how the runs stand, which no jit or vmap around them allows. Leave them out there, or "
+            "call fit outside."
         )
 
 
