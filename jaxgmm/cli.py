@@ -5,7 +5,8 @@
     jaxgmm sample fitted/model.jaxgmm -n 1000
     jaxgmm bench
 
-Errors are one line on standard error, with exit status 2; an interrupt exits with 130.
+Errors are one line on standard error, with exit status 2. An interrupt exits with 130; what a search had finished by
+then is written first.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -27,6 +29,8 @@ import numpy as np
 from . import tables
 from ._version import __version__
 from .acceleration import METHODS
+from .em import STOPPING
+from .escape import ESCAPES
 from .families import SHELF
 from .io import atomically, load, save
 from .mixture import Mixture
@@ -41,8 +45,9 @@ BLOCK = 65536
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; -> the exit status. (argparse itself leaves by SystemExit: 0 after --help, 2 for misuse.)"""
     arguments = _parser().parse_args(argv)
+    status: int | None = 0
     try:
-        arguments.run(arguments)
+        status = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has what it wanted. Python would complain once more when it closes the stream.
@@ -53,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ArithmeticError, ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         print(f"jaxgmm: error: {_in_one_line(error)}", file=sys.stderr)
         return 2
-    return 0
+    return status or 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,7 +98,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--max-steps", type=int, default=200, metavar="STEPS", help="EM steps at most (%(default)s)")
     one.add_argument("--ridge", type=float, default=1e-6, help="added to the variances (%(default)s)")
+    one.add_argument(
+        "--relative-ridge",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="added to the variances, as a share of each column's own (%(default)s)",
+    )
+    one.add_argument(
+        "--stopping",
+        choices=STOPPING,
+        default="gain",
+        help="what --tol is compared with: the last step's change, or that of all steps to come (%(default)s)",
+    )
     one.add_argument("--acceleration", choices=tuple(METHODS), help="of slow fits, where --tol is below 1e-4 (none)")
+    one.add_argument("--race", action="store_true", help="run all starts a few steps, and only the best to their ends")
+    one.add_argument("--escape", choices=tuple(ESCAPES), help="a way out of the optimum that was found (none)")
+    one.add_argument(
+        "--folds",
+        type=int,
+        default=0,
+        metavar="N",
+        help="parts of the rows to hold out in turn (%(default)s; with --criterion held_out 5)",
+    )
     one.add_argument("--columns", type=_names, metavar="COLUMNS", help=columns)
     one.add_argument("--weights", metavar="COLUMN", help="column that says how many rows each row counts for")
     one.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
@@ -133,41 +160,59 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fit(arguments: argparse.Namespace) -> None:
+def _fit(arguments: argparse.Namespace) -> int:
+    """-> the exit status."""
     if arguments.format == "parquet":
         tables.require_pyarrow()  # before the work, not after it
     x, weights, names = _read(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     shows = arguments.progress or (sys.stderr.isatty() and not arguments.quiet)
-    bar = _Bar(sys.stderr if shows else None)
+    bar = _Bar(sys.stderr if shows else None, arguments.criterion)
     try:
-        found = sweep(
-            jax.random.key(arguments.seed),
-            x,
-            arguments.components,
-            arguments.families,
-            arguments.restarts,
-            arguments.criterion,
-            sample_weight=weights,
-            init=arguments.init,
-            tol=arguments.tol,
-            max_steps=arguments.max_steps,
-            ridge=arguments.ridge,
-            acceleration=arguments.acceleration,
-            dtype=arguments.dtype,
-            progress=bar,  # even unseen: between its calls an interrupt gets through
-        )
+        with warnings.catch_warnings():
+            # Said below, in a line of our own.
+            warnings.filterwarnings("ignore", message="The search was interrupted", category=UserWarning)
+            found = sweep(
+                jax.random.key(arguments.seed),
+                x,
+                arguments.components,
+                arguments.families,
+                arguments.restarts,
+                arguments.criterion,
+                sample_weight=weights,
+                init=arguments.init,
+                tol=arguments.tol,
+                max_steps=arguments.max_steps,
+                ridge=arguments.ridge,
+                relative_ridge=arguments.relative_ridge,
+                acceleration=arguments.acceleration,
+                stopping=arguments.stopping,
+                race=arguments.race,
+                escape=arguments.escape,
+                n_folds=arguments.folds,
+                dtype=arguments.dtype,
+                progress=bar,  # even unseen: between its calls an interrupt gets through
+            )
     finally:
         bar.clear()
     seconds = time.perf_counter() - began
     status = Status(int(found.best.status))
+    if status in FAILED and not found.is_complete:
+        raise KeyboardInterrupt
     if status in FAILED:
         raise ValueError(f"every fit failed. Of the best of them: {explain(status)}.")
     say: Callable[..., None] = (lambda *_: None) if arguments.quiet else print
     say(found)
     size = f"{len(x)} rows x {x.shape[1]} columns"
     say(f"{counted(len(found.cells), 'fit')} of {size} in {seconds:.1f} s, compilation included.")
+    if not found.is_complete:
+        wanted = len(arguments.components) * len(dict.fromkeys(arguments.families))
+        print(
+            f"jaxgmm: warning: interrupted after {len(found.cells)} of {counted(wanted, 'fit')}: what follows is the "
+            "best of those.",
+            file=sys.stderr,
+        )
     if status is not Status.CONVERGED:
         print(f"jaxgmm: warning: the best fit is {status.name}: {explain(status)}.", file=sys.stderr)
 
@@ -176,13 +221,14 @@ def _fit(arguments: argparse.Namespace) -> None:
     written = ["model.jaxgmm", f"labels.{arguments.format}", f"responsibilities.{arguments.format}", "table.csv"]
     tables.write(out / written[1], ["component"], _labels(mixture, x))
     tables.write(out / written[2], _component_names(mixture), _responsibilities(mixture, x))
-    tables.write(out / written[3], found.cells[0]._fields, [found.cells])
+    tables.write(out / written[3], found.columns, [[row.values() for row in found.table()]])
     if not arguments.no_plots:
         if importlib.util.find_spec("matplotlib") is None:
             print('jaxgmm: no pictures without matplotlib: pip install "jaxgmm[plot]"', file=sys.stderr)
         else:
             written += _pictures(out, found, x, names)
     say(f"Wrote {', '.join(written)} to {out}.")
+    return 0 if found.is_complete else 130
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -305,9 +351,10 @@ def _telling_features(mixture: Mixture) -> tuple[int, ...]:
 class _Bar:
     """One line on a terminal that says how a search goes: callable as the progress of `sweep`."""
 
-    def __init__(self, file: TextIO | None) -> None:
-        self.file = file
+    def __init__(self, file: TextIO | None, criterion: str) -> None:
+        self.file, self.criterion = file, criterion
         self.drawn = 0
+        self.filled = 0
 
     def __call__(self, now: SweepProgress) -> None:
         if self.file is None:
@@ -315,11 +362,19 @@ class _Bar:
         cell = now.cell
         # Restarts that end move the bar within their fit, and so do the steps of those that run.
         part = 1.0 - cell.n_running / cell.n_restarts * (1.0 - cell.n_steps / max(cell.max_steps, 1))
-        filled = round(10 * (now.n_done + part) / now.n_cells)
+        # A run that takes the place of one that ended begins at step 0, which is no reason to go back.
+        self.filled = max(self.filled, round(10 * (now.n_done + part) / now.n_cells))
+        best, found, of = now.best, "", "best"
+        if best is not None:
+            found, of = (
+                f"best {best.family} K={best.K} {self.criterion}={getattr(best, self.criterion):.6g}  ",
+                "this fit",
+            )
         text = (
-            f"[{'#' * filled}{'.' * (10 - filled)}] {now.n_done + 1}/{now.n_cells} {now.family} K={now.n_components}  "
+            f"[{'#' * self.filled}{'.' * (10 - self.filled)}] {now.n_done + 1}/{now.n_cells} {now.family} "
+            f"K={now.n_components}  {found}"
             f"step {cell.n_steps}/{cell.max_steps}  {cell.n_running}/{cell.n_restarts} running  "
-            f"best {cell.objective:.4f}"
+            f"{of} {cell.objective:.4f}"
         )
         text = text[: shutil.get_terminal_size().columns - 1]
         self.file.write("\r" + text.ljust(self.drawn))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _check
-from .fit import FitResult
 from .mixture import Mixture
-from .selection import Sweep
+from .runs import FitResult
+from .selection import FAILURES, LARGER_IS_BETTER, Cell, Sweep
 from .status import FAILED, Status
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 
 MARKERS = "osD^vPX*<>h8dp"
 GREY, INK = "#9AA0A6", "#222222"
+PALE = "#D8B98A"
+"""For what a race left behind: neither as dark as what went on, nor of its colour."""
 
 
 def clusters(
@@ -81,23 +83,15 @@ def clusters(
 def history(result: FitResult | Any, *, ax: Axes | None = None) -> Axes:
     """Mean log-likelihood by step. Of a `FitResult`: the winner bold, the other restarts thin and grey behind it.
 
+    Restarts that a race left behind are paler than its finalists. Where an escape found more, its moves stand to the
+    right of the restart they began from: a dot for what each came to, in steps that rise, and the run after the last of
+    them, which begins below what it will surpass. (Of earlier moves only the ends are kept.)
+
     Or of an array: one history (T,), or several (R, T); NaN ends a history. Returns the Axes.
     """
     ax = _axes(ax)
     if isinstance(result, FitResult):
-        lines = np.asarray(result.restarts.history, np.float64)
-        best = np.asarray(result.history, np.float64)
-        winner = _same_history(lines, best)
-        failed = np.isin(np.asarray(result.restarts.status), FAILED)
-        _thin_lines(ax, lines[np.arange(len(lines)) != winner], "other restarts")
-        _failures(ax, lines[failed])
-        status = Status(int(result.status)).name.lower().replace("_", " ")
-        best = best[np.isfinite(best)]
-        ax.plot(np.arange(len(best)), best, color=PALETTE[0], lw=2.2, zorder=3, label=f"best restart ({status})")
-        if len(best):
-            ax.plot(len(best) - 1, best[-1], "o", color=PALETTE[0], ms=6, mec="white", mew=1.0, zorder=4)
-        if len(lines) > 1:
-            ax.legend(loc="lower right", frameon=False)
+        _restarts(ax, result)
     else:
         lines = np.atleast_2d(np.asarray(result, np.float64))
         if lines.ndim != 2 or lines.size == 0:
@@ -115,20 +109,22 @@ def history(result: FitResult | Any, *, ax: Axes | None = None) -> Axes:
 
 
 def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
-    """A sweep's criterion against K, a line a family, the best fit ringed. Failed fits leave a gap.
+    """A sweep's criterion against K, a line a family, the best fit ringed.
 
-    Returns the Axes.
+    Failed fits leave a gap. So do fits with a component that stands on the ridge alone, which are chosen last whatever
+    their criterion says; a hollow mark shows what it says. Returns the Axes.
     """
     ax = _axes(ax)
-    failed = {Status(status).name for status in FAILED}
+    of_ridge = False
     families = list(dict.fromkeys(cell.family for cell in sweep.cells))
     colours = _colours(len(families))
     for number, family in enumerate(families):
         cells = sorted((cell for cell in sweep.cells if cell.family == family), key=lambda cell: cell.K)
-        values = [np.nan if cell.status in failed else getattr(cell, sweep.criterion) for cell in cells]
+        values = [_value(cell, sweep.criterion) for cell in cells]
+        is_sound = np.array([sweep.is_sound(cell) for cell in cells])
         ax.plot(
             [cell.K for cell in cells],
-            values,
+            np.where(is_sound, values, np.nan),
             marker=MARKERS[number % len(MARKERS)],
             color=colours[number],
             lw=1.6,
@@ -137,8 +133,14 @@ def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
             mew=0.8,
             label=family,
         )
+        spikes = [(cell.K, value) for cell, value, sound in zip(cells, values, is_sound, strict=True) if not sound]
+        spikes = np.array([spike for spike in spikes if math.isfinite(spike[1])], float).reshape(-1, 2)
+        if len(spikes):
+            marker = MARKERS[number % len(MARKERS)]
+            ax.plot(*spikes.T, marker, color=colours[number], ms=6, mfc="white", mew=1.2)
+            of_ridge = True
     best = sweep.best_cell
-    value = getattr(best, sweep.criterion)
+    value = _value(best, sweep.criterion)
     if math.isfinite(value):
         ax.plot(
             best.K,
@@ -151,8 +153,11 @@ def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
             zorder=5,
             label=f"best: {best.family}, K = {best.K}",
         )
+    if of_ridge:
+        ax.plot([], [], "o", color=GREY, ms=6, mfc="white", mew=1.2, label="hollow: stands on the ridge")
     ax.set_xlabel("number of components K")
-    ax.set_ylabel(f"{sweep.criterion.upper()} (smaller is better)")
+    name = "held-out log-likelihood, nats a row" if sweep.criterion == "held_out" else sweep.criterion.upper()
+    ax.set_ylabel(f"{name} ({'larger' if sweep.criterion in LARGER_IS_BETTER else 'smaller'} is better)")
     ax.set_xticks(
         sorted({cell.K for cell in sweep.cells}) if len({c.K for c in sweep.cells}) <= 20 else ax.get_xticks()
     )
@@ -267,13 +272,60 @@ def _densities(
     ax.legend(frameon=False)
 
 
-def _same_history(lines: np.ndarray, best: np.ndarray) -> int:
-    """Which restart won: the first whose history is the best one's."""
-    same = np.all((lines == best) | (np.isnan(lines) & np.isnan(best)), axis=1)
-    return int(np.argmax(same))
+def _value(cell: Cell, criterion: str) -> float:
+    """A cell's criterion; NaN where there is none, or the fit failed."""
+    value = getattr(cell, criterion)
+    return math.nan if value is None or cell.status in FAILURES else float(value)
 
 
-def _thin_lines(ax: Axes, lines: np.ndarray, name: str) -> None:
+def _restarts(ax: Axes, result: FitResult) -> None:
+    """The histories of all restarts, the winner's bold, and the moves of an escape."""
+    lines = np.asarray(result.restarts.history, np.float64)
+    ended = np.asarray(result.restarts.status)
+    winner = _winner(result)
+    is_winner = np.arange(len(lines)) == winner
+    # A run that meets the step limit has made all steps there are, unless a race ended it before.
+    is_out = (ended == Status.MAX_STEPS) & (np.asarray(result.restarts.n_steps) < lines.shape[1] - 1) & ~is_winner
+    _thin_lines(ax, lines[is_out], "out of the race", colour=PALE)
+    _thin_lines(ax, lines[~is_winner & ~is_out], "other restarts")
+    _failures(ax, lines[np.isin(ended, FAILED)])
+    best = lines[winner][np.isfinite(lines[winner])]
+    name = Status(int(ended[winner])).name.lower().replace("_", " ")
+    ax.plot(np.arange(len(best)), best, color=PALETTE[0], lw=2.2, zorder=3, label=f"best restart ({name})")
+    heights = np.empty(0) if result.escapes is None else np.asarray(result.escapes, np.float64)
+    if len(best):
+        ax.plot(len(best) - 1, best[-1], "o", color=PALETTE[0], ms=6, mec="white", mew=1.0, zorder=4)
+        if len(heights) > 1:
+            _moves(ax, result, len(best) - 1, heights)
+    if len(lines) > 1 or len(heights) > 1:
+        ax.legend(loc="lower right", frameon=False)
+
+
+def _winner(result: FitResult) -> int:
+    """Which restart won: the first whose history is the result's, or, where an escape went on from it, whose end is."""
+    if result.escapes is not None and len(result.escapes) > 1:
+        return int(np.argmax(np.asarray(result.restarts.objective) == np.asarray(result.escapes)[0]))
+    lines, best = np.asarray(result.restarts.history), np.asarray(result.history)
+    return int(np.argmax(np.all((lines == best) | (np.isnan(lines) & np.isnan(best)), axis=1)))
+
+
+def _moves(ax: Axes, result: FitResult, start: int, heights: np.ndarray) -> None:
+    """Steps from the end of the best restart to what each move came to, and the run after the last of them."""
+    last = np.asarray(result.history, np.float64)
+    last = last[np.isfinite(last)]
+    n_moves = len(heights) - 1
+    longest = max(start, int(np.max(result.restarts.n_steps)), 1)
+    places = start + max(1.0, 0.06 * longest) * np.arange(n_moves)
+    places = np.append(places, places[-1] + max(len(last) - 1, 1))
+    colour = PALETTE[1]
+    ax.plot(places[-1] - np.arange(len(last))[::-1], last, color=colour, lw=1.4, zorder=3)
+    ax.step(places, heights, where="pre", color=colour, lw=1.0, ls=(0, (2, 2)), zorder=2)
+    name = Status(int(result.status)).name.lower().replace("_", " ")
+    label = f"{n_moves} split-merge move{'' if n_moves == 1 else 's'} ({name})"
+    ax.plot(places[1:], heights[1:], "o", color=colour, ms=6, mec="white", mew=1.0, zorder=4, label=label)
+
+
+def _thin_lines(ax: Axes, lines: np.ndarray, name: str, colour: str = GREY) -> None:
     from matplotlib.collections import LineCollection
 
     segments = [np.column_stack([np.arange(np.isfinite(line).sum()), line[np.isfinite(line)]]) for line in lines]
@@ -281,9 +333,9 @@ def _thin_lines(ax: Axes, lines: np.ndarray, name: str) -> None:
     if segments:
         alpha = float(np.clip(12.0 / len(segments), 0.25, 0.9))
         label = f"{len(segments)} {name}"
-        ax.add_collection(LineCollection(segments, colors=GREY, linewidths=0.9, alpha=alpha, zorder=2, label=label))
+        ax.add_collection(LineCollection(segments, colors=colour, linewidths=0.9, alpha=alpha, zorder=2, label=label))
         ends = np.array([segment[-1] for segment in segments])
-        ax.plot(*ends.T, ".", color=GREY, ms=3.5, zorder=2)
+        ax.plot(*ends.T, ".", color=colour, ms=3.5, zorder=2)
 
 
 def _failures(ax: Axes, lines: np.ndarray) -> None:

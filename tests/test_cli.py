@@ -17,6 +17,8 @@ import pytest
 import jaxgmm
 from jaxgmm import cli, tables
 from jaxgmm.cli import main
+from jaxgmm.runs import Progress
+from jaxgmm.selection import Cell, SweepProgress
 from tests import oracle
 
 FAITHFUL = str(oracle.DATA / "faithful.csv")
@@ -123,8 +125,25 @@ def test_progress_is_one_line_that_is_cleared(fitted):
     bars = [text for text in drawn if text.startswith("[")]
     assert bars[0].startswith("[..........] 1/4 full K=1  step 0/200  1/1 running  best -")
     assert any("2/4 full K=2" in text and "/3 running" in text for text in bars)
+    assert any("3/4 tied K=1  best full K=2 bic=2322.1" in text for text in bars)
+    filled = [text.count("#") for text in bars]
+    assert filled == sorted(filled)
     assert bars[-1].startswith("[##########] 4/4 tied K=2")
     assert "\n" not in fitted[2]
+
+
+def test_the_bar_never_goes_back_and_names_the_best_so_far(monkeypatch):
+    """A run that waited begins at step 0 when one that had made many has ended; and a race is nine tenths over soon."""
+    monkeypatch.setenv("COLUMNS", "200")
+    file = io.StringIO()
+    bar = cli._Bar(file, "held_out")
+    best = Cell("diag", 4, 0.0, 1, 0.0, 0.0, 0.0, 1, "CONVERGED", held_out=-4.17374)
+    for n_steps, n_running, of in ((0, 2, None), (180, 2, None), (0, 1, best), (100, 1, best)):
+        bar(SweepProgress(0, 1, "full", 2, Progress(n_steps, 200, n_running, 2, -1.5), of))
+    first, second, third, last = file.getvalue().split("\r")[1:]
+    assert [text.count("#") for text in (first, second, third, last)] == [0, 9, 9, 9]
+    assert "best -1.5000" in second
+    assert "1/1 full K=2  best diag K=4 held_out=-4.17374  step 100/200  1/2 running  this fit -1.5000" in last
 
 
 def test_nothing_is_shown_where_nobody_looks(tmp_path, capsys):
@@ -172,6 +191,36 @@ def test_options_reach_the_fit(tmp_path, capsys):
     assert mixture.means.dtype == np.float32
     assert np.array_equal(mixture.means, found.best.mixture.means)
     assert np.array_equal(mixture.covariances, found.best.mixture.covariances)
+
+
+def test_options_of_the_search_reach_it(tmp_path, monkeypatch, capsys):
+    asked = {}
+
+    def record(*arguments, **options):
+        asked.update(options, criterion=arguments[5])
+        raise ValueError("enough")
+
+    monkeypatch.setattr(cli, "sweep", record)
+    options = "--race --escape split-merge --stopping aitken --relative-ridge 1e-4 --folds 3 --criterion held_out"
+    assert main(f"fit {FAITHFUL} {options} --out {tmp_path}".split()) == 2
+    wanted = {"race": True, "escape": "split-merge", "stopping": "aitken", "relative_ridge": 1e-4, "n_folds": 3}
+    assert asked.items() >= {**wanted, "criterion": "held_out"}.items()
+    assert main(f"fit {FAITHFUL} --out {tmp_path}".split()) == 2
+    plain = {"race": False, "escape": None, "stopping": "gain", "relative_ridge": 0.0, "n_folds": 0}
+    assert asked.items() >= {**plain, "criterion": "bic"}.items()
+    capsys.readouterr()
+
+
+def test_with_folds_the_table_has_a_column_more(tmp_path, capsys):
+    options = "--components 1-2 --families tied --restarts 2 --folds 2 --criterion held_out"
+    assert main(f"fit {FAITHFUL} {options} --out {tmp_path}".split()) == 0
+    assert "best by held_out is 'tied' with K = 2" in capsys.readouterr().out
+    with open(tmp_path / "table.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == list(Cell._fields)
+    found = jaxgmm.sweep(jax.random.key(0), x_of(), [1, 2], "tied", 2, "held_out", n_folds=2, dtype="float64")
+    assert [float(row["held_out"]) for row in table] == [cell.held_out for cell in found.cells]
+    assert (tmp_path / "criterion.png").read_bytes().startswith(PNG)
 
 
 def test_weights_are_taken_out_of_the_columns(tmp_path):
@@ -318,6 +367,9 @@ def test_a_sample_may_be_empty(fitted, capsys):
         ("fit {data} --out {out} --families full,round", "unknown family 'round', expected one of full"),
         ("fit {data} --out {out} --criterion mdl", "invalid choice: 'mdl'"),
         ("fit {data} --out {out} --restarts 0", "n_restarts must be at least 1, got 0"),
+        ("fit {data} --out {out} --folds 1", "n_folds must be 0, or at least 2"),
+        ("fit {data} --out {out} --relative-ridge -1", "relative_ridge must be finite and not negative"),
+        ("fit {data} --out {out} --escape tunnel", "invalid choice: 'tunnel'"),
         ("fit {data} --out {out} --tol -1", "tol must be finite and not negative"),
         ("fit {data} --out {out} --ridge nan", "ridge must be finite"),
         ("fit {data} --out {out} --columns waiting,length", "has no column 'length'. It has 'eruptions', 'waiting'"),
@@ -394,6 +446,43 @@ def test_an_interrupt_is_no_traceback(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "sweep", interrupted)
     assert main(["fit", FAITHFUL, "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "jaxgmm: interrupted\n"
+
+
+def interrupt_when(monkeypatch, is_time):
+    """Ctrl-C, as the real search meets it."""
+    real = cli.sweep
+
+    def pressed(*arguments, progress, **options):
+        def told(now):
+            progress(now)
+            if is_time(now):
+                raise KeyboardInterrupt
+
+        return real(*arguments, progress=told, **options)
+
+    monkeypatch.setattr(cli, "sweep", pressed)
+
+
+def test_an_interrupted_search_writes_what_is_done(fitted, tmp_path, capsys, monkeypatch, recwarn):
+    interrupt_when(monkeypatch, lambda now: now.family == "tied")
+    arguments = f"fit {FAITHFUL} --components 1-2 --families full,tied --restarts 3 --out {tmp_path}"
+    assert main(arguments.split()) == 130
+    printed = capsys.readouterr()
+    assert printed.err == "jaxgmm: warning: interrupted after 2 of 4 fits: what follows is the best of those.\n"
+    assert not recwarn.list
+    assert "best by bic is 'full' with K = 2" in printed.out
+    assert set(os.listdir(tmp_path)) == FILES
+    assert (tmp_path / "model.jaxgmm").read_bytes() == (fitted[0] / "model.jaxgmm").read_bytes()
+    whole = (fitted[0] / "table.csv").read_text().splitlines()
+    assert (tmp_path / "table.csv").read_text().splitlines() == whole[:3]
+
+
+def test_an_interrupt_before_the_first_fit_is_done_writes_nothing(tmp_path, capsys, monkeypatch):
+    interrupt_when(monkeypatch, lambda _: True)
+    arguments = f"fit {FAITHFUL} --components 1-2 --families full,tied --restarts 3 --out {tmp_path}"
+    assert main(arguments.split()) == 130
+    assert capsys.readouterr() == ("", "jaxgmm: interrupted\n")
+    assert not os.listdir(tmp_path)
 
 
 # As a program

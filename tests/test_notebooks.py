@@ -41,7 +41,22 @@ def from_numpy_to_jax(left: dict) -> None:
     assert left["gm"].converged_
 
 
-PROMISES = {"01_from_numpy_to_jax": (2, from_numpy_to_jax)}
+def choosing_a_mixture(left: dict) -> None:
+    """mclust's choice, three criteria that differ, a grid that only the escape solves, a spike, the command line."""
+    assert (left["ours"].family, left["ours"].K) == ("tied", 3)
+    assert len({(left[name].family, left[name].K) for name in ("ours", "by_icl", "by_held_out")}) == 3
+    objective = left["objective"]
+    reached = {name for name, value in objective.items() if value > objective["from the true means"] - 1e-3}
+    assert reached == {"one start, split-merge", "from the true means"}
+    assert len(left["heights"]) > 1
+    assert not left["sound"].held_up.any()
+    assert left["spiked"].held_up.sum() == 1
+    assert left["errors"].n_failed == 0
+    assert left["tests"][0].p_value < left["tests"][1].p_value
+    assert np.allclose(left["same_mixture"].covariances, left["sweep"].best.mixture.covariances)
+
+
+PROMISES = {"01_from_numpy_to_jax": (2, from_numpy_to_jax), "02_choosing_a_mixture": (2, choosing_a_mixture)}
 """By notebook: how many figures it draws, and what it leaves behind."""
 
 

@@ -19,7 +19,7 @@ from matplotlib.patches import Ellipse, Rectangle
 
 import jaxgmm
 from jaxgmm import Mixture, Status, plot
-from jaxgmm.fit import FitResult, Restarts
+from jaxgmm.runs import FitResult, Restarts
 from jaxgmm.selection import Cell, Sweep
 
 COVARIANCES = np.array(
@@ -207,7 +207,8 @@ def test_clusters_names_what_is_wrong(mixture, arguments, message):
 HISTORIES = np.array([[-5.0, -4.0, -3.5, np.nan], [-6.0, -3.0, -2.0, -1.0], [-7.0, -6.5, np.nan, np.nan]], np.float32)
 
 
-def result_of(histories, winner, statuses):
+def result_of(histories, winner, statuses, escapes=None, last=None):
+    """A fit whose restarts have these histories; with `last`, that of the run after the last of its moves."""
     objective = np.array([line[np.isfinite(line)][-1] for line in histories], np.float32)
     n_steps = np.isfinite(histories).sum(axis=1) - 1
     restarts = Restarts(*map(jnp.asarray, (objective, np.array(statuses, np.int32), n_steps, histories)))
@@ -217,9 +218,11 @@ def result_of(histories, winner, statuses):
         restarts.objective[winner],
         restarts.status[winner],
         restarts.n_steps[winner],
-        restarts.history[winner],
+        restarts.history[winner] if last is None else jnp.asarray(last, jnp.float32),
         jnp.ones(1),
+        jnp.zeros(1, bool),
         restarts,
+        None if escapes is None else jnp.asarray(escapes, jnp.float32),
     )
 
 
@@ -235,6 +238,42 @@ def test_the_winner_is_bold_and_all_others_stand_behind_it():
     assert others.get_label() == "2 other restarts"
     assert best.get_linewidth() > 2 * others.get_linewidth()[0]
     assert line_named(ax, "1 failed").get_xydata().tolist() == [[1, -6.5]]
+
+
+def collections(ax):
+    return {c.get_label(): c for c in ax.collections if isinstance(c, LineCollection)}
+
+
+def test_what_a_race_left_behind_is_told_from_what_went_on():
+    """By its steps, fewer than the limit; a finalist that met the limit made all of them."""
+    histories = np.array([[-5, -4, np.nan, np.nan], [-6, -3, -2, -1], [-7, -6, -5, -4], [-8, -7, np.nan, np.nan]])
+    ended = [Status.MAX_STEPS, Status.CONVERGED, Status.MAX_STEPS, Status.MAX_STEPS]
+    drawn = collections(plot.history(result_of(histories, 1, ended)))
+    assert set(drawn) == {"2 out of the race", "1 other restarts"}
+    assert [len(line) for line in drawn["2 out of the race"].get_segments()] == [2, 2]
+    assert len(drawn["1 other restarts"].get_segments()[0]) == 4
+    assert len({to_rgba(lines.get_color()[0])[:3] for lines in drawn.values()}) == 2
+
+
+def test_moves_rise_from_the_restart_that_they_began_from():
+    """It is not the first one, and its history is not the result's."""
+    last = [-2.5, -0.6, -0.5, np.nan]
+    ended = [Status.CONVERGED, Status.MAX_STEPS, Status.COLLAPSED]
+    ax = plot.history(result_of(HISTORIES, 1, ended, [-1.0, -0.8, -0.5], last))
+    assert line_named(ax, "best restart").get_xydata().tolist() == [[0, -6], [1, -3], [2, -2], [3, -1]]
+    moves = line_named(ax, "2 split-merge moves").get_xydata()
+    assert np.allclose(moves[:, 1], [-0.8, -0.5])
+    assert 3 < moves[0, 0] < moves[1, 0]
+    (run,) = [line for line in ax.lines if len(line.get_xdata()) == 3 and np.isclose(line.get_ydata()[0], -2.5)]
+    assert run.get_xdata()[0] == moves[0, 0]
+    assert run.get_xdata()[-1] == moves[1, 0]
+
+
+def test_an_escape_that_found_nothing_looks_like_a_fit_without_one():
+    ended = [Status.CONVERGED, Status.MAX_STEPS, Status.COLLAPSED]
+    ax = plot.history(result_of(HISTORIES, 1, ended, [-1.0]))
+    assert not [line for line in ax.lines if "split-merge" in str(line.get_label())]
+    assert line_named(ax, "best restart").get_ydata()[-1] == -1.0
 
 
 def test_a_single_run_needs_no_legend():
@@ -298,6 +337,25 @@ def test_failed_fits_leave_a_gap_and_are_not_ringed():
     ax = plot.criterion(sweep_of(*good))
     assert np.array_equal(line_named(ax, "full").get_ydata(), [9, np.nan, 6], equal_nan=True)
     assert line_named(ax, "best").get_xydata().tolist() == [[3, 6]]
+
+
+def test_fits_that_stand_on_the_ridge_are_hollow_and_off_the_line():
+    found = Sweep({}, tuple(cells("full", 9.0, 1.0, 6.0)), "bic", held_up=frozenset({("full", 2)}))
+    ax = plot.criterion(found)
+    assert np.array_equal(line_named(ax, "full").get_ydata(), [9, np.nan, 6], equal_nan=True)
+    (hollow,) = [line for line in ax.lines if line.get_xydata().tolist() == [[2, 1]]]
+    assert to_rgba(hollow.get_markerfacecolor()) == to_rgba("white")
+    assert hollow.get_linestyle() == "None"
+    assert line_named(ax, "best").get_xydata().tolist() == [[3, 6]]
+    assert line_named(ax, "hollow")
+
+
+def test_of_held_out_rows_the_largest_is_ringed():
+    held_out = [cell._replace(held_out=-cell.bic) for cell in cells("full", 9.0, 5.0, 6.0)]
+    ax = plot.criterion(sweep_of(*held_out, criterion="held_out"))
+    assert line_named(ax, "best").get_xydata().tolist() == [[2, -5]]
+    assert ax.get_ylabel() == "held-out log-likelihood, nats a row (larger is better)"
+    assert not [line for line in ax.lines if str(line.get_label()).startswith("hollow")]
 
 
 def test_lines_go_by_k_whatever_the_order_of_the_search():
