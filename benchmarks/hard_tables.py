@@ -178,3 +178,10 @@ def curves(problem: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
         for name, one in made
         if not one["missing"]
     }
+
+
+def whole_starts(problem: dict[str, Any]) -> list[tuple[float, float]]:
+    """The medians of (seconds, gap) of few starts and of many, without a race or escapes."""
+    top = max(objectives(problem), default=0.0)
+    made = [one for one in problem["ways"] if not one["missing"] and one["way"].split()[1:] in (["start"], ["starts"])]
+    return sorted((middle(one, "seconds"), max(FLOOR, top - middle(one, "objective"))) for one in made)

@@ -95,11 +95,15 @@ def draw_hard(found: Sequence[Place], path: Path) -> None:
         for name, points in shown[problem["name"]].items():
             if name in peers:
                 line = ("-", "--")[peers.index(name) % 2]
-                ax.step(*zip(*points, strict=True), where="post", color=INK, linestyle=line, linewidth=1.5, label=name)
+                style = {"where": "post", "color": INK, "linestyle": line, "marker": ".", "label": name}
+                ax.step(*zip(*points, strict=True), **style)
             else:
                 at = ways.index(name)
                 style = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
                 ax.plot(*zip(*points, strict=True), linestyle="none", markersize=7, label=name, **style)
+        more = hard_tables.whole_starts(problem)
+        if len(more) > 1:
+            ax.plot(*zip(*more, strict=True), color=COLOURS[0], linewidth=1, label="starts run whole, medians")
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_title(f"{problem['name']}, (N, D, K) = {hard_tables.size(problem)}", color=INK, fontsize=10, loc="left")
