@@ -19,7 +19,18 @@ from . import contenders, problems
 from .options import DEVICES, DTYPES, Options, visible_devices
 from .record import ROOT, Record
 
-SECTIONS = ("limits", "card", "iteration", "searches", "acceleration", "growth", "memory", "accuracy", "import_time")
+SECTIONS = (
+    "limits",
+    "card",
+    "iteration",
+    "searches",
+    "hard",
+    "acceleration",
+    "growth",
+    "memory",
+    "accuracy",
+    "import_time",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

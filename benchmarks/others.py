@@ -120,7 +120,56 @@ def sweep(found: dict[str, Any], place: Place) -> str:
     def chosen(cell: dict[str, Any]) -> str:
         return ", ".join(f"{c['family']} {c['k']} ({c['bic']:.1f})" for c in cell.get("chosen") or []) or NONE
 
-    return f"{title}\n\n" + table([*HEADER, "chosen (BIC)"], [[*timed(cell, cells), chosen(cell)] for cell in cells])
+    shown = table([*HEADER, "chosen (BIC)"], [[*timed(cell, cells), chosen(cell)] for cell in cells])
+    return "\n\n".join([title, shown, *map(shared, (cell for cell in cells if cell.get("programs")))])
+
+
+def shared(cell: dict[str, Any]) -> str:
+    """How many programs a sweep of ours compiled, and what several K in one program cost."""
+    first, later = cell["programs"]
+    padding = [100 * one["padding"] for one in cell["chosen"]]
+    together = "; ".join(", ".join(map(str, group)) for group in cell["chosen"][0]["groups"])
+    return (
+        f"{cell['contender']}, {cell['dtype']}: {first} programs compiled by the first call, {later} by the second; "
+        f"{digits(min(padding))} to {digits(max(padding))} % of the components stepped were padding; the K that shared "
+        f"a program: {together}."
+    )
+
+
+def beside(found: dict[str, Any], place: Place) -> str:
+    """Every cell of a sweep, ours beside scikit-learn's: a line for each type, and the worst cells."""
+    if not found or found["device"] != place.device:
+        return ""
+    how = f"tol {found['tol']:g}, {found['max_steps']} steps at most" if "tol" in found else "by default"
+    starts = "from the same starts" if "tol" in found else f"{found['n_restarts']} restarts of each program's own"
+    title = (
+        f"K from {found['counts'][0]} to {found['counts'][-1]}, {len(found['families'])} types, (N, D) = "
+        f"({found['n']}, {found['d']}), {found['seeds']} tables, {starts}, {how}, float64: mean "
+        "log-likelihood, ours less scikit-learn's, nats."
+    )
+    if found["missing"]:
+        return f"{title}\n\nmissing: {found['missing']}"
+    least, cells = found["not_below"], found["cells"]
+
+    def line(name: str, cells: list[dict[str, Any]]) -> list[str]:
+        off = [cell["ours"] - cell["theirs"] for cell in cells]
+        fine, above, far = (sum(map(t, off)) for t in (lambda o: o >= -least, lambda o: o > least, lambda o: o < -FAR))
+        return [name, f"{fine} of {len(off)}", str(above), str(far), f"{min(off):+.1e}", f"{max(off):+.1e}"]
+
+    lines = [line(family, [c for c in cells if c["family"] == family]) for family in found["families"]]
+    header = ["type", f"no more than {least:g} below", f"more than {least:g} above", f"more than {FAR:g} below"]
+    worst = sorted(cells, key=lambda cell: cell["ours"] - cell["theirs"])[:5]
+    said = [
+        f"- {c['family']} {c['k']}, table {c['seed']}: {c['ours'] - c['theirs']:+.1e} ({c['our_steps']} steps, "
+        f"scikit-learn {c['their_steps']})"
+        for c in worst
+        if c["ours"] - c["theirs"] < -least
+    ]
+    parts = [title, table([*header, "least", "largest"], [*lines, line("all", cells)])]
+    return "\n\n".join([*parts, *(["The lowest cells:\n\n" + "\n".join(said)] if said else [])])
+
+
+FAR = 1e-3  # nats: below that a tol of as much may be all there is to a difference
 
 
 def small(found: dict[str, Any], place: Place) -> str:
@@ -195,7 +244,14 @@ IN_SHORT = {
     ),
 }
 
-PARTS = {"restarts": restarts, "sweep": sweep, "small": small, "photograph": photograph}
+PARTS = {
+    "restarts": restarts,
+    "sweep": sweep,
+    "common_starts": beside,
+    "free_starts": beside,
+    "small": small,
+    "photograph": photograph,
+}
 
 
 def acceleration(place: Place) -> str:
@@ -222,9 +278,31 @@ def acceleration(place: Place) -> str:
         f"Passes over the rows until the mean log-likelihood is within {found['within']:g} nats of what plain EM ends "
         "with, from the same start; in brackets how many times as many plain EM makes. *: the three slowest."
     )
-    return f"### Acceleration, {place.label}\n\n{said}\n\n" + table(
-        ["problem", "type", *WAYS], map(line, found["problems"])
-    )
+    shown = table(["problem", "type", *WAYS], map(line, found["problems"]))
+    parts = [f"### Acceleration, {place.label}", said, shown, targets(found, made, slowest)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def targets(found: dict[str, Any], made: dict[str, dict[str, int | None]], slowest: Sequence[str]) -> str:
+    """Whether each way keeps what was aimed at before it was written, problem by problem."""
+    aims = found.get("targets")
+    if not aims or not made:
+        return ""
+
+    def told(name: str, way: str) -> str:
+        plain, n = made[name]["plain"], made[name][way]
+        if n is None or plain is None:
+            return "**missed**" if plain is not None else NONE
+        met = plain >= aims["slow"] * n if name in slowest else n <= aims["fast"] * plain
+        return "met" if met else "**missed**"
+
+    def aim(name: str) -> str:
+        return f"plain ≥ {aims['slow']:g} × its passes" if name in slowest else f"passes ≤ {aims['fast']:g} × plain's"
+
+    lines = [[name, aim(name), *(told(name, way) for way in WAYS[1:])] for name in made]
+    n_met = [sum(line[2 + i] == "met" for line in lines) for i in range(len(WAYS) - 1)]
+    lines.append(["met", "", *(f"{n} of {len(made)}" for n in n_met)])
+    return "What was aimed at:\n\n" + table(["problem", "target", *WAYS[1:]], lines)
 
 
 WAYS = ("plain", "squarem", "anderson", "lbfgs")

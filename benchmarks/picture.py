@@ -1,4 +1,5 @@
-"""The ratios as a picture: for every problem, how much longer than ours each peer takes for an iteration."""
+"""Pictures: for every problem, how much longer than ours each peer takes for an iteration; and for the hard ones, how
+far from the best optimum each way of searching is after how many seconds."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import hard_tables
 from .markdown import contenders
 from .ratios import OURS, Place, Row, rows
 from .record import replace
@@ -70,8 +72,61 @@ def panel(ax: Any, chosen: list[Row], peers: list[str], colours: dict[str, str])
     ax.set_xticks(range(len(chosen)), [row.problem for row in chosen], rotation=20, ha="right")
     for which in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
         which(lambda value, _: f"{value:g}")
-    ax.tick_params(which="both", colors=INK)
+    _plain(ax)
     ax.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
+
+
+def draw_hard(found: Sequence[Place], path: Path) -> None:
+    """A panel for each hard problem of the first place that has any, written as PNG. ValueError where none has."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    problems = next((held["problems"] for place in found if (held := hard_tables.held(place))), [])
+    problems = [problem for problem in problems if hard_tables.objectives(problem)]
+    if not problems:
+        raise ValueError("no hard problem was measured: nothing to draw.")
+    shown = {problem["name"]: hard_tables.curves(problem) for problem in problems}
+    peers = list(dict.fromkeys(one["peer"] for problem in problems for one in problem["peers"]))
+    ways = list(dict.fromkeys(name for curves in shown.values() for name in curves if name not in peers))
+    figure, axes = plt.subplots(1, len(problems), figsize=(5.5 * len(problems), 4.6), squeeze=False)
+    for ax, problem in zip(axes[0], problems, strict=True):
+        for name, points in shown[problem["name"]].items():
+            if name in peers:
+                line = ("-", "--")[peers.index(name) % 2]
+                style = {"where": "post", "color": INK, "linestyle": line, "marker": ".", "label": name}
+                ax.step(*zip(*points, strict=True), **style)
+            else:
+                at = ways.index(name)
+                style = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
+                ax.plot(*zip(*points, strict=True), linestyle="none", markersize=7, label=name, **style)
+        more = hard_tables.whole_starts(problem)
+        if len(more) > 1:
+            ax.plot(*zip(*more, strict=True), color=COLOURS[0], linewidth=1, label="starts run whole, medians")
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_title(f"{problem['name']}, (N, D, K) = {hard_tables.size(problem)}", color=INK, fontsize=10, loc="left")
+        ax.set_xlabel("seconds, without compiling", color=INK)
+        ax.set_ylabel("nats under the best found", color=INK)
+        _plain(ax)
+        ax.grid(which="major", color=INK, alpha=0.25, linewidth=0.6)
+    handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    n_lines = -(-len(handles) // 4)
+    figure.legend(
+        handles.values(), handles, loc="upper center", ncols=min(4, len(handles)), frameon=False, labelcolor=INK
+    )
+    figure.tight_layout(rect=(0, 0, 1, 1 - (0.1 + 0.22 * n_lines) / 4.6))
+    replace(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150, transparent=True))
+    plt.close(figure)
+
+
+MARKERS = "osD^vPX*<>"
+
+
+def _plain(ax: Any) -> None:
+    """In ink, on a transparent ground."""
+    ax.tick_params(which="both", colors=INK)
     ax.set_axisbelow(True)
     ax.patch.set_alpha(0.0)
     for side in ax.spines.values():

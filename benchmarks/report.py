@@ -1,7 +1,7 @@
-"""Result files as tables and a picture: python -m benchmarks.report [RESULT.json …] [--short] [--plot …] [--readme …]
+"""Result files as tables and a picture: python -m benchmarks.report [RESULT.json …] [--short] [--plot …] …
 
-Prints tables for every device of every file (the newest file of the suite where none is named). Nothing is measured
-here, and no figure comes from elsewhere.
+Prints tables for every device of every file (the newest file of the suite where none is named, and acceleration from
+the newest that has it). Nothing is measured here, and no figure comes from elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import markdown, others, picture, ratios
+from . import hard_tables, markdown, others, picture, ratios
 from .record import RESULTS, replace
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
@@ -22,6 +22,7 @@ SECTIONS = (
     others.limits,
     others.card,
     others.searches,
+    hard_tables.hard,
     others.acceleration,
     others.growth,
     others.memory,
@@ -35,13 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("results", nargs="*", type=Path, metavar="RESULT.json", help="(the newest of the suite)")
     parser.add_argument("--short", action="store_true", help="only what fits on a screen")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="draw the ratios to this PNG file")
+    parser.add_argument("--hard", type=Path, metavar="PATH", help="draw the search on hard problems to this PNG file")
     parser.add_argument("--readme", type=Path, metavar="README.md", help="put the short table between its markers")
     given = parser.parse_args(arguments)
     try:
         results = [load(path) for path in given.results or [newest(RESULTS)]]
         print(short(results) if given.short else report(results))
+        if not given.results and not given.short and not ratios.section(results[0], "acceleration"):
+            print("\n" + earlier(RESULTS, "acceleration"))
         if given.plot is not None:
             picture.draw(ratios.places(results), given.plot)
+        if given.hard is not None:
+            picture.draw_hard(ratios.places(results), given.hard)
         if given.readme is not None:
             update(given.readme, results)
     except (OSError, ValueError) as error:
@@ -55,6 +61,21 @@ def newest(folder: Path) -> Path:
     if not found:
         raise ValueError(f"no result of the suite in {folder.name}/: run python -m benchmarks first.")
     return found[-1]
+
+
+def earlier(folder: Path, name: str) -> str:
+    """A section from the last file of the suite that has it: its targets are to be seen whatever was measured since."""
+    for path in sorted(folder.glob("*-suite.json"), reverse=True):
+        result = load(path)
+        if ratios.section(result, name):
+            kept = {
+                key: value for key, value in result.items() if not isinstance(value, dict) or key in (*WHENCE, name)
+            }
+            return report([kept])
+    return ""
+
+
+WHENCE = ("machine", "versions", "options")  # beside the date and the commit
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -102,7 +123,9 @@ def update(path: Path, results: Sequence[dict[str, Any]]) -> None:
     if not begin or not end or BEGIN in rest or END in before + after:
         raise ValueError(f"{path.name} needs the lines {BEGIN} and {END}, once each and in this order.")
     found = ratios.places(results)
-    short = "\n\n".join(part for part in (markdown.readme(found), others.readme(found)) if part)
+    short = "\n\n".join(
+        part for part in (markdown.readme(found), others.readme(found), *map(hard_tables.readme, found)) if part
+    )
     new = f"{before}{BEGIN}\n{short}\n{END}{after}"
     replace(path, lambda unfinished: unfinished.write_text(new, encoding="utf-8"))
 

@@ -6,6 +6,9 @@ ridge. scikit-learn is timed with its own default start (a k-means of its own fo
 k-means++" and in the first dtype, with the start that ours uses. A first call counts compiling; later calls fit other
 data of the same shape, or from other seeds: LATER of ours, and one of scikit-learn, which compiles nothing. The sweep
 and the first fit, where ours is mostly compilation, are done in the first dtype.
+
+Whether ours finds as good optima is asked of every cell of such a sweep: from the same starts, where it must, and with
+as many restarts of each program's own (`cells.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ WAYS = ("GaussianMixture", "fit")  # of ours
 CACHES = ((None,), ("empty cache", "filled cache"))  # of compiled programs: the second process finds those of the first
 LATER = 3
 LIMIT = 900.0  # seconds for one contender in one dtype
+COMMON = {"tol": 1e-6, "max_steps": 500, "seeds": 3}
+FREE = {"n_restarts": 8, "seeds": 5}
+NOT_BELOW = 1e-6  # nats a row by which a cell of ours may lie under theirs
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -43,6 +49,7 @@ def measure(options: Options) -> dict[str, Any]:
     return {
         "restarts": section(options, "restarts", restarts, options.dtypes),
         "sweep": section(options, "sweep", sweep, options.dtypes[:1]),
+        **cells(options, {**size, "counts": sweep["counts"], "families": types}),
         "small": small(options, {"n": 2_000, "d": 2, "k": 5}, options.dtypes[:1]),
         "photograph": section(options, "photograph", photograph, options.dtypes),
     }
@@ -68,6 +75,20 @@ def section(options: Options, function: str, request: dict[str, Any], dtypes: tu
                 answer = isolate.run(f"{CHILDREN}:{function}", asked, LIMIT, on_device(device))
                 cells.append(cell(function, contender, dtype, device, answer))
     return {**request, "cells": cells}
+
+
+def cells(options: Options, asked: dict[str, Any]) -> dict[str, Any]:
+    """Both comparisons of cells; none where not both programs were asked for."""
+    found: dict[str, Any] = {}
+    if not all(wanted(options, contender) for contender in (OURS, "scikit-learn")):
+        return found
+    for name, how in (("common_starts", COMMON), ("free_starts", FREE)):
+        request = {**asked, **how} | ({"seeds": 1} if options.quick else {})
+        answer = isolate.run(f"benchmarks.cells:{name}", request, LIMIT, on_device(options.devices[0]))
+        answer.pop("peak_bytes", None)
+        found[name] = {**request, "not_below": NOT_BELOW, "device": options.devices[0], "missing": None, **answer}
+        print(f"{name}: {answer.get('missing') or len(answer.get('cells', []))}", flush=True)
+    return found
 
 
 def small(options: Options, size: dict[str, int], dtypes: tuple[str, ...]) -> dict[str, Any]:

@@ -125,13 +125,28 @@ def sweep(contender: str, dtype: str, n: int, d: int, later: int, **how: Any) ->
     """Every K with every type, chosen by BIC; K = 1 has one start, since all end in the same place."""
     tables = [rows(seed, n, d, 5, dtype) for seed in range(1 + later)]
     search = our_sweep if contender == "jaxgmm" else their_sweep
-    timed = [stopwatch(search, i, x, dtype, **how) for i, x in enumerate(tables)]
+    heard = compilations() if contender == "jaxgmm" else []
+    timed, compiled = [], [0]
+    for i, x in enumerate(tables):
+        timed.append(stopwatch(search, i, x, dtype, **how))
+        compiled.append(len(heard))
     seconds, chosen = zip(*timed, strict=True)
-    return {
-        "first_call_s": seconds[0],
-        "second_call_s": statistics.median(seconds[1:]),
-        "chosen": chosen,
-    }
+    made = {"first_call_s": seconds[0], "second_call_s": statistics.median(seconds[1:]), "chosen": chosen}
+    return made | ({"programs": np.diff(compiled).tolist()[:2]} if contender == "jaxgmm" else {})
+
+
+def compilations() -> list[str]:
+    """A list that grows by one for every program that is compiled from now on."""
+    from jax import monitoring
+
+    heard: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            heard.append(event)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    return heard
 
 
 def our_sweep(seed: int, x: Any, dtype: str, max_steps: int, **how: Any) -> dict[str, Any]:
@@ -140,8 +155,10 @@ def our_sweep(seed: int, x: Any, dtype: str, max_steps: int, **how: Any) -> dict
     import jaxgmm
 
     more: dict[str, Any] = {"max_steps": max_steps, "ridge": RIDGE, "dtype": np.dtype(dtype)}
-    best = jaxgmm.sweep(jax.random.key(seed), x, how.pop("counts"), **how, **more).best_cell
-    return {"family": best.family, "k": best.K, "bic": best.bic}
+    swept = jaxgmm.sweep(jax.random.key(seed), x, how.pop("counts"), **how, **more)
+    best = swept.best_cell
+    shared = {"padding": swept.padding, "groups": swept.groups}
+    return {"family": best.family, "k": best.K, "bic": best.bic} | shared
 
 
 def their_sweep(

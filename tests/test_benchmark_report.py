@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import markdown, others, ratios, report
+from benchmarks import hard_tables, markdown, others, picture, ratios, report
 
 PROBLEMS = ("full_2k_2_5", "diag_2k_8_32")
 
@@ -262,3 +262,106 @@ def test_acceleration():
     assert "| dead | full | missing: crashed | – | – | – |" in text
     assert text.count(" * |") == 3
     assert others.acceleration(ratios.places([result()])[0]) == ""
+
+
+def test_what_acceleration_was_to_come_to():
+    """Three times fewer passes on the three slowest, hardly more on the others; not to get there is to miss."""
+
+    def problem(name, plain, squarem, lbfgs):
+        made = {"plain": plain, "squarem": squarem, "anderson": None, "lbfgs": lbfgs}
+        runs = [{"way": way, "passes": passes} for way, passes in made.items()]
+        return {"name": name, "family": "full", "missing": None, "runs": runs}
+
+    found = [problem("a", 900, 300, 301), problem("b", 800, 100, 100), problem("c", 700, 100, 100)]
+    found += [problem("d", 100, 110, 111)]
+    section = {"within": 1e-6, "device": "cpu", "targets": {"slow": 3.0, "fast": 1.1}, "problems": found}
+    text = others.acceleration(ratios.places([result(acceleration=section)])[0])
+    assert "| a | plain ≥ 3 × its passes | met | **missed** | **missed** |" in text
+    assert "| d | passes ≤ 1.1 × plain's | met | **missed** | **missed** |" in text
+    assert "| met |  | 4 of 4 | 0 of 4 | 2 of 4 |" in text
+    del section["targets"]
+    assert "aimed at" not in others.acceleration(ratios.places([result(acceleration=section)])[0])
+
+
+def test_targets_are_seen_whatever_was_measured_since(tmp_path, monkeypatch, capsys):
+    """Where nothing is named and the newest file has no acceleration, that of the last that has stands below it."""
+    run = {"way": "plain", "passes": 123}
+    problem = {"name": "p", "family": "full", "missing": None, "runs": [run]}
+    section = {"within": 1e-6, "device": "cpu", "targets": {"slow": 3.0, "fast": 1.1}, "problems": [problem]}
+    for day, made in ((1, result(acceleration=section, commit="old")), (2, result(commit="new"))):
+        (tmp_path / f"2026-01-0{day}T000000Z-suite.json").write_text(json.dumps(made))
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    assert report.main([]) == 0
+    newer, _, older = capsys.readouterr().out.partition("commit old")
+    assert "commit new" in newer
+    assert "| p * | full | 123 |" in older
+    assert "Milliseconds" not in older
+
+
+def hard_section():
+    """Two ways of ours and one of scikit-learn, which is as good as the first after its second start."""
+
+    def calls(*pairs):
+        return [{"seed": i, "seconds": s, "objective": o, "steps": 9} for i, (s, o) in enumerate(pairs)]
+
+    ways = [
+        {"way": "1 start", "missing": None, "compile_s": 2.0, "calls": calls((0.5, -3.5), (0.5, -3.25), (1.5, -3.25))},
+        {"way": "race of 16", "missing": None, "compile_s": 3.0, "calls": calls((2.0, -3.0))},
+        {"way": "lost", "missing": "crashed with SIGABRT"},
+    ]
+    peers = [{"peer": "scikit-learn", "missing": None, "calls": calls((1.0, -4.0), (2.5, -3.25), (60.0, -3.125))}]
+    runs = [
+        {"coldest": coldest, "seed": 0, "steps": steps, "objective": objective}
+        for coldest, steps, objective in ((1.0, 20, -3.5), (0.5, 60, -3.25))
+    ]
+    problem = {"name": "grid", "n": 500, "d": 2, "k": 25, "ways": ways, "peers": peers, "annealing": {"runs": runs}}
+    row = {"steps": 10, "share": 0.125, "finalists": 4, "gap_race": 0.002, "gap_equal_steps": 0.004, "gap_whole": 0.001}
+    row |= {"share_of_steps": 0.25, "better": 0.5, "worse": 0.125}
+    race = {"problem": "grid", "k": 25, "runners": 32, "rows": [row]}
+    return {"device": "cpu", "tie": 1e-6, "draws": 200, "problems": [problem], "races": [race]}
+
+
+def test_hard_problems(tmp_path):
+    """Gaps to the best that anyone found, when scikit-learn is as good, races and annealing; and a picture."""
+    (place,) = found = ratios.places([result(hard=hard_section())])
+    text = hard_tables.hard(place)
+    assert "best found -3.00000" in text
+    assert "| 1 start | 3 | 2.00 s | 500 ms | 0.25 (0.25–0.5) | – | 2.50 s (5.00) |" in text
+    assert "| race of 16 | 1 | 3.00 s | 2.00 s | 0 (0–0) | – | not in 60.0 s |" in text
+    assert "| lost | missing: crashed with SIGABRT |" in text
+    assert "- scikit-learn: 3 starts in 60.0 s, gap 0.125" in text
+    assert "| grid, 25 | 10 | 4 | 0.002 | 0.004 | 0.001 | 25 % | 50 % | 12 % |" in text
+    assert "| grid | from β = 0.5 | 0.25 | 0.25 | 60 | 1 of 1 |" in text
+    assert "| grid (500, 2, 25), race of 16 | 2.00 s | 0 | not in 60.0 s |" in hard_tables.readme(place)
+    assert "Hard problems" in report.report([result(hard=hard_section())])
+    assert hard_tables.hard(ratios.places([result()])[0]) == hard_tables.readme(ratios.places([result()])[0]) == ""
+    pytest.importorskip("matplotlib")
+    picture.draw_hard(found, tmp_path / "hard.png")
+    assert (tmp_path / "hard.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(ValueError, match="no hard problem"):
+        picture.draw_hard(ratios.places([result()]), tmp_path / "none.png")
+
+
+def test_cells_beside_scikit_learn():
+    """How many cells of ours are no worse, and by how much the worst is; what a sweep of ours compiled."""
+    cells = [
+        {"seed": 0, "family": family, "k": k, "ours": -2.0 + off, "theirs": -2.0, "our_steps": 7, "their_steps": 8}
+        for family, k, off in (("full", 1, 0.0), ("full", 2, -2e-3), ("diag", 1, 5e-7), ("diag", 2, 1e-2))
+    ]
+    asked = {"counts": [1, 2], "families": ["full", "diag"], "n": 50, "d": 4, "seeds": 1, "not_below": 1e-6}
+    asked |= {"device": "cpu", "missing": None, "cells": cells}
+    shared = {"family": "full", "k": 2, "bic": 1.0, "padding": 0.25, "groups": [[1, 2], [3]]}
+    sweep = {"n": 50, "d": 4, "counts": [1, 3], "families": ["full"], "n_restarts": 8}
+    sweep |= {"cells": [search("jaxgmm", 2.0, 1.0, chosen=[shared, shared | {"padding": 0.5}], programs=[30, 0])]}
+    sections = {
+        "sweep": sweep,
+        "common_starts": {**asked, "tol": 1e-6, "max_steps": 500},
+        "free_starts": {**asked, "n_restarts": 8, "missing": "crashed"},
+    }
+    text = report.report([result(searches=sections)])
+    assert "| full | 1 of 2 | 0 | 1 | -2.0e-03 | +0.0e+00 |" in text
+    assert "| all | 3 of 4 | 1 | 1 | -2.0e-03 | +1.0e-02 |" in text
+    assert "- full 2, table 0: -2.0e-03 (7 steps, scikit-learn 8)" in text
+    assert "missing: crashed" in text
+    assert "30 programs compiled by the first call, 0 by the second; 25.0 to 50.0 %" in text
+    assert "a program: 1, 2; 3." in text

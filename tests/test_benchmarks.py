@@ -15,9 +15,11 @@ from benchmarks import __main__ as suite
 from benchmarks import (
     accuracy,
     card,
+    cells,
     child,
     contenders,
     growth,
+    hard,
     isolate,
     iteration,
     limits,
@@ -452,3 +454,90 @@ def test_the_searches_that_are_asked_for(monkeypatch):
     assert restarts == [*both, ("jaxgmm", "float64"), ("scikit-learn", "float64")]
     assert [(cell["contender"], cell["dtype"]) for cell in made["sweep"]["cells"]] == both
     assert {request["later"] for _, request in asked if request.get("init") == "kmeans"} == {1}
+
+
+@pytest.mark.parametrize("family", ["full", "tied"])
+def test_cells_of_both_programs_from_one_start_end_alike(family):
+    pytest.importorskip("sklearn")
+    made = cells.common_starts(300, 2, [3], [family], seeds=1, tol=1e-6, max_steps=500)
+    (cell,) = made["cells"]
+    # Theirs makes one more M-step after the last gain that it measures.
+    assert abs(cell["ours"] - cell["theirs"]) <= 2e-6
+    assert cell["their_steps"] - cell["our_steps"] in (0, 1)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_precisions_are_in_scikit_learn_s_shapes(family):
+    covariances = np.tile(0.25 * np.eye(3), (4, 1, 1))
+    np.testing.assert_array_equal(cells.precisions(covariances, family), 4.0 * TINY[family].unit_covariances())
+
+
+# Hard problems
+
+
+def test_a_race_is_known_from_whole_runs():
+    """The library's own race of the same starts ends with the same objective, after as many steps."""
+    import jax
+
+    import jaxgmm
+
+    problem = hard.QUICK[1]
+    x = problem.rows()
+    result, held_up = hard.whole(0, x, problem.k, 8)
+    runs = hard.Runs.of(
+        hard.Runs.joined([hard.Runs.made(jax.device_get(result.restarts), np.asarray(held_up))])._asdict()
+    )
+    more = {"dtype": np.float64, "tol": hard.TOL, "max_steps": hard.MAX_STEPS, "ridge": hard.RIDGE}
+    for race in (None, jaxgmm.Race(5, 2)):
+        raced = jaxgmm.fit(jax.random.key(0), x, problem.k, n_restarts=8, race=race or False, **more)
+        everyone = np.arange(8)
+        best, steps = runs.race(everyone, 0, 2) if race else (runs.best(everyone, runs.end), runs.steps.sum())
+        assert float(raced.objective) == pytest.approx(best, abs=1e-12)
+        assert int(raced.restarts.n_steps.sum()) == steps
+
+
+def test_races_drawn_from_a_pool_by_hand():
+    """Two runs of four: who leads after the short run wins here, so that a race finds what whole runs find."""
+    end = np.array([-1.0, -2.0, -3.0, -4.0])
+    at = np.tile(end - 1.0, (len(hard.STEPS), 1))
+    runs = hard.Runs(np.full(4, 100), end, at, np.array([True, True, True, True]))
+    assert runs.race(np.array([3, 1]), 0, 1) == (-2.0, 105)
+    first, *_ = rows = hard.races(runs, 2, draws=50)
+    assert len(rows) == len(hard.STEPS) * len(hard.SHARES)
+    assert first["gap_race"] == first["gap_whole"] < first["gap_equal_steps"]
+    assert first["share_of_steps"] == pytest.approx(105 / 200)
+    assert (first["better"] > 0.0, first["worse"]) == (True, 0.0)
+    held_up = runs._replace(is_sound=np.array([False, True, True, True]))
+    assert held_up.best(np.arange(4), end) == -2.0
+
+
+def test_heat_is_another_mixture():
+    """Its ordinary responsibilities are the shares of (π N)^β."""
+    import jax
+
+    import jaxgmm
+
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(3, 2, 2))
+    covariances = factors @ factors.transpose(0, 2, 1) + 0.1 * np.eye(2)
+    with jax.enable_x64(True):
+        mixture = jaxgmm.Mixture.create([0.2, 0.3, 0.5], rng.normal(size=(3, 2)), covariances, dtype=np.float64)
+        x = rng.normal(size=(50, 2))
+        powers = np.exp(0.3 * np.asarray(mixture.log_joint(x)))
+        found = np.asarray(hard.heated(mixture, 0.3).responsibilities(x))
+    np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), rtol=1e-9)
+
+
+def test_hard_problems_are_what_they_are_called():
+    for problem in (*hard.QUICK, *hard.PROBLEMS, *hard.TABLES):
+        assert problem.rows().shape == (problem.n, problem.d)
+    assert [len(hard.TABLES), *(problem.k for problem in hard.PROBLEMS)] == [3, 25, 50]
+
+
+def test_peers_search_until_the_time_is_up():
+    """Best so far, which never falls."""
+    pytest.importorskip("sklearn")
+    calls = hard.theirs(list(hard.QUICK[0]), "k-means++", 0.05)["calls"]
+    objectives = [call["objective"] for call in calls]
+    assert objectives == sorted(objectives)
+    assert calls[-1]["seconds"] >= 0.05
