@@ -19,7 +19,7 @@ from matplotlib.patches import Ellipse, Rectangle
 
 import jaxgmm
 from jaxgmm import Mixture, Status, plot
-from jaxgmm.fit import FitResult, Restarts
+from jaxgmm.runs import FitResult, Restarts
 from jaxgmm.selection import Cell, Sweep
 
 COVARIANCES = np.array(
@@ -219,6 +219,7 @@ def result_of(histories, winner, statuses):
         restarts.n_steps[winner],
         restarts.history[winner],
         jnp.ones(1),
+        jnp.zeros(1, bool),
         restarts,
     )
 
