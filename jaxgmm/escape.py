@@ -36,6 +36,9 @@ PROPOSALS = 16
 OF_A_GAUSSIAN = math.log(2.0) - 0.5 * math.log(math.pi / (math.pi - 2.0))
 """What cutting a Gaussian in halves costs, nats a row: a component that is one has nothing to gain."""
 
+AT_MOST = 0.99
+"""Share of a covariance that may lie between the means of its two halves."""
+
 ROUNDS = 4
 """Passes in which the planes that split components are turned. From any direction the second is nearly right."""
 
@@ -119,6 +122,9 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     whole = halves.whole_mass
     share = _upper_share(halves)
     dense = show_dense(mixture.scales, n_components)
+    # A covariance whose shape others decide may be narrower than its rows are wide; what is left must be definite.
+    taken = share * (1.0 - share)
+    taken *= AT_MOST / jnp.maximum(taken * _own_distances(mixture, apart), AT_MOST)
 
     def moved(move: tuple[Array, Array, Array]) -> Mixture:
         """Component `merged` joins `into`, and takes the lower half of `split`: the M-step of what that makes."""
@@ -128,7 +134,7 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
         rest = whole[split] - halves.mass[split]
         mass = whole.at[into].set(both).at[split].set(halves.mass[split]).at[merged].set(rest)
         means = mixture.means.at[into].set(of_both).at[split].set(upper[split]).at[merged].set(lower[split])
-        half = dense[split] - share[split] * (1.0 - share[split]) * apart[split][:, None] * apart[split]
+        half = dense[split] - taken[split] * apart[split][:, None] * apart[split]
         covariances = dense.at[into].set(between).at[split].set(half).at[merged].set(half)
         second = mixture.family.kind.project(mass[:, None, None] * covariances)
         moments = Moments(mass, jnp.zeros_like(means), second, jnp.zeros_like(batches.total))
@@ -196,7 +202,7 @@ def _ranked(mixture: Mixture, halves: Halves, apart: Array, live: Array) -> tupl
     n_components, mass, share = len(live), halves.whole_mass, _upper_share(halves)
     between = share * (1.0 - share) * _own_distances(mixture, apart)
     # Above 1 only where covariances are shared, or of fewer parameters than the rows ask for.
-    within = -0.5 * jnp.log1p(-jnp.minimum(between, 0.99)) + 0.5 * jnp.maximum(between - 0.99, 0.0)
+    within = -0.5 * jnp.log1p(-jnp.minimum(between, AT_MOST)) + 0.5 * jnp.maximum(between - AT_MOST, 0.0)
     gain = mass * (within + OF_A_GAUSSIAN - _entropy(share))
     into, merged, loss = _pairs(mixture, halves, live)
     value = gain[:, None] - loss

@@ -13,11 +13,12 @@ import pytest
 
 from jaxgmm import Batches, Mixture, em
 from jaxgmm.covariances import Form
+from jaxgmm.criteria import evidence
 from jaxgmm.expectation import expect
 from jaxgmm.families import SHELF
 from jaxgmm.mixture import labels_of, log_prob_of, map_log_joint, responsibilities_of
+from jaxgmm.runs import _run_all
 from jaxgmm.seeding import SEEDINGS
-from jaxgmm.selection import _evidence
 from tests import oracle
 
 N, K, R, CHUNK = 300, 3, 20, 128
@@ -96,7 +97,7 @@ def test_a_fit_stays_on_the_device(platform):
     state = jax.eval_shape(em.init, mixture, batches)
     states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((R, *leaf.shape), leaf.dtype), state)
     histories = np.full((R, 64), np.nan, np.float32)
-    text = lowered(platform, fit._run_all, states, histories, batches, em.Settings(), np.int32(50))
+    text = lowered(platform, _run_all, states, histories, batches, em.Settings(), np.int32(50))
     assert assert_exact_and_on_device(text, platform) > 0
 
 
@@ -107,7 +108,7 @@ def test_what_is_asked_of_a_mixture_stays_on_the_device(platform, family):
     for consume in (log_prob_of, responsibilities_of, labels_of):
         text = lowered(platform, partial(map_log_joint, consume=consume), mixture, batches.rows)
         assert assert_exact_and_on_device(text, platform) > 0
-    text = lowered(platform, partial(_evidence, kind="soft"), mixture, batches, 0.0)
+    text = lowered(platform, partial(evidence, kind="soft"), mixture, batches, 0.0)
     assert assert_exact_and_on_device(text, platform) > 0
     key = jax.random.key(0)
     assert_exact_and_on_device(lowered(platform, lambda m: m.sample(key, 100), mixture), platform)

@@ -13,6 +13,7 @@ import jaxgmm
 from jaxgmm import Batches, Mixture, Status, em
 from jaxgmm.covariances import Diagonal
 from jaxgmm.families import SHELF
+from jaxgmm.fit import Search, drive
 from jaxgmm.moments import DIAGONAL
 from jaxgmm.status import FAILED, explain
 from tests import oracle
@@ -179,11 +180,9 @@ def test_failed_lanes_lose(dtype):
     batches = Batches.of(x, n_components=1, dtype=dtype)
     sound = Mixture.create([0.5, 0.5], [[0.0, 0.0], [5.0, 5.0]], np.stack([np.eye(2), 400 * np.eye(2)]), dtype=dtype)
     spike = Mixture.create([0.9, 0.1], [[0.0, 0.0], [30.0, 30.0]], np.stack([np.eye(2), np.eye(2)]), dtype=dtype)
-    from jaxgmm.fit import drive
-
     with jax.enable_x64(dtype == np.float64):
         states = jax.tree.map(lambda *a: jnp.stack(a), *(em.init(m, batches) for m in (spike, sound)))
-        result = drive(states, batches, em.Settings(tol=1e-3, ridge=0.0), 1)
+        result = drive(states, batches, em.Settings(tol=1e-3, ridge=0.0), 1, Search())
         assert np.asarray(result.restarts.status).tolist() == [Status.COLLAPSED, Status.MAX_STEPS]
         assert np.isneginf(float(result.restarts.objective[0]))
         assert int(result.status) == Status.MAX_STEPS
