@@ -196,23 +196,35 @@ def _centres(halves: Halves) -> tuple[Array, Array]:
 def _ranked(mixture: Mixture, halves: Halves, apart: Array, live: Array) -> tuple[Array, Array, Array, Array]:
     """The most promising moves (PROPOSALS,): what to split, what to merge, into what, and whether that is a move.
 
-    By what a move would gain in expected complete-data log-likelihood, were every row wholly its component's: from
-    two halves of one covariance, less what lies between their means, and for the pair as `_pairs` says.
+    By what a move would gain in expected complete-data log-likelihood, were every row wholly its component's: half of
+    them by what two halves of one covariance gain, less what lies between their means; half by how wide a component
+    is. What the pair loses is as `_pairs` says.
     """
     n_components, mass, share = len(live), halves.whole_mass, _upper_share(halves)
     between = share * (1.0 - share) * _own_distances(mixture, apart)
     # Above 1 only where covariances are shared, or of fewer parameters than the rows ask for.
     within = -0.5 * jnp.log1p(-jnp.minimum(between, AT_MOST)) + 0.5 * jnp.maximum(between - AT_MOST, 0.0)
     gain = mass * (within + OF_A_GAUSSIAN - _entropy(share))
+    # One that lies on two clusters and has a few rows of others is no flatter than a Gaussian, but it is wide.
+    log_det = jnp.broadcast_to(mixture.scales.log_det(), mass.shape)
+    width = 0.5 * mass * (log_det - jnp.sum(jnp.where(live, mass * log_det, 0.0)) / jnp.sum(mass))
+
     into, merged, loss = _pairs(mixture, halves, live)
-    value = gain[:, None] - loss
     split = jnp.arange(n_components)[:, None]
-    is_move = (split != into) & (split != merged) & (live & (share > 0.0) & (share < 1.0))[:, None]
-    n_pairs, n_moves = len(loss), min(PROPOSALS, value.size)
-    value, places = lax.top_k(jnp.where(is_move & jnp.isfinite(value), value, -jnp.inf).ravel(), n_moves)
-    missing = (0, PROPOSALS - n_moves)
-    value, places = jnp.pad(value, missing, constant_values=-jnp.inf), jnp.pad(places, missing)
-    return places // n_pairs, merged[places % n_pairs], into[places % n_pairs], jnp.isfinite(value)
+    is_move = (split != into) & (split != merged) & (live & (share > 0.0) & (share < 1.0))[:, None] & (loss < jnp.inf)
+    n_pairs, n_moves = len(loss), min(PROPOSALS // 2, is_move.size)
+    flat, places = _largest(jnp.where(is_move, gain[:, None] - loss, -jnp.inf), n_moves)
+    is_move = is_move & ~jnp.isin(jnp.arange(is_move.size), places).reshape(is_move.shape)
+    wide, others = _largest(jnp.where(is_move, width[:, None] - loss, -jnp.inf), n_moves)
+    missing = (0, PROPOSALS - 2 * n_moves)
+    places = jnp.pad(jnp.concatenate([places, others]), missing)
+    found = jnp.pad(jnp.isfinite(jnp.concatenate([flat, wide])), missing)
+    return places // n_pairs, merged[places % n_pairs], into[places % n_pairs], found
+
+
+def _largest(values: Array, n: int) -> tuple[Array, Array]:
+    """The n largest entries, and where they are in the array made flat; NaN is none of them."""
+    return lax.top_k(jnp.where(jnp.isnan(values), -jnp.inf, values).ravel(), n)
 
 
 def _pairs(mixture: Mixture, halves: Halves, live: Array) -> tuple[Array, Array, Array]:
