@@ -31,9 +31,9 @@ SHORT_RUN = 10
 """Steps of a race after which the field is cut."""
 
 OF_WHICH_FINISH = 4
-"""Of so many runs of a race one goes on, unless it is told how many are to. `benchmarks/hard.py` tries cuts at 5, 10 and
-20 steps with a quarter to a sixteenth going on. With a quarter, each cut beats as many steps spent on whole runs on both
-hard problems; with less not. On small tables, where a whole run is some thirty steps, no race pays."""
+"""Of so many runs of a race one goes on, unless it is told how many are to. `benchmarks/hard.py` tries cuts at 5, 10
+and 20 steps with a quarter to a sixteenth going on. With a quarter, each cut beats as many steps spent on whole runs on
+both hard problems; with less not. On small tables, where a whole run is some thirty steps, no race pays."""
 
 
 @jax.tree_util.register_dataclass
