@@ -68,7 +68,7 @@ class Sweep:
     results: dict[tuple[str, int], FitResult]  # by (family, K)
     cells: tuple[Cell, ...]
     criterion: str
-    held_up: frozenset[tuple[str, int]] = frozenset()  # fits with a component that stands on the ridge alone
+    held_up: frozenset[tuple[str, int]] = frozenset()  # with a component that stands on the ridge alone, or a fold's
     groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, of each family
     padding: float = 0.0  # share of the components that were stepped and were none, but padded a group
     is_complete: bool = True  # False where the search was interrupted: cells are then those that were done
@@ -215,7 +215,8 @@ def sweep(
                     states = start(key, batches, init, counts[0], family, settings, 1)
                     report = partial(keeper.report, family.name, counts[0])
                     result = drive(states, batches, settings, max_steps, search, report)
-                    keeper.keep(family.name, counts[0], result, _evidence_of(result, batches), None)
+                    said = _evidence_of(result, batches)
+                    keeper.keep(family.name, counts[0], result, said, bool(np.any(result.held_up)))
         except KeyboardInterrupt:
             if not keeper.cells:
                 raise
@@ -267,6 +268,7 @@ def _fit_cells(
     """The cells of a family and a group, and their folds."""
     counts = parts[0].groups[index].counts
     held_out = np.zeros(len(counts))
+    held_up = np.zeros(len(counts), bool)  # by a fold too: what is said of its rows is of no more worth
     fitted: list[tuple[FitResult, Any]] = []
     for number, part in enumerate(parts):
         watch = _Watch(keeper, family.name, part.groups[index])
@@ -277,10 +279,11 @@ def _fit_cells(
             fitted = found
         else:
             held_out += [_total(result, said, float(part.judged.total)) for result, said in found]
+        held_up |= [bool(np.any(result.held_up)) for result, _ in found]
         keeper.n_done += len(counts)
     for place, (result, said) in enumerate(fitted):
-        mean = held_out[place] / keeper.total if len(parts) > 1 else None
-        keeper.keep(family.name, counts[place], result, said, mean)
+        mean = float(held_out[place]) / keeper.total if len(parts) > 1 else None
+        keeper.keep(family.name, counts[place], result, said, bool(held_up[place]), mean)
 
 
 def counted(number: int, thing: str) -> str:
@@ -304,8 +307,13 @@ class _Keeper:
         self.n_done = 0
         self.results: dict[tuple[str, int], FitResult] = {}
         self.cells: dict[tuple[str, int], Cell] = {}
+        self.held_up: set[tuple[str, int]] = set()
 
-    def keep(self, family: str, count: int, result: FitResult, said: Any, held_out: float | None) -> None:
+    def keep(
+        self, family: str, count: int, result: FitResult, said: Any, held_up: bool, held_out: float | None = None
+    ) -> None:
+        if held_up:
+            self.held_up.add((family, count))
         self.results[family, count] = result
         self.cells[family, count] = _describe(family, count, result, said, self.total, held_out)
 
@@ -322,7 +330,7 @@ class _Keeper:
             results=results,
             cells=tuple(self.cells[of] for of in done),
             criterion=self.criterion,
-            held_up=frozenset(of for of, result in results.items() if np.any(result.held_up)),
+            held_up=frozenset(self.held_up),
             groups=tuple(shared),
             padding=_padding(results, shared),
             is_complete=len(done) == len(list(order)),
