@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, Mixture, Status, selection
+from jaxgmm import Batches, Mixture, Status, criteria
 from jaxgmm.families import SHELF, Full
-from jaxgmm.groups import groups
-from jaxgmm.selection import Cell, Sweep, aic, bic, entropy, icl, n_parameters, sweep
+from jaxgmm.groups import PADDING, groups, padding
+from jaxgmm.selection import Cell, Sweep, _folds, aic, bic, entropy, icl, n_parameters, sweep
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
 
@@ -149,7 +149,7 @@ def test_one_component_has_none_and_equal_ones_have_log_k(rng):
     x = rng.normal(size=(40, 2))
     single = Mixture.create([1.0], np.zeros((1, 2)), np.ones(1), family="spherical", dtype="float64")
     equal = Mixture.create(np.full(4, 0.25), np.zeros((4, 2)), np.ones(4), family="spherical", dtype="float64")
-    for kind in selection.KINDS:
+    for kind in criteria.KINDS:
         assert float(entropy(single, x, kind)) == 0.0
         assert_close(entropy(equal, x, kind), 40 * np.log(4.0), "oracle", "float64")
 
@@ -158,7 +158,7 @@ def test_far_components_and_switched_off_ones_give_no_nan():
     far = example("float32", far=1e6)
     x = np.concatenate([np.asarray(far.means), np.full((1, 2), 3e7, np.float32)])
     off = Mixture.create([0.5, 0.5, 0.0], np.zeros((3, 2)), np.ones(3), family="spherical", dtype="float32")
-    for kind in selection.KINDS:
+    for kind in criteria.KINDS:
         assert float(entropy(far, x, kind)) == 0.0
         assert_close(entropy(off, x, kind), len(x) * np.log(2.0), "objective", "float32", factor=len(x))
 
@@ -166,7 +166,7 @@ def test_far_components_and_switched_off_ones_give_no_nan():
 def test_nothing_of_size_n_by_k_is_made():
     n_rows, n_components = 2**18, 64
     x = jnp.zeros((n_rows, 2), jnp.float32)
-    program = selection._evidence.__wrapped__.lower(  # type: ignore[attr-defined]
+    program = criteria.evidence.__wrapped__.lower(  # type: ignore[attr-defined]
         example("float32", n_components), Batches.of(x, n_components=n_components), np.float32(0), kind="soft"
     )
     memory = program.compile().memory_analysis()
@@ -265,7 +265,7 @@ def test_the_text_is_an_aligned_table_with_the_best_marked(found):
     title, header, *lines = repr(found[0]).splitlines()
     assert "4 fits" in title
     assert "'full' with K = 2" in title
-    assert header.split() == list(Cell._fields)
+    assert header.split() == list(found[0].columns) == [name for name in Cell._fields if name != "held_out"]
     assert [line.split()[:2] for line in lines if line.startswith("*")] == [["*", "full"]]
     ends = [line.index(" CONVERGED") for line in lines]
     assert ends == [header.index(" status")] * 4
@@ -367,8 +367,22 @@ def test_repetitions_are_fitted_once():
 def test_counts_share_a_program_where_the_table_is_small():
     small, large = Batches.of(np.zeros((100, 2))), Batches.of(np.zeros((2**19, 4), np.float32))
     counts = [1, 40, 3, 16, 17, 33, 20]
-    assert groups(counts, small) == [(1, 3, 16), (40, 33), (17, 20)]
+    assert groups(counts, small) == [(1,), (40, 33), (3, 16), (17, 20)]
     assert groups(counts, large) == [(count,) for count in counts]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_more_of_a_group_is_padding_than_its_bound(seed):
+    """Whatever counts are asked for: each is in one group, and groups keep the order in which counts were given."""
+    rng = np.random.default_rng(seed)
+    counts = [int(count) for count in rng.permutation(rng.integers(1, 80, 40))]
+    counts = list(dict.fromkeys(counts))[: rng.integers(1, 30)]
+    found = groups(counts, Batches.of(np.zeros((100, 2), np.float32)))
+    assert sorted(count for group in found for count in group) == sorted(counts)
+    for group in found:
+        assert 1.0 - sum(group) / (max(group) * len(group)) == pytest.approx(padding(group), abs=0.0)
+        assert padding(group) <= PADDING
+        assert list(group) == [count for count in counts if count in group]
 
 
 @pytest.mark.parametrize("family", SHELF)
@@ -383,3 +397,100 @@ def test_padded_components_change_nothing(family):
     assert_same_mixture(found.mixture, alone.mixture, "float64")
     assert_close(found.restarts.objective, alone.restarts.objective, "oracle", "float64")
     assert found.history.shape == alone.history.shape
+
+
+# Folds
+
+FOLDED = {"n_restarts": 3, "tol": 1e-6, "max_steps": 50, "ridge": 0.0, "dtype": "float64", "chunk_size": 64}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_row_is_held_out_once(weighted):
+    weight = np.random.default_rng(0).integers(0, 3, 150).astype(float) if weighted else np.ones(150)
+    batches = Batches.of(rows("iris"), weight if weighted else None, 64)
+    parts = list(_folds(jax.random.key(0), batches, 4, 2))
+    held_out = np.stack([held_out.row_weights() for _, held_out in parts])
+    assert np.array_equal(held_out.sum(axis=0), weight)
+    assert np.all(np.count_nonzero(held_out, axis=0) == (weight > 0))
+    assert np.ptp(np.count_nonzero(held_out, axis=1)) <= 1
+    for training, judged in parts:
+        assert np.array_equal(training.row_weights() + judged.row_weights(), weight)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_held_out_is_what_fits_without_a_fold_say_of_it(weighted):
+    """By hand: a fit with weight 0 on the fold, then the fold's log-densities; for K = 1 without the library at all."""
+    x = rows("iris")
+    weight = np.random.default_rng(0).integers(0, 3, 150).astype(float) if weighted else None
+    batches = Batches.of(x, weight, 64, dtype="float64")
+    options = {name: value for name, value in FOLDED.items() if name not in ("dtype", "chunk_size")}
+    found = sweep(jax.random.key(0), batches, [1, 2], "full", n_folds=3, **options)
+    totals = np.zeros(2)
+    with jax.enable_x64(True):
+        for training, held_out in _folds(jax.random.key(0), batches, 3, 2):
+            train, judge = training.row_weights(), held_out.row_weights()
+            mean = np.average(x, axis=0, weights=train)
+            one = oracle.Parameters(np.ones(1), mean[None], np.cov(x.T, aweights=train, ddof=0)[None])
+            totals[0] += judge @ oracle.log_prob(x, one)
+            key = jax.random.fold_in(jax.random.key(0), 2)
+            two = jaxgmm.fit(key, x, 2, sample_weight=train, **FOLDED).mixture
+            totals[1] += judge @ np.asarray(two.log_prob(x))
+    expected = totals / float(batches.total)
+    assert_close([cell.held_out for cell in found.cells], expected, "oracle", "float64")
+    assert found.columns == Cell._fields
+    assert found.table()[1]["held_out"] == found.cells[1].held_out
+
+
+def test_the_largest_held_out_is_the_best():
+    cells = [cell("a", 1.0)._replace(held_out=h, K=k) for k, h in ((1, -3.0), (2, -1.0), (3, -2.0), (4, np.nan))]
+    results = {(c.family, c.K): c.K for c in cells}
+    assert Sweep(results, tuple(cells), "held_out").best_cell.K == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_folds": 1}, "n_folds must be 0, or at least 2"),
+        ({"n_folds": -1}, "n_folds must be at least 0, got -1"),
+        ({"n_folds": 2, "n_components": 6}, "10 rows of positive weight cannot be fitted with 6 components"),
+        ({"n_folds": 11}, "cannot be fitted with 1 components without one of 11 folds"),
+        ({"n_folds": 2, "init": np.zeros(10, int)}, "has seen all rows"),
+        ({"criterion": "held_out", "init": np.zeros(10, int)}, "has seen all rows"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(arguments, message):
+    defaults = {"x": np.arange(20.0).reshape(10, 2), "n_components": 1, "families": "full"}
+    with pytest.raises(ValueError, match=message):
+        sweep(jax.random.key(0), **(defaults | arguments))
+
+
+# Interrupted
+
+BRIEF = {"n_restarts": 2, "max_steps": 5, "dtype": "float32", "chunk_size": 64}
+
+
+def test_an_interrupted_search_comes_back_with_what_is_done():
+    reports = []
+
+    def interrupt(report):
+        reports.append(report)
+        if report.family == "tied":
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted: of 4 cells 2 are done"):
+        part = sweep(jax.random.key(0), rows("faithful"), [1, 2], ["full", "tied"], progress=interrupt, **BRIEF)
+    whole = sweep(jax.random.key(0), rows("faithful"), [1, 2], ["full", "tied"], **BRIEF)
+    assert whole.is_complete
+    assert not part.is_complete
+    assert part.cells == whole.cells[:2]
+    assert list(part.results) == [("full", 1), ("full", 2)]
+    assert all(report.best is None for report in reports if report.family == "full")
+    assert reports[-1].best == part.best_cell
+
+
+def test_a_search_interrupted_before_its_first_cell_is_interrupted():
+    def interrupt(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(jax.random.key(0), rows("faithful"), [1, 2], "full", progress=interrupt, **BRIEF)

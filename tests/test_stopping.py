@@ -1,0 +1,92 @@
+"""Where a run ends: where its last step brings less than tol, or where all steps to come together would."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgmm import Batches, Mixture, Status, em
+from jaxgmm.acceleration import METHODS
+from tests import oracle
+from tests.tolerances import assert_close
+
+N, D, K = 300, 2, 3
+BLOBS = oracle.blobs(seed=5, n_rows=N, n_features=D, n_components=K, distance=1.5)
+
+
+def settles(gain, last, tol, stopping="aitken", change=None, rounding=1e-15):
+    settings = em.Settings(tol=tol, stopping=stopping)
+    change = gain if change is None else change
+    return bool(em._has_settled(*map(jnp.float32, (change, gain, last, rounding)), settings))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("tol", [1e-2, 1e-4])
+def test_gains_that_shrink_by_a_constant_rate_end_where_too_little_is_to_come(rate, tol):
+    """Aitken's limit after step t is l(t−1) + gain(t) / (1 − rate); l(t) is to lie within tol of it."""
+    gains = 0.37 * rate ** np.arange(1500)
+    gains = gains[gains > 1e-20]
+    heights = np.cumsum(gains)
+    limits = (heights - gains)[1:] + gains[1:] / (1.0 - gains[1:] / gains[:-1])
+    first = 1 + int(np.argmax(limits - heights[1:] < tol))
+    steps = range(max(1, first - 3), first + 3)
+    assert [settles(gains[t], gains[t - 1], tol) for t in steps] == [t >= first for t in steps]
+
+
+@pytest.mark.parametrize(("gain", "last"), [(1e-5, np.inf), (2e-5, 1e-5), (1e-5, 1e-5), (-1e-5, 1e-4), (1e-5, -1e-4)])
+def test_gains_that_do_not_shrink_tell_nothing(gain, last):
+    """Nor does a first step; what is within rounding has settled all the same."""
+    assert not settles(gain, last, 1e-3)
+    assert settles(gain, last, 1e-3, rounding=1e-5)
+
+
+@pytest.mark.parametrize("stopping", em.STOPPING)
+def test_a_tol_of_0_never_stops(stopping):
+    assert not any(
+        settles(g, last, 0.0, stopping) for g, last in ((0.0, 0.0), (1e-30, 1e-3), (0.0, 1.0), (0.0, np.inf))
+    )
+
+
+def test_a_change_through_0_is_no_end_under_a_ridge():
+    """What the objective gives up for the ridge's sake is a gain as well: both must be small."""
+    assert not settles(1e-1, 1.0, 1e-3, "gain", change=0.0)
+    assert not settles(1e-6, 1.0, 1e-3, "gain", change=-1e-1)
+    assert settles(1e-6, 1.0, 1e-3, "gain", change=-1e-6)
+
+
+def run(tol, stopping, acceleration=None, max_steps=4000, ridge=0.0):
+    batches = Batches.of(BLOBS.x, chunk_size=512)
+    settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
+    state = em.init(Mixture.create(*BLOBS.start, dtype=np.float64), batches, settings)
+    return em.run(state, batches, settings, max_steps)
+
+
+def test_a_slow_run_ends_within_tol_of_its_optimum_and_by_its_last_gain_far_off(x64):
+    tol, optimum = 1e-4, run(1e-13, "gain")
+    below = {stopping: float(optimum.objective) - float(run(tol, stopping).objective) for stopping in em.STOPPING}
+    assert int(optimum.status) == Status.CONVERGED
+    assert below["aitken"] < 2.0 * tol
+    assert below["gain"] > 2.0 * below["aitken"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_accelerated_runs_end_by_it_too(method, x64):
+    ended = run(1e-8, "aitken", method)
+    assert int(ended.status) == Status.CONVERGED
+    assert_close(ended.objective, run(1e-8, "aitken").objective, "settled", np.float64)
+
+
+def test_the_first_step_never_ends_a_run_by_it(x64):
+    assert int(run(1e3, "aitken", max_steps=1).status) == Status.MAX_STEPS
+    assert int(run(1e3, "gain", max_steps=1).status) == Status.CONVERGED
+
+
+def test_under_a_large_ridge_a_run_ends_at_rest(x64):
+    """Another hundred steps move it by nothing that counts."""
+    batches = Batches.of(BLOBS.x, chunk_size=512)
+    ended = run(1e-9, "gain", ridge=0.5)
+    further = em.run(ended._replace(status=jnp.int32(0)), batches, em.Settings(tol=0.0, ridge=0.5), ended.n_steps + 100)
+    assert int(ended.status) == Status.CONVERGED
+    assert_close(further.objective, ended.objective, "settled", np.float64)
+    assert_close(further.mixture.means, ended.mixture.means, "settled", np.float64)
