@@ -1,15 +1,21 @@
-"""Every cell of a sweep, ours beside scikit-learn's: from the same starts, and each from its own. In child processes.
+"""Every cell of a sweep, ours beside scikit-learn's, from the same starts and each from its own; and beside mclust's.
 
-Both are float64, and judged by `problems.objective`.
+All are float64. In child processes.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .searching import RIDGE, Fitted, of_scikit_learn, rows, scikit_learn, score
+
+DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
+OF_MCLUST = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical", "EEI": "EEI", "VEI": "VEI"}
+IN_ONE_DIMENSION = {"V": "full", "E": "tied"}
 
 
 def common_starts(
@@ -41,8 +47,14 @@ def common_starts(
     return {"cells": found}
 
 
-def free_starts(n: int, d: int, counts: list[int], families: list[str], seeds: int, n_restarts: int) -> dict[str, Any]:
-    """Each cell of a sweep of ours beside scikit-learn's fit, both with as many restarts and otherwise by default."""
+def free_starts(
+    n: int, d: int, counts: list[int], families: list[str], seeds: int, n_restarts: int, polish: float
+) -> dict[str, Any]:
+    """Each cell of a sweep of ours beside scikit-learn's fit, both with as many restarts and otherwise by default.
+
+    Both mixtures are then run on by ours to the tol `polish`: what is compared is the optimum that was found, and not
+    how near to it a default stops.
+    """
     import jax
 
     import jaxgmm
@@ -54,8 +66,59 @@ def free_starts(n: int, d: int, counts: list[int], families: list[str], seeds: i
         swept = jaxgmm.sweep(jax.random.key(seed), x, counts, families, n_restarts, dtype=np.float64)
         for (family, k), result in swept.results.items():
             theirs = of_scikit_learn(peer(k, covariance_type=family, n_init=n_restarts, random_state=seed).fit(x))
-            found.append(cell(seed, family, k, fitted(result.mixture, int(result.n_steps)), theirs, x))
+            ours = fitted(result.mixture, int(result.n_steps))
+            ours, theirs = (polished(x, of, family, polish) for of in (ours, theirs))
+            found.append(cell(seed, family, k, ours, theirs, x))
     return {"cells": found}
+
+
+def polished(x: np.ndarray, found: Fitted, family: str, tol: float) -> Fitted:
+    """The optimum that a mixture lies under, with the steps that were made to the mixture."""
+    import jax
+
+    import jaxgmm
+
+    init = jaxgmm.Mixture.create(found.weights, found.means, found.covariances, family, dtype=np.float64)
+    more: dict[str, Any] = {"tol": tol, "max_steps": 5_000, "acceleration": "lbfgs", "ridge": RIDGE}
+    result = jaxgmm.fit(jax.random.key(0), x, len(init.weights), family, init=init, dtype=np.float64, **more)
+    return fitted(result.mixture, found.steps)
+
+
+def choices(n_restarts: int, tol: float, max_steps: int) -> dict[str, Any]:
+    """Sweeps of the data sets that mclust's fits are stored for, over the families and K that both have, by BIC.
+
+    mclust begins each fit from one hierarchical clustering. Without a ridge, which it has not.
+    """
+    import jax
+
+    import jaxgmm
+
+    found = []
+    for path in sorted((DATA / "mclust").glob("*.json")):
+        truth = json.loads(path.read_text())
+        names = OF_MCLUST if truth["d"] > 1 else IN_ONE_DIMENSION
+        theirs = {(names[f["model"]], f["G"]): f for f in truth["grid_default"] if f["model"] in names and "df" in f}
+        lines = (DATA / f"{path.stem}.csv").read_text().splitlines()[1:]
+        x = np.array([[float(value) for value in line.split(",")[: truth["d"]]] for line in lines])
+        counts = sorted({k for _, k in theirs})
+        more: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "ridge": 0.0, "dtype": np.float64}
+        swept = jaxgmm.sweep(jax.random.key(0), x, counts, list(names.values()), n_restarts, **more)
+        cells = [
+            {
+                "family": cell.family,
+                "k": cell.K,
+                "ours": cell.log_likelihood,
+                "theirs": theirs[cell.family, cell.K]["loglik"],
+                "status": cell.status,
+            }
+            for cell in swept.cells
+            if (cell.family, cell.K) in theirs
+        ]
+        best = max(theirs, key=lambda of: theirs[of]["bic_mclust"])
+        chosen = {"ours": [swept.best_cell.family, swept.best_cell.K, swept.best_cell.bic]}
+        chosen["theirs"] = [*best, -theirs[best]["bic_mclust"]]
+        found.append({"data": path.stem, "n": len(x), "d": x.shape[1], "chosen": chosen, "fits": cells})
+    return {"sets": found}
 
 
 def cell(seed: int, family: str, k: int, ours: Fitted, theirs: Fitted, x: np.ndarray) -> dict[str, Any]:

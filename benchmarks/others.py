@@ -140,7 +140,9 @@ def beside(found: dict[str, Any], place: Place) -> str:
     """Every cell of a sweep, ours beside scikit-learn's: a line for each type, and the worst cells."""
     if not found or found["device"] != place.device:
         return ""
-    how = f"tol {found['tol']:g}, {found['max_steps']} steps at most" if "tol" in found else "by default"
+    how = f"tol {found['tol']:g}, {found['max_steps']} steps at most" if "tol" in found else "both by default"
+    if "polish" in found:
+        how += f", and each end then run on to tol {found['polish']:g}"
     starts = "from the same starts" if "tol" in found else f"{found['n_restarts']} restarts of each program's own"
     title = (
         f"K from {found['counts'][0]} to {found['counts'][-1]}, {len(found['families'])} types, (N, D) = "
@@ -169,6 +171,30 @@ def beside(found: dict[str, Any], place: Place) -> str:
     return "\n\n".join([*parts, *(["The lowest cells:\n\n" + "\n".join(said)] if said else [])])
 
 
+def choices(found: dict[str, Any], place: Place) -> str:
+    """What is chosen by BIC on real data, ours beside mclust's, and how the likelihoods of the cells compare."""
+    if not found or found["device"] != place.device:
+        return ""
+    title = (
+        f"K and family by BIC on real data, {found['n_restarts']} restarts, tol {found['tol']:g}, beside mclust's "
+        "choice among the same; cells by log-likelihood (the total, nats), ours against mclust's:"
+    )
+    if found["missing"]:
+        return f"{title}\n\nmissing: {found['missing']}"
+    lines = []
+    for one in found["sets"]:
+        off = [fit["ours"] - fit["theirs"] for fit in one["fits"] if fit["status"] not in ("COLLAPSED", "NON_FINITE")]
+        ours, theirs = (f"{family} {k} ({bic:.2f})" for family, k, bic in one["chosen"].values())
+        same = sum(abs(value) <= SAME for value in off)
+        higher, lower = sum(value > SAME for value in off), sum(value < -SAME for value in off)
+        size = f"{one['n']} × {one['d']}"
+        failed = len(one["fits"]) - len(off)
+        lines.append([one["data"], size, ours, theirs, str(same), str(higher), str(lower), str(failed)])
+    header = ["data", "size", "ours (BIC)", "mclust (BIC)", "same", "ours higher", "ours lower", "ours failed"]
+    return f"{title}\n\n" + table(header, lines)
+
+
+SAME = 0.05  # nats of the total: mclust stops at a relative change of 1e-5
 FAR = 1e-3  # nats: below that a tol of as much may be all there is to a difference
 
 
@@ -249,6 +275,7 @@ PARTS = {
     "sweep": sweep,
     "common_starts": beside,
     "free_starts": beside,
+    "choices": choices,
     "small": small,
     "photograph": photograph,
 }

@@ -33,7 +33,8 @@ CACHES = ((None,), ("empty cache", "filled cache"))  # of compiled programs: the
 LATER = 3
 LIMIT = 900.0  # seconds for one contender in one dtype
 COMMON = {"tol": 1e-6, "max_steps": 500, "seeds": 3}
-FREE = {"n_restarts": 8, "seeds": 5}
+FREE = {"n_restarts": 8, "seeds": 5, "polish": 1e-9}
+CHOICES = {"n_restarts": 16, "tol": 1e-9, "max_steps": 5_000}
 NOT_BELOW = 1e-6  # nats a row by which a cell of ours may lie under theirs
 
 
@@ -50,6 +51,7 @@ def measure(options: Options) -> dict[str, Any]:
         "restarts": section(options, "restarts", restarts, options.dtypes),
         "sweep": section(options, "sweep", sweep, options.dtypes[:1]),
         **cells(options, {**size, "counts": sweep["counts"], "families": types}),
+        **choices(options),
         "small": small(options, {"n": 2_000, "d": 2, "k": 5}, options.dtypes[:1]),
         "photograph": section(options, "photograph", photograph, options.dtypes),
     }
@@ -89,6 +91,16 @@ def cells(options: Options, asked: dict[str, Any]) -> dict[str, Any]:
         found[name] = {**request, "not_below": NOT_BELOW, "device": options.devices[0], "missing": None, **answer}
         print(f"{name}: {answer.get('missing') or len(answer.get('cells', []))}", flush=True)
     return found
+
+
+def choices(options: Options) -> dict[str, Any]:
+    """What ours and mclust choose on the data sets that mclust's figures are stored for."""
+    if options.quick or not wanted(options, OURS):
+        return {}
+    answer = isolate.run("benchmarks.cells:choices", CHOICES, LIMIT, on_device(options.devices[0]))
+    answer.pop("peak_bytes", None)
+    print(f"choices: {answer.get('missing') or len(answer.get('sets', []))}", flush=True)
+    return {"choices": {**CHOICES, "device": options.devices[0], "missing": None, **answer}}
 
 
 def small(options: Options, size: dict[str, int], dtypes: tuple[str, ...]) -> dict[str, Any]:

@@ -353,15 +353,22 @@ def test_cells_beside_scikit_learn():
     shared = {"family": "full", "k": 2, "bic": 1.0, "padding": 0.25, "groups": [[1, 2], [3]]}
     sweep = {"n": 50, "d": 4, "counts": [1, 3], "families": ["full"], "n_restarts": 8}
     sweep |= {"cells": [search("jaxgmm", 2.0, 1.0, chosen=[shared, shared | {"padding": 0.5}], programs=[30, 0])]}
+    logs = {"full": (-10.0, -10.01, "CONVERGED"), "tied": (-9.0, -10.0, "MAX_STEPS"), "VEI": (-9.0, -1.0, "COLLAPSED")}
+    fits = [{"family": f, "k": 2, "ours": o, "theirs": t, "status": s} for f, (o, t, s) in logs.items()]
+    chosen = {"ours": ["tied", 3, 2314.3], "theirs": ["tied", 2, 2314.4]}
+    choice = {"data": "faithful", "n": 272, "d": 2, "chosen": chosen, "fits": fits}
     sections = {
         "sweep": sweep,
         "common_starts": {**asked, "tol": 1e-6, "max_steps": 500},
-        "free_starts": {**asked, "n_restarts": 8, "missing": "crashed"},
+        "free_starts": {**asked, "n_restarts": 8, "polish": 1e-9, "missing": "crashed"},
+        "choices": {"n_restarts": 16, "tol": 1e-9, "device": "cpu", "missing": None, "sets": [choice]},
     }
     text = report.report([result(searches=sections)])
     assert "| full | 1 of 2 | 0 | 1 | -2.0e-03 | +0.0e+00 |" in text
     assert "| all | 3 of 4 | 1 | 1 | -2.0e-03 | +1.0e-02 |" in text
     assert "- full 2, table 0: -2.0e-03 (7 steps, scikit-learn 8)" in text
     assert "missing: crashed" in text
+    assert "each end then run on to tol 1e-09" in text
+    assert "| faithful | 272 × 2 | tied 3 (2314.30) | tied 2 (2314.40) | 1 | 1 | 0 | 1 |" in text
     assert "30 programs compiled by the first call, 0 by the second; 25.0 to 50.0 %" in text
     assert "a program: 1, 2; 3." in text
