@@ -54,8 +54,7 @@ def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Arr
     kind "soft": −Σ w Σ_k r log r. kind "hard": −Σ w log max_k r, which counts the winning component only. Chunk by
     chunk: nothing of size N×K is made. ValueError for another kind, or where D differs.
     """
-    if kind not in KINDS:
-        raise ValueError(f"Unknown kind of entropy {kind!r}. Expected one of {', '.join(map(repr, KINDS))}.")
+    _check.one_of(kind, KINDS, "kind of entropy")
     if not isinstance(batches, Batches):
         _check.matrix_shape(np.shape(batches), "x")
         batches = Batches.of(batches, n_components=mixture.n_components, dtype=mixture.means.dtype)
