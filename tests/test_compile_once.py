@@ -153,3 +153,12 @@ def test_a_search_compiles_once_a_family(events):
     jaxgmm.sweep(jax.random.key(0), rows(1, 700), [1, 2, 4], **options)
     with nothing_new(events):
         jaxgmm.sweep(jax.random.key(1), rows(2, 650), [1, 3, 4], **options)
+
+
+def test_folds_races_and_escapes_compile_once_too(events):
+    """A fold is other weights, and a move another start: a second search of the kind compiles nothing."""
+    options = {"n_restarts": 8, "max_steps": 20, "families": "spherical", "n_folds": 3, "race": True}
+    keys(0, 1)
+    jaxgmm.sweep(jax.random.key(0), rows(1, 700), [3, 4], escape="split-merge", **options)
+    with nothing_new(events):
+        jaxgmm.sweep(jax.random.key(1), rows(2, 650), [3, 4], escape="split-merge", **options)
