@@ -215,8 +215,8 @@ def whole(seed: int, x: np.ndarray, k: int, starts: int, tol: float = TOL) -> tu
         states = start(jax.random.key(seed), batches, "k-means++", k, SHELF["full"], settings, starts)
         states, histories = runs.run_to_ends(states, batches, settings, MAX_STEPS)
         result = runs.best(states, histories, RIDGE, length=runs.history_length(MAX_STEPS))
-        shares = lax.map(lambda mixture: em.ridge_shares(mixture, RIDGE), states.mixture)
-        return jax.block_until_ready((result, (shares > runs.HELD_UP).any(axis=1)))
+        held_up = lax.map(lambda mixture: runs.held_up(mixture, RIDGE), states.mixture)
+        return jax.block_until_ready((result, held_up.any(axis=1)))
 
 
 def theirs(problem: list[Any], init: str, seconds: float) -> dict[str, Any]:

@@ -49,6 +49,19 @@ def nonnegative(value: Any, name: str) -> float:
     return float(value)
 
 
+def ridge(value: Any, name: str) -> float | np.ndarray:
+    """A number ≥ 0, or one for each feature (D,)."""
+    if not isinstance(value, (list, tuple, np.ndarray)) or np.ndim(value) == 0:
+        return nonnegative(value, name)
+    each = np.asarray(value)
+    if each.ndim != 1 or each.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be a number, or one for each feature (D,), got {value!r}.")
+    bad = np.flatnonzero(~(np.isfinite(each) & (each >= 0)))
+    if bad.size:
+        raise ValueError(f"{name} must be finite and not negative, got {each[bad[0]]} for feature {bad[0]}.")
+    return each.astype(np.float64)
+
+
 def count(value: Any, name: str, least: int) -> int:
     """A whole number ≥ least."""
     try:

@@ -57,10 +57,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         # JAX rebuilds this from placeholders when it maps over trees: only what a user wrote is looked at.
-        for name in ("tol", "ridge"):
+        for name, check in (("tol", _check.nonnegative), ("ridge", _check.ridge)):
             value = getattr(self, name)
             if isinstance(value, (bool, str, int, float, np.number, np.ndarray, list, tuple)):
-                object.__setattr__(self, name, _check.nonnegative(value, name))
+                object.__setattr__(self, name, check(value, name))
         if self.family is not None:
             object.__setattr__(self, "family", _check.family(self.family, SHELF))
         _check.acceleration(self.acceleration, METHODS)
@@ -275,22 +275,15 @@ def _eased(old: State, new: State, settings: Settings) -> Array:
     """
     share = old.moments.mass / jnp.sum(old.moments.mass)
     smaller = old.mixture.scales.precision_diagonal() - new.mixture.scales.precision_diagonal()
-    return 0.5 * jnp.sum(share * jnp.sum(settings.ridge * smaller, axis=-1))
+    ridge = jnp.asarray(settings.ridge, smaller.dtype)
+    return 0.5 * jnp.sum(share * jnp.sum(ridge * smaller, axis=-1))
 
 
 def _is_point(mixture: Mixture, settings: Settings) -> Array:
     """Whether a component stands on a single value: its standard deviation is within the rounding of its mean.
 
-    A ridge holds such a spike up; then it counts as an estimate, and `ridge_shares` shows it.
+    A ridge holds such a spike up; then it counts as an estimate, and `Covariance.ridge_share` shows it.
     """
     resolution = 4.0 * jnp.finfo(mixture.means.dtype).eps * jnp.abs(mixture.means)
     is_point = (mixture.scales.variances() <= jnp.square(resolution)) & (settings.ridge <= 0.0)
     return jnp.any(jnp.any(is_point, axis=-1) & jnp.isfinite(mixture.log_weights))
-
-
-def ridge_shares(mixture: Mixture, ridge: Any) -> Array:
-    """How far the ridge, and not the data, decides each covariance: tr(ridge Σ_k⁻¹). -> (K,) or (1,).
-
-    In a direction without variance of its own a component's variance is the ridge, which counts 1.
-    """
-    return jnp.sum(ridge * mixture.scales.precision_diagonal(), axis=-1)

@@ -184,7 +184,8 @@ def race_to_ends(
     states, histories = run_to_ends(states, batches, settings, race.steps, watch, every, histories)
     told = Told(*map(np.asarray, (states.objective, states.status, states.n_steps)))
     rank = np.where(np.isin(told.status, FAILED) | ~np.isfinite(told.objective), -np.inf, told.objective)
-    order = np.argsort(-rank[rivals], axis=1, kind="stable")[:, : race.places(rivals.shape[1])]
+    is_spiked = np.asarray(_any_held_up(states.mixture, settings.ridge))
+    order = np.lexsort((-rank[rivals], is_spiked[rivals]), axis=1)[:, : race.places(rivals.shape[1])]
     chosen = np.unique(np.take_along_axis(rivals, order, axis=1)).astype(np.int32)  # a run may stand for several
 
     def of_all(few: Told) -> None:
@@ -223,8 +224,8 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
     """
     failed = jnp.isin(states.status, jnp.array(FAILED)) | ~jnp.isfinite(states.objective)
     objective = jnp.where(failed, -jnp.inf, states.objective)
-    held_up = lax.map(lambda mixture: _held_up(mixture, ridge), states.mixture)
-    sound = ~failed & ~jnp.any(held_up, axis=1)
+    stands_on_it = lax.map(lambda mixture: held_up(mixture, ridge), states.mixture)
+    sound = ~failed & ~jnp.any(stands_on_it, axis=1)
     # Where every restart failed, the best of what they last held is still worth looking at.
     last_held = jnp.where(jnp.isfinite(states.objective), states.objective, -jnp.inf)
     among = jnp.where(sound, objective, -jnp.inf)
@@ -238,14 +239,21 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
         n_steps=best.n_steps,
         history=history,
         effective_counts=best.moments.mass,
-        held_up=held_up[winner],
+        held_up=stands_on_it[winner],
         restarts=Restarts(objective, states.status, states.n_steps, histories),
     )
 
 
-def _held_up(mixture: Mixture, ridge: Any) -> Array:
+@jax.jit
+def _any_held_up(mixtures: Mixture, ridge: Any) -> Array:
+    """Which of mixtures (R, ...) have a component that stands on the ridge. -> (R,) bool."""
+    return lax.map(lambda mixture: jnp.any(held_up(mixture, ridge)), mixtures)
+
+
+def held_up(mixture: Mixture, ridge: Any) -> Array:
     """Which components stand on the ridge. -> (K,) bool."""
-    return (em.ridge_shares(mixture, ridge) > HELD_UP) & jnp.isfinite(mixture.log_weights)
+    each = jnp.broadcast_to(jnp.asarray(ridge, mixture.means.dtype), mixture.n_features)
+    return (mixture.scales.ridge_share(each) > HELD_UP) & jnp.isfinite(mixture.log_weights)
 
 
 def _no_history(states: em.State, max_steps: int) -> Any:

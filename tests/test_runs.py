@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +11,7 @@ import jaxgmm
 from jaxgmm import Batches, Mixture, Race, Status, em
 from jaxgmm.families import SHELF
 from jaxgmm.fit import start
-from jaxgmm.runs import HELD_UP, best_of, race_to_ends, run_to_ends
+from jaxgmm.runs import HELD_UP, best_of, held_up, race_to_ends, run_to_ends
 from jaxgmm.selection import sweep
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_parameters
@@ -114,9 +112,9 @@ def test_rivals_compete_among_themselves(case):
 
 @pytest.mark.parametrize(
     ("race", "n_runs", "places"),
-    [(Race(), 32, 4), (Race(), 100, 12), (Race(), 7, 1), (Race(), 1, 1), (Race(1, 3), 32, 3), (Race(1, 3), 2, 2)],
+    [(Race(), 32, 8), (Race(), 100, 25), (Race(), 3, 1), (Race(), 1, 1), (Race(1, 3), 32, 3), (Race(1, 3), 2, 2)],
 )
-def test_places_are_one_in_eight_unless_told(race, n_runs, places):
+def test_places_are_one_in_four_unless_told(race, n_runs, places):
     assert race.places(n_runs) == places
 
 
@@ -142,7 +140,7 @@ def test_a_raced_fit_is_one_of_the_fits(family):
     whole = jaxgmm.fit(jax.random.key(1), x, K, family, **options)
     raced = jaxgmm.fit(jax.random.key(1), x, K, family, race=True, **options)
     finished = np.asarray(raced.restarts.n_steps) > 10
-    assert 1 <= finished.sum() <= 2
+    assert 1 <= finished.sum() <= 4
     assert_close(
         raced.restarts.objective[finished], np.asarray(whole.restarts.objective)[finished], "settled", np.float32
     )
@@ -215,19 +213,22 @@ def test_a_lower_run_that_stands_on_the_data_wins(ridge):
     assert winner(*states_of(sound, spike, spike, ridge=0.0)) == 2  # nothing is held up by no ridge
 
 
-def test_the_bound_is_a_share_of_the_ridge():
-    """Just over it and just under it, in each feature's own ridge."""
-    ridges = np.array([1e-6, 1e-2], np.float32)
-    for factor, is_held_up in ((0.99, True), (1.01, False)):
-        covariances = np.array([np.ones(D), factor * D * ridges / HELD_UP])
-        mixture = Mixture.create([0.5, 0.5], np.zeros((2, D)), covariances, "diag", dtype=np.float32)
-        states, histories, _ = states_of(1.0, ridge=0.0)
-        states = replace_mixture(states, mixture)
-        assert bool(best_of(states, histories, ridges).held_up[1]) is is_held_up
+@pytest.mark.parametrize("family", ["full", "diag"])
+@pytest.mark.parametrize("n_features", [2, 60])
+def test_the_bound_is_a_share_of_the_smallest_variance(family, n_features):
+    """Just over it and just under it, in each feature's own ridge; and not of all variances together."""
+    ridges = np.geomspace(1e-6, 1e-2, n_features).astype(np.float32)
+    for factor, is_held_up in ((0.95, True), (1.05, False)):
+        narrow = 1e4 * ridges
+        narrow[-1] = factor * ridges[-1] / HELD_UP
+        variances = np.array([1e4 * ridges, narrow, 30.0 * ridges])
+        mixture = Mixture.create(np.full(3, 1 / 3), np.zeros((3, n_features)), dense(variances), family, np.float32)
+        assert held_up(mixture, ridges).tolist() == [False, is_held_up, False]
 
 
-def replace_mixture(states, mixture):
-    return states._replace(mixture=replace(states.mixture, scales=jax.tree.map(lambda a: a[None], mixture.scales)))
+def dense(variances):
+    """Covariances (K, D, D) of these variances."""
+    return variances[:, :, None] * np.eye(variances.shape[1])
 
 
 def test_a_masked_component_is_not_held_up():
@@ -284,9 +285,11 @@ def test_with_a_relative_ridge_units_do_not_matter(family, scales):
     options = {"relative_ridge": 1e-2, "tol": 0.0}
     one = fit_from(BLOBS.x, BLOBS.labels, family, 0.0, **options)
     other = fit_from(BLOBS.x * scales, BLOBS.labels, family, 0.0, **options)
-    mixture = one.mixture
-    expected = (mixture.weights, mixture.means * scales, mixture.covariances * np.outer(scales, scales))
-    found = (other.mixture.weights, other.mixture.means, other.mixture.covariances)
+    expected, found = (
+        [np.asarray(part) for part in (of.mixture.weights, of.mixture.means, of.mixture.covariances)]
+        for of in (one, other)
+    )
+    expected = (expected[0], expected[1] * scales, expected[2] * np.outer(scales, scales))
     assert_same_parameters(found, expected, np.float64, "oracle")
     assert_close(other.objective, float(one.objective) - np.sum(np.log(scales)), "oracle", np.float64)
     assert int(other.status) == int(one.status) == Status.MAX_STEPS

@@ -61,6 +61,14 @@ class Covariance(Protocol):
         """Diagonals of Σ⁻¹. -> (K, D) or (1, D)."""
         ...
 
+    def ridge_share(self, ridge: Array) -> Array:
+        """How much of the smallest variance, in any direction, is a ridge (D,). -> (K,) or (1,).
+
+        Dense matrices tell the mean of the eigenvalues of ridge · Σ⁻¹, each weighted by itself: no more than the
+        largest, and near to it where that is the only large one.
+        """
+        ...
+
     def is_definite(self) -> Array:
         """Whether each matrix is positive definite to the precision it is stored in. -> (K,) or (1,) bool."""
         ...

@@ -160,6 +160,12 @@ class Dense:
     def precision_diagonal(self) -> Array:
         return jnp.sum(jnp.square(inverse_lower(self.factor)), axis=-2)
 
+    def ridge_share(self, ridge: Array) -> Array:
+        scaled = inverse_lower(self.factor) * jnp.sqrt(ridge)
+        shares = einsum("kij,kil->kjl", scaled, scaled)
+        total = jnp.trace(shares, axis1=-2, axis2=-1)
+        return jnp.sum(jnp.square(shares), axis=(-2, -1)) / jnp.where(total > 0.0, total, 1.0)
+
     def is_definite(self) -> Array:
         # A pivot within what rounding leaves of a singular matrix has no correct digit: that is not a variance.
         pivots = jnp.square(jnp.diagonal(self.factor, axis1=-2, axis2=-1))
