@@ -62,6 +62,14 @@ def ridge(value: Any, name: str) -> float | np.ndarray:
     return each.astype(np.float64)
 
 
+def of_features(ridge: Any, n_features: int) -> None:
+    """One ridge, or one for each feature."""
+    if np.shape(ridge) not in ((), (n_features,)):
+        raise ValueError(
+            f"ridge must be a number, or one for each of {n_features} features, got shape {np.shape(ridge)}."
+        )
+
+
 def count(value: Any, name: str, least: int) -> int:
     """A whole number ≥ least."""
     try:
@@ -277,10 +285,8 @@ def one_of(name: Any, known: Any, what: str) -> str:
 
 def race(value: Any, kind: type) -> Any:
     """None, or how a race goes: True stands for its defaults."""
-    if value is None or value is False:
-        return None
-    if value is True:
-        return kind()
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return kind() if value else None
     if not isinstance(value, kind):
         raise TypeError(f"race must be True, False or a {kind.__name__}, got {type(value).__name__}: {value!r}.")
     return value
@@ -290,8 +296,8 @@ def concrete(tree: Any, what: str) -> None:
     """Numbers that can be looked at."""
     if is_traced(tree):
         raise TypeError(
-            f"{what} look at how the runs stand, which no jit or vmap around them allows. Leave them out there, or "
-            "call fit outside."
+            f"{what} must look at how the runs stand, which a jit or vmap around it does not allow. Leave it out "
+            "there, or call fit outside."
         )
 
 

@@ -20,9 +20,10 @@ from . import _check, em
 from ._precision import from_host, is_traced, precision_for, to_host
 from .batches import Batches, Chunked
 from .families import SHELF, Family
-from .fit import FitResult, admit, fit
+from .fit import admit, fit
 from .lanes import in_waves
 from .mixture import Mixture
+from .runs import FitResult
 from .status import FAILED
 
 KINDS = ("rows", "weights")

@@ -259,7 +259,7 @@ def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, setti
     shrinks = (rate >= 0.0) & (rate < 1.0) & jnp.isfinite(last)
     to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
     at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # where rates are those of rounding errors
-    return jnp.where(shrinks, to_come < settings.tol, at_rest)
+    return jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest)
 
 
 def _rounding(state: State) -> Array:

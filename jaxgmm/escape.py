@@ -63,8 +63,13 @@ def split_and_merge(
     max_steps: int,
     tell: Callable[[Told], None] | None = None,
 ) -> FitResult:
-    """The best fit that moves lead to from that of `result`, each of which must gain more than tol."""
+    """The best fit that moves lead to from that of `result`, each of which must gain more than tol.
+
+    Steps, status and history are those of the last move's run. A move takes three components.
+    """
     heights = [float(result.objective)]
+    if np.sum(np.isfinite(np.asarray(result.mixture.log_weights))) < 3:
+        return replace(result, escapes=jnp.asarray(heights, result.objective.dtype))
 
     def watch(told: Told) -> None:
         assert tell is not None
@@ -82,9 +87,12 @@ def split_and_merge(
 
 
 def _is_better(found: FitResult, result: FitResult, tol: float) -> bool:
-    """Whether a move stands: not on the ridge, where what it left did not, and higher by more than tol and rounding."""
+    """Whether a move stands: off the ridge, where what it left was on it, and never the other way; or else higher by
+    more than tol and rounding."""
     if int(found.status) in FAILED or (np.any(found.held_up) and not np.any(result.held_up)):
         return False
+    if np.any(result.held_up) and not np.any(found.held_up):
+        return True
     rounding = 64.0 * float(jnp.finfo(result.objective.dtype).eps) * (1.0 + abs(float(result.objective)))
     return int(result.status) in FAILED or float(found.objective) - float(result.objective) > max(tol, rounding)
 
@@ -233,7 +241,7 @@ def _pairs(mixture: Mixture, halves: Halves, live: Array) -> tuple[Array, Array,
     overlap = halves.together / jnp.minimum(mass[:, None], mass)
     is_pair = jnp.triu(live[:, None] & live, 1)
     n_pairs = min(4 * n_components, n_components * n_components)
-    overlap, pairs = lax.top_k(jnp.where(is_pair, overlap, -1.0).ravel(), n_pairs)
+    overlap, pairs = _largest(jnp.where(is_pair, overlap, -1.0), n_pairs)
     first, second = pairs // n_components, pairs % n_components
     dense = show_dense(mixture.scales, n_components)
     log_det = jnp.broadcast_to(mixture.scales.log_det(), mass.shape)

@@ -56,7 +56,7 @@ def fit(
     init: str | Mixture | Any = "k-means++",
     tol: float = 1e-3,
     max_steps: int = 200,
-    ridge: float = 1e-6,
+    ridge: float | Any = 1e-6,
     relative_ridge: float = 0.0,
     acceleration: str | None = None,
     stopping: str = "gain",
@@ -76,9 +76,9 @@ def fit(
     "aitken", which compares what all steps to come would bring. chunk_size: rows a chunk, chosen by size where None.
     dtype: JAX's rule where None. progress: called as the fit goes.
 
-    Covariances: ridge is added to the diagonal of every one; relative_ridge times a feature's variance over the data,
-    too, which does not depend on units. A run with a component that the ridge alone holds up (`held_up`) wins only
-    where every run has one.
+    Covariances: ridge, () or (D,), is added to the diagonal of every one; relative_ridge times a feature's variance
+    over the data, too, which does not depend on units. A run with a component that the ridge alone holds up
+    (`held_up`) wins only where every run has one.
 
     Search: race=True lets all starts make a short run and only the best go on; a `Race` says how (see `runs.py`).
     escape="split-merge" then looks for a way out of the optimum that was found (see `escape.py`). acceleration:
@@ -97,7 +97,7 @@ def fit(
     search = Search.of(race, escape)
     if isinstance(init, str):
         seeding(init)
-    if not isinstance(init, str):
+    else:
         n_restarts = 1  # a given start leaves nothing to chance
     batches = admit(x, sample_weight, n_components, n_restarts, chunk_size, dtype)
     with precision_for(batches.dtype):
@@ -122,6 +122,7 @@ class Search(NamedTuple):
 
 def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: Batches) -> em.Settings:
     """The settings with a ridge (D,) that adds a share of each feature's variance; as they are where that is 0."""
+    _check.of_features(settings.ridge, batches.n_features)
     if not relative_ridge:
         return settings
     return replace(settings, ridge=_ridge(batches, settings.ridge, relative_ridge))
@@ -217,8 +218,9 @@ def drive(
 ) -> FitResult:
     """The best of all restarts, run to their ends or raced, and what an escape finds from there."""
 
-    if search != Search():
-        _check.concrete(states, "race and escape")
+    for name, is_asked in (("race", search.race), ("escape", search.escape), ("progress", progress)):
+        if is_asked:
+            _check.concrete(states, name)
 
     def watch(runs: Told) -> None:
         assert progress is not None

@@ -107,12 +107,11 @@ def fit_group(
     results = _best_of_each(states, histories, group.members, settings.ridge, length=history_length(max_steps))
     escapes: list[Any] = [None] * len(group.counts)
     if search.escape is not None:
-        ended = Told(*map(np.asarray, (states.objective, states.status, states.n_steps)))
         escaped = []
         for index in range(len(group.counts)):
             single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
-            # Who watches is shown the runs, all ended: their number is what a progress bar counts.
-            found = ESCAPES[search.escape](single, batches, settings, max_steps, lambda _: watch(ended))
+            # The runs that are watched have ended; but between bursts an interrupt gets through.
+            found = ESCAPES[search.escape](single, batches, settings, max_steps, lambda _: None)
             escapes[index] = np.asarray(found.escapes)
             escaped.append(replace(found, escapes=None))
         results = jax.tree.map(lambda *leaves: jnp.stack(leaves), *escaped)

@@ -14,8 +14,10 @@ import numpy as np
 from jax import Array, lax
 
 from . import _check, em
+from ._linalg import cholesky
 from ._precision import from_host, is_traced, to_host
 from .batches import Batches, next_power_of_two
+from .covariances import Dense
 from .lanes import Queue, ended, queue, states_of, work
 from .mixture import Mixture
 from .status import FAILED, Status, explain
@@ -62,7 +64,8 @@ class FitResult:
     effective_counts: Array  # (K,): Σ weight · responsibility
     held_up: Array  # (K,) bool: whether the ridge, and not the data, decides a component's smallest variance
     restarts: Restarts
-    escapes: Array | None = None  # (M + 1,): objectives before and after each of M moves out of a local optimum
+    escapes: Array | None = None  # (M + 1,): objectives before and after each of M moves out of a local optimum, of
+    # which `n_steps` and `history` then tell the last run; the first may fall, where it leaves the ridge behind
 
     __getstate__, __setstate__ = to_host, from_host
 
@@ -70,7 +73,7 @@ class FitResult:
         if is_traced(self) or self.objective.ndim:
             return f"FitResult(objective={self.objective!r}, mixture={self.mixture!r})"
         status = Status(int(self.status))
-        moves = "" if self.escapes is None else f" and {len(self.escapes) - 1} split-merge moves"
+        moves = "" if self.escapes is None else f" and {len(self.escapes) - 1} moves"
         spikes = [str(k) for k in np.flatnonzero(self.held_up)]
         warning = f"\nheld up by the ridge alone: component {', '.join(spikes)}" if spikes else ""
         return (
@@ -84,7 +87,8 @@ class FitResult:
 class Race:
     """A race of restarts: each makes `steps` steps, and only the best `finalists` go on. Biernacki et al. 2003 (emEM).
 
-    finalists: one in four where it is None. What is out keeps the status MAX_STEPS, with the steps it made.
+    finalists: one in four, and at least one, where it is None. What is out keeps the status MAX_STEPS, with the steps
+    it made. Where no finalist ends sound, the next best go on. ValueError for less than one step or finalist.
     """
 
     steps: int = SHORT_RUN
@@ -107,6 +111,11 @@ class Told(NamedTuple):
     status: np.ndarray  # (R,)
     n_steps: np.ndarray  # (R,)
 
+    def ranks(self) -> np.ndarray:
+        """Objectives by which runs compete: −inf for one that failed. -> (R,)."""
+        has_failed = np.isin(self.status, FAILED) | ~np.isfinite(self.objective)
+        return np.where(has_failed, -np.inf, self.objective)
+
 
 class Progress(NamedTuple):
     """What a progress callback is told, a few times a second."""
@@ -115,14 +124,14 @@ class Progress(NamedTuple):
     max_steps: int
     n_running: int  # and waiting: those that have not ended
     n_restarts: int
-    objective: float  # the best so far
+    objective: float  # the best so far of those that have not failed
 
     @classmethod
     def of(cls, runs: Told, max_steps: int) -> Progress:
         """Where the runs (R, ...) stand."""
         going = is_going(runs, max_steps)
         n_steps = int(np.max(runs.n_steps[going] if going.any() else runs.n_steps))
-        return cls(n_steps, max_steps, int(going.sum()), len(going), float(np.max(runs.objective)))
+        return cls(n_steps, max_steps, int(going.sum()), len(going), float(np.max(runs.ranks())))
 
 
 Watch = Callable[[Told], None]
@@ -182,22 +191,35 @@ def race_to_ends(
         return run_to_ends(states, batches, settings, max_steps, watch, every)
     histories = _no_history(states, max_steps)
     states, histories = run_to_ends(states, batches, settings, race.steps, watch, every, histories)
-    told = Told(*map(np.asarray, (states.objective, states.status, states.n_steps)))
-    rank = np.where(np.isin(told.status, FAILED) | ~np.isfinite(told.objective), -np.inf, told.objective)
-    is_spiked = np.asarray(_any_held_up(states.mixture, settings.ridge))
-    order = np.lexsort((-rank[rivals], is_spiked[rivals]), axis=1)[:, : race.places(rivals.shape[1])]
-    chosen = np.unique(np.take_along_axis(rivals, order, axis=1)).astype(np.int32)  # a run may stand for several
+    told, is_spiked = _told_of(states), np.asarray(_any_held_up(states.mixture, settings.ridge))
+    order = np.lexsort((-told.ranks()[rivals], is_spiked[rivals]), axis=1)
+    places, is_open = race.places(rivals.shape[1]), np.ones(len(rivals), bool)
+    for place in range(0, rivals.shape[1], places):
+        next_best = order[is_open, place : place + places]
+        chosen = np.unique(np.take_along_axis(rivals[is_open], next_best, axis=1)).astype(np.int32)
+        few, lines = _taken(states, histories, chosen)
+        of_all = watch and partial(_watch_all, watch, told, chosen)
+        few, lines = run_to_ends(few, batches, settings, max_steps, of_all, every, lines)
+        states, histories = _put_back(states, histories, chosen, few, lines)
+        told, is_spiked = _told_of(states), np.asarray(_any_held_up(states.mixture, settings.ridge))
+        # A run that is out is not to win over finalists that all came to nothing: then those behind them go on.
+        is_sound = np.isfinite(told.ranks()) & ~is_spiked
+        is_out = (told.status == Status.MAX_STEPS) & (told.n_steps < max_steps)
+        is_open = ~np.any((is_sound & ~is_out)[rivals], axis=1) & np.any((is_sound & is_out)[rivals], axis=1)
+        if not is_open.any():
+            break
+    return states, histories
 
-    def of_all(few: Told) -> None:
-        assert watch is not None
-        for whole, part in zip(told, few, strict=True):
-            whole[chosen] = part
-        watch(told)
 
-    told = Told(*(leaf.copy() for leaf in told))
-    few, lines = _taken(states, histories, chosen)
-    few, lines = run_to_ends(few, batches, settings, max_steps, of_all if watch else None, every, lines)
-    return _put_back(states, histories, chosen, few, lines)
+def _told_of(states: em.State) -> Told:
+    return Told(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
+
+
+def _watch_all(watch: Watch, told: Told, chosen: np.ndarray, few: Told) -> None:
+    """Show the runs `chosen` as they go among all the others."""
+    for whole, part in zip(told, few, strict=True):
+        whole[chosen] = part
+    watch(told)
 
 
 def history_length(max_steps: int) -> int:
@@ -251,9 +273,13 @@ def _any_held_up(mixtures: Mixture, ridge: Any) -> Array:
 
 
 def held_up(mixture: Mixture, ridge: Any) -> Array:
-    """Which components stand on the ridge. -> (K,) bool."""
+    """Which components stand on the ridge, where the rows as a whole do not. -> (K,) bool.
+
+    A constant or a collinear column leaves every component on it, and tells nothing of spikes.
+    """
     each = jnp.broadcast_to(jnp.asarray(ridge, mixture.means.dtype), mixture.n_features)
-    return (mixture.scales.ridge_share(each) > HELD_UP) & jnp.isfinite(mixture.log_weights)
+    whole = Dense(cholesky(mixture.covariance())[None]).ridge_share(each)
+    return (mixture.scales.ridge_share(each) > HELD_UP) & jnp.isfinite(mixture.log_weights) & ~(whole > HELD_UP)
 
 
 def _no_history(states: em.State, max_steps: int) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -68,7 +68,7 @@ class Sweep:
     results: dict[tuple[str, int], FitResult]  # by (family, K)
     cells: tuple[Cell, ...]
     criterion: str
-    held_up: frozenset[tuple[str, int]] = frozenset()  # with a component that stands on the ridge alone, or a fold's
+    held_up: frozenset[tuple[str, int]] = frozenset()  # with a component that stands on the ridge alone
     groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, of each family
     padding: float = 0.0  # share of the components that were stepped and were none, but padded a group
     is_complete: bool = True  # False where the search was interrupted: cells are then those that were done
@@ -123,7 +123,7 @@ class Sweep:
             return f"{mark} " + "  ".join(t.ljust(w) if name in left else t.rjust(w) for name, t, w in cells).rstrip()
 
         winner = f"the best by {self.criterion} is {best.family!r} with K = {best.K} (*)"
-        title = f"Sweep of {counted(len(self.cells), 'fit')}; {winner}"
+        title = f"Sweep of {counted(len(self.cells), 'fit')}{'' if self.is_complete else ', interrupted'}; {winner}"
         marks = ["*" if cell is best else "^" if (cell.family, cell.K) in self.held_up else " " for cell in self.cells]
         body = [line(mark, row) for mark, row in zip(marks, rows, strict=True)]
         if "^" in marks:
@@ -170,8 +170,9 @@ def sweep(
     (Σ w)² / Σ w²; BIC, ICL and AIC mean something only then.
 
     n_folds: as many more fits of each cell, each without one part of the rows (Smyth 2000). `held_out` is the mean
-    log-likelihood (nats) of every row under the fit that has not seen it; with criterion "held_out" there are 5 unless
-    n_folds says otherwise.
+    log-likelihood (nats) of every row under the fit that has not seen it, and NaN where one of those fits failed or
+    stands on the ridge; with criterion "held_out" there are 5 unless n_folds says otherwise. Folds are weights of 0:
+    rows without weights are compiled for once more, for all folds.
 
     Ctrl-C ends the search with what is done: the cells that are whole come back, with a warning, and `is_complete` is
     False.
@@ -215,8 +216,8 @@ def sweep(
                     states = start(key, batches, init, counts[0], family, settings, 1)
                     report = partial(keeper.report, family.name, counts[0])
                     result = drive(states, batches, settings, max_steps, search, report)
-                    said = _evidence_of(result, batches)
-                    keeper.keep(family.name, counts[0], result, said, bool(np.any(result.held_up)))
+                    keeper.keep(family.name, counts[0], result, _evidence_of(result, batches))
+                    keeper.n_done += 1
         except KeyboardInterrupt:
             if not keeper.cells:
                 raise
@@ -242,7 +243,7 @@ def _groups_of(key: Array, shared: list[tuple[int, ...]], batches: Batches, init
 
 
 def _folds(key: Array, batches: Batches, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
-    """The rows without each fold, and the fold, as weights of 0 for the others: no row is moved, nothing compiled."""
+    """The rows without each fold, and the fold, as weights of 0 for the others: no row is moved."""
     if not n_folds:
         return
     weights = batches.row_weights()
@@ -268,7 +269,6 @@ def _fit_cells(
     """The cells of a family and a group, and their folds."""
     counts = parts[0].groups[index].counts
     held_out = np.zeros(len(counts))
-    held_up = np.zeros(len(counts), bool)  # by a fold too: what is said of its rows is of no more worth
     fitted: list[tuple[FitResult, Any]] = []
     for number, part in enumerate(parts):
         watch = _Watch(keeper, family.name, part.groups[index])
@@ -278,12 +278,11 @@ def _fit_cells(
         if number == 0:
             fitted = found
         else:
-            held_out += [_total(result, said, float(part.judged.total)) for result, said in found]
-        held_up |= [bool(np.any(result.held_up)) for result, _ in found]
+            held_out += [_held_out(result, said, float(part.judged.total)) for result, said in found]
         keeper.n_done += len(counts)
     for place, (result, said) in enumerate(fitted):
         mean = float(held_out[place]) / keeper.total if len(parts) > 1 else None
-        keeper.keep(family.name, counts[place], result, said, bool(held_up[place]), mean)
+        keeper.keep(family.name, counts[place], result, said, mean)
 
 
 def counted(number: int, thing: str) -> str:
@@ -307,22 +306,18 @@ class _Keeper:
         self.n_done = 0
         self.results: dict[tuple[str, int], FitResult] = {}
         self.cells: dict[tuple[str, int], Cell] = {}
-        self.held_up: set[tuple[str, int]] = set()
+        self.best: Cell | None = None
 
-    def keep(
-        self, family: str, count: int, result: FitResult, said: Any, held_up: bool, held_out: float | None = None
-    ) -> None:
-        if held_up:
-            self.held_up.add((family, count))
+    def keep(self, family: str, count: int, result: FitResult, said: Any, held_out: float | None = None) -> None:
         self.results[family, count] = result
         self.cells[family, count] = _describe(family, count, result, said, self.total, held_out)
+        self.best = self.sweep(list(self.cells)).best_cell
 
     def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:
         if self.progress is not None:
-            best = self.sweep(list(self.cells)).best_cell if self.cells else None
-            self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
+            self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, self.best))
 
-    def sweep(self, order: Iterable[tuple[str, int]], shared: Iterable[tuple[int, ...]] = ()) -> Sweep:
+    def sweep(self, order: Sequence[tuple[str, int]], shared: Iterable[tuple[int, ...]] = ()) -> Sweep:
         """What is kept, in this order."""
         done = [of for of in order if of in self.cells]
         results = {of: self.results[of] for of in done}
@@ -330,10 +325,10 @@ class _Keeper:
             results=results,
             cells=tuple(self.cells[of] for of in done),
             criterion=self.criterion,
-            held_up=frozenset(self.held_up),
+            held_up=frozenset(of for of, result in results.items() if np.any(result.held_up)),
             groups=tuple(shared),
             padding=_padding(results, shared),
-            is_complete=len(done) == len(list(order)),
+            is_complete=len(done) == len(order),
         )
 
 
@@ -405,6 +400,12 @@ def _total(result: FitResult, said: Any, n: float) -> float:
     """The log-likelihood of rows of total weight n, nats."""
     # Summed once more, about the mean that is known: the steps of a float32 total of 1e6 rows are about a nat.
     return float(result.objective) * n + float(said[0])
+
+
+def _held_out(result: FitResult, said: Any, n: float) -> float:
+    """The log-likelihood of held-out rows; NaN from a fit that failed or stands on the ridge, which is of no worth."""
+    is_sound = int(result.status) not in FAILED and not np.any(result.held_up)
+    return _total(result, said, n) if is_sound else math.nan
 
 
 def _describe(

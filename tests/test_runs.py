@@ -337,3 +337,51 @@ def test_other_weights_for_the_same_rows(dtype, chunk_size):
             assert float(getattr(again, name)) == float(getattr(expected, name))
         assert_close(again.origin, expected.origin, "moments", dtype)
         assert again.rows.tail is batches.rows.tail
+
+
+# What a review found
+
+
+def heavy_tails(seed):
+    """Sixty rows of one cluster and twenty far out, where starts from random rows end on few rows, or collapse."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.normal(0, 1, (60, 2)), rng.standard_t(1.5, (20, 2)) * 2]).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_no_run_that_is_out_wins(seed):
+    """Where the one finalist collapses, or ends on the ridge, the next best goes on, to its end."""
+    options = {"n_restarts": 16, "race": Race(3, 1), "tol": 1e-5, "max_steps": 500, "init": "random_rows"}
+    result = jaxgmm.fit(jax.random.key(seed), heavy_tails(seed), 6, **options)
+    assert not result.held_up.any()
+    assert Status(int(result.status)) is Status.CONVERGED
+    assert int(result.n_steps) > 3
+
+
+@pytest.mark.parametrize("seed", [4, 8, 11])
+def test_an_escape_ends_whole_and_sound(seed):
+    """It leaves a spike for a fit that stands on the data, though that is lower, and no move is left unfinished."""
+    options = {"n_restarts": 2, "escape": "split-merge", "tol": 1e-5, "max_steps": 500, "init": "random_rows"}
+    result = jaxgmm.fit(jax.random.key(seed), heavy_tails(seed), 6, **options)
+    assert Status(int(result.status)) is Status.CONVERGED
+    assert not result.held_up.any()
+
+
+@pytest.mark.parametrize("family", ["full", "diag", "spherical"])
+def test_a_constant_column_is_no_spike(family):
+    """There every component of every fit stands on the ridge, and so do the rows as a whole."""
+    x = np.c_[BLOBS.x, np.zeros(N)].astype(np.float32)
+    result = jaxgmm.fit(jax.random.key(0), x, 2, family, n_restarts=2)
+    assert not result.held_up.any()
+
+
+def test_a_race_may_be_asked_for_by_a_numpy_truth():
+    options = {"n_restarts": 8, "max_steps": 20, "tol": 0.0}
+    raced = jaxgmm.fit(jax.random.key(0), BLOBS.x.astype(np.float32), 2, race=np.True_, **options)
+    assert np.sum(np.asarray(raced.restarts.n_steps) == 20) == 2
+
+
+@pytest.mark.parametrize("ridge", [[1e-3] * 3, [], np.ones((2, 2)), [1e-3, -1.0]])
+def test_a_ridge_for_each_feature_has_their_length(ridge):
+    with pytest.raises((TypeError, ValueError), match="ridge must be"):
+        jaxgmm.fit(jax.random.key(0), BLOBS.x.astype(np.float32), 2, ridge=ridge)

@@ -494,3 +494,15 @@ def test_a_search_interrupted_before_its_first_cell_is_interrupted():
 
     with pytest.raises(KeyboardInterrupt):
         sweep(jax.random.key(0), rows("faithful"), [1, 2], "full", progress=interrupt, **BRIEF)
+
+
+def test_a_fold_whose_fit_failed_is_of_no_worth():
+    """What a collapsed fit says of rows that it has not seen counts for nothing."""
+    rng = np.random.default_rng(6)
+    x = np.concatenate([rng.normal(0, 1, (20, 1)), rng.normal(6, 0.05, (4, 1))]).astype(np.float32)
+    options = {"n_restarts": 1, "criterion": "held_out", "ridge": 0.0, "tol": 1e-5}
+    found = sweep(jax.random.key(6), x, [1, 2, 3], ["full"], **options)
+    values = [cell.held_out for cell in found.cells]
+    assert np.isfinite(values[0])
+    assert np.isnan(values[2])
+    assert found.best_cell.K != 3

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxgmm
 from jaxgmm import Batches, Mixture, Status, em
 from jaxgmm.acceleration import METHODS
 from tests import oracle
@@ -90,3 +92,11 @@ def test_under_a_large_ridge_a_run_ends_at_rest(x64):
     assert int(ended.status) == Status.CONVERGED
     assert_close(further.objective, ended.objective, "settled", np.float64)
     assert_close(further.mixture.means, ended.mixture.means, "settled", np.float64)
+
+
+def test_tol_0_makes_every_step_of_a_fit():
+    """Rounding makes gains negative in the end, two in turn even; no run of exactly max_steps may stop at that."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0.0, 1.0, (150, 2)), rng.normal(3.0, 1.0, (150, 2))]).astype(np.float32)
+    result = jaxgmm.fit(jax.random.key(0), x, 3, tol=0.0, max_steps=400, stopping="aitken", n_restarts=8)
+    assert np.asarray(result.restarts.n_steps).tolist() == [400] * 8
