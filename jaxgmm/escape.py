@@ -89,9 +89,9 @@ def split_and_merge(
 def _is_better(found: FitResult, result: FitResult, tol: float) -> bool:
     """Whether a move stands: off the ridge, where what it left was on it, and never the other way; or else higher by
     more than tol and rounding."""
-    if int(found.status) in FAILED or (np.any(found.held_up) and not np.any(result.held_up)):
+    if int(found.status) in FAILED or (np.asarray(found.held_up).any() and not np.asarray(result.held_up).any()):
         return False
-    if np.any(result.held_up) and not np.any(found.held_up):
+    if np.asarray(result.held_up).any() and not np.asarray(found.held_up).any():
         return True
     rounding = 64.0 * float(jnp.finfo(result.objective.dtype).eps) * (1.0 + abs(float(result.objective)))
     return int(result.status) in FAILED or float(found.objective) - float(result.objective) > max(tol, rounding)

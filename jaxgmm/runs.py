@@ -74,7 +74,7 @@ class FitResult:
             return f"FitResult(objective={self.objective!r}, mixture={self.mixture!r})"
         status = Status(int(self.status))
         moves = "" if self.escapes is None else f" and {len(self.escapes) - 1} moves"
-        spikes = [str(k) for k in np.flatnonzero(self.held_up)]
+        spikes = [str(k) for k in np.flatnonzero(np.asarray(self.held_up))]
         warning = f"\nheld up by the ridge alone: component {', '.join(spikes)}" if spikes else ""
         return (
             f"FitResult: {status.name} after {int(self.n_steps)} steps, mean log-likelihood "

@@ -325,7 +325,7 @@ class _Keeper:
             results=results,
             cells=tuple(self.cells[of] for of in done),
             criterion=self.criterion,
-            held_up=frozenset(of for of, result in results.items() if np.any(result.held_up)),
+            held_up=frozenset(of for of, result in results.items() if np.asarray(result.held_up).any()),
             groups=tuple(shared),
             padding=_padding(results, shared),
             is_complete=len(done) == len(order),
@@ -354,7 +354,7 @@ def _padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[i
     """Which share of the components that were stepped were padding."""
     stepped = wanted = 0
     for (_, count), result in results.items():
-        steps = int(np.sum(result.restarts.n_steps))
+        steps = int(np.asarray(result.restarts.n_steps).sum())
         wanted += steps * count
         stepped += steps * max((max(group) for group in shared if count in group), default=count)
     return 1.0 - wanted / stepped if stepped else 0.0
@@ -404,7 +404,7 @@ def _total(result: FitResult, said: Any, n: float) -> float:
 
 def _held_out(result: FitResult, said: Any, n: float) -> float:
     """The log-likelihood of held-out rows; NaN from a fit that failed or stands on the ridge, which is of no worth."""
-    is_sound = int(result.status) not in FAILED and not np.any(result.held_up)
+    is_sound = int(result.status) not in FAILED and not np.asarray(result.held_up).any()
     return _total(result, said, n) if is_sound else math.nan
 
 
