@@ -73,7 +73,8 @@ class FitResult:
         if is_traced(self) or self.objective.ndim:
             return f"FitResult(objective={self.objective!r}, mixture={self.mixture!r})"
         status = Status(int(self.status))
-        moves = "" if self.escapes is None else f" and {len(self.escapes) - 1} moves"
+        n_moves = 0 if self.escapes is None else len(self.escapes) - 1
+        moves = f" and {n_moves} move{'s' if n_moves > 1 else ''} from there" if n_moves else ""
         spikes = [str(k) for k in np.flatnonzero(np.asarray(self.held_up))]
         warning = f"\nheld up by the ridge alone: component {', '.join(spikes)}" if spikes else ""
         return (

@@ -54,7 +54,7 @@ def test_a_planted_start_is_mended(family):
     assert len(found.escapes) > 1
     assert int(found.status) == Status.CONVERGED
     assert found.restarts.objective.shape == (1,)
-    assert "split-merge move" in repr(found)
+    assert "and 1 move from there" in repr(found)
     again = fit(init=found.mixture, family=family, escape="split-merge")
     assert float(again.objective) >= float(found.objective) - tolerance("fall", np.float64).absolute
 
