@@ -205,6 +205,11 @@ def choose_width(n_components: int, n_lanes: int, bytes_each: int = 0) -> int:
     return max(1, min(most, n_lanes, SIDE_BY_SIDE // max(1, bytes_each)))
 
 
+def bytes_of_fit(n_components: int, n_features: int, itemsize: int) -> int:
+    """What a fit holds besides rows, at most: moments and factors of full covariances, before and after a step."""
+    return 4 * n_components * n_features**2 * itemsize
+
+
 def choose_chunk_size(n_features: int, n_components: int, itemsize: int, n_lanes: int = 1) -> int:
     """Rows a chunk: as many as keep a chunk's K responsibilities and D features in cache, a power of two.
 

@@ -154,14 +154,13 @@ def bootstrap(
             f"mixture must be a jaxgmm.Mixture, got {type(mixture).__name__}. A fit's is result.mixture; known "
             "parameters make one by Mixture.create."
         )
-    if kind not in KINDS:
-        raise ValueError(f"Unknown kind of bootstrap {kind!r}. Expected one of {', '.join(map(repr, KINDS))}.")
+    _check.one_of(kind, KINDS, "kind of bootstrap")
     n_replicates = _check.count(n_replicates, "n_replicates", least=2)
     max_steps = _check.count(max_steps, "max_steps", least=0)
     wanted = mixture.means.dtype if dtype is None else dtype
     batches = admit(x, sample_weight, mixture.n_components, n_replicates, chunk_size, wanted)
     _check.last_axis((batches.n_features,), mixture.n_features)
-    expected = _flat(batches.weights)
+    expected = _flat(batches)
     if sample_size is None:
         sample_size = int(np.count_nonzero(expected))
     sample_size = min(_check.count(sample_size, "sample_size", least=1), np.iinfo(np.int32).max)
@@ -247,7 +246,7 @@ def likelihood_ratio_test(
     chosen: Family = _check.family(family, SHELF)
     batches = admit(x, None, n_components + 1, n_restarts, chunk_size, dtype)
     n_rows = int(batches.n_rows)
-    _check.unweighted(_flat(batches.weights)[:n_rows])
+    _check.unweighted(batches.row_weights())
     fitted = partial(
         fit,
         family=chosen,
@@ -387,12 +386,11 @@ def _reweighted(batches: Batches, weights: Array, sample_size: Array) -> Batches
     return replace(drawn, total=total, lightest=total / sample_size)
 
 
-def _flat(weights: Chunked) -> np.ndarray:
+def _flat(batches: Batches) -> np.ndarray:
     """The weights of all rows, and zeros for the padding: (C·n,) in float64, the largest of them 1."""
-    whole = (weights.n_chunks - 1) * weights.chunk_size
-    body = np.ones(whole) if weights.body is None else np.asarray(weights.body)[:whole]
-    flat = np.concatenate([body, np.asarray(weights.tail)]).astype(np.float64)
-    return flat / flat.max()  # their sum might overflow
+    weights = batches.row_weights()
+    weights /= weights.max()  # their sum might overflow
+    return np.pad(weights, (0, batches.n_chunks * batches.chunk_size - len(weights)))
 
 
 def _settled(tol: float | None, sample_size: int) -> float:

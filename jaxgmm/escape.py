@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from . import em
 from ._linalg import cholesky, columns, einsum
-from .batches import Batches
+from .batches import Batches, bytes_of_fit
 from .covariances import Form
 from .families import show_dense
 from .lanes import in_waves
@@ -31,7 +31,7 @@ from .runs import FitResult, Race, Told, best, history_length, race_to_ends
 from .status import FAILED, Status
 
 PROPOSALS = 16
-"""Moves that are tried side by side. The one that stands was among the first ten wherever there was one."""
+"""Moves that are tried side by side: as many as run at once on a CPU, half of them by each of two rankings."""
 
 OF_A_GAUSSIAN = math.log(2.0) - 0.5 * math.log(math.pi / (math.pi - 2.0))
 """What cutting a Gaussian in halves costs, nats a row: a component that is one has nothing to gain."""
@@ -104,8 +104,9 @@ def propose(mixture: Mixture, batches: Batches) -> em.State:
 
 @jax.jit
 def _states(mixtures: Mixture, is_move: Array, batches: Batches) -> em.State:
-    n_bytes = 4 * mixtures.means.size * mixtures.means.shape[2] * mixtures.means.dtype.itemsize // PROPOSALS
-    states = in_waves(lambda mixture: em.init(mixture, batches), mixtures, mixtures.means.shape[1], n_bytes)
+    n_components, n_features = mixtures.means.shape[1:]
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    states = in_waves(lambda mixture: em.init(mixture, batches), mixtures, n_components, each)
     status = jnp.where(is_move, states.status, Status.COLLAPSED)
     return states._replace(status=status.astype(jnp.int32))
 

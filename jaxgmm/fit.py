@@ -14,7 +14,7 @@ from jax import Array
 
 from . import _check, em
 from ._precision import is_traced, own, precision_for
-from .batches import Batches, cut
+from .batches import Batches, bytes_of_fit, cut
 from .escape import ESCAPES
 from .families import SHELF, Family
 from .lanes import in_waves
@@ -56,7 +56,7 @@ def fit(
     init: str | Mixture | Any = "k-means++",
     tol: float = 1e-3,
     max_steps: int = 200,
-    ridge: float | Any = 1e-6,
+    ridge: Any = 1e-6,
     relative_ridge: float = 0.0,
     acceleration: str | None = None,
     stopping: str = "gain",
@@ -259,8 +259,9 @@ def begin(seeds: Array, counts: Array, batches: Batches, ridge: Any, given: Give
         mixture = from_means(seeds, batches, family, ridge, count)
         return _lost_if_empty(em.init(given.onto(mixture), batches), mixture, count)
 
-    n_features = seeds.shape[2]
-    return in_waves(one, (seeds, counts), seeds.shape[1], 4 * seeds[0].size * n_features * seeds.dtype.itemsize)
+    n_components, n_features = seeds.shape[1:]
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    return in_waves(one, (seeds, counts), n_components, each)
 
 
 def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.State:

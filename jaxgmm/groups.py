@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from . import em
-from .batches import Batches, next_power_of_two
+from .batches import Batches, bytes_of_fit, next_power_of_two
 from .escape import ESCAPES
 from .families import Family
 from .fit import NOTHING_GIVEN, Search, begin, seeds_of
@@ -30,8 +30,8 @@ SHARED_UP_TO = 16
 SMALL_TABLE = 2**20
 """Numbers in a table (N·D) up to which compiling for another K takes longer than what its padding costs."""
 
-HELD = 2**31
-"""Bytes that the moments of all runs of a group may take."""
+HELD = 2**33
+"""Bytes that all runs of a group may take."""
 
 PADDING = 0.5
 """Most of a group's components that may be padding: then no search takes more than twice the arithmetic it needs."""
@@ -61,7 +61,7 @@ def groups(counts: Iterable[int], batches: Batches, n_restarts: int = 1) -> list
     for together in shared.values():
         rest = sorted(together, reverse=True)
         while rest:  # the largest, and as many of the others as the bound allows
-            each = rest[0] * batches.n_features**2 * batches.dtype.itemsize * n_restarts  # at most, by family
+            each = n_restarts * bytes_of_fit(rest[0], batches.n_features, batches.dtype.itemsize)
             within = max(1, min(len(rest), HELD // each))
             most = next(n for n in range(within, 0, -1) if padding(rest[:n]) <= PADDING)
             bounded.append(rest[:most])

@@ -192,7 +192,7 @@ def race_to_ends(
         return run_to_ends(states, batches, settings, max_steps, watch, every)
     histories = _no_history(states, max_steps)
     states, histories = run_to_ends(states, batches, settings, race.steps, watch, every, histories)
-    told, is_spiked = _told_of(states), np.asarray(_any_held_up(states.mixture, settings.ridge))
+    told, is_spiked = _looked_at(states, settings)
     order = np.lexsort((-told.ranks()[rivals], is_spiked[rivals]), axis=1)
     places, is_open = race.places(rivals.shape[1]), np.ones(len(rivals), bool)
     for place in range(0, rivals.shape[1], places):
@@ -202,7 +202,7 @@ def race_to_ends(
         of_all = watch and partial(_watch_all, watch, told, chosen)
         few, lines = run_to_ends(few, batches, settings, max_steps, of_all, every, lines)
         states, histories = _put_back(states, histories, chosen, few, lines)
-        told, is_spiked = _told_of(states), np.asarray(_any_held_up(states.mixture, settings.ridge))
+        told, is_spiked = _looked_at(states, settings)
         # A run that is out is not to win over finalists that all came to nothing: then those behind them go on.
         is_sound = np.isfinite(told.ranks()) & ~is_spiked
         is_out = (told.status == Status.MAX_STEPS) & (told.n_steps < max_steps)
@@ -212,8 +212,10 @@ def race_to_ends(
     return states, histories
 
 
-def _told_of(states: em.State) -> Told:
-    return Told(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
+def _looked_at(states: em.State, settings: em.Settings) -> tuple[Told, np.ndarray]:
+    """How runs (R, ...) stand, and which have a component on the ridge, on the host and free to be changed."""
+    told = Told(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
+    return told, np.asarray(_any_held_up(states.mixture, settings.ridge))
 
 
 def _watch_all(watch: Watch, told: Told, chosen: np.ndarray, few: Told) -> None:

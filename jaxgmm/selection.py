@@ -146,7 +146,7 @@ def sweep(
     init: Any = "k-means++",
     tol: float = 1e-3,
     max_steps: int = 200,
-    ridge: float = 1e-6,
+    ridge: Any = 1e-6,
     relative_ridge: float = 0.0,
     acceleration: str | None = None,
     stopping: str = "gain",
@@ -198,7 +198,6 @@ def sweep(
         seeding(init)
         n_lanes = n_restarts
     batches = admit(x, sample_weight, max(counts), n_lanes, chunk_size, dtype)
-    _check.enough_rows(int(batches.n_rows), sample_weight, max(counts))
     keeper = _Keeper(criterion, progress, len(chosen) * len(counts) * (1 + n_folds), max_steps, float(batches.total))
     with precision_for(batches.dtype):
         settings = with_relative_ridge(settings, relative_ridge, batches)

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import jax
 import numpy as np
 import pytest
+from jax import monitoring
 
 GLOBAL = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion", "jax_disable_jit")
 """Switches of JAX that must stand after the session's tests as they stood before."""
@@ -51,6 +52,19 @@ def _programs_end_with_their_module() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="module")
+def events() -> Iterator[list[str]]:
+    """The compile events of this process, as they come; the listener goes with the module."""
+    seen: list[str] = []
+
+    def listen(event: str, duration: float, **more: object) -> None:
+        seen.append(event)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture

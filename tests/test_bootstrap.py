@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import monitoring
 
 import jaxgmm
 from jaxgmm import Batches, Mixture, Status, em
@@ -81,19 +80,6 @@ def two_clusters(seed=0, n_rows=400, apart=6.0, n_features=2):
     rng = np.random.default_rng(seed)
     labels = (np.arange(n_rows) < 0.4 * n_rows).astype(int)
     return np.eye(n_features)[0] * apart * labels[:, None] + rng.normal(size=(n_rows, n_features)), labels
-
-
-@pytest.fixture(scope="module")
-def events():
-    """The compile events of this process, as they come."""
-    seen: list[str] = []
-
-    def listen(event: str, duration: float, **more) -> None:
-        seen.append(event)
-
-    monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    monitoring.unregister_event_duration_listener(listen)
 
 
 # Standard errors

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 import pytest
-from jax import monitoring
 
 import jaxgmm
 from jaxgmm import Batches, em
@@ -16,19 +15,6 @@ from tests import oracle
 TRACED = "/jax/core/compile/jaxpr_trace_duration"
 COMPILED = "/jax/core/compile/backend_compile_duration"
 D, K = 3, 2
-
-
-@pytest.fixture(scope="module")
-def events():
-    """The compile events of this process, as they come; the listener goes with the module."""
-    seen: list[str] = []
-
-    def listen(event: str, duration: float, **more) -> None:
-        seen.append(event)
-
-    monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    monitoring.unregister_event_duration_listener(listen)
 
 
 @contextmanager
