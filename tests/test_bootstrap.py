@@ -212,7 +212,7 @@ def test_a_row_of_a_million_is_drawn_as_often_as_the_others():
 def test_reweighted_batches_are_those_of_the_weights(kind):
     x, weight = skewed(), np.random.default_rng(0).integers(0, 4, 400)
     batches = Batches.of(x, weight, chunk_size=128)
-    expected = module._flat(batches.weights)
+    expected = module._flat(batches)
     expected *= 500 / expected.sum()
     weights = module._law(kind, expected, batches.dtype).draw(jax.random.key(0), 500, batches.dtype)
     found, direct = module._reweighted(batches, weights, 500), Batches.of(x, weights[:400], chunk_size=128)
@@ -242,7 +242,7 @@ def test_a_replicate_is_the_fit_with_its_weights(dtype, kind, family, weighted):
     options |= {"tol": 0.0, "max_steps": 4}
     found = bootstrap(jax.random.key(7), x, mixture, 20, kind=kind, **options)
     batches = Batches.of(x, weight, chunk_size=128, dtype=dtype)
-    expected = module._flat(batches.weights)
+    expected = module._flat(batches)
     law = module._law(kind, expected * 300 / expected.sum(), batches.dtype)
     for replicate in (0, 19):
         with precision_for(dtype):
@@ -282,7 +282,7 @@ def test_a_collapse_is_counted_and_left_out():
     """A replicate collapses where neither of the two rows was drawn."""
     x, mixture = with_a_pair()
     found = bootstrap(jax.random.key(0), x, mixture, 100, ridge=1e-3)
-    law = module.Multinomial.of(module._flat(Batches.of(x).weights))
+    law = module.Multinomial.of(module._flat(Batches.of(x)))
     counts = jax.vmap(lambda key: law.draw(key, 100, jnp.float32))(jax.random.split(jax.random.key(0), 100))
     none_drawn = np.asarray(counts)[:, 98:100].sum(axis=1) == 0
     failed = np.asarray(found.status) == Status.COLLAPSED
