@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 def precision_for(dtype: Any) -> AbstractContextManager[Any]:
     """The context in which arrays of `dtype` keep it."""
-    if np.dtype(dtype) == np.float64 and not _x64_is_on():
+    if np.dtype(dtype) == np.float64 and not x64_is_on():
         return jax.enable_x64(True)
     return nullcontext()
 
 
-def _x64_is_on() -> bool:
+def x64_is_on() -> bool:
     return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
 
@@ -68,7 +68,7 @@ def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        if _x64_is_on():
+        if x64_is_on():
             return function(*args, **kwargs)
         if is_traced((args, kwargs)):
             return function(jax.tree.map(_canonical, args[0]), *args[1:], **kwargs)  # pyright: ignore

@@ -368,7 +368,7 @@ def _replicates(
         found = state.mixture
         return found.weights, found.means, found.covariances, state.objective, state.status
 
-    return in_waves(one, jax.random.split(key, n_replicates), mixture.n_components)
+    return in_waves(one, jax.random.split(key, n_replicates), mixture.n_components, batches.chunk_size)
 
 
 def _reweighted(batches: Batches, weights: Array, sample_size: Array) -> Batches:

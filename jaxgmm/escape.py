@@ -106,7 +106,7 @@ def propose(mixture: Mixture, batches: Batches) -> em.State:
 def _states(mixtures: Mixture, is_move: Array, batches: Batches) -> em.State:
     n_components, n_features = mixtures.means.shape[1:]
     each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
-    states = in_waves(lambda mixture: em.init(mixture, batches), mixtures, n_components, each)
+    states = in_waves(lambda mixture: em.init(mixture, batches), mixtures, n_components, batches.chunk_size, each)
     status = jnp.where(is_move, states.status, Status.COLLAPSED)
     return states._replace(status=status.astype(jnp.int32))
 

@@ -15,6 +15,7 @@ from jax import Array
 from . import _check, em
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, bytes_of_fit, cut
+from .crews import in_crews, n_crews
 from .escape import ESCAPES
 from .families import SHELF, Family
 from .lanes import in_waves
@@ -239,21 +240,48 @@ def _ridge(batches: Batches, ridge: Any, relative: Any) -> Array:
     return ridge + relative * batches.variances()
 
 
-@partial(jax.jit, static_argnames=("seeding", "n_components"))
-def seeds_of(keys: Array, counts: Array, batches: Batches, *, seeding: str, n_components: int) -> Array:
+def seeds_of(keys: Array, counts: Any, batches: Batches, *, seeding: str, n_components: int) -> Array:
     """Seeds (R, K, D), of each of which the first of `counts` (R,) are meant: a program that all families share.
 
     keys (R, 2): a pair for each, so that no program need split them.
     """
+    n_lanes = len(counts)
+    crews = 1 if is_traced((keys, counts)) else n_crews(n_lanes, n_components, batches)
+    if crews == 1:
+        return _seeds_of(keys, counts, batches, seeding=seeding, n_components=n_components)
+    bits, kind = jax.random.key_data(keys), jax.random.key_impl(keys)
+
+    def program(lanes: tuple[Array, Array]) -> Array:
+        keys = jax.random.wrap_key_data(lanes[0], impl=kind)
+        return _seeds_of(keys, lanes[1], batches, seeding=seeding, n_components=n_components)
+
+    return in_crews(program, (bits, counts), crews, batches)
+
+
+@partial(jax.jit, static_argnames=("seeding", "n_components"))
+def _seeds_of(keys: Array, counts: Array, batches: Batches, *, seeding: str, n_components: int) -> Array:
     return in_waves(
-        lambda lane: seeds_from(lane[0], batches, seeding, n_components, lane[1]), (keys, counts), n_components
+        lambda lane: seeds_from(lane[0], batches, seeding, n_components, lane[1]),
+        (keys, counts),
+        n_components,
+        batches.chunk_size,
     )
 
 
-@partial(jax.jit, static_argnames="family")
-def begin(seeds: Array, counts: Array, batches: Batches, ridge: Any, given: Given, *, family: Family) -> em.State:
+def begin(seeds: Array, counts: Any, batches: Batches, ridge: Any, given: Given, *, family: Family) -> em.State:
     """The states (R, ...) after one M-step from the rows nearest to each seed; past its count a lane has weight 0."""
 
+    def program(lanes: tuple[Array, Array]) -> em.State:
+        return _begin(*lanes, batches, ridge, given, family=family)
+
+    n_lanes, n_components, n_features = seeds.shape
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    crews = 1 if is_traced((seeds, counts)) else n_crews(n_lanes, n_components, batches, each)
+    return in_crews(program, (seeds, counts), crews, batches)
+
+
+@partial(jax.jit, static_argnames="family")
+def _begin(seeds: Array, counts: Array, batches: Batches, ridge: Any, given: Given, *, family: Family) -> em.State:
     def one(lane: tuple[Array, Array]) -> em.State:
         seeds, count = lane
         mixture = from_means(seeds, batches, family, ridge, count)
@@ -261,7 +289,7 @@ def begin(seeds: Array, counts: Array, batches: Batches, ridge: Any, given: Give
 
     n_components, n_features = seeds.shape[1:]
     each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
-    return in_waves(one, (seeds, counts), n_components, each)
+    return in_waves(one, (seeds, counts), n_components, batches.chunk_size, each)
 
 
 def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.State:

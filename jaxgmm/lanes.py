@@ -45,10 +45,10 @@ def side_by_side(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any
     return jax.tree.map(lambda leaf: leaf[None], single)
 
 
-def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, bytes_each: int = 0) -> Any:
-    """`side_by_side`, as many at a time as run side by side; the last wave is filled up by repetition."""
+def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, n_rows: int, bytes_each: int = 0) -> Any:
+    """`side_by_side`, as many at a time as run so on chunks of `n_rows`; the last wave is filled up by repetition."""
     n = _length(mapped)
-    width = choose_width(n_components, n, bytes_each)
+    width = choose_width(n_components, n, n_rows, bytes_each)
     if width == n:
         return side_by_side(function, mapped)
     index = jnp.minimum(jnp.arange(-(-n // width) * width).reshape(-1, width), n - 1)
@@ -56,10 +56,13 @@ def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, byt
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], waves)
 
 
-def queue(states: em.State, histories: Array, settings: em.Settings, max_steps: Array) -> Queue:
-    """Runs of `em.run` from every state (R, ...), which will write the objective after t steps to histories[:, t]."""
+def queue(states: em.State, histories: Array, n_rows: int, settings: em.Settings, max_steps: Array) -> Queue:
+    """Runs of `em.run` from every state (R, ...), which will write the objective after t steps to histories[:, t].
+
+    n_rows: of a chunk.
+    """
     n = _length(states)
-    width = choose_width(states.mixture.means.shape[1], n, _bytes_of_a_run(states, settings))
+    width = choose_width(states.mixture.means.shape[1], n, n_rows, bytes_of_a_run(states, settings))
     states = jax.vmap(lambda state: em.resumed(state, max_steps))(states)
     histories = _written(histories, Slots(jnp.arange(n, dtype=jnp.int32), states))
     going = em.is_running(states, max_steps)
@@ -104,7 +107,7 @@ def ended(queue: Queue) -> tuple[em.State, Array]:
     return jax.vmap(em.stopped)(states_of(queue)), queue.histories
 
 
-def _bytes_of_a_run(states: em.State, settings: em.Settings) -> int:
+def bytes_of_a_run(states: em.State, settings: em.Settings) -> int:
     """Of states (R, ...) each: itself, the step it makes, and what is on the way to that; and its memory."""
     own = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states._replace(memory=None)))
     memory = 0 if settings.acceleration is None else 2 * MEMORY

@@ -18,12 +18,16 @@ from ._linalg import cholesky
 from ._precision import from_host, is_traced, to_host
 from .batches import Batches, next_power_of_two
 from .covariances import Dense
-from .lanes import Queue, ended, queue, states_of, work
+from .crews import at_once, collect, deal, n_crews
+from .lanes import Queue, bytes_of_a_run, ended, queue, states_of, work
 from .mixture import Mixture
 from .status import FAILED, Status, explain
 
 HISTORY = 16384
 """Steps whose objectives are kept; a run may make more."""
+
+BURST = 0.3
+"""Seconds after which one who watches is told of a run again."""
 
 HELD_UP = 0.5
 """Share of the ridge in a component's smallest variance from which on the ridge, and not the data, decides it. Such a
@@ -147,7 +151,7 @@ def run_to_ends(
     every: int | None = None,
     histories: Any = None,
 ) -> tuple[em.State, Array]:
-    """Run states (R, ...) to their ends: in one go, or for one who watches in bursts of `every` steps, or of 0.3 s.
+    """Run states (R, ...) to their ends: in one go, or for one who watches in bursts of `every` steps, or of `BURST`.
 
     Both come to the same bits. `histories` are those of runs that go on.
 
@@ -156,20 +160,25 @@ def run_to_ends(
     max_steps = min(max_steps, np.iinfo(np.int32).max)
     if histories is None:
         histories = _no_history(states, max_steps)
-    limit = np.int32(max_steps)
+    limit, n_runs = np.int32(max_steps), len(states.objective)
+    parts = deal((states, histories), _crews(states, batches, settings), batches)
     if watch is None:
-        return _run_all(states, histories, batches, settings, limit)
-    under_way = _queue(states, histories, settings, limit)
+        jobs = [partial(_run_all, *part, batches, settings, limit) for part in parts]
+        return collect(at_once(jobs), n_runs, batches)
+    under_way = [_queue(*part, batches.chunk_size, settings, limit) for part in parts]
     burst, n_rounds = 1, 0
     while True:
-        told = Told(*map(np.asarray, _told(under_way)))
+        told = Told(*map(np.asarray, collect([_told(part) for part in under_way], n_runs, batches)))
         watch(told)
         if not np.any(is_going(told, max_steps)):
-            return _ended(under_way)
+            return collect([_ended(part) for part in under_way], n_runs, batches)
         began = time.perf_counter()
         n_rounds = min(n_rounds + (every or burst), np.iinfo(np.int32).max)
-        under_way = jax.block_until_ready(_work(under_way, batches, settings, limit, np.int32(n_rounds)))
-        burst = 2 * burst if time.perf_counter() - began < 0.3 else max(1, burst // 2)
+        jobs = [partial(_work, part, batches, settings, limit, np.int32(n_rounds)) for part in under_way]
+        under_way = jax.block_until_ready(at_once(jobs))
+        # A first round tells how many there are to BURST; where it was compiled for, the second does.
+        in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
+        burst = max(1, int(min(in_time, 64 * burst)))
 
 
 def race_to_ends(
@@ -296,10 +305,19 @@ def _run_all(
     states: em.State, histories: Array, batches: Batches, settings: em.Settings, max_steps: Array
 ) -> tuple[em.State, Array]:
     every_round = jnp.int32(np.iinfo(np.int32).max)
-    return ended(work(queue(states, histories, settings, max_steps), batches, settings, max_steps, every_round))
+    under_way = queue(states, histories, batches.chunk_size, settings, max_steps)
+    return ended(work(under_way, batches, settings, max_steps, every_round))
 
 
-_queue, _work, _ended = jax.jit(queue), jax.jit(work), jax.jit(ended)
+_queue, _work, _ended = jax.jit(queue, static_argnames="n_rows"), jax.jit(work), jax.jit(ended)
+
+
+def _crews(states: em.State, batches: Batches, settings: em.Settings) -> int:
+    """Among how many cores the runs (R, ...) are dealt out."""
+    if is_traced(states):
+        return 1
+    n_runs, n_components = states.mixture.means.shape[:2]
+    return n_crews(n_runs, n_components, batches, bytes_of_a_run(states, settings))
 
 
 @jax.jit

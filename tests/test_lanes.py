@@ -32,7 +32,7 @@ def starts(family, batches, n_lanes=R):
 
 @jax.jit
 def run_all(states, histories, batches, settings, limit):
-    return ended(work(queue(states, histories, settings, limit), batches, settings, limit, 10**6))
+    return ended(work(queue(states, histories, batches.chunk_size, settings, limit), batches, settings, limit, 10**6))
 
 
 def histories(n_lanes, capacity=64):
@@ -45,7 +45,7 @@ def test_each_run_ends_as_it_would_alone(family):
     with jax.enable_x64(True):
         batches = Batches.of(X, chunk_size=100)
         states = starts(family, batches)
-        assert choose_width(K, R) < R
+        assert choose_width(K, R, batches.chunk_size) < R
         ended, history = run_all(states, histories(R), batches, SETTINGS, np.int32(50))
         run = jax.jit(em.run)
         statuses = set()
@@ -72,7 +72,7 @@ def test_bursts_end_where_one_go_does(n_lanes):
     states, history = starts(SHELF["full"], batches, n_lanes), histories(n_lanes).astype(np.float32)
     limit = np.int32(40)
     at_once = run_all(states, history, batches, SETTINGS, limit)
-    under_way = jax.jit(queue)(states, history, SETTINGS, limit)
+    under_way = jax.jit(queue, static_argnames="n_rows")(states, history, batches.chunk_size, SETTINGS, limit)
     for rounds in (0, 1, 7, 50, 10**6):
         under_way = jax.jit(work)(under_way, batches, SETTINGS, limit, np.int32(rounds))
     for one, other in zip(*map(jax.tree.leaves, (at_once, ended(under_way))), strict=True):
@@ -108,7 +108,7 @@ def test_what_runs_beside_makes_no_difference():
 @pytest.mark.parametrize("n_lanes", [1, 2, 16, 17, 40])
 def test_waves_keep_the_order(n_lanes):
     values = np.arange(n_lanes, dtype=np.float32)
-    squares = in_waves(lambda one: one[0] * one[1], (values, values), n_components=16)
+    squares = in_waves(lambda one: one[0] * one[1], (values, values), n_components=16, n_rows=512)
     assert np.array_equal(squares, values**2)
 
 

@@ -1,0 +1,104 @@
+"""Lanes dealt out to the cores of a CPU, each of which takes its own through the same program.
+
+XLA gives a loop to one core and shares out single operations, and those of a fit to a small table are too short to be
+shared. Threads that run one program on different lanes keep every core busy, and a lane's result is the same. A GPU,
+and a program that is being traced, have one crew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax import Array
+
+from ._precision import is_traced, x64_is_on
+from .batches import Batches, choose_width
+
+T = TypeVar("T")
+
+WORTH_A_CREW = 2**18
+"""Responsibilities of a step of all lanes that are worth a thread."""
+
+
+def n_crews(n_lanes: int, n_components: int, batches: Batches, bytes_each: int = 0) -> int:
+    """Among how many cores so many lanes are dealt out: all there are, as long as each has a whole width of them and
+    enough to do."""
+    origin = batches.origin
+    if is_traced(batches) or any(one.platform != "cpu" for one in origin.devices()):
+        return 1
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        return 1
+    width = choose_width(n_components, n_lanes, batches.chunk_size, bytes_each)
+    worth = n_lanes * n_components * batches.n_chunks * batches.chunk_size // WORTH_A_CREW
+    return max(1, min(n_cores(), -(-n_lanes // width), worth))
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_crews(program: Callable[[Any], T], lanes: Any, crews: int, batches: Batches) -> T:
+    """program(lanes (L, ...)) -> leaves (L, ...), computed by so many crews at the same time."""
+    n_lanes = len(jax.tree.leaves(lanes)[0])
+    parts = at_once([partial(program, part) for part in deal(lanes, crews, batches)])
+    return collect(parts, n_lanes, batches)
+
+
+def deal(lanes: Any, crews: int, batches: Batches) -> list[Any]:
+    """Lanes (L, ...) as equal parts in turn, filled up with the last: part p holds p, p + crews, p + 2 crews ..."""
+    if crews == 1:
+        return [lanes]
+    n_lanes = len(jax.tree.leaves(lanes)[0])
+    places = np.minimum(np.arange(-(-n_lanes // crews) * crews), n_lanes - 1)
+    held = jax.tree.map(np.asarray, lanes)
+    return [
+        jax.tree.map(lambda leaf, of=places[first::crews]: _placed(leaf[of], batches), held) for first in range(crews)
+    ]
+
+
+def collect(parts: Sequence[T], n_lanes: int, batches: Batches) -> T:
+    """The parts that `deal` made, or what became of them, as lanes (L, ...)."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def one(*leaves: Array) -> Array:
+        in_turn = np.stack([np.asarray(leaf) for leaf in leaves], axis=1)
+        return _placed(in_turn.reshape(-1, *leaves[0].shape[1:])[:n_lanes], batches)
+
+    return jax.tree.map(one, *parts)
+
+
+def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """What the jobs return, each of which runs in a thread of its own; the first in this one.
+
+    JAX's settings belong to threads. Those that decide what is computed go along.
+    """
+    if len(jobs) == 1:
+        return [jobs[0]()]
+    is_wide, device = x64_is_on(), jax.config.jax_default_device  # pyright: ignore
+
+    def with_settings(job: Callable[[], T]) -> T:
+        with ExitStack() as settings:
+            # Entered only where they differ: what is set, even to what it was, may be compiled for anew.
+            if is_wide != x64_is_on():
+                settings.enter_context(jax.enable_x64(is_wide))
+            if device is not None:
+                settings.enter_context(jax.default_device(device))
+            return jax.block_until_ready(job())
+
+    with ThreadPoolExecutor(len(jobs) - 1) as pool:
+        others = [pool.submit(with_settings, job) for job in jobs[1:]]
+        return [jax.block_until_ready(jobs[0]()), *(other.result() for other in others)]
+
+
+def _placed(leaf: np.ndarray, batches: Batches) -> Array:
+    """On the device of the batches, and bound to it only if they are. A slice on a device would be a program."""
+    return jax.device_put(leaf, batches.origin.sharding if batches.origin.committed else None)

@@ -1,0 +1,85 @@
+"""Lanes dealt out to cores: what comes back is what one core would have made, lane by lane."""
+
+from __future__ import annotations
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Batches, crews
+from tests import oracle
+
+BATCHES = Batches.of(np.zeros((8, 2), np.float32))
+
+
+@pytest.mark.parametrize("n_lanes", [1, 2, 5, 6])
+@pytest.mark.parametrize("n_parts", [1, 2, 3])
+def test_what_is_dealt_out_is_collected_in_order(n_lanes, n_parts):
+    lanes = np.arange(n_lanes, dtype=np.float32), np.arange(2 * n_lanes, dtype=np.int32).reshape(n_lanes, 2)
+    parts = crews.deal(lanes, n_parts, BATCHES)
+    assert len(parts) == n_parts
+    assert len({len(part[0]) for part in parts}) == 1  # one shape, one program
+    for whole, again in zip(lanes, crews.collect(parts, n_lanes, BATCHES), strict=True):
+        assert np.array_equal(whole, again)
+
+
+@pytest.mark.parametrize("n_parts", [2, 3])
+@pytest.mark.parametrize("race", [False, True], ids=["whole", "race"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_number_of_cores_changes_no_result(n_parts, race, dtype, monkeypatch):
+    """Of 7 runs, each alone in its slot: to the bit, watched or not, in float64 while JAX's own switch is off, too."""
+    x = oracle.blobs(seed=3, n_rows=6_000, n_features=3, n_components=4, distance=2.0).x
+
+    def fitted(cores, progress=None):
+        monkeypatch.setattr(crews, "n_cores", lambda: cores)
+        more = {"n_restarts": 7, "tol": 1e-5, "race": race, "dtype": dtype, "progress": progress, "chunk_size": 4096}
+        return jaxgmm.fit(jax.random.key(0), x, 4, "diag", **more)
+
+    monkeypatch.setattr(crews, "WORTH_A_CREW", 1)
+    told = []
+    alone, together, watched = fitted(1), fitted(n_parts), fitted(n_parts, told.append)
+    assert told[-1].n_running == 0
+    assert told[-1].n_restarts == 7
+    assert together.mixture.means.dtype == dtype
+    for one, *others in zip(*map(jax.tree.leaves, (alone, together, watched)), strict=True):
+        for other in others:
+            assert np.array_equal(one, other, equal_nan=True)
+
+
+def test_lanes_stay_whole_where_there_is_no_use_in_threads(monkeypatch):
+    """Little to do, few lanes, no compiled programs, a trace: one crew. Otherwise as many as there are cores."""
+    monkeypatch.setattr(crews, "n_cores", lambda: 4)
+    large = Batches.of(np.zeros((100_000, 2), np.float32))
+    assert crews.n_crews(64, 8, large) == 4
+    assert crews.n_crews(3, 8, large) == 3
+    assert crews.n_crews(64, 8, BATCHES) == 1
+    with jax.disable_jit():
+        assert crews.n_crews(64, 8, large) == 1
+    traced = []
+    jax.eval_shape(lambda batches: traced.append(crews.n_crews(64, 8, batches)), large)
+    assert traced == [1]
+
+
+def test_jobs_have_the_settings_of_the_caller_and_their_errors_arrive():
+    """What is computed follows the caller's default device and precision, in every thread."""
+    seen = []
+
+    def job():
+        seen.append((threading.get_ident(), jax.config.jax_default_device, jnp.ones(3, np.float64).dtype))
+        return jnp.float32(1.0)
+
+    device = jax.devices()[-1]
+    with jax.default_device(device), jax.enable_x64(True):
+        assert crews.at_once([job, job, job]) == [1.0, 1.0, 1.0]
+    assert len({thread for thread, *_ in seen}) > 1
+    assert {(which, dtype) for _, which, dtype in seen} == {(device, np.dtype(np.float64))}
+
+    def fails():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crews.at_once([lambda: 1.0, fails])
