@@ -16,7 +16,7 @@ FLOORS = [
     {"_linalg", "status", "_precision", "_version"},
     {"_check", "moments", "covariances"},
     {"families", "batches"},
-    {"mixture", "fused"},
+    {"mixture", "fused", "crews"},
     {"expectation", "maximisation", "criteria"},
     {"acceleration"},
     {"em"},
