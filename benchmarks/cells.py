@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .child import spread, stopwatch
 from .searching import RIDGE, Fitted, of_scikit_learn, rows, scikit_learn, score
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
@@ -48,28 +49,42 @@ def common_starts(
 
 
 def free_starts(
-    n: int, d: int, counts: list[int], families: list[str], seeds: int, n_restarts: int, polish: float
+    n: int,
+    d: int,
+    counts: list[int],
+    families: list[str],
+    seeds: int,
+    n_restarts: int,
+    tol: float,
+    their_restarts: int,
+    polish: float,
 ) -> dict[str, Any]:
-    """Each cell of a sweep of ours beside scikit-learn's fit, both with as many restarts and otherwise by default.
+    """Each cell of a sweep of ours beside scikit-learn's fit, which but for its restarts is by default.
 
     Both mixtures are then run on by ours to the tol `polish`: what is compared is the optimum that was found, and not
-    how near to it a default stops.
+    how near to it a tol stops. Seconds are of a table, without that, and of ours without the first, which compiles.
     """
     import jax
 
     import jaxgmm
 
     peer = scikit_learn()
-    found = []
+    found, took = [], []
     for seed in range(seeds):
         x = rows(seed, n, d, 5, "float64")
-        swept = jaxgmm.sweep(jax.random.key(seed), x, counts, families, n_restarts, dtype=np.float64)
+        how: dict[str, Any] = {"tol": tol, "dtype": np.float64}
+        our_s, swept = stopwatch(jaxgmm.sweep, jax.random.key(seed), x, counts, families, n_restarts, **how)
+        their_s = 0.0
         for (family, k), result in swept.results.items():
-            theirs = of_scikit_learn(peer(k, covariance_type=family, n_init=n_restarts, random_state=seed).fit(x))
-            ours = fitted(result.mixture, int(result.n_steps))
+            model = peer(k, covariance_type=family, n_init=their_restarts, random_state=seed)
+            seconds, model = stopwatch(model.fit, x)
+            their_s += seconds
+            ours, theirs = fitted(result.mixture, int(result.n_steps)), of_scikit_learn(model)
             ours, theirs = (polished(x, of, family, polish) for of in (ours, theirs))
             found.append(cell(seed, family, k, ours, theirs, x))
-    return {"cells": found}
+        took.append((our_s, their_s))
+    ours, theirs = spread([ours for ours, _ in took[1:]]), spread([theirs for _, theirs in took])
+    return {"cells": found, "our_s": ours, "their_s": theirs}
 
 
 def polished(x: np.ndarray, found: Fitted, family: str, tol: float) -> Fitted:

@@ -140,10 +140,13 @@ def beside(found: dict[str, Any], place: Place) -> str:
     """Every cell of a sweep, ours beside scikit-learn's: a line for each type, and the worst cells."""
     if not found or found["device"] != place.device:
         return ""
-    how = f"tol {found['tol']:g}, {found['max_steps']} steps at most" if "tol" in found else "both by default"
-    if "polish" in found:
-        how += f", and each end then run on to tol {found['polish']:g}"
-    starts = "from the same starts" if "tol" in found else f"{found['n_restarts']} restarts of each program's own"
+    starts, how = "from the same starts", f"tol {found.get('tol', math.nan):g}, {found.get('max_steps')} steps at most"
+    if "polish" in found:  # an older result tells neither tol nor their restarts, which were ours
+        restarts, theirs = found["n_restarts"], found.get("their_restarts", found["n_restarts"])
+        starts = (
+            f"{restarts} restarts of ours to tol {found.get('tol', 1e-3):g} and {theirs} of scikit-learn's by default"
+        )
+        how = f"each end then run on to tol {found['polish']:g}"
     title = (
         f"K from {found['counts'][0]} to {found['counts'][-1]}, {len(found['families'])} types, (N, D) = "
         f"({found['n']}, {found['d']}), {found['seeds']} tables, {starts}, {how}, float64: mean "
@@ -168,6 +171,9 @@ def beside(found: dict[str, Any], place: Place) -> str:
         if c["ours"] - c["theirs"] < -least
     ]
     parts = [title, table([*header, "least", "largest"], [*lines, line("all", cells)])]
+    if found.get("our_s") and found.get("their_s"):
+        ours, theirs = (duration(found[of]["median"]) for of in ("our_s", "their_s"))
+        parts.append(f"A table took ours {ours} and scikit-learn {theirs}, in the middle.")
     return "\n\n".join([*parts, *(["The lowest cells:\n\n" + "\n".join(said)] if said else [])])
 
 
@@ -275,6 +281,7 @@ PARTS = {
     "sweep": sweep,
     "common_starts": beside,
     "free_starts": beside,
+    "longer_starts": beside,
     "choices": choices,
     "small": small,
     "photograph": photograph,

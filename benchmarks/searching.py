@@ -124,7 +124,7 @@ def photograph(contender: str, dtype: str, k: int, later: int, every: int, **how
 def sweep(contender: str, dtype: str, n: int, d: int, later: int, **how: Any) -> dict[str, Any]:
     """Every K with every type, chosen by BIC; K = 1 has one start, since all end in the same place."""
     tables = [rows(seed, n, d, 5, dtype) for seed in range(1 + later)]
-    search = our_sweep if contender == "jaxgmm" else their_sweep
+    search = {"jaxgmm": our_sweep, "tgmm": tgmm_sweep}.get(contender, their_sweep)
     heard = compilations() if contender == "jaxgmm" else []
     timed, compiled = [], [0]
     for i, x in enumerate(tables):
@@ -172,6 +172,27 @@ def their_sweep(
             n_init = n_restarts if k > 1 else 1
             model = peer(k, covariance_type=family, n_init=n_init, random_state=seed, **more).fit(x)
             found.append({"family": family, "k": k, "bic": float(model.bic(x))})
+    return min(found, key=lambda cell: cell["bic"])
+
+
+def tgmm_sweep(
+    seed: int, x: Any, dtype: str, counts: list[int], families: list[str], n_restarts: int, **how: Any
+) -> dict[str, Any]:
+    """By torch, on the CPU. Its tol is relative: ours over the size of the mean log-likelihood of one Gaussian."""
+    if find_spec("tgmm") is None:
+        raise Unsupported("not installed")
+    torch, tgmm = (importlib.import_module(name) for name in ("torch", "tgmm"))
+    warnings.filterwarnings("ignore")
+    rows, found = torch.from_numpy(x.astype(dtype)), []
+    size = abs(objective("full", x, np.ones(1), x.mean(0)[None], np.cov(x.T, bias=True)[None]))
+    more = {"init_means": how["init"], "tol": how["tol"] / size, "max_iter": how["max_steps"], "reg_covar": RIDGE}
+    for family in families:
+        more["covariance_type"] = {"tied": "tied_full"}.get(family, family)
+        for k in counts:
+            more |= {"n_init": n_restarts if k > 1 else 1, "random_state": seed, "device": "cpu"}
+            model = tgmm.GaussianMixture(n_components=k, n_features=x.shape[1], **more)
+            model.fit(rows)
+            found.append({"family": family, "k": k, "bic": float(model.bic(rows))})
     return min(found, key=lambda cell: cell["bic"])
 
 

@@ -357,10 +357,12 @@ def test_cells_beside_scikit_learn():
     fits = [{"family": f, "k": 2, "ours": o, "theirs": t, "status": s} for f, (o, t, s) in logs.items()]
     chosen = {"ours": ["tied", 3, 2314.3], "theirs": ["tied", 2, 2314.4]}
     choice = {"data": "faithful", "n": 272, "d": 2, "chosen": chosen, "fits": fits}
+    seconds = {of: {"median": median} for of, median in (("our_s", 2.0), ("their_s", 9.0))}
     sections = {
         "sweep": sweep,
         "common_starts": {**asked, "tol": 1e-6, "max_steps": 500},
         "free_starts": {**asked, "n_restarts": 8, "polish": 1e-9, "missing": "crashed"},
+        "longer_starts": {**asked, "n_restarts": 16, "tol": 1e-4, "their_restarts": 8, "polish": 1e-9, **seconds},
         "choices": {"n_restarts": 16, "tol": 1e-9, "device": "cpu", "missing": None, "sets": [choice]},
     }
     text = report.report([result(searches=sections)])
@@ -368,7 +370,12 @@ def test_cells_beside_scikit_learn():
     assert "| all | 3 of 4 | 1 | 1 | -2.0e-03 | +1.0e-02 |" in text
     assert "- full 2, table 0: -2.0e-03 (7 steps, scikit-learn 8)" in text
     assert "missing: crashed" in text
-    assert "each end then run on to tol 1e-09" in text
+    assert "8 restarts of ours to tol 0.001 and 8 of scikit-learn's by default" in text
+    assert (
+        "16 restarts of ours to tol 0.0001 and 8 of scikit-learn's by default, each end then run on to tol 1e-09"
+        in text
+    )
+    assert "A table took ours 2.00 s and scikit-learn 9.00 s" in text
     assert "| faithful | 272 × 2 | tied 3 (2314.30) | tied 2 (2314.40) | 1 | 1 | 0 | 1 |" in text
     assert "30 programs compiled by the first call, 0 by the second; 25.0 to 50.0 %" in text
     assert "a program: 1, 2; 3." in text
