@@ -35,6 +35,11 @@ LIMIT = 900.0  # seconds for one contender in one dtype
 COMMON = {"tol": 1e-6, "max_steps": 500, "seeds": 3}
 FREE = {"n_restarts": 8, "tol": TOL, "their_restarts": 8, "seeds": 5, "polish": 1e-9}
 LONGER = {**FREE, "n_restarts": 16, "tol": 1e-4}  # where ours may take more of the time that theirs does
+COMPARED = (
+    ("common_starts", "common_starts", COMMON),
+    ("free_starts", "free_starts", FREE),
+    ("longer_starts", "free_starts", LONGER),
+)
 CHOICES = {"n_restarts": 16, "tol": 1e-9, "max_steps": 5_000}
 NOT_BELOW = 1e-6  # nats a row by which a cell of ours may lie under theirs
 
@@ -87,9 +92,9 @@ def cells(options: Options, asked: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if not all(wanted(options, contender) for contender in (OURS, "scikit-learn")):
         return found
-    for name, how in (("common_starts", COMMON), ("free_starts", FREE), ("longer_starts", LONGER)):
+    for name, function, how in COMPARED:
         request = {**asked, **how} | ({"seeds": 1} if options.quick else {})
-        answer = isolate.run(f"benchmarks.cells:{name}", request, LIMIT, on_device(options.devices[0]))
+        answer = isolate.run(f"benchmarks.cells:{function}", request, LIMIT, on_device(options.devices[0]))
         answer.pop("peak_bytes", None)
         found[name] = {**request, "not_below": NOT_BELOW, "device": options.devices[0], "missing": None, **answer}
         print(f"{name}: {answer.get('missing') or len(answer.get('cells', []))}", flush=True)

@@ -5,10 +5,12 @@ from . import families as families
 from . import plot as plot
 from ._version import __version__ as __version__
 from .batches import Batches as Batches
+from .blocks import Blocks as Blocks
 from .bootstrap import Bootstrap as Bootstrap
 from .bootstrap import LikelihoodRatio as LikelihoodRatio
 from .bootstrap import bootstrap as bootstrap
 from .bootstrap import likelihood_ratio_test as likelihood_ratio_test
+from .checkpoint import Checkpoint as Checkpoint
 from .estimator import GaussianMixture as GaussianMixture
 from .estimator import from_sklearn as from_sklearn
 from .fit import fit as fit

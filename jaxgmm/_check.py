@@ -358,6 +358,45 @@ def enough_for_folds(n_rows: int, n_folds: int, n_components: int) -> None:
         )
 
 
+def same_rows(n_rows: int, expected: int, name: str) -> None:
+    """Every pass over blocks gives the same rows."""
+    if n_rows != expected:
+        raise ValueError(
+            f"{name} gave {expected} rows at first and {n_rows} in a later pass. What is read in blocks must give the "
+            "same rows every time."
+        )
+
+
+def finite_block(rows: np.ndarray, first: int, name: str) -> None:
+    """Rows (n, D) of blocks, the first of which is row `first` of all, hold numbers."""
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        row, column = bad[0]
+        raise ValueError(
+            f"{name} holds {rows[row, column]} in row {first + row}, column {column}, as {rows.dtype}; EM needs finite "
+            "numbers. Leave such rows out, or give them weight 0 and a finite value."
+        )
+
+
+def block_weights(weights: np.ndarray, first: int, name: str) -> None:
+    """Weights (n,) of blocks are finite and not negative."""
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0.0)))
+    if len(bad):
+        raise ValueError(
+            f"{name}: weights must be finite and not negative, got {weights[bad[0]]} in row {first + bad[0]}."
+        )
+
+
+def some_weight(total: float, name: str) -> None:
+    if not total > 0.0:
+        raise ValueError(f"{name}: the weights of all rows are 0, or there are no rows.")
+
+
+def in_memory(what: str, why: str) -> None:
+    """For what is asked of rows that are read in blocks, and needs them in memory."""
+    raise ValueError(f"{what} needs the rows in memory: {why}. Leave it out, or give an array.")
+
+
 def labels(values: Any, n_rows: int, n_components: int) -> np.ndarray | Array:
     """Integer labels (N,) from 0 to K − 1."""
     values = values if isinstance(values, jax.Array) else np.asarray(values)

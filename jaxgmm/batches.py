@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -82,13 +82,39 @@ class Chunked:
         return lax.map(lambda index: function(self.take(index)), jnp.arange(self.n_chunks, dtype=jnp.int32))
 
 
+class Scale(NamedTuple):
+    """How much all rows weigh: what a step is judged by, of rows wherever they are."""
+
+    total: Array  # (): Σ weights
+    lightest: Array  # (): the smallest positive weight, "one row's weight"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Counted:
+    """Weights (C·n,) of 1 for the first `n_rows`, a traced number, and of 0 for what pads them."""
+
+    n_rows: Array  # ()
+    like: Array  # (0,), of the weights' dtype
+    chunk_size: int = field(metadata={"static": True})
+
+    body = None
+
+    def take(self, index: Array) -> Array:
+        """Chunk `index`. -> (n,)."""
+        return self.rows_at(index * self.chunk_size + jnp.arange(self.chunk_size, dtype=jnp.int32))
+
+    def rows_at(self, index: Array) -> Array:
+        return (index < self.n_rows).astype(self.like.dtype)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batches:
     """N weighted rows as C chunks of n. Make one with `Batches.of`."""
 
     rows: Chunked  # (·, D)
-    weights: Chunked  # (·,); no body where all rows weigh 1
+    weights: Chunked | Counted  # (·,); no body where all rows weigh 1
     origin: Array  # (D,): a point among the data, about which sums are taken
     total: Array  # (): Σ weights
     lightest: Array  # (): the smallest positive weight, "one row's weight"

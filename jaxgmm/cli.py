@@ -27,12 +27,13 @@ import jax
 import numpy as np
 
 from . import tables
+from ._files import atomically
 from ._version import __version__
 from .acceleration import METHODS
 from .em import STOPPING
 from .escape import ESCAPES
 from .families import SHELF
-from .io import atomically, load, save
+from .io import load, save
 from .mixture import Mixture
 from .seeding import SEEDINGS
 from .selection import CRITERIA, Sweep, SweepProgress, counted, sweep

@@ -23,7 +23,7 @@ from jax import Array, lax
 from . import _check
 from ._precision import keeps_precision
 from .acceleration import METHODS, Memory, learn, propose, remember_nothing
-from .batches import Batches
+from .batches import Batches, Scale
 from .covariances import Form
 from .expectation import expect
 from .families import SHELF, Family
@@ -126,8 +126,12 @@ def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batc
 @jax.jit
 def _init(mixture: Mixture, batches: Batches) -> State:
     # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
-    moments = expect(mixture, batches, Form.SAFE)
-    objective = moments.objective / batches.total
+    return begun(mixture, expect(mixture, batches, Form.SAFE), batches)
+
+
+def begun(mixture: Mixture, moments: Moments, rows: Batches | Scale) -> State:
+    """The state before the first step, from a mixture and its moments."""
+    objective = moments.objective / rows.total
     broken = ~jnp.all(mixture.scales.is_definite())
     status = jnp.select([broken, ~jnp.isfinite(objective)], [Status.COLLAPSED, Status.NON_FINITE], Status.RUNNING)
     unknown = jnp.full_like(objective, jnp.inf)
@@ -137,31 +141,47 @@ def _init(mixture: Mixture, batches: Batches) -> State:
 @keeps_precision
 @jax.jit
 def _step(state: State, batches: Batches, settings: Settings) -> State:
+    state, proposal = proposed(state, settings)
+    return concluded(state, proposal, expect(proposal.mixture, batches), batches, settings)
+
+
+class Proposal(NamedTuple):
+    """The mixture that a step goes to, if it stands once the rows have been summed under it."""
+
+    mixture: Mixture
+    tried: Any = None  # of an accelerated run: what it is to learn from
+    is_plain: Any = None  # whether the step is one of EM's own
+
+
+def proposed(state: State, settings: Settings) -> tuple[State, Proposal]:
+    """The M-step, or what an acceleration puts in its place; with the state in the form that this needs."""
     state = prepared(state, settings)
-    if settings.acceleration is not None:
-        return _accelerated(state, batches, settings)
-    old = state.mixture
-    mixture = maximise(state.moments, old.means, old.family, old.scales, settings.ridge)
-    moments = expect(mixture, batches)
-    objective = moments.objective / batches.total
-    new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
-    return judge(state, new, batches, settings)
+    if settings.acceleration is None:
+        old = state.mixture
+        return state, Proposal(maximise(state.moments, old.means, old.family, old.scales, settings.ridge))
+    assert state.memory is not None
+    return state, Proposal(*propose(settings.acceleration, state.memory, state.mixture, state.moments, settings.ridge))
 
 
-def _accelerated(state: State, batches: Batches, settings: Settings) -> State:
+def concluded(state: State, proposal: Proposal, moments: Moments, rows: Batches | Scale, settings: Settings) -> State:
+    """The state after a step to a proposal, of which these are the moments: judged, and kept or not."""
+    objective = moments.objective / rows.total
+    new = State(proposal.mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
+    if settings.acceleration is None:
+        return judge(state, new, rows, settings)
+    return _learnt(state, new, proposal, rows, settings)
+
+
+def _learnt(state: State, new: State, proposal: Proposal, rows: Batches | Scale, settings: Settings) -> State:
     """A step of EM's own or one that its acceleration proposes, which counts only if it raises what EM raises.
 
     Of a finished state, too, only a step of EM's own changes the status.
     """
-    memory, method = state.memory, settings.acceleration
+    memory, method, is_plain = state.memory, settings.acceleration, proposal.is_plain
     assert memory is not None
     assert method is not None
-    mixture, tried, is_plain = propose(method, memory, state.mixture, state.moments, settings.ridge)
-    moments = expect(mixture, batches)
-    objective = moments.objective / batches.total
-    new = State(mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
-    judged = judge(state._replace(memory=None), new, batches, settings)
-    gain = objective - state.objective
+    judged = judge(state._replace(memory=None), new, rows, settings)
+    gain = new.objective - state.objective
     has_failed = (judged.status == Status.COLLAPSED) | (judged.status == Status.NON_FINITE)
     stands = is_plain | (~has_failed & (judged.gain > 0.0))
     # Of a proposal that is not kept only the step is counted, and one that is kept never ends a run.
@@ -172,7 +192,7 @@ def _accelerated(state: State, batches: Batches, settings: Settings) -> State:
         gain=jnp.where(is_plain, judged.gain, jnp.inf),
     )
     stands &= ~has_failed
-    learnt = learn(method, memory, tried, is_plain, stands, gain, settings.tol, settings.steps_to_judge)
+    learnt = learn(method, memory, proposal.tried, is_plain, stands, gain, settings.tol, settings.steps_to_judge)
     return kept._replace(memory=learnt)
 
 
@@ -223,7 +243,7 @@ def stopped(state: State) -> State:
     return state._replace(status=status.astype(jnp.int32))
 
 
-def judge(old: State, new: State, batches: Batches, settings: Settings) -> State:
+def judge(old: State, new: State, rows: Batches | Scale, settings: Settings) -> State:
     """The state that stands after a step, with its status: the only place that decides one.
 
     A step to a broken covariance or objective is taken back, so that a state always holds a usable mixture.
@@ -233,7 +253,7 @@ def judge(old: State, new: State, batches: Batches, settings: Settings) -> State
     gain = change + eased
     broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
     # Half a row and not one: a sound component that holds a single row gives a little of it to the others.
-    lost = jnp.any((new.moments.mass < 0.5 * batches.lightest) & jnp.isfinite(old.mixture.log_weights))
+    lost = jnp.any((new.moments.mass < 0.5 * rows.lightest) & jnp.isfinite(old.mixture.log_weights))
     finite = jnp.isfinite(new.objective)
     rounding = _rounding(new)
     fell = old.fell | (change < -64.0 * rounding - jnp.maximum(eased, 0.0))

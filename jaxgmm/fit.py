@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check, em
+from . import _check, em, stream
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, bytes_of_fit, cut
+from .blocks import Blocks, as_blocks
+from .checkpoint import Checkpoint, digest, kept
 from .crews import in_crews, n_crews
 from .escape import ESCAPES
 from .families import SHELF, Family
@@ -23,6 +26,7 @@ from .mixture import Mixture
 from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends
 from .seeding import SEEDINGS, from_labels, from_means, from_responsibilities, seeds_from
 from .status import Status
+from .stream import Streamed
 
 
 class Given(NamedTuple):
@@ -66,16 +70,21 @@ def fit(
     chunk_size: int | None = None,
     dtype: Any = None,
     progress: Callable[[Progress], None] | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
 ) -> FitResult:
     """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts; the best finite objective wins.
 
-    key: a JAX random key. x: an array, or `Batches`. n_components: K. family: a name of `jaxgmm.families.SHELF` or a
-    Family. sample_weight: (N,), on any scale within the dtype's range. init: "k-means++", "k-means", "random_rows",
+    key: a JAX random key. x: an array, or `Batches`; or what is read in blocks, for which memory need only hold a few
+    of them: `Blocks`, a `numpy.memmap`, the path of a `.npy` or Parquet file, a dask array or data frame.
+    n_components: K. family: a name of `jaxgmm.families.SHELF` or a Family. sample_weight: (N,), on any scale within
+    the dtype's range. init: "k-means++", "k-means", "random_rows",
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
     responsibilities (N, K), from which one run is made. tol: change of the mean log-likelihood (nats) under which a
     run has converged; 0 makes exactly max_steps steps. stopping: "gain", which compares the last step with tol, or
     "aitken", which compares what all steps to come would bring. chunk_size: rows a chunk, chosen by size where None.
-    dtype: JAX's rule where None. progress: called as the fit goes.
+    dtype: JAX's rule where None. progress: called as the fit goes. checkpoint: a folder in which the fit is kept every
+    minute (or a `Checkpoint`, which says how often), so that the same call goes on after it was killed, to the same
+    bits.
 
     Covariances: ridge, () or (D,), is added to the diagonal of every one; relative_ridge times a feature's variance
     over the data, too, which does not depend on units. A run with a component that the ridge alone holds up
@@ -95,16 +104,38 @@ def fit(
     chosen: Family = _check.family(family, SHELF)
     settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
     relative_ridge = _check.nonnegative(relative_ridge, "relative_ridge")
-    search = Search.of(race, escape)
+    search, keeping = Search.of(race, escape), Checkpoint.of(checkpoint)
     if isinstance(init, str):
         seeding(init)
     else:
         n_restarts = 1  # a given start leaves nothing to chance
-    batches = admit(x, sample_weight, n_components, n_restarts, chunk_size, dtype)
+    batches = admit_rows(key, x, sample_weight, n_components, n_restarts, chunk_size, dtype)
+    in_blocks(batches, escape=search.escape)
     with precision_for(batches.dtype):
         settings = with_relative_ridge(settings, relative_ridge, batches)
-        starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
-        return drive(starts, batches, settings, max_steps, search, progress)
+        about = partial(of_search, key, batches, settings, search, max_steps, n_restarts, init)
+        with kept(keeping, lambda: {"K": n_components, "family": chosen.name, **about()}):
+            starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
+            return drive(starts, batches, settings, max_steps, search, progress)
+
+
+def of_search(
+    key: Array,
+    rows: Batches | Streamed,
+    settings: em.Settings,
+    search: Search,
+    max_steps: int,
+    n_restarts: int,
+    init: Any,
+) -> dict[str, Any]:
+    """What a search is of: its result depends on nothing else."""
+    start = init if isinstance(init, str) else digest(init)
+    scale = digest((rows.origin, rows.total, rows.lightest))
+    shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
+    how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
+    how |= {"stopping": settings.stopping, "max_steps": max_steps, "n_restarts": n_restarts, "race": search.race}
+    key_of = digest(jax.random.key_data(key))
+    return {"key": key_of, "data": scale, "init": start, "escape": search.escape, **shape, **how}
 
 
 class Search(NamedTuple):
@@ -121,11 +152,13 @@ class Search(NamedTuple):
         return cls(_check.race(race, Race), escape)
 
 
-def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: Batches) -> em.Settings:
+def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: Batches | Streamed) -> em.Settings:
     """The settings with a ridge (D,) that adds a share of each feature's variance; as they are where that is 0."""
     _check.of_features(settings.ridge, batches.n_features)
     if not relative_ridge:
         return settings
+    if isinstance(batches, Streamed):
+        return replace(settings, ridge=settings.ridge + relative_ridge * batches.variances())
     return replace(settings, ridge=_ridge(batches, settings.ridge, relative_ridge))
 
 
@@ -138,8 +171,30 @@ def seeding(name: str) -> str:
     return name
 
 
+def admit_rows(
+    key: Array,
+    x: Any,
+    sample_weight: Any,
+    n_components: int,
+    n_lanes: int,
+    chunk_size: int | None,
+    dtype: Any,
+) -> Batches | Streamed:
+    """The user's data, checked: as batches, or, of what is read in blocks, after a pass over it, in which the key draws
+    the rows that seeds are chosen from."""
+    blocks = as_blocks(x, sample_weight)
+    if blocks is None:
+        return admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype)
+    dtype = None if dtype is None else _check.floating_dtype((), dtype)
+    rows = Streamed(key, blocks, n_components, _check.chunk_size(chunk_size), dtype)
+    _check.enough_rows(rows.n_rows, None, n_components)
+    return rows
+
+
 def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any) -> Batches:
     """The user's data, checked, as batches."""
+    if isinstance(x, Blocks):
+        _check.in_memory("This", "it takes Blocks in fit and sweep alone")
     chunk_size = _check.chunk_size(chunk_size)
     dtype = None if dtype is None else _check.floating_dtype((), dtype)
     if isinstance(x, Batches):
@@ -158,9 +213,18 @@ def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_siz
     return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
 
 
+def in_blocks(batches: Batches | Streamed, escape: str | None = None, n_folds: int = 0) -> None:
+    """ValueError for what cannot be had of rows that are read in blocks."""
+    if isinstance(batches, Streamed):
+        if escape is not None:
+            _check.in_memory(f"escape={escape!r}", "its proposals are made of several passes each")
+        if n_folds:
+            _check.in_memory("n_folds", "a fold is a weight of 0 for every row of the others")
+
+
 def start(
     key: Array,
-    batches: Batches,
+    batches: Batches | Streamed,
     init: Any,
     n_components: int,
     family: Family,
@@ -176,13 +240,22 @@ def start(
         )
         return begin(seeds, counts, batches, settings.ridge, given, family=family)
     mixture = mixture_from(init, batches, n_components, family, settings)
+    if isinstance(batches, Streamed):
+        states = stream.init(_one_lane(given.onto(mixture)), batches)
+        return states if isinstance(init, Mixture) else _lost_each(states, _one_lane(mixture), np.int32([n_components]))
     state = em.init(given.onto(mixture), batches)
     if not isinstance(init, Mixture):  # there a weight of 0 is the user's own
         state = _lost_if_empty(state, mixture, n_components)
-    return jax.tree.map(lambda leaf: leaf[None], state)
+    return _one_lane(state)
 
 
-def mixture_from(init: Any, batches: Batches, n_components: int, family: Family, settings: em.Settings) -> Mixture:
+def _one_lane(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
+def mixture_from(
+    init: Any, batches: Batches | Streamed, n_components: int, family: Family, settings: em.Settings
+) -> Mixture:
     """The mixture that a start of the user's own stands for."""
     if isinstance(init, Mixture):
         if init.family != family or init.n_components != n_components:
@@ -193,6 +266,11 @@ def mixture_from(init: Any, batches: Batches, n_components: int, family: Family,
         return jax.tree.map(lambda leaf: leaf.astype(batches.dtype), init)
     values = init if isinstance(init, jax.Array) else np.asarray(init)
     n_rows = len(values) if is_traced(batches) else int(batches.n_rows)
+    if isinstance(batches, Streamed) and values.shape != (n_components, batches.n_features):
+        _check.in_memory(
+            f"A start of shape {values.shape}",
+            f"for rows that are read in blocks give means ({n_components}, {batches.n_features}) or a Mixture",
+        )
     if values.ndim == 1:
         values = _check.labels(values, n_rows, n_components)
         chunked = cut(values, batches.chunk_size, np.int32, pad_with_zero=True)
@@ -200,7 +278,11 @@ def mixture_from(init: Any, batches: Batches, n_components: int, family: Family,
     if values.shape == (n_components, batches.n_features):
         _check.finite(values, "init")
         means = own(values, batches.dtype)
-        mixture = _from_means(means, batches, family=family, ridge=settings.ridge)
+        if isinstance(batches, Streamed):
+            lanes = stream.mixtures_from(means[None], np.int32([n_components]), batches, family, settings.ridge)
+            mixture = jax.tree.map(lambda leaf: leaf[0], lanes)
+        else:
+            mixture = _from_means(means, batches, family=family, ridge=settings.ridge)
         # What is given stands as given; weights and covariances are the M-step's.
         return Mixture(mixture.log_weights, means, mixture.scales, family)
     values = _check.responsibilities(values, n_rows, n_components)
@@ -210,7 +292,7 @@ def mixture_from(init: Any, batches: Batches, n_components: int, family: Family,
 
 def drive(
     states: em.State,
-    batches: Batches,
+    batches: Batches | Streamed,
     settings: em.Settings,
     max_steps: int,
     search: Search,
@@ -232,6 +314,7 @@ def drive(
     result = best(states, histories, settings.ridge, length=history_length(max_steps))
     if search.escape is None:
         return result
+    assert isinstance(batches, Batches)
     return ESCAPES[search.escape](result, batches, settings, max_steps, told)
 
 
@@ -240,11 +323,13 @@ def _ridge(batches: Batches, ridge: Any, relative: Any) -> Array:
     return ridge + relative * batches.variances()
 
 
-def seeds_of(keys: Array, counts: Any, batches: Batches, *, seeding: str, n_components: int) -> Array:
+def seeds_of(keys: Array, counts: Any, batches: Batches | Streamed, *, seeding: str, n_components: int) -> Array:
     """Seeds (R, K, D), of each of which the first of `counts` (R,) are meant: a program that all families share.
 
     keys (R, 2): a pair for each, so that no program need split them.
     """
+    if isinstance(batches, Streamed):
+        batches = batches.sample
     n_lanes = len(counts)
     crews = 1 if is_traced((keys, counts)) else n_crews(n_lanes, n_components, batches)
     if crews == 1:
@@ -268,8 +353,13 @@ def _seeds_of(keys: Array, counts: Array, batches: Batches, *, seeding: str, n_c
     )
 
 
-def begin(seeds: Array, counts: Any, batches: Batches, ridge: Any, given: Given, *, family: Family) -> em.State:
+def begin(
+    seeds: Array, counts: Any, batches: Batches | Streamed, ridge: Any, given: Given, *, family: Family
+) -> em.State:
     """The states (R, ...) after one M-step from the rows nearest to each seed; past its count a lane has weight 0."""
+    if isinstance(batches, Streamed):
+        mixtures = stream.mixtures_from(seeds, counts, batches, family, ridge)
+        return _lost_each(stream.init(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
 
     def program(lanes: tuple[Array, Array]) -> em.State:
         return _begin(*lanes, batches, ridge, given, family=family)
@@ -299,6 +389,7 @@ def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.S
     return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
 
 
+_lost_each = jax.jit(jax.vmap(_lost_if_empty))
 _from_means = partial(jax.jit, static_argnames="family")(from_means)
 _from_responsibilities = partial(jax.jit, static_argnames="family")(from_responsibilities)
 

@@ -23,6 +23,7 @@ from .families import Family
 from .fit import NOTHING_GIVEN, Search, begin, seeds_of
 from .mixture import Mixture
 from .runs import FitResult, Restarts, Told, best_of, history_length, race_to_ends
+from .stream import Streamed
 
 SHARED_UP_TO = 16
 """Components up to which all counts share a program, where the table is small."""
@@ -47,7 +48,7 @@ class Group(NamedTuple):
     members: np.ndarray  # (counts, R) int32: the runs of each count, the first repeated where they are fewer
 
 
-def groups(counts: Iterable[int], batches: Batches, n_restarts: int = 1) -> list[tuple[int, ...]]:
+def groups(counts: Iterable[int], batches: Batches | Streamed, n_restarts: int = 1) -> list[tuple[int, ...]]:
     """Which counts share a program: no more than `PADDING` of a group's components are padding, and its runs hold no
     more than `HELD` bytes.
 
@@ -75,7 +76,7 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
-def group_of(key: Array, counts: tuple[int, ...], batches: Batches, seeding: str, n_restarts: int) -> Group:
+def group_of(key: Array, counts: tuple[int, ...], batches: Batches | Streamed, seeding: str, n_restarts: int) -> Group:
     """Seeds for `n_restarts` runs of every count, which do not depend on the other counts."""
     starts = tuple(1 if count == 1 else n_restarts for count in counts)
     lane_counts = np.repeat(np.array(counts, np.int32), starts)
@@ -89,8 +90,8 @@ def group_of(key: Array, counts: tuple[int, ...], batches: Batches, seeding: str
 
 def fit_group(
     group: Group,
-    batches: Batches,
-    judged: Batches,
+    batches: Batches | Streamed,
+    judged: Batches | Streamed,
     family: Family,
     settings: em.Settings,
     max_steps: int,
@@ -111,11 +112,12 @@ def fit_group(
         for index in range(len(group.counts)):
             single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
             # The runs that are watched have ended; but between bursts an interrupt gets through.
+            assert isinstance(batches, Batches)
             found = ESCAPES[search.escape](single, batches, settings, max_steps, lambda _: None)
             escapes[index] = np.asarray(found.escapes)
             escaped.append(replace(found, escapes=None))
         results = jax.tree.map(lambda *leaves: jnp.stack(leaves), *escaped)
-    results, more = jax.device_get((results, _of_each(results, judged, also=also)))
+    results, more = jax.device_get((results, of_each(results, judged, also)))
     found = []
     for index, count in enumerate(group.counts):
         result, said = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
@@ -143,9 +145,18 @@ def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any
     return jax.vmap(one)(members)
 
 
-@partial(jax.jit, static_argnames="also")
-def _of_each(results: FitResult, batches: Batches, *, also: Callable[[FitResult, Batches], Any]) -> Any:
+def of_each(results: FitResult, rows: Batches | Streamed, also: Callable[[FitResult, Batches], Any]) -> Any:
+    """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
+    if isinstance(rows, Streamed):
+        return rows.sum(_said, results, also=also)
+    return _of_each(rows, results, also=also)
+
+
+def _said(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:
     return lax.map(lambda result: also(result, batches), results)
+
+
+_of_each = jax.jit(_said, static_argnames="also")
 
 
 def _trimmed(result: FitResult, count: int, n_restarts: int, escapes: Any) -> FitResult:

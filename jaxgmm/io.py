@@ -7,21 +7,19 @@ npz                       NumPy arrays: `about` (a text in JSON), log_weights (K
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import os
 import re
-import secrets
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._files import atomically
 from ._precision import is_traced, precision_for
 from ._version import __version__
 from .covariances import Covariance
@@ -102,31 +100,6 @@ def load(path: str | os.PathLike[str]) -> Mixture:
         return _build(dataclasses.replace(shelved, **settings), arrays)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name} holds no usable mixture of family {stored_family!r}: {error}.") from error
-
-
-@contextlib.contextmanager
-def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
-
-    Links are followed. A pipe or a device cannot be replaced: it is written to as it is.
-    """
-    target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):
-        with open(target, "wb") as file:  # raises for a directory
-            yield file
-        return
-    draft = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
-    try:
-        # "x" rather than tempfile, whose files only their owner may read.
-        with open(draft, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        raise
 
 
 def _settings(family: Family) -> dict[str, Any]:

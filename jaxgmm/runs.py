@@ -13,15 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from . import _check, em
+from . import _check, em, stream
 from ._linalg import cholesky
 from ._precision import from_host, is_traced, to_host
 from .batches import Batches, next_power_of_two
+from .checkpoint import Entry, next_entry
 from .covariances import Dense
 from .crews import at_once, collect, deal, n_crews
 from .lanes import Queue, bytes_of_a_run, ended, queue, states_of, work
 from .mixture import Mixture
 from .status import FAILED, Status, explain
+from .stream import Streamed
 
 HISTORY = 16384
 """Steps whose objectives are kept; a run may make more."""
@@ -144,7 +146,7 @@ Watch = Callable[[Told], None]
 
 def run_to_ends(
     states: em.State,
-    batches: Batches,
+    batches: Batches | Streamed,
     settings: em.Settings,
     max_steps: int,
     watch: Watch | None = None,
@@ -160,17 +162,28 @@ def run_to_ends(
     max_steps = min(max_steps, np.iinfo(np.int32).max)
     if histories is None:
         histories = _no_history(states, max_steps)
+    entry = next_entry()
+    if isinstance(batches, Streamed):
+        return _run_streamed(states, histories, batches, settings, max_steps, watch, entry)
     limit, n_runs = np.int32(max_steps), len(states.objective)
-    parts = deal((states, histories), _crews(states, batches, settings), batches)
-    if watch is None:
+    found = None if entry is None else entry.found()
+    n_crews = _crews(states, batches, settings) if found is None else int(found.pop())
+    parts = deal((states, histories), n_crews, batches)
+    if watch is None and entry is None:
         jobs = [partial(_run_all, *part, batches, settings, limit) for part in parts]
         return collect(at_once(jobs), n_runs, batches)
     under_way = [_queue(*part, batches.chunk_size, settings, limit) for part in parts]
-    burst, n_rounds = 1, 0
+    if entry is not None and found is not None:
+        under_way = jax.device_put(entry.as_tree(found, under_way), batches.origin.sharding)
+    burst, n_rounds = 1, max(int(part.n_rounds) for part in under_way)
     while True:
         told = Told(*map(np.asarray, collect([_told(part) for part in under_way], n_runs, batches)))
-        watch(told)
-        if not np.any(is_going(told, max_steps)):
+        if watch is not None:
+            watch(told)
+        is_done = not np.any(is_going(told, max_steps))
+        if entry is not None:
+            entry.keep((under_way, np.int32(len(under_way))), is_done)
+        if is_done:
             return collect([_ended(part) for part in under_way], n_runs, batches)
         began = time.perf_counter()
         n_rounds = min(n_rounds + (every or burst), np.iinfo(np.int32).max)
@@ -181,9 +194,61 @@ def run_to_ends(
         burst = max(1, int(min(in_time, 64 * burst)))
 
 
+def _run_streamed(
+    states: em.State,
+    histories: Any,
+    rows: Streamed,
+    settings: em.Settings,
+    max_steps: int,
+    watch: Watch | None,
+    entry: Entry | None,
+) -> tuple[em.State, Array]:
+    """Runs (R, ...) that take their steps together, one pass over the rows for all that have not ended."""
+    states, histories = _resumed(states, np.int32(max_steps), settings), np.array(histories)
+    found = None if entry is None else entry.found()
+    if entry is not None and found is not None:
+        states, histories = entry.as_tree(found, (states, histories))
+        states = jax.device_put(states, rows.origin.sharding)
+    while True:
+        told = Told(*map(np.asarray, (states.objective, states.status, states.n_steps)))
+        kept = told.n_steps < histories.shape[1]
+        histories[np.flatnonzero(kept), told.n_steps[kept]] = told.objective[kept]
+        if watch is not None:
+            watch(Told(*map(np.array, told)))
+        going = np.flatnonzero(is_going(told, max_steps)).astype(np.int32)
+        if entry is not None:
+            entry.keep((states, histories), is_done=not len(going))
+        if not len(going):
+            return _stopped(states), jnp.asarray(histories)
+        # Of so many lanes that few programs are compiled; the last is repeated, and written as often.
+        n_lanes = min(len(told.status), next_power_of_two(len(going)))
+        chosen = going[np.minimum(np.arange(n_lanes), len(going) - 1)]
+        states = _put(states, chosen, stream.step(_of(states, chosen), rows, settings))
+
+
+@jax.jit
+def _resumed(states: em.State, max_steps: Array, settings: em.Settings) -> em.State:
+    return jax.vmap(lambda state: em.prepared(em.resumed(state, max_steps), settings))(states)
+
+
+@jax.jit
+def _stopped(states: em.State) -> em.State:
+    return jax.vmap(em.stopped)(states._replace(memory=None))
+
+
+@jax.jit
+def _of(states: em.State, chosen: Array) -> em.State:
+    return jax.tree.map(lambda leaf: leaf[chosen], states)
+
+
+@jax.jit
+def _put(states: em.State, chosen: Array, few: em.State) -> em.State:
+    return jax.tree.map(lambda many, some: many.at[chosen].set(some), states, few)
+
+
 def race_to_ends(
     states: em.State,
-    batches: Batches,
+    batches: Batches | Streamed,
     settings: em.Settings,
     max_steps: int,
     race: Race | None,

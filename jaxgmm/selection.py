@@ -6,6 +6,7 @@ Criteria have scikit-learn's sign: smaller is better. The held-out log-likelihoo
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from jax import Array
 from . import _check, em
 from ._precision import precision_for
 from .batches import Batches
+from .checkpoint import Checkpoint, kept
 from .covariances import Form
 from .criteria import aic as aic
 from .criteria import bic as bic
@@ -26,10 +28,11 @@ from .criteria import entropy as entropy
 from .criteria import evidence, n_parameters
 from .criteria import icl as icl
 from .families import SHELF, Family
-from .fit import Search, admit, drive, seeding, start, with_relative_ridge
-from .groups import Group, fit_group, group_of, groups
+from .fit import Search, admit_rows, drive, in_blocks, of_search, seeding, start, with_relative_ridge
+from .groups import Group, fit_group, group_of, groups, of_each
 from .runs import FitResult, Progress, Race, Told
 from .status import FAILED, Status
+from .stream import Streamed
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
 LARGER_IS_BETTER = {"held_out"}
@@ -156,6 +159,7 @@ def sweep(
     chunk_size: int | None = None,
     dtype: Any = None,
     progress: Callable[[SweepProgress], None] | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
 ) -> Sweep:
     """Fit rows x (N, D) with every family and every number of components, and choose by a criterion.
 
@@ -192,31 +196,37 @@ def sweep(
     max_steps = _check.count(max_steps, "max_steps", least=0)
     settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
     relative_ridge = _check.nonnegative(relative_ridge, "relative_ridge")
-    search = Search.of(race, escape)
+    search, keeping = Search.of(race, escape), Checkpoint.of(checkpoint)
     n_lanes = 1
     if isinstance(init, str):
         seeding(init)
         n_lanes = n_restarts
-    batches = admit(x, sample_weight, max(counts), n_lanes, chunk_size, dtype)
+    batches = admit_rows(key, x, sample_weight, max(counts), n_lanes, chunk_size, dtype)
+    in_blocks(batches, search.escape, n_folds)
     keeper = _Keeper(criterion, progress, len(chosen) * len(counts) * (1 + n_folds), max_steps, float(batches.total))
     with precision_for(batches.dtype):
         settings = with_relative_ridge(settings, relative_ridge, batches)
         shared = groups(counts, batches, n_lanes)
+        about = partial(of_search, key, batches, settings, search, max_steps, n_lanes, init)
+        of_cells = {"K": counts, "families": [family.name for family in chosen], "n_folds": n_folds}
         try:
-            if isinstance(init, str):
-                parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts))]
-                for training, held_out in _folds(key, batches, n_folds, max(counts)):
-                    parts.append(_Part(training, held_out, _groups_of(key, shared, training, init, n_restarts)))
-                for family in chosen:
-                    for index in range(len(shared)):
-                        _fit_cells(keeper, parts, index, family, settings, max_steps, search)
-            else:
-                for family in chosen:
-                    states = start(key, batches, init, counts[0], family, settings, 1)
-                    report = partial(keeper.report, family.name, counts[0])
-                    result = drive(states, batches, settings, max_steps, search, report)
-                    keeper.keep(family.name, counts[0], result, _evidence_of(result, batches))
-                    keeper.n_done += 1
+            with kept(keeping, lambda: {**of_cells, **about()}):
+                if isinstance(init, str):
+                    parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts))]
+                    for training, held_out in _folds(key, batches, n_folds, max(counts)):
+                        parts.append(_Part(training, held_out, _groups_of(key, shared, training, init, n_restarts)))
+                    for family in chosen:
+                        for index in range(len(shared)):
+                            _fit_cells(keeper, parts, index, family, settings, max_steps, search)
+                else:
+                    for family in chosen:
+                        states = start(key, batches, init, counts[0], family, settings, 1)
+                        report = partial(keeper.report, family.name, counts[0])
+                        result = drive(states, batches, settings, max_steps, search, report)
+                        alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
+                        said = [of[0] for of in jax.device_get(of_each(alone, batches, _evidence_of))]
+                        keeper.keep(family.name, counts[0], result, said)
+                        keeper.n_done += 1
         except KeyboardInterrupt:
             if not keeper.cells:
                 raise
@@ -232,19 +242,24 @@ def sweep(
 class _Part(NamedTuple):
     """What every cell is fitted to: all rows, or all but a fold."""
 
-    training: Batches
-    judged: Batches  # the rows whose log-likelihood is wanted
+    training: Batches | Streamed
+    judged: Batches | Streamed  # the rows whose log-likelihood is wanted
     groups: list[Group]
 
 
-def _groups_of(key: Array, shared: list[tuple[int, ...]], batches: Batches, init: str, n_restarts: int) -> list[Group]:
+def _groups_of(
+    key: Array, shared: list[tuple[int, ...]], batches: Batches | Streamed, init: str, n_restarts: int
+) -> list[Group]:
     return [group_of(key, counts, batches, init, n_restarts) for counts in shared]
 
 
-def _folds(key: Array, batches: Batches, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
+def _folds(
+    key: Array, batches: Batches | Streamed, n_folds: int, n_components: int
+) -> Iterable[tuple[Batches, Batches]]:
     """The rows without each fold, and the fold, as weights of 0 for the others: no row is moved."""
     if not n_folds:
         return
+    assert isinstance(batches, Batches)
     weights = batches.row_weights()
     counted_rows = np.flatnonzero(weights)
     _check.enough_for_folds(len(counted_rows), n_folds, n_components)

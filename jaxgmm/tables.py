@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .io import atomically
+from ._files import atomically
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """What stands for a missing cell, in any case of letters."""

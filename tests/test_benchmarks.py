@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
@@ -454,6 +455,9 @@ def test_the_searches_that_are_asked_for(monkeypatch):
     assert restarts == [*both, ("jaxgmm", "float64"), ("scikit-learn", "float64")]
     assert [(cell["contender"], cell["dtype"]) for cell in made["sweep"]["cells"]] == [*both, ("tgmm", "float32")]
     assert {request["later"] for _, request in asked if request.get("init") == "kmeans"} == {1}
+    for function in {function for function, _ in asked}:
+        module, _, name = function.partition(":")
+        assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_cells_of_a_sweep_beside_scikit_learn_s():

@@ -15,8 +15,8 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Mixture, load, save
+from jaxgmm._files import atomically
 from jaxgmm.families import SHELF, Full
-from jaxgmm.io import atomically
 
 BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])
 SHAPES = pytest.mark.parametrize("shape", [(1, 1), (3, 2), (2, 5)], ids=str)

@@ -15,6 +15,11 @@ SAMPLE = 8192
 """Rows that seeds are chosen from, at least; and no fewer than 16 a component."""
 
 
+def rows_kept(n_components: int) -> int:
+    """How many rows are held for seeding, at most: so many are all used as they are."""
+    return 2 * next_power_of_two(max(SAMPLE, 16 * n_components))
+
+
 class Rows(NamedTuple):
     """Rows in one piece, about the batches' origin, as columns: what is done to a feature runs over whole vectors."""
 
@@ -29,7 +34,7 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
     the rows are sorted. A row is drawn twice only where it reaches into two stretches, and never where the stretches
     are cut between rows, as they are for rows without weights in several chunks.
     """
-    size = next_power_of_two(max(SAMPLE, 16 * n_components))
+    size = rows_kept(n_components) // 2
     capacity = batches.n_chunks * batches.chunk_size
     if capacity <= 2 * size:
         index = jnp.arange(capacity, dtype=jnp.int32)

@@ -18,7 +18,7 @@ from ..expectation import assign
 from ..families import Family
 from ..maximisation import maximise
 from ..mixture import Mixture
-from ..moments import TRACE
+from ..moments import TRACE, Kind, Moments
 from ._rows import Rows, nearest, rows_for_seeding
 from .kmeans import kmeans, kmeans_plus_plus
 from .random import random_responsibilities, random_rows
@@ -48,12 +48,21 @@ def seeds_from(keys: Array, batches: Batches, seeding: str, n_components: int, c
 
 def from_means(means: Array, batches: Batches, family: Family, ridge: Any, count: Array | int | None = None) -> Mixture:
     """Each row to its nearest mean (K, D), one M-step. Means past the first `count` get no rows, and so no weight."""
+    given = _to_nearest(means, count)
+    return _one_step(given, _means_of(given, means, batches), batches, family, ridge)
 
+
+def by_nearest(kind: Kind, about: Array, means: Array, batches: Batches, count: Array | int | None = None) -> Moments:
+    """The moments about `about` (K, D) where each row belongs to the nearest of the first `count` means (K, D)."""
+    return assign(kind, about, batches, _to_nearest(means, count))
+
+
+def _to_nearest(means: Array, count: Array | int | None) -> Responsibilities:
     def given(index: Array, rows: Array) -> Array:
         del index
         return _one_hot(nearest(columns(rows), means, count)[0], len(means), rows.dtype)
 
-    return _one_step(given, _means_of(given, means, batches), batches, family, ridge)
+    return given
 
 
 def from_labels(labels: Chunked, n_components: int, batches: Batches, family: Family, ridge: Any) -> Mixture:

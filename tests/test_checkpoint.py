@@ -1,0 +1,175 @@
+"""A search that was killed goes on where it was kept, and ends with the same bits."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Blocks, Checkpoint, checkpoint
+from tests import oracle
+
+K, D = 4, 2
+X = oracle.blobs(seed=7, n_rows=900, n_features=D, n_components=K, distance=2.0).x
+KEY = jax.random.key(1)
+
+
+class Killed(BaseException):
+    """Stands for the end of a process: nothing catches it."""
+
+
+def fit(folder=None, x=X, **more):
+    keeping = None if folder is None else Checkpoint(folder, every=0.0)
+    how = {"n_restarts": 6, "tol": 1e-7, "max_steps": 60, "dtype": np.float64} | more
+    return jaxgmm.fit(KEY, x, K, "diag", checkpoint=keeping, **how)
+
+
+def leaves(result):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(result)]
+
+
+def same_bits(ours, theirs):
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(leaves(ours), leaves(theirs), strict=True))
+
+
+def killed_after(n_writes, monkeypatch, **how):
+    """Run a fit until so many writes were made, and then no further."""
+    keep, made = checkpoint.Entry.keep, []
+
+    def counted(self, tree, is_done=False):
+        keep(self, tree, is_done)
+        made.append(is_done)
+        if len(made) == n_writes:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Entry, "keep", counted)
+        with pytest.raises(Killed):
+            fit(**how)
+
+
+WAYS = {
+    "plain": {},
+    "accelerated": {"acceleration": "lbfgs"},
+    "race": {"race": jaxgmm.Race(3, 2)},
+    "escape": {"escape": "split-merge"},
+    "streamed": {"x": Blocks.from_array(X)},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_was_killed_goes_on_to_the_same_bits(way, tmp_path, monkeypatch):
+    """After one write, after two more, and once more when all is done; what is kept is not computed again."""
+    whole = fit(**WAYS[way])
+    for n_writes in (1, 2):
+        killed_after(n_writes, monkeypatch, folder=tmp_path, **WAYS[way])
+    assert same_bits(fit(tmp_path, **WAYS[way]), whole)
+    monkeypatch.setattr(checkpoint.Entry, "keep", lambda *_, **__: None)
+    assert same_bits(fit(tmp_path, **WAYS[way]), whole)
+
+
+def test_a_sweep_goes_on_to_the_same_table(tmp_path, monkeypatch):
+    how = {"n_components": [1, 3], "families": ["diag", "spherical"], "n_restarts": 3, "dtype": np.float64}
+    whole = jaxgmm.sweep(KEY, X, **how)
+    keep = checkpoint.Entry.keep
+
+    def until_the_second(self, tree, is_done=False):
+        keep(self, tree, is_done)
+        if self.path.name == "0001.part":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Entry, "keep", until_the_second)
+        with pytest.raises(Killed):
+            jaxgmm.sweep(KEY, X, **how, checkpoint=Checkpoint(tmp_path, every=0.0))
+    assert jaxgmm.sweep(KEY, X, **how, checkpoint=tmp_path).table() == whole.table()
+
+
+@pytest.mark.parametrize("damage", ["a byte", "the end", "all"])
+def test_a_damaged_file_is_refused_and_the_one_before_is_used(damage, tmp_path, monkeypatch):
+    whole = fit()
+    killed_after(3, monkeypatch, folder=tmp_path)
+    path = tmp_path / "0000.part"
+    content = bytearray(path.read_bytes())
+    if damage == "a byte":
+        content[len(content) // 2] ^= 1
+    path.write_bytes({"a byte": content, "the end": content[:-100], "all": b""}[damage])
+    assert (tmp_path / "0000.before").exists()
+    with pytest.warns(UserWarning, match=r"0000\.part is damaged: its checksum does not match\. What was kept before"):
+        assert same_bits(fit(tmp_path), whole)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"tol": 1e-5}, "tol was 1e-07 and is 1e-05"),
+        ({"n_restarts": 2}, "n_restarts was 6 and is 2"),
+        ({"x": X[:-1]}, "N was 900 and is 899"),
+        ({"x": X + 1.0}, "data was"),
+        ({"race": True}, "race was None and is Race"),
+    ],
+)
+def test_a_folder_belongs_to_one_search(more, told, tmp_path):
+    fit(tmp_path, max_steps=3)
+    with pytest.raises(ValueError, match=f"belongs to another search: .*{told}"):
+        fit(tmp_path, **{"max_steps": 3, **more})
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("words")
+    with pytest.raises(ValueError, match="holds other files"):
+        fit(tmp_path)
+
+
+@pytest.mark.parametrize("value", [3, "folder"])
+def test_what_a_checkpoint_may_be(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if isinstance(value, str):
+        jaxgmm.fit(KEY, X, 2, "diag", n_restarts=1, max_steps=1, checkpoint=value)
+        assert sorted(path.name for path in Path(value).iterdir()) == ["0000.part", "about.json"]
+    else:
+        with pytest.raises(TypeError, match="checkpoint must be a folder's path, or a Checkpoint, got 3"):
+            jaxgmm.fit(KEY, X, 2, checkpoint=value)
+    with pytest.raises(ValueError, match="every must be finite and not negative"):
+        Checkpoint("folder", every=-1.0)
+
+
+PROGRAM = """
+    import sys
+    import jax
+    import numpy as np
+    import jaxgmm
+
+    x = np.random.default_rng(0).normal(size=(100_000, 4))
+    rows = jaxgmm.Blocks.from_array(x) if sys.argv[2] == "streamed" else x
+    print("begins", flush=True)
+    result = jaxgmm.fit(
+        jax.random.key(0), rows, 8, "diag", n_restarts=2, tol=0.0, max_steps=40,
+        checkpoint=jaxgmm.Checkpoint(sys.argv[1], every=0.0),
+    )
+    print(np.asarray(result.objective).tobytes().hex(), np.asarray(result.mixture.means).tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize("way", ["whole", "streamed"])
+def test_after_kill_9_nothing_is_lost(way, tmp_path):
+    """A real process, killed while it computes and writes, as soon as there is something to go on from."""
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
+    through = subprocess.run([*command, tmp_path / "whole", way], capture_output=True, text=True, check=True)
+    folder = tmp_path / "killed"
+    with subprocess.Popen([*command, folder, way], stdout=subprocess.PIPE, text=True) as process:
+        while not (folder / "0000.before").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    again = subprocess.run([*command, folder, way], capture_output=True, text=True, check=True)
+    assert again.stdout == through.stdout
+    assert len(through.stdout.splitlines()) == 2

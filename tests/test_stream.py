@@ -1,0 +1,209 @@
+"""Rows that are read in blocks give what the same rows give in memory: every family, dtype, weighting and cut."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Batches, Blocks, Status, em, stream
+from jaxgmm.families import SHELF
+from jaxgmm.fit import admit_rows
+from jaxgmm.stream import Streamed
+from tests import oracle
+from tests.tolerances import assert_close, assert_same_mixture
+
+N, D, K = 2000, 3, 4
+BLOBS = oracle.blobs(seed=11, n_rows=N, n_features=D, n_components=K, distance=4.0)
+SEEDS = BLOBS.x[:: N // K][:K]
+KEY = jax.random.key(3)
+FIXED = {"tol": 0.0, "max_steps": 8}
+
+every_family = pytest.mark.parametrize("family", SHELF)
+
+
+def weights_of(weighted):
+    return np.random.default_rng(2).uniform(0.0, 2.0, N) * (np.arange(N) % 7 > 0) if weighted else None
+
+
+def in_blocks(x, weights, cuts=(0, 1, 700, 700, 1999, N)):
+    parts = [(x[a:b], weights[a:b]) if weights is not None else x[a:b] for a, b in itertools.pairwise(cuts)]
+    return Blocks(parts)
+
+
+@every_family
+def test_a_streamed_fit_is_the_fit_in_memory(family, dtype, monkeypatch):
+    """From the same start, for as many steps; in several blocks a pass, the last of which is padded."""
+    same_as_in_memory(family, dtype, False, monkeypatch)
+
+
+@pytest.mark.parametrize("family", ["full", "VEI"])
+def test_weighted_rows_too(family, x64, monkeypatch):
+    same_as_in_memory(family, np.dtype(np.float64), True, monkeypatch)
+
+
+def same_as_in_memory(family, dtype, weighted, monkeypatch):
+    monkeypatch.setattr(stream, "BLOCK", 2**13)
+    x, weights = BLOBS.x.astype(dtype), weights_of(weighted)
+    whole = jaxgmm.fit(KEY, x, K, family, sample_weight=weights, init=SEEDS, **FIXED)
+    streamed = jaxgmm.fit(KEY, in_blocks(x, weights), K, family, init=SEEDS, chunk_size=64, **FIXED)
+    assert streamed.objective.dtype == dtype
+    assert int(streamed.n_steps) == int(whole.n_steps) == 8
+    assert int(streamed.status) == int(whole.status) == Status.MAX_STEPS
+    assert_same_mixture(streamed.mixture, whole.mixture, dtype)
+    assert_close(streamed.history, whole.history, "objective", dtype)
+    assert_close(streamed.effective_counts / N, whole.effective_counts / N, "weights", dtype)
+
+
+@pytest.mark.parametrize("family", ["full", "tied", "VEI"])
+def test_restarts_of_few_rows_are_the_same_restarts(family):
+    """Where all rows are among those that seeds are chosen from, the same key chooses the same."""
+    more = {"n_restarts": 3, "tol": 1e-6, "dtype": np.float64}
+    whole = jaxgmm.fit(KEY, BLOBS.x, K, family, **more)
+    streamed = jaxgmm.fit(KEY, in_blocks(BLOBS.x, None), K, family, **more)
+    assert np.array_equal(streamed.restarts.status, whole.restarts.status)
+    assert_close(streamed.restarts.objective, whole.restarts.objective, "settled", np.float64)
+    assert_same_mixture(streamed.mixture, whole.mixture, np.float64, "oracle")
+
+
+@pytest.mark.parametrize("acceleration", ["squarem", "anderson", "lbfgs"])
+def test_acceleration_goes_the_same_way(acceleration):
+    more = {"init": SEEDS, "acceleration": acceleration, "tol": 0.0, "max_steps": 12, "dtype": np.float64}
+    whole = jaxgmm.fit(KEY, BLOBS.x, K, "diag", **more)
+    streamed = jaxgmm.fit(KEY, in_blocks(BLOBS.x, None), K, "diag", **more)
+    assert_close(streamed.history, whole.history, "objective", np.float64)
+
+
+@pytest.mark.parametrize("source", ["memmap", "path"])
+def test_files_are_fitted_where_they_lie(source, tmp_path):
+    x = BLOBS.x.astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    given = str(tmp_path / "x.npy") if source == "path" else np.load(tmp_path / "x.npy", mmap_mode="r")
+    streamed = jaxgmm.fit(KEY, given, K, init=SEEDS, **FIXED)
+    assert_same_mixture(streamed.mixture, jaxgmm.fit(KEY, x, K, init=SEEDS, **FIXED).mixture, np.float32)
+
+
+def test_a_streamed_search_chooses_as_one_in_memory():
+    more = {"n_components": [1, 4], "families": ["diag"], "n_restarts": 2, "dtype": np.float64}
+    whole = jaxgmm.sweep(KEY, BLOBS.x, **more)
+    streamed = jaxgmm.sweep(KEY, in_blocks(BLOBS.x, None), **more)
+    assert streamed.best_cell[:2] == whole.best_cell[:2]
+    for ours, theirs in zip(streamed.cells, whole.cells, strict=True):
+        assert ours[:2] == theirs[:2]
+        assert_close(np.array([ours.bic, ours.icl]) / N, np.array([theirs.bic, theirs.icl]) / N, "settled", np.float64)
+    own = jaxgmm.sweep(KEY, in_blocks(BLOBS.x, None), K, ["diag"], init=SEEDS, dtype=np.float64)
+    alike = jaxgmm.sweep(KEY, BLOBS.x, K, ["diag"], init=SEEDS, dtype=np.float64)
+    assert_close(own.best_cell.log_likelihood / N, alike.best_cell.log_likelihood / N, "objective", np.float64)
+
+
+def test_a_race_of_streamed_runs():
+    raced = jaxgmm.fit(KEY, in_blocks(BLOBS.x, None), K, "diag", n_restarts=8, race=True, tol=1e-6, dtype=np.float64)
+    whole = jaxgmm.fit(KEY, BLOBS.x, K, "diag", n_restarts=8, race=True, tol=1e-6, dtype=np.float64)
+    assert np.array_equal(raced.restarts.status, whole.restarts.status)
+    assert_close(raced.objective, whole.objective, "settled", np.float64)
+
+
+def test_progress_is_told_every_pass():
+    told = []
+    result = jaxgmm.fit(KEY, in_blocks(BLOBS.x, None), K, init=SEEDS, progress=told.append, **FIXED)
+    assert [each.n_steps for each in told] == list(range(9))
+    assert told[-1].objective == float(result.objective)
+
+
+def test_the_survey_finds_what_batches_know(dtype):
+    weights = weights_of(True)
+    rows = Streamed(KEY, in_blocks(BLOBS.x.astype(dtype), weights), K, chunk_size=64)
+    batches = Batches.of(BLOBS.x.astype(dtype), weights)
+    assert (rows.n_rows, rows.n_features, rows.dtype) == (N, D, dtype)
+    assert_close(rows.total, batches.total, "objective", dtype)
+    assert rows.lightest == batches.lightest
+    assert_close(rows.origin, batches.origin, "means", dtype)
+    assert_close(rows.variances(), batches.variances(), "moments", dtype)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_sample_is_drawn_by_weight(weighted):
+    """Of two kinds of rows, one of which has all but a tenth of the weight."""
+    x = np.concatenate([np.zeros((60_000, 1)), np.ones((60_000, 1))])
+    weights = np.repeat([0.1, 0.9], 60_000) if weighted else None
+    rows = Streamed(KEY, Blocks.from_array(x, weights), 2)
+    sample = np.concatenate([rows.sample.rows.body, rows.sample.rows.tail])
+    assert len(sample) == 16384
+    assert set(np.unique(sample)) == {0.0, 1.0}
+    # Drawn without replacement, the heavy kind ends a little below its share: it runs out.
+    expected = 0.88 if weighted else 0.5
+    assert abs(sample.mean() - expected) < 0.02
+    assert (rows.sample.row_weights() == 1.0).all()
+
+
+def test_one_program_serves_all_numbers_of_rows(events, monkeypatch):
+    """The first fit compiles, others of more blocks do not; their samples are of one size."""
+    monkeypatch.setattr(stream, "BLOCK", 2**16)
+    more = {"init": SEEDS, "dtype": np.float32, **FIXED}
+    jaxgmm.fit(KEY, Blocks.from_array(np.tile(BLOBS.x, (10, 1))), K, **more)
+    events.clear()
+    jaxgmm.fit(KEY, Blocks.from_array(np.tile(BLOBS.x, (13, 1))[:-1]), K, **more)
+    assert "/jax/core/compile/backend_compile_duration" not in events
+
+
+def test_streaming_by_hand_is_em_by_hand():
+    """`admit_rows`, `stream.init` and `stream.step` are `em.init` and `em.step` with a lane in front."""
+    settings = em.Settings(tol=0.0)
+    with jax.enable_x64(True):
+        rows = admit_rows(KEY, in_blocks(BLOBS.x, None), None, K, 1, 64, np.float64)
+        mixture = jaxgmm.Mixture.create(np.full(K, 1 / K), SEEDS, np.ones(K), "spherical", dtype=np.float64)
+        states = stream.init(jax.tree.map(lambda leaf: leaf[None], mixture), rows)
+        state = em.init(mixture, BLOBS.x)
+        for _ in range(3):
+            states, state = stream.step(states, rows, settings), em.step(state, BLOBS.x, settings)
+        assert_close(states.objective[0], state.objective, "objective", np.float64)
+
+
+class Changing:
+    """Blocks that lose rows between passes."""
+
+    def __init__(self):
+        self.passes = 0
+
+    def __call__(self):
+        self.passes += 1
+        return iter([BLOBS.x, BLOBS.x[: 10 if self.passes > 4 else 20]])
+
+
+def with_entry(value, row):
+    x = BLOBS.x.copy()
+    x[row, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "more", "message"),
+    [
+        (Blocks([BLOBS.x, with_entry(np.nan, 5)]), {}, r"x holds nan in row 2005, column 1, as float32"),
+        (Blocks([with_entry(1e300, 7)]), {}, r"x holds inf in row 7, column 1, as float32"),
+        (Blocks([(BLOBS.x, -np.ones(N))]), {}, r"weights must be finite and not negative, got -1\.0 in row 0"),
+        (Blocks([(BLOBS.x, np.zeros(N))]), {}, "the weights of all rows are 0"),
+        (Blocks([]), {}, "gave no rows"),
+        (Blocks([BLOBS.x[:2]]), {}, "3|4"),
+        (Blocks(Changing()), {}, "gave 2020 rows at first and 2010 in a later pass"),
+        (Blocks([BLOBS.x]), {"escape": "split-merge"}, "needs the rows in memory"),
+        (Blocks([BLOBS.x]), {"init": np.zeros(N, int)}, r"give means \(4, 3\) or a Mixture"),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused(x, more, message):
+    with pytest.raises(ValueError, match=message):
+        jaxgmm.fit(KEY, x, K, n_restarts=1, **more)
+
+
+def test_folds_of_a_stream_are_refused():
+    with pytest.raises(ValueError, match="n_folds needs the rows in memory"):
+        jaxgmm.sweep(KEY, Blocks([BLOBS.x]), [1, 2], n_folds=3)
+
+
+def test_other_functions_say_where_blocks_are_taken():
+    mixture = jaxgmm.Mixture.create([1.0], [[0.0] * D], [1.0], "spherical")
+    with pytest.raises(ValueError, match="takes Blocks in fit and sweep alone"):
+        jaxgmm.bootstrap(KEY, Blocks([BLOBS.x]), mixture)
