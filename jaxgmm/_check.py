@@ -367,14 +367,15 @@ def same_rows(n_rows: int, expected: int, name: str) -> None:
         )
 
 
-def finite_block(rows: np.ndarray, first: int, name: str) -> None:
-    """Rows (n, D) of blocks, the first of which is row `first` of all, hold numbers."""
-    bad = np.argwhere(~np.isfinite(rows))
+def finite_block(rows: np.ndarray, weights: np.ndarray | None, first: int, name: str) -> None:
+    """Rows (n, D) of blocks, the first of which is row `first` of all, are finite; those of weight 0 may be anything."""
+    is_bad = ~np.isfinite(rows) if weights is None else ~np.isfinite(rows) & (weights > 0.0)[:, None]
+    bad = np.argwhere(is_bad)
     if len(bad):
         row, column = bad[0]
         raise ValueError(
             f"{name} holds {rows[row, column]} in row {first + row}, column {column}, as {rows.dtype}; EM needs finite "
-            "numbers. Leave such rows out, or give them weight 0 and a finite value."
+            "numbers. Leave such rows out, or give them weight 0."
         )
 
 

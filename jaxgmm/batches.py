@@ -97,8 +97,14 @@ class Counted:
     n_rows: Array  # ()
     like: Array  # (0,), of the weights' dtype
     chunk_size: int = field(metadata={"static": True})
+    n_chunks: int = field(metadata={"static": True})
 
     body = None
+
+    @property
+    def tail(self) -> Array:
+        """The last chunk. -> (n,)."""
+        return self.take(jnp.int32(self.n_chunks - 1))
 
     def take(self, index: Array) -> Array:
         """Chunk `index`. -> (n,)."""

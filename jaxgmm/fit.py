@@ -242,7 +242,11 @@ def start(
     mixture = mixture_from(init, batches, n_components, family, settings)
     if isinstance(batches, Streamed):
         states = stream.init(_one_lane(given.onto(mixture)), batches)
-        return states if isinstance(init, Mixture) else _lost_each(states, _one_lane(mixture), np.int32([n_components]))
+        return (
+            states
+            if isinstance(init, Mixture)
+            else _lost_each(states, _one_lane(mixture), np.array([n_components], np.int32))
+        )
     state = em.init(given.onto(mixture), batches)
     if not isinstance(init, Mixture):  # there a weight of 0 is the user's own
         state = _lost_if_empty(state, mixture, n_components)
@@ -279,7 +283,9 @@ def mixture_from(
         _check.finite(values, "init")
         means = own(values, batches.dtype)
         if isinstance(batches, Streamed):
-            lanes = stream.mixtures_from(means[None], np.int32([n_components]), batches, family, settings.ridge)
+            lanes = stream.mixtures_from(
+                means[None], np.array([n_components], np.int32), batches, family, settings.ridge
+            )
             mixture = jax.tree.map(lambda leaf: leaf[0], lanes)
         else:
             mixture = _from_means(means, batches, family=family, ridge=settings.ridge)

@@ -101,7 +101,7 @@ class Streamed:
             return Chunked(body, jnp.asarray(array[whole:]), self.n_chunks)
 
         count = jnp.asarray(np.int32(piece.count))
-        weights = Counted(count, self.origin[:0], self.chunk_size)
+        weights = Counted(count, self.origin[:0], self.chunk_size, self.n_chunks)
         if piece.weights is not None:
             weights = chunked(piece.weights)
         return Batches(chunked(piece.rows), weights, self.origin, self.total, self.lightest, count)
@@ -119,7 +119,7 @@ class Streamed:
                 _check.block_weights(weights, survey.n_rows, name)
             mass, first, second = (np.asarray(sum_, np.float64) for sum_ in _described(self._batch(piece)))
             if not (np.isfinite(first).all() and np.isfinite(second).all()):
-                _check.finite_block(rows, survey.n_rows, name)  # or the squares of sound numbers overflow
+                _check.finite_block(rows, weights, survey.n_rows, name)  # or the squares of sound numbers overflow
             survey.add(rows, weights, float(mass), first, second)
         _check.some_weight(survey.total, name)
         return survey
@@ -137,7 +137,7 @@ class _Survey:
         self.n_rows, self.total, self.lightest = 0, 0.0, np.inf
         self.first: Any = 0.0
         self.second: Any = 0.0
-        self.kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # draws, rows, weights
+        self.kept: list[list[np.ndarray]] = []  # draws, rows, weights
 
     def add(
         self, rows: np.ndarray, weights: np.ndarray | None, mass: float, first: np.ndarray, second: np.ndarray
@@ -155,12 +155,12 @@ class _Survey:
         chosen = np.flatnonzero(draws > least) if least > -np.inf else np.arange(len(rows))
         if not len(chosen):
             return
-        self.kept.append((draws[chosen], rows[chosen], weights[chosen]))
+        self.kept.append([draws[chosen], rows[chosen], weights[chosen]])
         together = [np.concatenate(parts) for parts in zip(*self.kept, strict=True)]
         if len(together[0]) > self.n_kept:
             best = np.sort(np.argpartition(-together[0], self.n_kept)[: self.n_kept])
             together = [part[best] for part in together]
-        self.kept = [tuple(together)]  # pyright: ignore
+        self.kept = [together]
 
     def sample(self) -> tuple[np.ndarray, np.ndarray | None]:
         """The rows to choose seeds from, and their weights: those that were drawn count alike."""
@@ -174,7 +174,7 @@ def _cut(piece: Piece, size: int) -> Piece:
 
 @jax.jit
 def _described(block: Batches) -> tuple[Array, Array, Array]:
-    """Σ w, Σ w (x − o) and Σ w (x − o)². What has weight 0 must be a number, too: nothing looks at it later."""
+    """Σ w, Σ w (x − o) and Σ w (x − o)²."""
 
     def term(_: Array, rows: Array, weights: Array) -> tuple[Array, Array, Array]:
         centred = rows - block.origin
@@ -195,8 +195,8 @@ def _zeros(block: Batches, shared: Any, how: How) -> Any:
 
 @partial(jax.jit, static_argnames="how")
 def _added(sums: Any, block: Batches, shared: Any, *, how: How) -> Any:
-    function, static = how
-    return add(*sums, function(block, *shared, **dict(static)))
+    (function, static), (total, error) = how, sums
+    return add(total, error, function(block, *shared, **dict(static)))
 
 
 @jax.jit
