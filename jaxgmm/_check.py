@@ -368,7 +368,7 @@ def same_rows(n_rows: int, expected: int, name: str) -> None:
 
 
 def finite_block(rows: np.ndarray, weights: np.ndarray | None, first: int, name: str) -> None:
-    """Rows (n, D) of blocks, the first of which is row `first` of all, are finite; those of weight 0 may be anything."""
+    """Rows (n, D), the first of which is row `first` of all, are finite; those of weight 0 may be anything."""
     is_bad = ~np.isfinite(rows) if weights is None else ~np.isfinite(rows) & (weights > 0.0)[:, None]
     bad = np.argwhere(is_bad)
     if len(bad):
@@ -377,6 +377,28 @@ def finite_block(rows: np.ndarray, weights: np.ndarray | None, first: int, name:
             f"{name} holds {rows[row, column]} in row {first + row}, column {column}, as {rows.dtype}; EM needs finite "
             "numbers. Leave such rows out, or give them weight 0."
         )
+
+
+def finite_elsewhere(name: str) -> None:
+    raise ValueError(
+        f"{name} holds numbers that are not finite, or whose squares are not: not in this process, but in another."
+    )
+
+
+def whole_rows(columns: tuple[int, int], n_features: int) -> None:
+    """What lies on one device are whole rows."""
+    if columns != (0, n_features):
+        raise ValueError(
+            f"x is shared out by features: one device holds {columns[1] - columns[0]} of {n_features}. Share it out by "
+            "rows, PartitionSpec('rows') or PartitionSpec('rows', None)."
+        )
+
+
+def devices(value: Any) -> bool:
+    """Whether the rows are to be shared out to all devices."""
+    if value not in (None, "all"):
+        raise ValueError(f"device must be None or 'all', got {value!r}. JAX's default device is set by JAX itself.")
+    return value == "all"
 
 
 def block_weights(weights: np.ndarray, first: int, name: str) -> None:

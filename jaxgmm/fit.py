@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check, em, stream
+from . import _check, em, spread
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, bytes_of_fit, cut
 from .blocks import Blocks, as_blocks
@@ -25,6 +25,8 @@ from .lanes import in_waves
 from .mixture import Mixture
 from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends
 from .seeding import SEEDINGS, from_labels, from_means, from_responsibilities, seeds_from
+from .sharded import Sharded, is_shared_out, shares_of
+from .spread import Spread
 from .status import Status
 from .stream import Streamed
 
@@ -69,6 +71,7 @@ def fit(
     escape: str | None = None,
     chunk_size: int | None = None,
     dtype: Any = None,
+    device: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
 ) -> FitResult:
@@ -82,9 +85,10 @@ def fit(
     responsibilities (N, K), from which one run is made. tol: change of the mean log-likelihood (nats) under which a
     run has converged; 0 makes exactly max_steps steps. stopping: "gain", which compares the last step with tol, or
     "aitken", which compares what all steps to come would bring. chunk_size: rows a chunk, chosen by size where None.
-    dtype: JAX's rule where None. progress: called as the fit goes. checkpoint: a folder in which the fit is kept every
-    minute (or a `Checkpoint`, which says how often), so that the same call goes on after it was killed, to the same
-    bits.
+    dtype: JAX's rule where None. device: "all" shares the rows out to all devices that JAX has, in all processes, each
+    of which gives rows of its own; an array that is shared out already is fitted where it lies. progress: called as
+    the fit goes. checkpoint: a folder in which the fit is kept every minute (or a `Checkpoint`, which says how often),
+    so that the same call goes on after it was killed, to the same bits.
 
     Covariances: ridge, () or (D,), is added to the diagonal of every one; relative_ridge times a feature's variance
     over the data, too, which does not depend on units. A run with a component that the ridge alone holds up
@@ -109,7 +113,7 @@ def fit(
         seeding(init)
     else:
         n_restarts = 1  # a given start leaves nothing to chance
-    batches = admit_rows(key, x, sample_weight, n_components, n_restarts, chunk_size, dtype)
+    batches = admit_rows(key, x, sample_weight, n_components, n_restarts, chunk_size, dtype, device)
     in_blocks(batches, escape=search.escape)
     with precision_for(batches.dtype):
         settings = with_relative_ridge(settings, relative_ridge, batches)
@@ -121,7 +125,7 @@ def fit(
 
 def of_search(
     key: Array,
-    rows: Batches | Streamed,
+    rows: Batches | Spread,
     settings: em.Settings,
     search: Search,
     max_steps: int,
@@ -152,12 +156,12 @@ class Search(NamedTuple):
         return cls(_check.race(race, Race), escape)
 
 
-def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: Batches | Streamed) -> em.Settings:
+def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: Batches | Spread) -> em.Settings:
     """The settings with a ridge (D,) that adds a share of each feature's variance; as they are where that is 0."""
     _check.of_features(settings.ridge, batches.n_features)
     if not relative_ridge:
         return settings
-    if isinstance(batches, Streamed):
+    if isinstance(batches, Spread):
         return replace(settings, ridge=settings.ridge + relative_ridge * batches.variances())
     return replace(settings, ridge=_ridge(batches, settings.ridge, relative_ridge))
 
@@ -179,14 +183,26 @@ def admit_rows(
     n_lanes: int,
     chunk_size: int | None,
     dtype: Any,
-) -> Batches | Streamed:
+    device: str | None = None,
+) -> Batches | Spread:
     """The user's data, checked: as batches, or, of what is read in blocks, after a pass over it, in which the key draws
     the rows that seeds are chosen from."""
+    everywhere = _check.devices(device)
     blocks = as_blocks(x, sample_weight)
-    if blocks is None:
+    if blocks is None and not (everywhere or is_shared_out(x)):
         return admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype)
+    chunk_size = _check.chunk_size(chunk_size)
     dtype = None if dtype is None else _check.floating_dtype((), dtype)
-    rows = Streamed(key, blocks, n_components, _check.chunk_size(chunk_size), dtype)
+    if blocks is not None:
+        if everywhere:
+            _check.in_memory("device='all'", "blocks are read by one process, for one device")
+        rows: Spread = Streamed(key, blocks, n_components, chunk_size, dtype)
+    else:
+        if not is_shared_out(x):
+            x = _check.observations(x, "x")
+        weights = _check.row_weights(sample_weight, len(x))
+        shares, devices = shares_of(x, None if weights is None else np.asarray(weights))
+        rows = Sharded(key, shares, devices, n_components, chunk_size, dtype)
     _check.enough_rows(rows.n_rows, None, n_components)
     return rows
 
@@ -213,9 +229,9 @@ def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_siz
     return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
 
 
-def in_blocks(batches: Batches | Streamed, escape: str | None = None, n_folds: int = 0) -> None:
+def in_blocks(batches: Batches | Spread, escape: str | None = None, n_folds: int = 0) -> None:
     """ValueError for what cannot be had of rows that are read in blocks."""
-    if isinstance(batches, Streamed):
+    if isinstance(batches, Spread):
         if escape is not None:
             _check.in_memory(f"escape={escape!r}", "its proposals are made of several passes each")
         if n_folds:
@@ -224,7 +240,7 @@ def in_blocks(batches: Batches | Streamed, escape: str | None = None, n_folds: i
 
 def start(
     key: Array,
-    batches: Batches | Streamed,
+    batches: Batches | Spread,
     init: Any,
     n_components: int,
     family: Family,
@@ -240,8 +256,8 @@ def start(
         )
         return begin(seeds, counts, batches, settings.ridge, given, family=family)
     mixture = mixture_from(init, batches, n_components, family, settings)
-    if isinstance(batches, Streamed):
-        states = stream.init(_one_lane(given.onto(mixture)), batches)
+    if isinstance(batches, Spread):
+        states = spread.init(_one_lane(given.onto(mixture)), batches)
         return (
             states
             if isinstance(init, Mixture)
@@ -258,7 +274,7 @@ def _one_lane(tree: Any) -> Any:
 
 
 def mixture_from(
-    init: Any, batches: Batches | Streamed, n_components: int, family: Family, settings: em.Settings
+    init: Any, batches: Batches | Spread, n_components: int, family: Family, settings: em.Settings
 ) -> Mixture:
     """The mixture that a start of the user's own stands for."""
     if isinstance(init, Mixture):
@@ -270,7 +286,7 @@ def mixture_from(
         return jax.tree.map(lambda leaf: leaf.astype(batches.dtype), init)
     values = init if isinstance(init, jax.Array) else np.asarray(init)
     n_rows = len(values) if is_traced(batches) else int(batches.n_rows)
-    if isinstance(batches, Streamed) and values.shape != (n_components, batches.n_features):
+    if isinstance(batches, Spread) and values.shape != (n_components, batches.n_features):
         _check.in_memory(
             f"A start of shape {values.shape}",
             f"for rows that are read in blocks give means ({n_components}, {batches.n_features}) or a Mixture",
@@ -282,8 +298,8 @@ def mixture_from(
     if values.shape == (n_components, batches.n_features):
         _check.finite(values, "init")
         means = own(values, batches.dtype)
-        if isinstance(batches, Streamed):
-            lanes = stream.mixtures_from(
+        if isinstance(batches, Spread):
+            lanes = spread.mixtures_from(
                 means[None], np.array([n_components], np.int32), batches, family, settings.ridge
             )
             mixture = jax.tree.map(lambda leaf: leaf[0], lanes)
@@ -298,7 +314,7 @@ def mixture_from(
 
 def drive(
     states: em.State,
-    batches: Batches | Streamed,
+    batches: Batches | Spread,
     settings: em.Settings,
     max_steps: int,
     search: Search,
@@ -329,12 +345,12 @@ def _ridge(batches: Batches, ridge: Any, relative: Any) -> Array:
     return ridge + relative * batches.variances()
 
 
-def seeds_of(keys: Array, counts: Any, batches: Batches | Streamed, *, seeding: str, n_components: int) -> Array:
+def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: str, n_components: int) -> Array:
     """Seeds (R, K, D), of each of which the first of `counts` (R,) are meant: a program that all families share.
 
     keys (R, 2): a pair for each, so that no program need split them.
     """
-    if isinstance(batches, Streamed):
+    if isinstance(batches, Spread):
         batches = batches.sample
     n_lanes = len(counts)
     crews = 1 if is_traced((keys, counts)) else n_crews(n_lanes, n_components, batches)
@@ -360,12 +376,12 @@ def _seeds_of(keys: Array, counts: Array, batches: Batches, *, seeding: str, n_c
 
 
 def begin(
-    seeds: Array, counts: Any, batches: Batches | Streamed, ridge: Any, given: Given, *, family: Family
+    seeds: Array, counts: Any, batches: Batches | Spread, ridge: Any, given: Given, *, family: Family
 ) -> em.State:
     """The states (R, ...) after one M-step from the rows nearest to each seed; past its count a lane has weight 0."""
-    if isinstance(batches, Streamed):
-        mixtures = stream.mixtures_from(seeds, counts, batches, family, ridge)
-        return _lost_each(stream.init(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
+    if isinstance(batches, Spread):
+        mixtures = spread.mixtures_from(seeds, counts, batches, family, ridge)
+        return _lost_each(spread.init(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
 
     def program(lanes: tuple[Array, Array]) -> em.State:
         return _begin(*lanes, batches, ridge, given, family=family)

@@ -23,7 +23,7 @@ from .families import Family
 from .fit import NOTHING_GIVEN, Search, begin, seeds_of
 from .mixture import Mixture
 from .runs import FitResult, Restarts, Told, best_of, history_length, race_to_ends
-from .stream import Streamed
+from .spread import Spread
 
 SHARED_UP_TO = 16
 """Components up to which all counts share a program, where the table is small."""
@@ -48,7 +48,7 @@ class Group(NamedTuple):
     members: np.ndarray  # (counts, R) int32: the runs of each count, the first repeated where they are fewer
 
 
-def groups(counts: Iterable[int], batches: Batches | Streamed, n_restarts: int = 1) -> list[tuple[int, ...]]:
+def groups(counts: Iterable[int], batches: Batches | Spread, n_restarts: int = 1) -> list[tuple[int, ...]]:
     """Which counts share a program: no more than `PADDING` of a group's components are padding, and its runs hold no
     more than `HELD` bytes.
 
@@ -76,7 +76,7 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
-def group_of(key: Array, counts: tuple[int, ...], batches: Batches | Streamed, seeding: str, n_restarts: int) -> Group:
+def group_of(key: Array, counts: tuple[int, ...], batches: Batches | Spread, seeding: str, n_restarts: int) -> Group:
     """Seeds for `n_restarts` runs of every count, which do not depend on the other counts."""
     starts = tuple(1 if count == 1 else n_restarts for count in counts)
     lane_counts = np.repeat(np.array(counts, np.int32), starts)
@@ -90,8 +90,8 @@ def group_of(key: Array, counts: tuple[int, ...], batches: Batches | Streamed, s
 
 def fit_group(
     group: Group,
-    batches: Batches | Streamed,
-    judged: Batches | Streamed,
+    batches: Batches | Spread,
+    judged: Batches | Spread,
     family: Family,
     settings: em.Settings,
     max_steps: int,
@@ -145,9 +145,9 @@ def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any
     return jax.vmap(one)(members)
 
 
-def of_each(results: FitResult, rows: Batches | Streamed, also: Callable[[FitResult, Batches], Any]) -> Any:
+def of_each(results: FitResult, rows: Batches | Spread, also: Callable[[FitResult, Batches], Any]) -> Any:
     """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
-    if isinstance(rows, Streamed):
+    if isinstance(rows, Spread):
         return rows.sum(_said, results, also=also)
     return _of_each(rows, results, also=also)
 

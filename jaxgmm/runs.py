@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from . import _check, em, stream
+from . import _check, em, spread
 from ._linalg import cholesky
 from ._precision import from_host, is_traced, to_host
 from .batches import Batches, next_power_of_two
@@ -22,8 +22,8 @@ from .covariances import Dense
 from .crews import at_once, collect, deal, n_crews
 from .lanes import Queue, bytes_of_a_run, ended, queue, states_of, work
 from .mixture import Mixture
+from .spread import Spread
 from .status import FAILED, Status, explain
-from .stream import Streamed
 
 HISTORY = 16384
 """Steps whose objectives are kept; a run may make more."""
@@ -146,7 +146,7 @@ Watch = Callable[[Told], None]
 
 def run_to_ends(
     states: em.State,
-    batches: Batches | Streamed,
+    batches: Batches | Spread,
     settings: em.Settings,
     max_steps: int,
     watch: Watch | None = None,
@@ -163,8 +163,8 @@ def run_to_ends(
     if histories is None:
         histories = _no_history(states, max_steps)
     entry = next_entry()
-    if isinstance(batches, Streamed):
-        return _run_streamed(states, histories, batches, settings, max_steps, watch, entry)
+    if isinstance(batches, Spread):
+        return _run_spread(states, histories, batches, settings, max_steps, watch, entry)
     limit, n_runs = np.int32(max_steps), len(states.objective)
     found = None if entry is None else entry.found()
     n_crews = _crews(states, batches, settings) if found is None else int(found.pop())
@@ -194,10 +194,10 @@ def run_to_ends(
         burst = max(1, int(min(in_time, 64 * burst)))
 
 
-def _run_streamed(
+def _run_spread(
     states: em.State,
     histories: Any,
-    rows: Streamed,
+    rows: Spread,
     settings: em.Settings,
     max_steps: int,
     watch: Watch | None,
@@ -223,7 +223,7 @@ def _run_streamed(
         # Of so many lanes that few programs are compiled; the last is repeated, and written as often.
         n_lanes = min(len(told.status), next_power_of_two(len(going)))
         chosen = going[np.minimum(np.arange(n_lanes), len(going) - 1)]
-        states = _put(states, chosen, stream.step(_of(states, chosen), rows, settings))
+        states = _put(states, chosen, spread.step(_of(states, chosen), rows, settings))
 
 
 @jax.jit
@@ -248,7 +248,7 @@ def _put(states: em.State, chosen: Array, few: em.State) -> em.State:
 
 def race_to_ends(
     states: em.State,
-    batches: Batches | Streamed,
+    batches: Batches | Spread,
     settings: em.Settings,
     max_steps: int,
     race: Race | None,

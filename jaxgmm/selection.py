@@ -31,8 +31,8 @@ from .families import SHELF, Family
 from .fit import Search, admit_rows, drive, in_blocks, of_search, seeding, start, with_relative_ridge
 from .groups import Group, fit_group, group_of, groups, of_each
 from .runs import FitResult, Progress, Race, Told
+from .spread import Spread
 from .status import FAILED, Status
-from .stream import Streamed
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
 LARGER_IS_BETTER = {"held_out"}
@@ -158,6 +158,7 @@ def sweep(
     n_folds: int = 0,
     chunk_size: int | None = None,
     dtype: Any = None,
+    device: str | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
 ) -> Sweep:
@@ -201,7 +202,7 @@ def sweep(
     if isinstance(init, str):
         seeding(init)
         n_lanes = n_restarts
-    batches = admit_rows(key, x, sample_weight, max(counts), n_lanes, chunk_size, dtype)
+    batches = admit_rows(key, x, sample_weight, max(counts), n_lanes, chunk_size, dtype, device)
     in_blocks(batches, search.escape, n_folds)
     keeper = _Keeper(criterion, progress, len(chosen) * len(counts) * (1 + n_folds), max_steps, float(batches.total))
     with precision_for(batches.dtype):
@@ -242,20 +243,18 @@ def sweep(
 class _Part(NamedTuple):
     """What every cell is fitted to: all rows, or all but a fold."""
 
-    training: Batches | Streamed
-    judged: Batches | Streamed  # the rows whose log-likelihood is wanted
+    training: Batches | Spread
+    judged: Batches | Spread  # the rows whose log-likelihood is wanted
     groups: list[Group]
 
 
 def _groups_of(
-    key: Array, shared: list[tuple[int, ...]], batches: Batches | Streamed, init: str, n_restarts: int
+    key: Array, shared: list[tuple[int, ...]], batches: Batches | Spread, init: str, n_restarts: int
 ) -> list[Group]:
     return [group_of(key, counts, batches, init, n_restarts) for counts in shared]
 
 
-def _folds(
-    key: Array, batches: Batches | Streamed, n_folds: int, n_components: int
-) -> Iterable[tuple[Batches, Batches]]:
+def _folds(key: Array, batches: Batches | Spread, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
     """The rows without each fold, and the fold, as weights of 0 for the others: no row is moved."""
     if not n_folds:
         return

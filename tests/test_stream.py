@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, Blocks, Status, em, stream
+from jaxgmm import Batches, Blocks, Status, em, spread, stream
 from jaxgmm.families import SHELF
 from jaxgmm.fit import admit_rows
 from jaxgmm.stream import Streamed
@@ -150,15 +150,15 @@ def test_one_program_serves_all_numbers_of_rows(events, monkeypatch):
 
 
 def test_streaming_by_hand_is_em_by_hand():
-    """`admit_rows`, `stream.init` and `stream.step` are `em.init` and `em.step` with a lane in front."""
+    """`admit_rows`, `spread.init` and `spread.step` are `em.init` and `em.step` with a lane in front."""
     settings = em.Settings(tol=0.0)
     with jax.enable_x64(True):
         rows = admit_rows(KEY, in_blocks(BLOBS.x, None), None, K, 1, 64, np.float64)
         mixture = jaxgmm.Mixture.create(np.full(K, 1 / K), SEEDS, np.ones(K), "spherical", dtype=np.float64)
-        states = stream.init(jax.tree.map(lambda leaf: leaf[None], mixture), rows)
+        states = spread.init(jax.tree.map(lambda leaf: leaf[None], mixture), rows)
         state = em.init(mixture, BLOBS.x)
         for _ in range(3):
-            states, state = stream.step(states, rows, settings), em.step(state, BLOBS.x, settings)
+            states, state = spread.step(states, rows, settings), em.step(state, BLOBS.x, settings)
         assert_close(states.objective[0], state.objective, "objective", np.float64)
 
 

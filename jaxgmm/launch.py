@@ -1,0 +1,115 @@
+"""Run one script in several processes that JAX joins: python -m jaxgmm.launch --processes 4 script.py [argument …]
+
+Every process runs the whole script, with its own rows, and `jaxgmm.fit(..., device="all")` fits those of all of them:
+
+    rows = np.load(f"part-{jax.process_index()}.npy")
+    result = jaxgmm.fit(jax.random.key(0), rows, n_components=8, device="all")  # the same in every process
+
+On several machines run it on each, with the address of the first and with the number of the first process there:
+
+    python -m jaxgmm.launch --processes 2 --of 4 --first 0 --coordinator 10.0.0.1:7777 script.py
+    python -m jaxgmm.launch --processes 2 --of 4 --first 2 --coordinator 10.0.0.1:7777 script.py
+
+When a process ends with an error all others here are ended, too. Those of other machines hear of it by the silence: they
+end with an error after `--patience` seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+WORKER = "JAXGMM_LAUNCHED"
+"""The variable by which a process knows that it is one of several: address, number of processes, number, patience."""
+
+PATIENCE = 30
+"""Seconds of silence after which a process is taken for dead."""
+
+GRACE = 5.0
+"""Seconds that the others have to end by themselves after one has failed: they may have something to say."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxgmm.launch", description="Run a script in several processes that JAX joins."
+    )
+    parser.add_argument("--processes", type=int, default=2, metavar="P", help="on this machine")
+    parser.add_argument("--of", type=int, metavar="P", help="on all machines (as many as here)")
+    parser.add_argument("--first", type=int, default=0, metavar="P", help="the number of the first one here")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens (a free port of this machine)")
+    parser.add_argument("--patience", type=int, default=PATIENCE, metavar="S", help="seconds until silence is death")
+    parser.add_argument("script")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the script")
+    given = parser.parse_args(arguments)
+    n_processes = given.of or given.processes
+    if min(given.processes, given.patience) < 1 or not 0 <= given.first <= n_processes - given.processes:
+        parser.error(f"processes {given.first} to {given.first + given.processes - 1} of {n_processes}: there are none.")
+    if given.coordinator is None and n_processes != given.processes:
+        parser.error("where there are other machines, say by --coordinator at which address process 0 listens.")
+    if not os.path.exists(given.script):
+        parser.error(f"{given.script}: there is no such file.")
+    address = given.coordinator or f"127.0.0.1:{_free_port()}"
+    command = [sys.executable, "-m", "jaxgmm.launch", given.script, *given.arguments]
+    started = []
+    for number in range(given.first, given.first + given.processes):
+        told = f"{address} {n_processes} {number} {given.patience}"
+        started.append(subprocess.Popen(command, env={**os.environ, WORKER: told}))
+    return _wait(started)
+
+
+def work(arguments: Sequence[str]) -> None:
+    """Run the script as one of several."""
+    import jax
+
+    address, n_processes, number, patience = os.environ.pop(WORKER).split()
+    jax.distributed.initialize(
+        address, int(n_processes), int(number), initialization_timeout=300, heartbeat_timeout_seconds=int(patience)
+    )
+    sys.argv[:] = list(arguments)
+    runpy.run_path(arguments[0], run_name="__main__")
+    jax.distributed.shutdown()
+
+
+def _wait(started: list[subprocess.Popen[bytes]]) -> int:
+    """Until all have ended; as soon as one has failed, the others are ended. -> the exit status of the first to fail."""
+    try:
+        while any(process.poll() is None for process in started):
+            failed = [process for process in started if process.poll()]
+            if failed:
+                status = failed[0].returncode
+                print(f"jaxgmm.launch: a process ended with {status}; the others are ended.", file=sys.stderr)
+                _end(started)
+                return status if status > 0 else 128 - status
+            time.sleep(0.05)
+        return max((process.returncode for process in started), key=bool)
+    finally:
+        _end(started, grace=0.0)
+
+
+def _end(started: list[subprocess.Popen[bytes]], grace: float = GRACE) -> None:
+    until = time.monotonic() + grace
+    while time.monotonic() < until and any(process.poll() is None for process in started):
+        time.sleep(0.05)
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+if __name__ == "__main__":
+    if WORKER in os.environ:
+        work(sys.argv[1:])
+    else:
+        sys.exit(main())

@@ -1,0 +1,236 @@
+"""Rows shared out to several devices, of one process or of several.
+
+Each device sums over its own rows, in chunks, and one all-reduce of one packed vector makes the sums over all. What
+follows is done by every process for itself, with the same numbers: so all of them take the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.experimental import multihost_utils
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from . import _check
+from ._precision import is_traced, precision_for
+from .batches import Batches, Chunked, Counted, choose_chunk_size, next_power_of_two
+from .seeding import rows_kept
+from .spread import How, Spread, Survey, described, rng_of
+
+AXIS = "rows"
+
+
+class Share(NamedTuple):
+    """The rows of one device."""
+
+    device: Any
+    rows: Any  # (n, D): of the host, or on the device
+    weights: np.ndarray | None  # (n,)
+
+
+class Sharded(Spread):
+    """Rows on all devices of a mesh."""
+
+    def __init__(
+        self,
+        key: Array,
+        shares: Sequence[Share],
+        devices: Sequence[Any],
+        n_components: int,
+        chunk_size: int | None = None,
+        dtype: Any = None,
+    ) -> None:
+        """shares: of the devices of this process; devices: all there are, those of all processes.
+
+        ValueError, with the place, for values that are not finite, and for weights that are negative.
+        """
+        self.name = "x"
+        self.dtype = _check.floating_dtype([share.rows for share in shares], dtype)
+        self.n_features = shares[0].rows.shape[1]
+        self.mesh = Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+        # Every device makes as many chunks as that with the most rows.
+        most = int(np.max(of_all(np.array(max(len(share.rows) for share in shares)))))
+        size = chunk_size or choose_chunk_size(self.n_features, n_components, self.dtype.itemsize)
+        self.chunk_size = min(size, next_power_of_two(most))
+        self.n_chunks = -(-most // self.chunk_size)
+        with precision_for(self.dtype):
+            self.rows = Chunked(*self._placed([share.rows for share in shares], shares), self.n_chunks)
+            if shares[0].weights is None:
+                counts = [np.array([len(share.rows)], np.int32) for share in shares]
+                counts = self._global([jax.device_put(c, s.device) for c, s in zip(counts, shares, strict=True)])
+                self.weights: Chunked | Counted = Counted(
+                    counts, jnp.zeros(0, self.dtype), self.chunk_size, self.n_chunks
+                )
+            else:
+                weights = [share.weights for share in shares]
+                self.weights = Chunked(*self._placed(weights, shares, pad_with_zero=True), self.n_chunks)
+            first = np.asarray(of_all(np.asarray(shares[0].rows[0], self.dtype))).reshape(-1, self.n_features)[0]
+            self.origin = jnp.asarray(first)
+            self.total = self.lightest = jnp.ones((), self.dtype)
+            self._describe(first, self._surveyed(key, shares, rows_kept(n_components)), n_components)
+
+    def _sum(self, how: How, shared: Any) -> Any:
+        # As arrays of the host they go to every device; arrays of one device would not.
+        own = jax.tree.map(np.asarray, (self.origin, self.total, self.lightest, shared))
+        found = _summed(self.rows, self.weights, *own, how=how, mesh=self.mesh)
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), found)
+
+    def _placed(
+        self, parts: Sequence[Any], shares: Sequence[Share], pad_with_zero: bool = False
+    ) -> tuple[Array | None, Array]:
+        """Body and tail of the devices' rows, or weights, each in one array over all devices."""
+        whole = (self.n_chunks - 1) * self.chunk_size
+        bodies, tails = [], []
+        for part, share in zip(parts, shares, strict=True):
+            with jax.default_device(share.device):
+                padded = _padded(part, whole + self.chunk_size, self.dtype, pad_with_zero)
+                bodies.append(jax.device_put(padded[:whole], share.device))
+                tails.append(jax.device_put(padded[whole:], share.device))
+        return self._global(bodies) if whole else None, self._global(tails)
+
+    def _global(self, arrays: Sequence[Array]) -> Array:
+        shape = (self.mesh.size * arrays[0].shape[0], *arrays[0].shape[1:])
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return jax.make_array_from_single_device_arrays(shape, sharding, list(arrays))
+
+    def _surveyed(self, key: Array, shares: Sequence[Share], n_kept: int) -> Survey:
+        # Every process draws from its own rows; with numbers of its own, or all would draw alike.
+        own = key if jax.process_count() == 1 else jax.random.fold_in(key, jax.process_index())
+        survey = Survey(rng_of(own), n_kept)
+        sums = tuple(np.asarray(of) for of in self.sum(described))
+        if not all(np.isfinite(of).all() for of in sums):
+            first = 0
+            for share in shares:
+                _check.finite_block(np.asarray(share.rows), share.weights, first, self.name)
+                first += len(share.rows)
+            _check.finite_elsewhere(self.name)
+        for share in shares:
+            if share.weights is not None:
+                _check.block_weights(share.weights, survey.n_rows, self.name)
+            survey.draw(share.rows, share.weights)
+        survey.describe(*sums)
+        if jax.process_count() > 1:
+            _merge(survey)
+        return survey
+
+
+def of_all(array: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, which are of one shape. -> (P, ...)."""
+    return multihost_utils.process_allgather(array) if jax.process_count() > 1 else array[None]
+
+
+def is_shared_out(x: Any) -> bool:
+    """Whether an array lies on several devices, each with rows of its own."""
+    return isinstance(x, jax.Array) and not is_traced(x) and not x.sharding.is_fully_replicated
+
+
+def shares_of(x: Any, sample_weight: np.ndarray | None) -> tuple[list[Share], list[Any]]:
+    """The rows of this process by device, and the devices of all processes.
+
+    Rows (N, D) of the host, which are this process's own, are cut into equal parts for its devices; an array that is
+    shared out lies where it lies, and the weights are those of all its rows.
+    """
+    if is_shared_out(x):
+        return _as_it_lies(x, sample_weight)
+    own = jax.local_devices()
+    cuts = np.linspace(0, len(x), len(own) + 1).round().astype(int)
+    shares = [
+        Share(device, x[a:b], None if sample_weight is None else sample_weight[a:b])
+        for device, a, b in zip(own, cuts[:-1], cuts[1:], strict=True)
+    ]
+    return shares, jax.devices()
+
+
+def _as_it_lies(x: Array, sample_weight: np.ndarray | None) -> tuple[list[Share], list[Any]]:
+    holders: dict[tuple[int, int], Any] = {}
+    for device, index in x.sharding.devices_indices_map(x.shape).items():
+        (first, after, _), (left, right, _) = (part.indices(n) for part, n in zip(index, x.shape, strict=True))
+        _check.whole_rows((left, right), x.shape[1])
+        holders.setdefault((first, after), device)  # of copies of the same rows one counts
+    here = {shard.device: shard.data for shard in x.addressable_shards}
+    shares = [
+        Share(device, here[device], None if sample_weight is None else sample_weight[slice(*place)])
+        for place, device in sorted(holders.items(), key=lambda item: item[0])
+        if device in here
+    ]
+    return shares, [holders[place] for place in sorted(holders)]
+
+
+def _padded(part: Any, size: int, dtype: Any, pad_with_zero: bool) -> Any:
+    """Rows (n, ...) as (size, ...): by repetition of the last one, or by zeros."""
+    missing = size - len(part)
+    if isinstance(part, jax.Array):
+        widths = [(0, missing)] + [(0, 0)] * (part.ndim - 1)
+        return jnp.pad(part.astype(dtype), widths, mode="constant" if pad_with_zero else "edge")
+    padded = np.empty((size, *part.shape[1:]), dtype)
+    padded[: len(part)] = part
+    padded[len(part) :] = 0 if pad_with_zero else part[-1]
+    return padded
+
+
+def _merge(survey: Survey) -> None:
+    """Join the surveys of all processes. Each sends as many rows as may be kept, of which the missing never win."""
+    draws, rows, weights = survey.kept
+    missing = survey.n_kept - len(draws)
+    sent = (
+        np.pad(draws, (0, missing), constant_values=-np.inf),
+        np.pad(rows, ((0, missing), (0, 0))),
+        np.pad(weights, (0, missing)),
+        np.array([survey.n_rows, len(draws)], np.int64),
+        np.array(survey.lightest),
+    )
+    # As bytes: float64 and int64 would be rounded while JAX's switch is off.
+    everyone = [_unpacked(of_all(np.frombuffer(part.tobytes(), np.uint8)), part) for part in sent]
+    survey.kept, survey.n_rows = [], 0
+    for draws, rows, weights, (n_rows, n_drawn), lightest in zip(*everyone, strict=True):
+        survey.n_rows += int(n_rows)
+        survey.lightest = min(survey.lightest, float(lightest))
+        survey.merge([draws[:n_drawn], rows[:n_drawn], weights[:n_drawn]])
+
+
+def _unpacked(sent: np.ndarray, like: np.ndarray) -> list[np.ndarray]:
+    return [np.frombuffer(np.asarray(each).tobytes(), like.dtype).reshape(like.shape) for each in sent]
+
+
+@partial(jax.jit, static_argnames=("how", "mesh"))
+def _summed(
+    rows: Chunked,
+    weights: Chunked | Counted,
+    origin: Array,
+    total: Array,
+    lightest: Array,
+    shared: Any,
+    *,
+    how: How,
+    mesh: Mesh,
+) -> Any:
+    function, static = how
+    of_rows, everywhere = PartitionSpec(AXIS), PartitionSpec()
+
+    def local(rows: Chunked, weights: Any, count: Any, own: tuple[Array, Array, Array], shared: Any) -> Any:
+        if count is not None:
+            weights = Counted(count[0], weights, rows.chunk_size, rows.n_chunks)
+        origin, total, lightest = own
+        block = Batches(rows, weights, origin, total, lightest, jnp.int32(0))
+        packed, unpacked = ravel_pytree(function(block, *shared, **dict(static)))
+        return unpacked(lax.psum(packed, AXIS))
+
+    if isinstance(weights, Counted):
+        count, weights, of_weights = weights.n_rows, weights.like, everywhere  # pyright: ignore
+    else:
+        count, of_weights = None, of_rows
+    shared_out: Callable[..., Any] = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(of_rows, of_weights, of_rows, everywhere, everywhere),
+        out_specs=everywhere,
+        check_vma=False,
+    )
+    return shared_out(rows, weights, count, (origin, total, lightest), shared)
