@@ -358,6 +358,12 @@ def enough_for_folds(n_rows: int, n_folds: int, n_components: int) -> None:
         )
 
 
+def same_partitions(of_weights: int, of_rows: int) -> None:
+    """Weights are cut as their rows are."""
+    if of_weights != of_rows:
+        raise ValueError(f"The weights are in {of_weights} partitions and the rows in {of_rows}. Rechunk one of them.")
+
+
 def same_rows(n_rows: int, expected: int, name: str) -> None:
     """Every pass over blocks gives the same rows."""
     if n_rows != expected:
@@ -392,6 +398,12 @@ def whole_rows(columns: tuple[int, int], n_features: int) -> None:
             f"x is shared out by features: one device holds {columns[1] - columns[0]} of {n_features}. Share it out by "
             "rows, PartitionSpec('rows') or PartitionSpec('rows', None)."
         )
+
+
+def rows_for_devices(n_rows: int, n_devices: int) -> None:
+    """Each device has a row at least."""
+    if n_rows < n_devices:
+        raise ValueError(f"x has {n_rows} rows, and there are {n_devices} devices here: leave out device='all'.")
 
 
 def devices(value: Any) -> bool:

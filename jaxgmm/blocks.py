@@ -192,10 +192,8 @@ class _Partitions:
     def __init__(self, x: Any, sample_weight: Any) -> None:
         self.parts = delayed_partitions(x)
         self.weights = None if sample_weight is None else delayed_partitions(sample_weight)
-        if self.weights is not None and len(self.weights) != len(self.parts):
-            raise ValueError(
-                f"The weights are in {len(self.weights)} partitions and the rows in {len(self.parts)}. Rechunk one."
-            )
+        if self.weights is not None:
+            _check.same_partitions(len(self.weights), len(self.parts))
 
     def __iter__(self) -> Iterator[Any]:
         for place, part in enumerate(self.parts):

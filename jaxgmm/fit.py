@@ -16,7 +16,7 @@ from jax import Array
 from . import _check, em, spread
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, bytes_of_fit, cut
-from .blocks import Blocks, as_blocks
+from .blocks import Blocks, as_blocks, is_dask
 from .checkpoint import Checkpoint, digest, kept
 from .crews import in_crews, n_crews
 from .escape import ESCAPES
@@ -29,6 +29,7 @@ from .sharded import Sharded, is_shared_out, shares_of
 from .spread import Spread
 from .status import Status
 from .stream import Streamed
+from .workers import WithWorkers, client_of
 
 
 class Given(NamedTuple):
@@ -188,15 +189,18 @@ def admit_rows(
     """The user's data, checked: as batches, or, of what is read in blocks, after a pass over it, in which the key draws
     the rows that seeds are chosen from."""
     everywhere = _check.devices(device)
-    blocks = as_blocks(x, sample_weight)
-    if blocks is None and not (everywhere or is_shared_out(x)):
+    client = client_of() if is_dask(x) else None
+    blocks = None if client is not None else as_blocks(x, sample_weight)
+    if blocks is None and client is None and not (everywhere or is_shared_out(x)):
         return admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype)
     chunk_size = _check.chunk_size(chunk_size)
     dtype = None if dtype is None else _check.floating_dtype((), dtype)
-    if blocks is not None:
-        if everywhere:
-            _check.in_memory("device='all'", "blocks are read by one process, for one device")
-        rows: Spread = Streamed(key, blocks, n_components, chunk_size, dtype)
+    if everywhere and (blocks is not None or client is not None):
+        _check.in_memory("device='all'", "blocks and partitions are each read for one device")
+    if client is not None:
+        rows: Spread = WithWorkers(key, x, sample_weight, client, n_components, chunk_size, dtype)
+    elif blocks is not None:
+        rows = Streamed(key, blocks, n_components, chunk_size, dtype)
     else:
         if not is_shared_out(x):
             x = _check.observations(x, "x")

@@ -10,8 +10,8 @@ On several machines run it on each, with the address of the first and with the n
     python -m jaxgmm.launch --processes 2 --of 4 --first 0 --coordinator 10.0.0.1:7777 script.py
     python -m jaxgmm.launch --processes 2 --of 4 --first 2 --coordinator 10.0.0.1:7777 script.py
 
-When a process ends with an error all others here are ended, too. Those of other machines hear of it by the silence: they
-end with an error after `--patience` seconds.
+When a process ends with an error all others here are ended, too. Those of other machines hear of it by the silence:
+they end with an error after `--patience` seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 WORKER = "JAXGMM_LAUNCHED"
 """The variable by which a process knows that it is one of several: address, number of processes, number, patience."""
@@ -42,14 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2, metavar="P", help="on this machine")
     parser.add_argument("--of", type=int, metavar="P", help="on all machines (as many as here)")
     parser.add_argument("--first", type=int, default=0, metavar="P", help="the number of the first one here")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens (a free port of this machine)")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens (a free port here)")
     parser.add_argument("--patience", type=int, default=PATIENCE, metavar="S", help="seconds until silence is death")
     parser.add_argument("script")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the script")
     given = parser.parse_args(arguments)
     n_processes = given.of or given.processes
     if min(given.processes, given.patience) < 1 or not 0 <= given.first <= n_processes - given.processes:
-        parser.error(f"processes {given.first} to {given.first + given.processes - 1} of {n_processes}: there are none.")
+        parser.error(
+            f"processes {given.first} to {given.first + given.processes - 1} of {n_processes}: there are none."
+        )
     if given.coordinator is None and n_processes != given.processes:
         parser.error("where there are other machines, say by --coordinator at which address process 0 listens.")
     if not os.path.exists(given.script):
@@ -72,12 +76,26 @@ def work(arguments: Sequence[str]) -> None:
         address, int(n_processes), int(number), initialization_timeout=300, heartbeat_timeout_seconds=int(patience)
     )
     sys.argv[:] = list(arguments)
-    runpy.run_path(arguments[0], run_name="__main__")
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            _die(end.code if isinstance(end.code, int) else 1)
+    except BaseException:
+        traceback.print_exc()
+        _die(1)
     jax.distributed.shutdown()
 
 
+def _die(status: int) -> NoReturn:
+    """At once: an orderly end would first wait for the others, who wait for this one's sums."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def _wait(started: list[subprocess.Popen[bytes]]) -> int:
-    """Until all have ended; as soon as one has failed, the others are ended. -> the exit status of the first to fail."""
+    """Until all have ended, or one has failed: then the others are ended. -> the exit status of the first to fail."""
     try:
         while any(process.poll() is None for process in started):
             failed = [process for process in started if process.poll()]

@@ -140,6 +140,7 @@ def shares_of(x: Any, sample_weight: np.ndarray | None) -> tuple[list[Share], li
     if is_shared_out(x):
         return _as_it_lies(x, sample_weight)
     own = jax.local_devices()
+    _check.rows_for_devices(len(x), len(own))
     cuts = np.linspace(0, len(x), len(own) + 1).round().astype(int)
     shares = [
         Share(device, x[a:b], None if sample_weight is None else sample_weight[a:b])

@@ -124,6 +124,13 @@ class Survey:
             more = [part[best] for part in more]
         self.kept = more
 
+    def join(self, other: Survey) -> None:
+        """Add what was found elsewhere, with sums about the same point."""
+        self.n_rows += other.n_rows
+        self.lightest = min(self.lightest, other.lightest)
+        self.describe(other.total, other.first, other.second)
+        self.merge(other.kept)
+
     def sample(self) -> tuple[np.ndarray, np.ndarray | None]:
         """The rows to choose seeds from, and their weights: those that were drawn count alike."""
         _, rows, weights = self.kept

@@ -180,5 +180,5 @@ def test_files_are_refused_by_name(tmp_path):
 
 def test_weights_in_other_partitions_are_refused():
     array = pytest.importorskip("dask.array")
-    with pytest.raises(ValueError, match=r"in 2 partitions and the rows in 8\. Rechunk one"):
+    with pytest.raises(ValueError, match=r"in 2 partitions and the rows in 8\. Rechunk one of them"):
         Blocks.from_dask(array.from_array(X, chunks=(128, D)), array.from_array(WEIGHTS, chunks=600))

@@ -1,0 +1,81 @@
+"""In a process with eight devices: fits of rows in memory, and of the same rows shared out. Prints JSON.
+
+What is compared is compared by `test_sharded.py`; here everything is as a user would write it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
+
+import jaxgmm  # noqa: E402
+from jaxgmm.families import SHELF  # noqa: E402
+from tests import oracle  # noqa: E402
+
+N, D, K = 1003, 3, 4
+BLOBS = oracle.blobs(seed=21, n_rows=N, n_features=D, n_components=K, distance=4.0)
+SEEDS = BLOBS.x[:: N // K][:K]
+WEIGHTS = np.random.default_rng(5).uniform(0.0, 2.0, N) * (np.arange(N) % 5 > 0)
+KEY = jax.random.key(4)
+
+
+def parameters(result: Any) -> dict[str, Any]:
+    mixture = result.mixture
+    parts = {"weights": mixture.weights, "means": mixture.means, "covariances": mixture.covariances}
+    parts |= {"history": result.history, "objectives": result.restarts.objective}
+    return {name: np.asarray(part, np.float64).tolist() for name, part in parts.items()}
+
+
+def both(x: Any, spread: Any, family: str, **how: Any) -> dict[str, Any]:
+    """In memory and shared out."""
+    on_all = {} if isinstance(spread, jax.Array) else {"device": "all"}
+    how = {"tol": 0.0, "max_steps": 8, "init": SEEDS} | how
+    whole = jaxgmm.fit(KEY, x, K, family, **how)
+    return {"whole": parameters(whole), "spread": parameters(jaxgmm.fit(KEY, spread, K, family, **how, **on_all))}
+
+
+def refused(x: Any, **how: Any) -> str:
+    try:
+        jaxgmm.fit(KEY, x, K, **how)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return "nothing"
+
+
+def main() -> None:
+    x = BLOBS.x
+    found = {"devices": len(jax.devices())}
+    found |= {family: both(x, x, family, dtype=np.float64) for family in SHELF}
+    found["float32"] = both(x.astype(np.float32), x.astype(np.float32), "full")
+    found["weighted"] = both(x, x, "full", dtype=np.float64, sample_weight=WEIGHTS)
+    found["restarts"] = both(x, x, "diag", dtype=np.float64, init="k-means++", n_restarts=3)
+    even = x[:1000].astype(np.float32)
+    by_rows = NamedSharding(jax.make_mesh((8,), ("anything",)), PartitionSpec("anything"))
+    found["as it lies"] = both(even, jax.device_put(even, by_rows), "tied")
+    copied = NamedSharding(jax.make_mesh((4, 2), ("a", "b")), PartitionSpec("a"))
+    found["with copies"] = both(even, jax.device_put(even, copied), "tied")
+    by_features = NamedSharding(jax.make_mesh((2,), ("a",), devices=jax.devices()[:2]), PartitionSpec(None, "a"))
+    bad = x.copy()
+    bad[700, 2] = np.inf
+    found["refused"] = {
+        "by features": refused(jax.device_put(even[:, :2], by_features)),
+        "not finite": refused(bad, device="all", dtype=np.float64),
+        "no such device": refused(x, device="both"),
+        "escape": refused(x, device="all", escape="split-merge"),
+        "one row a device": refused(x[:7], device="all"),
+    }
+    swept = jaxgmm.sweep(KEY, x, [2, 4], ["diag"], 2, dtype=np.float64, device="all")
+    found["sweep"] = [[cell.log_likelihood, cell.icl] for cell in swept.cells]
+    swept = jaxgmm.sweep(KEY, x, [2, 4], ["diag"], 2, dtype=np.float64)
+    found["sweep in memory"] = [[cell.log_likelihood, cell.icl] for cell in swept.cells]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

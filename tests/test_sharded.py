@@ -1,0 +1,157 @@
+"""Rows shared out to eight devices of a process, and to several processes, give what they give in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import launch
+from jaxgmm.families import SHELF
+from tests import oracle
+from tests.tolerances import assert_close, assert_same_parameters
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What `sharded_child.py` says."""
+    command = [sys.executable, "-m", "tests.sharded_child"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600)
+    return json.loads(made.stdout.splitlines()[-1])
+
+
+WAYS = [*SHELF, "weighted", "float32", "as it lies", "with copies"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_on_eight_devices(way, found):
+    assert found["devices"] == 8
+    dtype = np.float32 if way in ("float32", "as it lies", "with copies") else np.float64
+    whole, spread = found[way]["whole"], found[way]["spread"]
+    names = ("weights", "means", "covariances")
+    assert_same_parameters(tuple(spread[n] for n in names), tuple(whole[n] for n in names), dtype)
+    assert_close(spread["history"], whole["history"], "objective", dtype)
+
+
+def test_restarts_begin_from_the_same_seeds(found):
+    ours, theirs = (found["restarts"][where]["objectives"] for where in ("spread", "whole"))
+    assert len(ours) == 3
+    assert_close(ours, theirs, "objective", np.float64)
+
+
+def test_a_sweep_on_eight_devices(found):
+    assert_close(np.array(found["sweep"]) / 1003, np.array(found["sweep in memory"]) / 1003, "settled", np.float64)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    {
+        "by features": "x is shared out by features: one device holds 1 of 2",
+        "not finite": "x holds inf in row 700, column 2",
+        "no such device": "device must be None or 'all', got 'both'",
+        "escape": "escape='split-merge' needs the rows in memory",
+        "one row a device": "x has 7 rows, and there are 8 devices",
+    }.items(),
+)
+def test_what_cannot_be_shared_out(what, message, found):
+    assert message in found["refused"][what]
+
+
+# Processes
+
+
+SCRIPT = """
+    import sys
+
+    import jax
+    import numpy as np
+
+    import jaxgmm
+    from tests import oracle
+
+    x = oracle.blobs(seed=21, n_rows=1003, n_features=3, n_components=4, distance=4.0).x
+    own, n = jax.process_index(), jax.process_count()
+    cuts = [0, 100, 1003] if n == 2 else [0, 1, 400, 401, 1003]
+    rows = x[cuts[own] : cuts[own + 1]]
+    if sys.argv[1] == "not finite" and own == 1:
+        rows = np.where(np.arange(len(rows))[:, None] == 7, np.nan, rows)
+    def told(progress):
+        if sys.argv[1] == "dies" and own == 1 and progress.n_steps == 2:
+            raise SystemExit(7)
+    result = jaxgmm.fit(
+        jax.random.key(4), rows, 4, "full", n_restarts=3, tol=0.0, max_steps=5, dtype=np.float64, device="all",
+        progress=told,
+    )
+    print("found", own, np.asarray(result.restarts.objective).tolist(), flush=True)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    return tmp_path / "script.py"
+
+
+def launched(n_processes, script, *arguments):
+    command = [sys.executable, "-m", "jaxgmm.launch", "--processes", str(n_processes), script, *arguments]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize("n_processes", [2, 4])
+def test_processes_with_rows_of_their_own(n_processes, script):
+    """Each says the same, and what one process says of all rows."""
+    made = launched(n_processes, script, "fit")
+    assert made.returncode == 0, made.stderr
+    lines = sorted(line for line in made.stdout.splitlines() if line.startswith("found"))
+    assert [line.split()[1] for line in lines] == [str(number) for number in range(n_processes)]
+    objectives = [json.loads(line.split(maxsplit=2)[2]) for line in lines]
+    assert all(each == objectives[0] for each in objectives)
+    x = oracle.blobs(seed=21, n_rows=1003, n_features=3, n_components=4, distance=4.0).x
+    more = {"n_restarts": 3, "tol": 0.0, "max_steps": 5, "dtype": np.float64}
+    whole = jaxgmm.fit(jax.random.key(4), x, 4, "full", **more)
+    assert_close(objectives[0], np.asarray(whole.restarts.objective), "objective", np.float64)
+
+
+def test_a_process_that_dies_ends_the_others(script):
+    """Within what the launcher waits, and with the status of the one that died."""
+    began = time.monotonic()
+    made = launched(2, script, "dies")
+    assert made.returncode == 7
+    assert "a process ended with 7; the others are ended" in made.stderr
+    assert "found" not in made.stdout
+    assert time.monotonic() - began < 60 + launch.GRACE
+
+
+def test_what_is_wrong_in_one_process_is_told_by_all(script):
+    made = launched(2, script, "not finite")
+    assert made.returncode == 1
+    assert "x holds nan in row 7, column 0" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.py"], "none.py: there is no such file"),
+        (["--of", "4", __file__], "say by --coordinator at which address process 0 listens"),
+        (["--first", "1", __file__], "processes 1 to 2 of 2: there are none"),
+        (["--processes", "0", __file__], "there are none"),
+    ],
+)
+def test_the_launcher_refuses_nonsense(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        launch.main(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
