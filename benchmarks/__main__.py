@@ -28,6 +28,7 @@ SECTIONS = (
     "acceleration",
     "growth",
     "memory",
+    "spread",
     "accuracy",
     "import_time",
 )

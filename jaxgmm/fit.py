@@ -24,7 +24,7 @@ from .families import SHELF, Family
 from .lanes import in_waves
 from .mixture import Mixture
 from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends
-from .seeding import SEEDINGS, from_labels, from_means, from_responsibilities, seeds_from
+from .seeding import SEEDINGS, from_labels, from_means, from_responsibilities, from_seeds, seeds_from
 from .sharded import Sharded, is_shared_out, shares_of
 from .spread import Spread
 from .status import Status
@@ -400,7 +400,7 @@ def begin(
 def _begin(seeds: Array, counts: Array, batches: Batches, ridge: Any, given: Given, *, family: Family) -> em.State:
     def one(lane: tuple[Array, Array]) -> em.State:
         seeds, count = lane
-        mixture = from_means(seeds, batches, family, ridge, count)
+        mixture = from_seeds(seeds, batches, family, ridge, count)
         return _lost_if_empty(em.init(given.onto(mixture), batches), mixture, count)
 
     n_components, n_features = seeds.shape[1:]

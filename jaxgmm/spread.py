@@ -153,10 +153,7 @@ def rng_of(key: Array) -> np.random.Generator:
 
 
 def mixtures_from(seeds: Array, counts: Any, rows: Spread, family: Family, ridge: Any) -> Mixture:
-    """Mixtures (R, ...) of one M-step from the rows nearest to each of the first `counts` (R,) seeds (R, K, D).
-
-    A single pass, about the seeds: a start may lose the digits that a second one, about the means, would save.
-    """
+    """Mixtures (R, ...) of one M-step from the rows nearest to each of the first `counts` (R,) seeds (R, K, D)."""
     moments = rows.sum(_assigned, seeds, counts, kind=family.kind)
     return _maximised(moments, seeds, ridge, family=family)
 
@@ -178,7 +175,7 @@ def _moments(block: Batches, mixtures: Mixture, *, form: Form | None) -> Moments
 
 def _assigned(block: Batches, seeds: Array, counts: Array, *, kind: Kind) -> Moments:
     def one(lane: tuple[Array, Array]) -> Moments:
-        return by_nearest(kind, lane[0], lane[0], block, lane[1])
+        return by_nearest(kind, lane[0], block, lane[1])
 
     return _over_lanes(one, (seeds, counts), seeds.shape, block)
 

@@ -52,9 +52,14 @@ def from_means(means: Array, batches: Batches, family: Family, ridge: Any, count
     return _one_step(given, _means_of(given, means, batches), batches, family, ridge)
 
 
-def by_nearest(kind: Kind, about: Array, means: Array, batches: Batches, count: Array | int | None = None) -> Moments:
-    """The moments about `about` (K, D) where each row belongs to the nearest of the first `count` means (K, D)."""
-    return assign(kind, about, batches, _to_nearest(means, count))
+def from_seeds(seeds: Array, batches: Batches, family: Family, ridge: Any, count: Array | int | None = None) -> Mixture:
+    """`from_means`, in one pass: about seeds that lie among the rows little is lost."""
+    return maximise(by_nearest(family.kind, seeds, batches, count), seeds, family, None, ridge)
+
+
+def by_nearest(kind: Kind, seeds: Array, batches: Batches, count: Array | int | None = None) -> Moments:
+    """The moments about seeds (K, D) where each row belongs to the nearest of the first `count`."""
+    return assign(kind, seeds, batches, _to_nearest(seeds, count))
 
 
 def _to_nearest(means: Array, count: Array | int | None) -> Responsibilities:

@@ -1,0 +1,13 @@
+"""What each process of the section `spread` runs: spread_process.py ROWS DEVICES, by `jaxgmm.launch`."""
+
+from __future__ import annotations
+
+import sys
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))  # before anything asks for a device
+
+from benchmarks.spread import one_of_several  # noqa: E402
+
+one_of_several(int(sys.argv[1]))
