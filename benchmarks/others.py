@@ -396,6 +396,69 @@ def memory(place: Place) -> str:
     return "\n\n".join([title, table(header, [line(cell) for cell in cells]), "\n".join(lines)])
 
 
+def spread(place: Place) -> str:
+    """Rows in blocks, on devices and in processes; measured on the CPU."""
+    found = section(place.result, "spread")
+    if not found or place.device != "cpu":
+        return ""
+    aims = found["targets"]
+
+    def of_file(cell: dict[str, Any]) -> list[Any]:
+        if cell["missing"]:
+            return [cell["family"], cell["n"], f"missing: {cell['missing']}", *[NONE] * 6]
+        step, read, memory = cell["step_s"]["median"], cell["read_s"]["median"], cell["in_memory_s"]
+        share, resident = max(read, memory) / step, cell["resident_bytes"]
+        held = (
+            NONE
+            if resident is None
+            else f"{resident / 1e6:.0f}{'' if resident <= aims['resident_bytes'] else ' **!**'}"
+        )
+        told = f"{100 * share:.0f} %{'' if share >= aims['of_the_slower'] else ' **!**'}"
+        times = map(duration, (cell["survey_s"], step, read, memory))
+        return [cell["family"], cell["n"], digits(cell["bytes"] / 1e9), *times, told, held]
+
+    def of_both(cell: dict[str, Any]) -> list[Any]:
+        if cell["missing"]:
+            return [cell["family"], cell["n"], f"missing: {cell['missing']}", NONE, NONE]
+        whole = cell["step_s"]["in memory"]["median"]
+        others = [cell["step_s"][name]["median"] for name in ("array", "memmap")]
+        told = [
+            f"{duration(s)} ({100 * (s / whole - 1):+.0f} %{'' if s <= (1 + aims['overhead']) * whole else ' **!**'})"
+            for s in others
+        ]
+        return [cell["family"], cell["n"], duration(whole), *told]
+
+    def of_several(cell: dict[str, Any]) -> list[Any]:
+        head = [f"{cell['number']} {cell['way']}", cell["n"]]
+        if cell["missing"]:
+            return [*head, f"missing: {cell['missing']}", NONE]
+        return [*head, duration(cell["step_s"]["median"]), cell["reduced_bytes"]]
+
+    size = f"D = {found['d']}, K = {found['k']}, float32"
+    share, over = (f"{100 * aims[name]:.0f} %" for name in ("of_the_slower", "overhead"))
+    file = [
+        "type",
+        "N",
+        "GB",
+        "survey",
+        "step",
+        "reading the file",
+        "step in memory",
+        "slower of these / step",
+        "RssAnon, MB",
+    ]
+    parts = [
+        f"### Rows in blocks, on devices, in processes, {place.label}",
+        f"A file, {size}; aims: {share} and {aims['resident_bytes'] / 1e6:.0f} MB. **!** marks what misses its aim.",
+        table(file, map(of_file, found["streamed"])),
+        f"Rows that are in memory anyway, in memory and in blocks; aim: no more than {over} more.",
+        table(["type", "N", "in memory", "an array in blocks", "a mapped file in blocks"], map(of_both, found["fits"])),
+        "A step of full covariances, shared out:",
+        table(["on", "N", "step", "bytes reduced"], map(of_several, found["scaling"])),
+    ]
+    return "\n\n".join(parts)
+
+
 QUANTITIES = {"objective": "nats", "means": "sd", "covariances": "sd²"}
 
 

@@ -26,6 +26,7 @@ SECTIONS = (
     others.acceleration,
     others.growth,
     others.memory,
+    others.spread,
     others.accuracy,
     others.import_time,
 )

@@ -4,7 +4,8 @@ Ours against scikit-learn, each in its own process, with the mean log-likelihood
 `problems.objective`) or the criterion reached beside every time. Both are given the same data, tol, step limit and
 ridge. scikit-learn is timed with its own default start (a k-means of its own for every restart) and, as "scikit-learn,
 k-means++" and in the first dtype, with the start that ours uses. A first call counts compiling; later calls fit other
-data of the same shape, or from other seeds: LATER of ours, and one of scikit-learn, which compiles nothing. The sweep
+data of the same shape, or from other seeds: LATER of ours, and one of scikit-learn, which compiles nothing; of a sweep
+LATER of everyone, on the same tables. The sweep
 and the first fit, where ours is mostly compilation, are done in the first dtype.
 
 Whether ours finds as good optima is asked of every cell of such a sweep: from the same starts, where it must, and with
@@ -81,7 +82,7 @@ def section(
                 if contender == VARIANT and (options.quick or dtype != options.dtypes[0]):
                     continue
                 asked = {**request, "contender": contender.partition(",")[0], "init": init, "dtype": dtype}
-                asked["later"] = LATER if contender == OURS else 1
+                asked["later"] = LATER if contender == OURS or function == "sweep" else 1
                 answer = isolate.run(f"{CHILDREN}:{function}", asked, LIMIT, on_device(device))
                 cells.append(cell(function, contender, dtype, device, answer))
     return {**request, "cells": cells}

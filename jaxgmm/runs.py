@@ -31,6 +31,9 @@ HISTORY = 16384
 BURST = 0.3
 """Seconds after which one who watches is told of a run again."""
 
+FIRST_BURST = 2**19
+"""Responsibilities of a first burst: those of some milliseconds."""
+
 HELD_UP = 0.5
 """Share of the ridge in a component's smallest variance from which on the ridge, and not the data, decides it. Such a
 component stands on a few rows or on one repeated value, where the likelihood has no bound but the ridge."""
@@ -175,7 +178,9 @@ def run_to_ends(
     under_way = [_queue(*part, batches.chunk_size, settings, limit) for part in parts]
     if entry is not None and found is not None:
         under_way = jax.device_put(entry.as_tree(found, under_way), batches.origin.sharding)
-    burst, n_rounds = 1, max(int(part.n_rounds) for part in under_way)
+    # Before a time is known: so much that it is nothing, and on a small table so much that few bursts are needed.
+    burst = max(1, min(8, FIRST_BURST // (states.mixture.means.shape[1] * batches.n_chunks * batches.chunk_size)))
+    n_rounds = max(int(part.n_rounds) for part in under_way)
     while True:
         told = Told(*map(np.asarray, collect([_told(part) for part in under_way], n_runs, batches)))
         if watch is not None:

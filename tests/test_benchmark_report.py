@@ -342,6 +342,27 @@ def test_hard_problems(tmp_path):
         picture.draw_hard(ratios.places([result()]), tmp_path / "none.png")
 
 
+def test_rows_that_are_spread():
+    """Shares of the slower of reading and computing, what blocks cost, and marks where an aim is missed."""
+    times = {name: {"median": seconds} for name, seconds in (("read", 8.0), ("step", 10.0), ("slow", 12.0))}
+    file = {"family": "full", "n": 100, "missing": None, "bytes": 2e9, "survey_s": 9.0, "read_s": times["read"]}
+    file |= {"step_s": times["step"], "in_memory_s": 5.0, "resident_bytes": 2e8}
+    worse = {**file, "family": "diag", "step_s": times["slow"], "resident_bytes": 2e9}
+    fits = {"family": "full", "n": 50, "missing": None}
+    fits |= {"step_s": {"in memory": times["step"], "array": times["slow"], "memmap": times["step"]}}
+    scaling = [
+        {"n": 50, "way": "devices", "number": 2, "missing": None, "step_s": times["step"], "reduced_bytes": 17476},
+        {"n": 50, "way": "processes", "number": 2, "missing": "crashed"},
+    ]
+    found = {"d": 16, "k": 16, "targets": {"resident_bytes": 1e9, "of_the_slower": 0.7, "overhead": 0.15}}
+    text = report.report([result(spread={**found, "streamed": [file, worse], "fits": [fits], "scaling": scaling})])
+    assert "| full | 100 | 2.00 | 9.00 s | 10.0 s | 8.00 s | 5.00 s | 80 % | 200 |" in text
+    assert "| diag | 100 | 2.00 | 9.00 s | 12.0 s | 8.00 s | 5.00 s | 67 % **!** | 2000 **!** |" in text
+    assert "| full | 50 | 10.0 s | 12.0 s (+20 % **!**) | 10.0 s (+0 %) |" in text
+    assert "| 2 devices | 50 | 10.0 s | 17476 |" in text
+    assert "| 2 processes | 50 | missing: crashed |" in text
+
+
 def test_cells_beside_scikit_learn():
     """How many cells of ours are no worse, and by how much the worst is; what a sweep of ours compiled."""
     cells = [

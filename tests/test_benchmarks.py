@@ -454,7 +454,12 @@ def test_the_searches_that_are_asked_for(monkeypatch):
     both = [("jaxgmm", "float32"), ("scikit-learn", "float32"), ("scikit-learn, k-means++", "float32")]
     assert restarts == [*both, ("jaxgmm", "float64"), ("scikit-learn", "float64")]
     assert [(cell["contender"], cell["dtype"]) for cell in made["sweep"]["cells"]] == [*both, ("tgmm", "float32")]
-    assert {request["later"] for _, request in asked if request.get("init") == "kmeans"} == {1}
+    later = {function: request["later"] for function, request in asked if request.get("init") == "kmeans"}
+    assert later == {
+        "benchmarks.searching:restarts": 1,
+        "benchmarks.searching:photograph": 1,
+        "benchmarks.searching:sweep": 3,
+    }
     for function in {function for function, _ in asked}:
         module, _, name = function.partition(":")
         assert callable(getattr(importlib.import_module(module), name))
