@@ -2,6 +2,7 @@
 
 from . import em as em
 from . import families as families
+from . import online as online
 from . import plot as plot
 from ._version import __version__ as __version__
 from .batches import Batches as Batches

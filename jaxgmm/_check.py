@@ -70,6 +70,36 @@ def of_features(ridge: Any, n_features: int) -> None:
         )
 
 
+def positive(value: Any, name: str) -> float:
+    """A finite number > 0."""
+    number = nonnegative(value, name)
+    if not number > 0.0:
+        raise ValueError(f"{name} must be positive, got {value!r}.")
+    return number
+
+
+def decay(value: Any) -> float:
+    """The power by which the share of new batches falls."""
+    number = nonnegative(value, "decay")
+    if not 0.5 < number <= 1.0:
+        raise ValueError(f"decay must be more than 0.5 and at most 1, got {value!r}.")
+    return number
+
+
+def forgetting(value: Any) -> float:
+    """The least share of a new batch."""
+    number = nonnegative(value, "forgetting")
+    if not number < 1.0:
+        raise ValueError(f"forgetting must be at least 0 and less than 1, got {value!r}.")
+    return number
+
+
+def mixture(value: Any) -> None:
+    """A mixture of one K, and no stack of them."""
+    if not hasattr(value, "log_weights"):
+        raise TypeError(f"Expected a jaxgmm.Mixture, got {type(value).__name__}. A fit's is result.mixture.")
+
+
 def count(value: Any, name: str, least: int) -> int:
     """A whole number ≥ least."""
     try:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check, _check_estimator, _sklearn, criteria, em
+from . import _check, _check_estimator, _sklearn, criteria, em, online
 from ._arrays import column_names, like
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, choose_chunk_size, cut, next_power_of_two
@@ -175,7 +175,31 @@ class GaussianMixture:
         """Fit, and the most probable component of each row. -> (N,)."""
         return self.fit(X, y, sample_weight).predict(X)
 
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
+        """Learn from a batch of rows X (N, D) with weights (N,), which are then not needed any more.
+
+        The first call fits; each later one moves the mixture by one step of stepwise EM (see `jaxgmm.online`, where
+        there are more ways). Then `lower_bound_` is that of the batch before it was learnt from, `n_iter_` the number
+        of batches, and `result_` is gone. A `fit` begins anew.
+        """
+        if not hasattr(self, "stream_"):
+            self.fit(X, y, sample_weight)
+            state = online.init(self.mixture_)
+        else:
+            x = self._admit(X)
+            with self._computing(self.mixture_.means.dtype):
+                ridge = _check.nonnegative(self.reg_covar, "reg_covar")
+                state = online.update(self.stream_, self._place(x), sample_weight, ridge=ridge)
+            for name in ("result_", "lower_bounds_", "effective_counts_"):
+                vars(self).pop(name, None)
+            self.mixture_, self.lower_bound_ = state.mixture, float(state.objective)
+            self.status_, self.converged_, self.n_iter_ = Status.RUNNING, False, int(state.n_batches)
+            self._show()
+        self.stream_ = jax.tree.map(np.asarray, state)  # on the host, where pickles keep float64
+        return self
+
     def _keep(self, result: Any, max_iter: int) -> None:
+        vars(self).pop("stream_", None)
         self.result_ = result
         self.mixture_ = result.mixture
         self.status_ = Status(int(result.status))

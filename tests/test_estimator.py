@@ -462,3 +462,26 @@ def test_precisions_of_the_start_itself_change_nothing(covariance_type):
         given = GaussianMixture(**options, precisions_init=start.precisions_).fit(x)
         assert given.n_iter_ == plain.n_iter_
         assert_close(given.means_, plain.means_, "settled", "float64")
+
+
+def test_a_stream_is_learnt_a_batch_at_a_time(x: np.ndarray) -> None:
+    """The first batch is fitted, later ones move the mixture; a pickle goes on as the estimator does, and fit anew."""
+    whole = GaussianMixture(3, random_state=0, tol=1e-8).fit(x)
+    model = GaussianMixture(3, random_state=0)
+    batches = np.array_split(np.random.default_rng(0).permutation(np.tile(x, (5, 1))), 10)
+    for batch in batches[:-1]:
+        model.partial_fit(batch)
+    copied = pickle.loads(pickle.dumps(model))
+    for each in (model, copied):
+        assert each.partial_fit(batches[-1]) is each
+    np.testing.assert_array_equal(model.means_, copied.means_)
+    assert model.n_iter_ == 9
+    assert model.means_.dtype == np.float64
+    assert not hasattr(model, "result_")
+    order, other = np.argsort(model.means_[:, 0]), np.argsort(whole.means_[:, 0])
+    assert np.abs(model.means_[order] - whole.means_[other]).max() < 0.2
+    assert whole.score(x) - model.score(x) < 0.02
+    with pytest.raises(ValueError, match="2 features"):
+        model.partial_fit(x[:, :2])
+    np.testing.assert_array_equal(model.fit(x).means_, GaussianMixture(3, random_state=0).fit(x).means_)
+    assert not hasattr(model, "stream_")

@@ -24,7 +24,7 @@ FLOORS = [
     {"spread"},
     {"stream", "sharded", "runs"},
     {"workers", "escape"},
-    {"fit"},
+    {"fit", "online"},
     {"groups", "io", "_arrays", "_sklearn", "_check_estimator"},
     {"selection", "bootstrap"},
     {"estimator", "plot", "tables"},

@@ -1,0 +1,108 @@
+"""EM over a stream: every batch of rows is seen once, and moves the mixture a little.
+
+    state = online.init(mixture)      a start, such as a fit to the first rows
+    for x in stream:
+        state = online.update(state, x)
+    state.mixture
+
+Stepwise EM (Cappé and Moulines 2009): the moments of a batch under the mixture so far are averaged into those kept,
+with weight γ, and the M-step follows. With γ falling as t^−0.7 the mixture settles on a stream that stays the same, at
+what EM finds of all its rows; with γ held up from below it follows one that changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from . import _check
+from ._precision import keeps_precision, precision_for
+from .batches import Batches
+from .expectation import expect
+from .families import show_dense
+from .maximisation import maximise
+from .mixture import Mixture
+from .moments import Moments, recentre
+
+DECAY = 0.7
+"""The power by which γ falls. Above ½ the noise of the batches averages out; up to 1, where they all count alike and the
+first, seen under a poor mixture, are never forgotten."""
+
+
+class State(NamedTuple):
+    """Where a stream stands."""
+
+    mixture: Mixture
+    moments: Moments  # about the mixture's means, a row: averages, so that batches of any size go together
+    weight: Array  # (): for how many batches the start counts
+    n_batches: Array  # (): int32
+    objective: Array  # (): mean log-likelihood of the last batch before it was learnt from, nats; NaN before the first
+
+
+def init(mixture: Mixture, weight: float = 1.0) -> State:
+    """The state before the first batch. weight: how many batches the mixture counts for, > 0.
+
+    TypeError for what is no Mixture, ValueError for a weight that is not positive.
+    """
+    _check.mixture(mixture)
+    _check.positive(weight, "weight")
+    return _init(mixture, np.float64(weight).astype(mixture.means.dtype))
+
+
+def update(
+    state: State,
+    x: Any,
+    sample_weight: Any = None,
+    *,
+    decay: float = DECAY,
+    forgetting: float = 0.0,
+    ridge: Any = 1e-6,
+) -> State:
+    """The state after a batch of rows x (N, D), weighted by sample_weight (N,).
+
+    γ = max(forgetting, (t + weight)^−decay) for batch t = 1, 2, …: the share of the batch in what is kept then, whatever
+    its number of rows. decay: in (½, 1]. forgetting: in [0, 1); a stream is followed over some 1 / forgetting batches.
+    ridge: as for `fit`. A component that no row belongs to keeps its mean, with what is left of its weight.
+
+    Raises ValueError or TypeError for arguments and rows that cannot be used. Batches of one shape are compiled for once;
+    give `Batches` of one chunk size where they differ.
+    """
+    decay, forgetting = _check.decay(decay), _check.forgetting(forgetting)
+    dtype = state.mixture.means.dtype
+    if not isinstance(x, Batches):
+        x = _check.observations(x, "x")
+        _check.finite(x, "x")
+        sample_weight = _check.row_weights(sample_weight, len(x))
+        x = Batches.of(x, sample_weight, n_components=state.mixture.n_components, dtype=dtype)
+    _check.last_axis((x.n_features,), state.mixture.n_features)
+    with precision_for(dtype):
+        numbers = (np.asarray(value, dtype) for value in (decay, forgetting))
+        return _update(state, x, *numbers, ridge)
+
+
+@keeps_precision
+@jax.jit
+def _init(mixture: Mixture, weight: Any) -> State:
+    dense = show_dense(mixture.scales, mixture.n_components)
+    shares = mixture.weights
+    second = mixture.family.kind.project(shares[:, None, None] * dense)
+    moments = Moments(shares, jnp.zeros_like(mixture.means), second, jnp.zeros((), shares.dtype))
+    return State(mixture, moments, jnp.asarray(weight), jnp.int32(0), jnp.full((), jnp.nan, shares.dtype))
+
+
+@jax.jit
+def _update(state: State, batches: Batches, decay: Any, forgetting: Any, ridge: Any) -> State:
+    old, kept, kind = state.mixture, state.moments, state.mixture.family.kind
+    found = expect(old, batches)
+    found = jax.tree.map(lambda sum_: sum_ / batches.total, found)
+    n_batches = state.n_batches + 1
+    share = jnp.maximum(forgetting, (n_batches.astype(decay.dtype) + state.weight) ** -decay)
+    mass, first, second, _ = jax.tree.map(lambda a, b: (1.0 - share) * a + share * b, kept, found)
+    moments = Moments(mass, first, second, found.objective)
+    mixture = maximise(moments, old.means, old.family, old.scales, ridge)
+    first, second = recentre(kind, mass, first, second, mixture.means - old.means)
+    return State(mixture, moments._replace(first=first, second=second), state.weight, n_batches, found.objective)

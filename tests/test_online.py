@@ -1,0 +1,114 @@
+"""EM over a stream: it settles where EM over all rows does, and follows what changes."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Mixture, em, online
+from jaxgmm.families import SHELF
+from tests import oracle
+from tests.tolerances import assert_close, assert_same_mixture
+
+N, D, K = 20_000, 2, 3
+BLOBS = oracle.blobs(seed=8, n_rows=N, n_features=D, n_components=K, distance=6.0)
+BATCH = 500
+
+every_family = pytest.mark.parametrize("family", SHELF)
+
+
+def start(family, dtype):
+    """Two steps of EM over the first rows, from means that are half a unit off."""
+    seeds = BLOBS.x[:: N // K][:K] + 0.5
+    return jaxgmm.fit(jax.random.key(0), BLOBS.x[:BATCH], K, family, init=seeds, max_steps=2, dtype=dtype).mixture
+
+
+def streamed(state, x, **more):
+    for first in range(0, len(x), BATCH):
+        state = online.update(state, x[first : first + BATCH], **more)
+    return state
+
+
+@every_family
+def test_a_stationary_stream_ends_where_em_over_all_rows_does(family):
+    """Within what the noise of the last batches leaves: the optimum's own is about p / 2N nats, some 1e-3 here."""
+    x = np.random.default_rng(0).permutation(BLOBS.x)
+    whole = jaxgmm.fit(jax.random.key(0), x, K, family, init=start(family, np.float64), tol=1e-9, dtype=np.float64)
+    state = online.init(start(family, np.float64))
+    for _ in range(3):
+        state = streamed(state, x)
+    reached = float(np.mean(np.asarray(state.mixture.log_prob(x))))
+    assert 0.0 <= float(whole.objective) - reached < 1e-3
+    assert int(state.n_batches) == 3 * N // BATCH
+
+
+@every_family
+def test_with_a_share_of_1_over_t_the_first_pass_is_an_average(family, dtype):
+    """Two halves of a batch under one mixture, by decay 1, are the batch: the moments are averages of the batches'."""
+    mixture = start(family, dtype)
+    x = BLOBS.x[:BATCH].astype(dtype)
+    state = online.init(mixture, weight=1e-6)
+    once = online.update(state, x, decay=1.0)
+    step = em.step(em.init(mixture, x), x, em.Settings(ridge=1e-6))
+    assert_same_mixture(once.mixture, step.mixture, dtype)  # the start counts for a millionth of a batch
+    assert_close(once.objective, em.init(mixture, x).objective, "objective", dtype)
+
+
+def test_forgetting_follows_what_moves():
+    """All clusters move by ten; a stream that forgets is there, one that averages is still on the way."""
+    x = np.random.default_rng(1).permutation(BLOBS.x)
+    state = streamed(online.init(start("full", np.float64)), x)
+    moved = x + 10.0
+    near, far = streamed(state, moved, forgetting=0.2), streamed(state, moved, decay=1.0)
+    truth = jaxgmm.fit(jax.random.key(0), moved, K, "full", tol=1e-9, dtype=np.float64).mixture
+    order = [np.argsort(np.asarray(m.means)[:, 0]) for m in (near.mixture, truth)]
+    off = np.asarray(near.mixture.means)[order[0]] - np.asarray(truth.means)[order[1]]
+    assert np.abs(off).max() < 0.5
+    assert float(far.objective) < float(near.objective) - 1.0
+
+
+def test_a_row_of_weight_2_is_two_rows(dtype):
+    state = online.init(start("diag", dtype))
+    weights = np.arange(BATCH) % 3
+    x = BLOBS.x[:BATCH].astype(dtype)
+    weighted = online.update(state, x, weights)
+    repeated = online.update(state, np.repeat(x, weights, axis=0))
+    assert_same_mixture(weighted.mixture, repeated.mixture, dtype)
+
+
+def test_batches_of_one_shape_compile_once(events):
+    state = online.update(online.init(start("full", np.float32)), BLOBS.x[:BATCH])
+    events.clear()
+    for first in (BATCH, 2 * BATCH):
+        state = online.update(state, BLOBS.x[first : first + BATCH], forgetting=0.1 * first / BATCH)
+    assert "/jax/core/compile/backend_compile_duration" not in events
+
+
+def test_a_component_without_rows_keeps_its_mean():
+    mixture = Mixture.create([0.5, 0.5], [[0.0, 0.0], [1e3, 1e3]], [1.0, 1.0], "spherical")
+    rows = np.random.default_rng(0).normal(size=(100, 2))
+    state = online.update(online.init(mixture), rows)
+    np.testing.assert_array_equal(state.mixture.means[1], mixture.means[1])
+    assert 0.0 < float(state.mixture.weights[1]) < 0.5
+    assert np.isfinite(np.asarray(state.mixture.covariances)).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda s: online.init("mixture"), TypeError, "Expected a jaxgmm.Mixture, got str"),
+        (lambda s: online.init(s.mixture, weight=0), ValueError, "weight must be positive"),
+        (lambda s: online.update(s, np.zeros((3, D + 1))), ValueError, "The mixture has 2 features"),
+        (lambda s: online.update(s, np.full((3, D), np.nan)), ValueError, "NaN"),
+        (lambda s: online.update(s, np.zeros((3, D)), decay=0.5), ValueError, "more than 0.5 and at most 1"),
+        (lambda s: online.update(s, np.zeros((3, D)), forgetting=1.0), ValueError, "less than 1"),
+    ],
+)
+def test_nonsense_is_refused(call, error, message):
+    state = online.init(Mixture.create([1.0], [[0.0] * D], [1.0], "spherical"))
+    with pytest.raises(error, match=message):
+        call(state)
+    assert jnp.isnan(state.objective)
