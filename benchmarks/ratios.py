@@ -17,7 +17,7 @@ WORSE = 1e-3  # nats
 class Place(NamedTuple):
     """One kind of device in one result file."""
 
-    label: str  # "cpu", or "cpu, machine 2" where several files have one
+    label: str  # "cpu", or "cpu, run 2" where several files have one
     device: str
     result: dict[str, Any]
 
@@ -69,7 +69,7 @@ def places(results: Iterable[dict[str, Any]]) -> list[Place]:
     for device, result in found:
         same = [other for kind, other in found if kind == device]
         number = next(i for i, other in enumerate(same, 1) if other is result)
-        named.append(Place(device if len(same) == 1 else f"{device}, machine {number}", device, result))
+        named.append(Place(device if len(same) == 1 else f"{device}, run {number}", device, result))
     return named
 
 

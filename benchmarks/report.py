@@ -116,6 +116,17 @@ def is_failed(held: Any) -> bool:
     return isinstance(held, dict) and bool(held.get("missing"))
 
 
+def latest(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results, in the order of their dates, without the sections that a later one has."""
+    ordered = sorted(results, key=lambda result: str(result.get("date")))
+    always = {*WHENCE, "date", "commit", "kind"}
+    kept = []
+    for place, result in enumerate(ordered):
+        newer = {name for other in ordered[place + 1 :] for name in other if name not in always}
+        kept.append({name: value for name, value in result.items() if name not in newer})
+    return kept
+
+
 def update(path: Path, results: Sequence[dict[str, Any]]) -> None:
     """Replace what stands between the markers. ValueError where they are not there once each, in order."""
     text = path.read_text(encoding="utf-8")
@@ -123,10 +134,11 @@ def update(path: Path, results: Sequence[dict[str, Any]]) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in before + after:
         raise ValueError(f"{path.name} needs the lines {BEGIN} and {END}, once each and in this order.")
-    found = ratios.places(results)
-    short = "\n\n".join(
-        part for part in (markdown.readme(found), others.readme(found), *map(hard_tables.readme, found)) if part
-    )
+    found = ratios.places(latest(results))
+    told = [markdown.readme(found), others.readme(found), *map(hard_tables.readme, found)]
+    if len(results) > 1:  # the first says itself where it is from
+        told += [f"{markdown.provenance(place)}." for place in found if not ratios.rows(place)]
+    short = "\n\n".join(part for part in told if part)
     new = f"{before}{BEGIN}\n{short}\n{END}{after}"
     replace(path, lambda unfinished: unfinished.write_text(new, encoding="utf-8"))
 

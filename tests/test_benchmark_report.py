@@ -101,9 +101,9 @@ def test_devices_stand_side_by_side():
     """Of one file or several; on a GPU scikit-learn's time is that of its own file's CPU."""
     with_gpu = result([*CELLS, cell("jaxgmm", 0.1, device="gpu"), cell("tgmm", 0.4, device="gpu")])
     found = ratios.places([result(), with_gpu])
-    assert [place.label for place in found] == ["cpu, machine 1", "cpu, machine 2", "gpu"]
+    assert [place.label for place in found] == ["cpu, run 1", "cpu, run 2", "gpu"]
     text = report.report([result(), with_gpu])
-    assert "jaxgmm, cpu, machine 1 | best peer, cpu, machine 1" in text
+    assert "jaxgmm, cpu, run 1 | best peer, cpu, run 1" in text
     assert "0.4 (tgmm)" in text
     gpu = found[-1]
     assert ratios.against_reference(gpu, ratios.rows(gpu)[0]) == pytest.approx(100.0)
@@ -319,6 +319,14 @@ def hard_section():
     row |= {"share_of_steps": 0.25, "better": 0.5, "worse": 0.125}
     race = {"problem": "grid", "k": 25, "runners": 32, "rows": [row]}
     return {"device": "cpu", "tie": 1e-6, "draws": 200, "problems": [problem], "races": [race]}
+
+
+def test_of_a_section_the_latest_counts():
+    """Older results keep what no later one has, in the order of their dates."""
+    old = {"date": "2026-01-01", "machine": {"cores": 2}, "limits": {"a": 1}, "hard": {"b": 2}}
+    new = {"date": "2026-02-01", "machine": {"cores": 2}, "limits": {"a": 3}}
+    assert report.latest([new, old]) == [{name: old[name] for name in ("date", "machine", "hard")}, new]
+    assert report.latest([new]) == [new]
 
 
 def test_hard_problems(tmp_path):
