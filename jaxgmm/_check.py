@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -415,7 +415,7 @@ def finite_block(rows: np.ndarray, weights: np.ndarray | None, first: int, name:
         )
 
 
-def finite_elsewhere(name: str) -> None:
+def finite_elsewhere(name: str) -> NoReturn:
     raise ValueError(
         f"{name} holds numbers that are not finite, or whose squares are not: not in this process, but in another."
     )
@@ -457,7 +457,7 @@ def some_weight(total: float, name: str) -> None:
         raise ValueError(f"{name}: the weights of all rows are 0, or there are no rows.")
 
 
-def in_memory(what: str, why: str) -> None:
+def in_memory(what: str, why: str) -> NoReturn:
     """For what is asked of rows that are read in blocks, and needs them in memory."""
     raise ValueError(f"{what} needs the rows in memory: {why}. Leave it out, or give an array.")
 

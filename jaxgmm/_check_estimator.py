@@ -122,11 +122,13 @@ def same_mixture(previous: Any, n_components: int, n_features: int, family: Any)
 
 
 def device(value: Any) -> Any:
-    """A JAX device from its platform's name or itself; None for JAX's default."""
+    """A JAX device from its platform's name or itself; None for JAX's default, and where "all" share the rows."""
     if value is None or isinstance(value, jax.Device):
         return value
+    if isinstance(value, str) and value == "all":
+        return None
     if value not in ("cpu", "gpu", "tpu"):
-        raise ValueError(f"device must be None, 'cpu', 'gpu', 'tpu' or a JAX device, got {value!r}.")
+        raise ValueError(f"device must be None, 'cpu', 'gpu', 'tpu', 'all' or a JAX device, got {value!r}.")
     try:
         return jax.devices(value)[0]
     except RuntimeError:

@@ -19,7 +19,7 @@ from ._arrays import column_names, like
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, choose_chunk_size, cut, next_power_of_two
 from .families import SHELF, Family, is_matrix_shape, shown_shape
-from .fit import NOTHING_GIVEN, Given, Search, admit, drive, start, with_relative_ridge
+from .fit import NOTHING_GIVEN, Given, Search, admit, admit_rows, drive, in_blocks, start, with_relative_ridge
 from .mixture import Mixture, evaluate, labels_of, log_prob_of, responsibilities_of
 from .runs import Progress, Race
 from .status import Status, explain
@@ -46,11 +46,11 @@ class GaussianMixture:
     `covariances_` and `precisions_init` are (K, D, D). n_init: restarts, all in one program. init_params:
     scikit-learn's names, or what `init` of `jaxgmm.fit` takes. random_state: an integer, a RandomState, a Generator,
     a JAX key, or None. dtype: the data's own, float64 for integers, unless given. chunk_size: rows a chunk.
-    device: None for JAX's default, "cpu", "gpu", or a JAX device. acceleration: None, "squarem", "anderson" or "lbfgs",
-    for fewer iterations where clusters overlap and tol is below 1e-4. stopping: "gain", or "aitken", which compares
-    with tol what all iterations to come would gain. relative_ridge: added to variances like reg_covar, in units of
-    each feature's variance. race: True (or a `Race`) lets only the best of n_init go on after a short run. escape:
-    "split-merge" looks for a way out of the optimum that was found.
+    device: None for JAX's default, "cpu", "gpu", a JAX device, or "all", which share the rows. acceleration: None,
+    "squarem", "anderson" or "lbfgs", for fewer iterations where clusters overlap and tol is below 1e-4. stopping:
+    "gain", or "aitken", which compares with tol what all iterations to come would gain. relative_ridge: added to
+    variances like reg_covar, in units of each feature's variance. race: True (or a `Race`) lets only the best of
+    n_init go on after a short run. escape: "split-merge" looks for a way out of the optimum that was found.
 
     `fit`, `score`, `aic`, `bic` and `icl` take `sample_weight` (N,). Fitted attributes, besides scikit-learn's:
     `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).
@@ -143,9 +143,13 @@ class GaussianMixture:
 
         with self._computing(dtype):
             n_lanes = n_init if isinstance(init, str) else 1
-            batches = Batches.of(
-                self._place(x), sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype
-            )
+            if isinstance(self.device, str) and self.device == "all":
+                batches = admit_rows(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype, "all")
+                in_blocks(batches, self.escape)
+            else:
+                batches = Batches.of(
+                    self._place(x), sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype
+                )
             if self.warm_start and hasattr(self, "mixture_"):
                 _check_estimator.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 init, given = self.mixture_, NOTHING_GIVEN

@@ -191,6 +191,8 @@ def admit_rows(
     everywhere = _check.devices(device)
     client = client_of() if is_dask(x) else None
     blocks = None if client is not None else as_blocks(x, sample_weight)
+    if isinstance(x, Batches) and everywhere:
+        _check.in_memory("device='all'", "Batches lie on one device")
     if blocks is None and client is None and not (everywhere or is_shared_out(x)):
         return admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype)
     chunk_size = _check.chunk_size(chunk_size)

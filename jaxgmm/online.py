@@ -29,7 +29,7 @@ from .mixture import Mixture
 from .moments import Moments, recentre
 
 DECAY = 0.7
-"""The power by which γ falls. Above ½ the noise of the batches averages out; up to 1, where they all count alike and the
+"""The power by which γ falls. Above ½ the noise of the batches averages out; with 1 they all count alike, and the
 first, seen under a poor mixture, are never forgotten."""
 
 
@@ -64,12 +64,12 @@ def update(
 ) -> State:
     """The state after a batch of rows x (N, D), weighted by sample_weight (N,).
 
-    γ = max(forgetting, (t + weight)^−decay) for batch t = 1, 2, …: the share of the batch in what is kept then, whatever
-    its number of rows. decay: in (½, 1]. forgetting: in [0, 1); a stream is followed over some 1 / forgetting batches.
-    ridge: as for `fit`. A component that no row belongs to keeps its mean, with what is left of its weight.
+    γ = max(forgetting, (t + weight)^−decay) for batch t = 1, 2, …: the share of the batch in what is kept then,
+    whatever its number of rows. decay: in (½, 1]. forgetting: in [0, 1); a stream is followed over some 1 / forgetting
+    batches. ridge: as for `fit`. A component that no row belongs to keeps its mean, with what is left of its weight.
 
-    Raises ValueError or TypeError for arguments and rows that cannot be used. Batches of one shape are compiled for once;
-    give `Batches` of one chunk size where they differ.
+    Raises ValueError or TypeError for arguments and rows that cannot be used. Batches of one shape are compiled for
+    once; give `Batches` of one chunk size where they differ.
     """
     decay, forgetting = _check.decay(decay), _check.forgetting(forgetting)
     dtype = state.mixture.means.dtype

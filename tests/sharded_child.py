@@ -74,6 +74,8 @@ def main() -> None:
     found["sweep"] = [[cell.log_likelihood, cell.icl] for cell in swept.cells]
     swept = jaxgmm.sweep(KEY, x, [2, 4], ["diag"], 2, dtype=np.float64)
     found["sweep in memory"] = [[cell.log_likelihood, cell.icl] for cell in swept.cells]
+    models = [jaxgmm.GaussianMixture(K, random_state=0, device=device).fit(x) for device in (None, "all")]
+    found["estimator"] = [model.lower_bound_ for model in models]
     print(json.dumps(found))
 
 

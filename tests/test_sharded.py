@@ -54,6 +54,11 @@ def test_a_sweep_on_eight_devices(found):
     assert_close(np.array(found["sweep"]) / 1003, np.array(found["sweep in memory"]) / 1003, "settled", np.float64)
 
 
+def test_an_estimator_on_eight_devices(found):
+    one, all_of_them = found["estimator"]
+    assert_close(all_of_them, one, "settled", np.float64)
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     {
