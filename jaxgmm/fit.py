@@ -204,8 +204,7 @@ def admit_rows(
     elif blocks is not None:
         rows = Streamed(key, blocks, n_components, chunk_size, dtype)
     else:
-        if not is_shared_out(x):
-            x = _check.observations(x, "x")
+        x = x if is_shared_out(x) else _check.observations(x, "x")
         weights = _check.row_weights(sample_weight, len(x))
         shares, devices = shares_of(x, None if weights is None else np.asarray(weights))
         rows = Sharded(key, shares, devices, n_components, chunk_size, dtype)

@@ -21,9 +21,10 @@ every_family = pytest.mark.parametrize("family", SHELF)
 
 
 def start(family, dtype):
-    """Two steps of EM over the first rows, from means that are half a unit off."""
-    seeds = BLOBS.x[:: N // K][:K] + 0.5
-    return jaxgmm.fit(jax.random.key(0), BLOBS.x[:BATCH], K, family, init=seeds, max_steps=2, dtype=dtype).mixture
+    """Two steps of EM over the first rows, from means that are half a unit off those of the clusters."""
+    means = np.stack([BLOBS.x[BLOBS.labels == k].mean(axis=0) for k in range(K)])
+    more = {"init": means + 0.5, "max_steps": 2, "dtype": dtype}
+    return jaxgmm.fit(jax.random.key(0), BLOBS.x[:BATCH], K, family, **more).mixture
 
 
 def streamed(state, x, **more):
@@ -50,24 +51,23 @@ def test_with_a_share_of_1_over_t_the_first_pass_is_an_average(family, dtype):
     """Two halves of a batch under one mixture, by decay 1, are the batch: the moments are averages of the batches'."""
     mixture = start(family, dtype)
     x = BLOBS.x[:BATCH].astype(dtype)
-    state = online.init(mixture, weight=1e-6)
+    state = online.init(mixture, weight=1e-13)
     once = online.update(state, x, decay=1.0)
     step = em.step(em.init(mixture, x), x, em.Settings(ridge=1e-6))
-    assert_same_mixture(once.mixture, step.mixture, dtype)  # the start counts for a millionth of a batch
+    assert_same_mixture(once.mixture, step.mixture, dtype)  # the start counts for nothing
     assert_close(once.objective, em.init(mixture, x).objective, "objective", dtype)
 
 
 def test_forgetting_follows_what_moves():
-    """All clusters move by ten; a stream that forgets is there, one that averages is still on the way."""
-    x = np.random.default_rng(1).permutation(BLOBS.x)
-    state = streamed(online.init(start("full", np.float64)), x)
-    moved = x + 10.0
-    near, far = streamed(state, moved, forgetting=0.2), streamed(state, moved, decay=1.0)
-    truth = jaxgmm.fit(jax.random.key(0), moved, K, "full", tol=1e-9, dtype=np.float64).mixture
-    order = [np.argsort(np.asarray(m.means)[:, 0]) for m in (near.mixture, truth)]
-    off = np.asarray(near.mixture.means)[order[0]] - np.asarray(truth.means)[order[1]]
-    assert np.abs(off).max() < 0.5
-    assert float(far.objective) < float(near.objective) - 1.0
+    """All clusters drift by ten, a quarter of a unit a batch: a memory of five batches is a little over one behind."""
+    order = np.random.default_rng(1).permutation(N)
+    x = BLOBS.x[order] + 10.0 * np.linspace(0.0, 1.0, N)[:, None]
+    begun = online.init(start("full", np.float64))
+    near, far = streamed(begun, x, forgetting=0.2), streamed(begun, x, decay=1.0)
+    centre = BLOBS.x.mean(axis=0) + 10.0
+    lag, behind = (np.abs(np.asarray(state.mixture.mean()) - centre).max() for state in (near, far))
+    assert lag < 2.0 < 4.0 < behind
+    assert float(far.objective) < float(near.objective)
 
 
 def test_a_row_of_weight_2_is_two_rows(dtype):
