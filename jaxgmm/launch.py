@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import runpy
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -95,17 +97,22 @@ def _die(status: int) -> NoReturn:
 
 
 def _wait(started: list[subprocess.Popen[bytes]]) -> int:
-    """Until all have ended, or one has failed: then the others are ended. -> the exit status of the first to fail."""
+    """Until all have ended, or one has failed: then the others are ended. -> the exit status of the first to fail.
+
+    The first matters, since the others soon fail of a connection that is lost: one thread a process notes the order,
+    which a look at all of them now and then would not.
+    """
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for process in started:
+        threading.Thread(target=lambda process=process: ended.put(process.wait()), daemon=True).start()
     try:
-        while any(process.poll() is None for process in started):
-            failed = [process for process in started if process.poll()]
-            if failed:
-                status = failed[0].returncode
+        for _ in started:
+            status = ended.get()
+            if status:
                 print(f"jaxgmm.launch: a process ended with {status}; the others are ended.", file=sys.stderr)
                 _end(started)
                 return status if status > 0 else 128 - status
-            time.sleep(0.05)
-        return max((process.returncode for process in started), key=bool)
+        return 0
     finally:
         _end(started, grace=0.0)
 
