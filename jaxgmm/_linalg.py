@@ -6,6 +6,7 @@ are then off by up to 0.5 nats. So no module of this package multiplies matrices
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,47 @@ from jax.custom_batching import custom_vmap
 
 def einsum(subscripts: str, *operands: Array) -> Array:
     """`jnp.einsum` at the full precision of its operands, on every device and whatever the user's global default."""
+    if _is_batch_of_few(subscripts, operands):
+        return _written_out(subscripts, operands)
     return jnp.einsum(subscripts, *operands, precision=lax.Precision.HIGHEST)
+
+
+FEW = 512
+"""Multiplications up to which a product of each of a batch is written out as a sum, of which XLA makes one loop for the
+whole batch. As products each of them costs a microsecond on CPU, however small, and a launch on a GPU."""
+
+
+def _is_batch_of_few(subscripts: str, operands: tuple[Array, ...]) -> bool:
+    if "." in subscripts:
+        return False
+    terms, result = _parsed(subscripts)
+    batch = set(result).intersection(*terms)
+    if not batch:
+        return False
+    sizes = {
+        letter: size
+        for term, x in zip(terms, operands, strict=True)
+        for letter, size in zip(term, x.shape, strict=True)
+    }
+    return math.prod(size for letter, size in sizes.items() if letter not in batch) <= FEW
+
+
+def _written_out(subscripts: str, operands: tuple[Array, ...]) -> Array:
+    """The operands with their axes in one order, multiplied, and summed over what the result does not have."""
+    terms, result = _parsed(subscripts)
+    letters = result + "".join(sorted(set("".join(terms)).difference(result)))
+
+    def aligned(term: str, x: Array) -> Array:
+        x = jnp.transpose(x, sorted(range(x.ndim), key=lambda axis: letters.index(term[axis])))
+        return jnp.expand_dims(x, [axis for axis, letter in enumerate(letters) if letter not in term])
+
+    product = math.prod(aligned(term, x) for term, x in zip(terms, operands, strict=True))
+    return jnp.sum(product, axis=tuple(range(len(result), len(letters))))
+
+
+def _parsed(subscripts: str) -> tuple[list[str], str]:
+    inputs, result = subscripts.split("->")
+    return inputs.split(","), result
 
 
 def cholesky(matrices: Array) -> Array:
@@ -95,6 +136,8 @@ def _inverse_lower_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[A
 
 @jax.custom_jvp
 def _factor(symmetric: Array) -> Array:
+    if symmetric.shape[-1] <= FACTORED_TOGETHER:
+        return _factor_of_few(symmetric)
     return lax.platform_dependent(symmetric, cpu=_factor_in_blocks, default=_lapack_cholesky)
 
 
@@ -106,6 +149,22 @@ def _factor_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, A
     middle = einsum("...ij,...jk,...lk->...il", inverse, tangents[0], inverse)
     half = jnp.tril(middle) - 0.5 * middle * jnp.eye(middle.shape[-1], dtype=middle.dtype)
     return factor, einsum("...ij,...jk->...ik", factor, half)
+
+
+FACTORED_TOGETHER = 4
+"""Rows of a matrix up to which all of a batch are factored together, in a program whose length grows with the rows."""
+
+
+def _factor_of_few(symmetric: Array) -> Array:
+    """Cholesky factors of all matrices together, column by column (Golub & Van Loan 2013, §4.2.5)."""
+    place, rest, columns = np.arange(symmetric.shape[-1]), symmetric, []
+    for j in place:
+        column = jnp.where(place >= j, rest[..., j] / jnp.sqrt(rest[..., j, j])[..., None], 0.0)
+        rest = rest - column[..., :, None] * column[..., None, :]
+        columns.append(column)
+    factor = jnp.stack(columns, axis=-1)
+    is_definite = jnp.all(jnp.isfinite(factor), axis=(-2, -1), keepdims=True)
+    return jnp.where(is_definite, factor, jnp.nan)
 
 
 def _lapack_cholesky(symmetric: Array) -> Array:

@@ -59,19 +59,22 @@ def deal(lanes: Any, crews: int, batches: Batches) -> list[Any]:
     n_lanes = len(jax.tree.leaves(lanes)[0])
     places = np.minimum(np.arange(-(-n_lanes // crews) * crews), n_lanes - 1)
     held = jax.tree.map(np.asarray, lanes)
-    return [
-        jax.tree.map(lambda leaf, of=places[first::crews]: _placed(leaf[of], batches), held) for first in range(crews)
-    ]
+    parts = [jax.tree.map(lambda leaf, of=places[first::crews]: leaf[of], held) for first in range(crews)]
+    # What lies nowhere yet goes where the program runs, at once and for nothing.
+    return [_placed(part, batches) for part in parts] if batches.origin.committed else parts
 
 
 def collect(parts: Sequence[T], n_lanes: int, batches: Batches) -> T:
     """The parts that `deal` made, or what became of them, as lanes (L, ...)."""
-    if len(parts) == 1:
-        return parts[0]
+    return parts[0] if len(parts) == 1 else _placed(gathered(parts, n_lanes), batches)
 
-    def one(*leaves: Array) -> Array:
+
+def gathered(parts: Sequence[T], n_lanes: int) -> T:
+    """As `collect`, in host memory."""
+
+    def one(*leaves: Array) -> np.ndarray:
         in_turn = np.stack([np.asarray(leaf) for leaf in leaves], axis=1)
-        return _placed(in_turn.reshape(-1, *leaves[0].shape[1:])[:n_lanes], batches)
+        return in_turn.reshape(-1, *leaves[0].shape[1:])[:n_lanes]
 
     return jax.tree.map(one, *parts)
 
@@ -99,6 +102,6 @@ def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
         return [jax.block_until_ready(jobs[0]()), *(other.result() for other in others)]
 
 
-def _placed(leaf: np.ndarray, batches: Batches) -> Array:
+def _placed(tree: Any, batches: Batches) -> Any:
     """On the device of the batches, and bound to it only if they are. A slice on a device would be a program."""
-    return jax.device_put(leaf, batches.origin.sharding if batches.origin.committed else None)
+    return jax.device_put(tree, batches.origin.sharding if batches.origin.committed else None)

@@ -118,12 +118,12 @@ def fit_group(
             escaped.append(replace(found, escapes=None))
         results = jax.tree.map(lambda *leaves: jnp.stack(leaves), *escaped)
     results, more = jax.device_get((results, of_each(results, judged, also)))
-    found = []
+    trimmed, said = [], []
     for index, count in enumerate(group.counts):
-        result, said = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
-        trimmed = _trimmed(result, count, group.n_starts[index], escapes[index])
-        found.append((jax.device_put(trimmed, batches.origin.sharding), said))
-    return found
+        result, of_it = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
+        trimmed.append(_trimmed(result, count, group.n_starts[index], escapes[index]))
+        said.append(of_it)
+    return list(zip(jax.device_put(trimmed, batches.origin.sharding), said, strict=True))
 
 
 @partial(jax.jit, static_argnames="n_restarts")

@@ -19,7 +19,7 @@ from ._precision import from_host, is_traced, to_host
 from .batches import Batches, next_power_of_two
 from .checkpoint import Entry, next_entry
 from .covariances import Dense
-from .crews import at_once, collect, deal, n_crews
+from .crews import at_once, collect, deal, gathered, n_crews
 from .lanes import Queue, bytes_of_a_run, ended, queue, states_of, work
 from .mixture import Mixture
 from .spread import Spread
@@ -182,7 +182,7 @@ def run_to_ends(
     burst = max(1, min(8, FIRST_BURST // (states.mixture.means.shape[1] * batches.n_chunks * batches.chunk_size)))
     n_rounds = max(int(part.n_rounds) for part in under_way)
     while True:
-        told = Told(*map(np.asarray, collect([_told(part) for part in under_way], n_runs, batches)))
+        told = Told(*gathered([_told(part) for part in under_way], n_runs))
         if watch is not None:
             watch(told)
         is_done = not np.any(is_going(told, max_steps))

@@ -319,16 +319,15 @@ class _Keeper:
         self.n_done = 0
         self.results: dict[tuple[str, int], FitResult] = {}
         self.cells: dict[tuple[str, int], Cell] = {}
-        self.best: Cell | None = None
 
     def keep(self, family: str, count: int, result: FitResult, said: Any, held_out: float | None = None) -> None:
         self.results[family, count] = result
         self.cells[family, count] = _describe(family, count, result, said, self.total, held_out)
-        self.best = self.sweep(list(self.cells)).best_cell
 
     def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:
         if self.progress is not None:
-            self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, self.best))
+            best = self.sweep(list(self.cells)).best_cell if self.cells else None
+            self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
 
     def sweep(self, order: Sequence[tuple[str, int]], shared: Iterable[tuple[int, ...]] = ()) -> Sweep:
         """What is kept, in this order."""
@@ -353,7 +352,7 @@ class _Watch:
         self.left = list(zip(group.counts, group.members, group.n_starts, strict=True))
 
     def __call__(self, told: Told) -> None:
-        while self.left:
+        while self.left and self.keeper.progress is not None:
             count, lanes, n_starts = self.left[0]
             cell = Progress.of(Told(*(value[lanes[:n_starts]] for value in told)), self.keeper.max_steps)
             self.keeper.report(self.family, count, cell, self.n_ended)

@@ -12,8 +12,10 @@ import pytest
 
 from jaxgmm import Batches, Mixture, em
 from jaxgmm._linalg import (
+    FEW,
     cholesky,
     columns,
+    einsum,
     inverse_lower,
     lower_product,
     lower_squares,
@@ -27,10 +29,8 @@ from jaxgmm._linalg import (
 from tests import oracle
 from tests.tolerances import assert_close
 
-D = 3
 
-
-def definite(rng, *leading, n_features=D):
+def definite(rng, *leading, n_features):
     factor = np.eye(n_features) + 0.3 / np.sqrt(n_features) * rng.normal(size=(*leading, n_features, n_features))
     return jnp.asarray(factor @ np.swapaxes(factor, -1, -2))
 
@@ -48,14 +48,18 @@ def own_cholesky(matrices):
 PAIRS = {"cholesky": (cholesky, own_cholesky), "inverse_lower": (inverse_lower, own_inverse)}
 every_pair = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 every_batch = pytest.mark.parametrize("leading", [(), (4,), (2, 4)], ids=["one", "batch", "batches"])
+few_and_more = pytest.mark.parametrize("n_features", [1, 3, 6])  # up to four all matrices are factored together
 
 
 @every_pair
 @every_batch
-def test_values_are_jax_s_own(pair, leading, x64, rng):
+@few_and_more
+def test_values_are_jax_s_own(pair, leading, n_features, x64, rng):
     """For one matrix and for any leading axes, alone and under nested vmap."""
     mine, theirs = pair
-    matrices = own_cholesky(definite(rng, *leading))  # lower, and of positive diagonal: fit for both
+    matrices = own_cholesky(
+        definite(rng, *leading, n_features=n_features)
+    )  # lower, and of positive diagonal: fit for both
     matrices = matrices if mine is inverse_lower else matrices @ jnp.swapaxes(matrices, -1, -2)
     assert_close(mine(matrices), theirs(matrices), "matrices", np.float64)
     lanes = jnp.stack([matrices, 2.0 * matrices])
@@ -75,12 +79,13 @@ def test_large_factors(n_features, dtype, rng):
 
 @every_pair
 @every_batch
-def test_derivatives_are_jax_s_own(pair, leading, x64, rng):
+@few_and_more
+def test_derivatives_are_jax_s_own(pair, leading, n_features, x64, rng):
     """Forwards, backwards and second derivatives of a scalar made from the result; and backwards under vmap."""
     mine, theirs = pair
-    matrices, tangent = definite(rng, *leading), jnp.asarray(rng.normal(size=(*leading, D, D)))
+    matrices = definite(rng, *leading, n_features=n_features)
+    tangent, weights = jnp.asarray(rng.normal(size=(2, *matrices.shape)))
     tangent = tangent + jnp.swapaxes(tangent, -1, -2)
-    weights = jnp.asarray(rng.normal(size=(*leading, D, D)))
 
     def through(function):
         # A factor of something symmetric in both cases, so that nothing depends on which triangle is read.
@@ -99,13 +104,15 @@ def test_derivatives_are_jax_s_own(pair, leading, x64, rng):
 
 
 @every_pair
-def test_what_has_no_factor_is_nan(pair):
+@few_and_more
+def test_what_has_no_factor_is_nan(pair, n_features):
     """No exception and no wrong number, and only where the matrix is at fault."""
     mine, _ = pair
-    bad = np.diag([1.0, -1.0, 1.0]) if mine is cholesky else np.full((D, D), np.nan)
-    result = np.asarray(mine(jnp.asarray(np.stack([np.eye(D), bad]), np.float32)))
-    assert np.array_equal(result[0], np.eye(D))
-    assert np.isnan(result[1]).any()
+    identity = np.eye(n_features)
+    bad = [-identity, np.zeros_like(identity)] if mine is cholesky else [np.full_like(identity, np.nan)]
+    result = np.asarray(mine(jnp.asarray(np.stack([identity, *bad]), np.float32)))
+    assert np.array_equal(result[0], identity)
+    assert np.isnan(result[1:]).any(axis=(1, 2)).all()
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the calls in question are the CPU's")
@@ -117,7 +124,8 @@ def test_no_lapack_call_takes_a_batch(family, n_lanes):
     Batched ones share the thread pool that they run on, and two at a time can wait for each other for ever: a hang
     that no test could be trusted to meet.
     """
-    blobs = oracle.blobs(seed=1, n_rows=64, n_features=D, n_components=4)
+    n_features = 6
+    blobs = oracle.blobs(seed=1, n_rows=64, n_features=n_features, n_components=4)
     batches = Batches.of(blobs.x, n_components=4, dtype=np.float32)
     mixture = Mixture.create(*blobs.start, family=family, dtype=np.float32)
 
@@ -130,7 +138,7 @@ def test_no_lapack_call_takes_a_batch(family, n_lanes):
     calls = re.findall(r"= \(?f32\[([\d,]*)\][^\n]*custom_call_target=\"lapack_", compiled)
     assert calls
     for shape in calls:
-        assert np.prod([int(n) for n in shape.split(",")]) == D * D
+        assert np.prod([int(n) for n in shape.split(",")]) == n_features**2
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 4, 5, 8, 9, 16, 24])
@@ -186,3 +194,24 @@ def test_lower_triangles_alone(n_features, x64, rng):
     assert_close(lower_squares(factor, x, mean), squares, "matrices", np.float64, factor=n_features)
     scatter = mirror(lower_product(2.0 * x, x))
     assert_close(scatter, np.asarray(2.0 * x @ x.T), "matrices", np.float64, factor=n_features)
+
+
+@pytest.mark.parametrize("subscripts", ["kij,kj->ki", "kij,klj,kl->ki", "kj,kj->k", "ki,kj->ikj", "kij,kij->k"])
+@pytest.mark.parametrize("size", [2, 40], ids=["few", "many"])
+def test_products_of_a_batch(subscripts, size, x64, rng):
+    """Written out as sums or as products, alone and in lanes."""
+    terms = subscripts.split("->")[0].split(",")
+    arrays = [jnp.asarray(rng.normal(size=(3, *(size for _ in term[1:])))) for term in terms]
+    expected = np.einsum(subscripts, *arrays)
+    assert_close(einsum(subscripts, *arrays), expected, "matrices", np.float64, factor=size)
+    lanes = jax.vmap(lambda *of_lane: einsum(subscripts, *of_lane))(*(jnp.stack([x, 2.0 * x]) for x in arrays))
+    assert_close(lanes, np.stack([expected, expected * 2.0 ** len(terms)]), "matrices", np.float64, factor=size)
+
+
+def test_few_products_of_a_batch_are_no_dot():
+    def is_dot(n):
+        shape = jax.ShapeDtypeStruct((3, n, n), np.float32)
+        return "dot_general" in str(jax.make_jaxpr(lambda a: einsum("kij,klj->kil", a, a))(shape))
+
+    assert not is_dot(round(FEW ** (1 / 3)))
+    assert is_dot(round(FEW ** (1 / 3)) + 1)
