@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +21,19 @@ from .checkpoint import Checkpoint, digest, kept
 from .crews import in_crews, n_crews
 from .escape import ESCAPES
 from .families import SHELF, Family
-from .lanes import in_waves
+from .lanes import for_fits, in_waves
+from .maximisation import maximise
 from .mixture import Mixture
+from .moments import Kind, Moments, projected
 from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends
-from .seeding import SEEDINGS, from_labels, from_means, from_responsibilities, from_seeds, seeds_from
+from .seeding import SEEDINGS, by_nearest, from_labels, from_means, from_responsibilities, seeds_from
 from .sharded import Sharded, is_shared_out, shares_of
 from .spread import Spread
 from .status import Status
 from .stream import Streamed
 from .workers import WithWorkers, client_of
+
+T = TypeVar("T")
 
 
 class Given(NamedTuple):
@@ -380,33 +384,61 @@ def _seeds_of(keys: Array, counts: Array, batches: Batches, *, seeding: str, n_c
     )
 
 
-def begin(
-    seeds: Array, counts: Any, batches: Batches | Spread, ridge: Any, given: Given, *, family: Family
-) -> em.State:
-    """The states (R, ...) after one M-step from the rows nearest to each seed; past its count a lane has weight 0."""
+def nearest_to(seeds: Array, counts: Any, batches: Batches | Spread, kind: Kind) -> Moments:
+    """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
     if isinstance(batches, Spread):
-        mixtures = spread.mixtures_from(seeds, counts, batches, family, ridge)
+        return spread.nearest_to(seeds, counts, batches, kind)
+    return _by_crews(partial(_nearest_to, batches=batches, kind=kind), (seeds, counts), batches)
+
+
+def begin(
+    seeds: Array,
+    counts: Any,
+    batches: Batches | Spread,
+    ridge: Any,
+    given: Given,
+    *,
+    family: Family,
+    nearest: Moments | None = None,
+) -> em.State:
+    """The states (R, ...) after one M-step from the rows nearest to each seed; past its count a lane has weight 0.
+
+    nearest: `nearest_to` of kind `FULL`, from which that of any family follows, where it is known.
+    """
+    if isinstance(batches, Spread):
+        mixtures = spread.mixtures_from(seeds, counts, batches, family, ridge, nearest)
         return _lost_each(spread.init(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
+    program = partial(_begin, batches=batches, ridge=ridge, given=given, family=family)
+    return _by_crews(program, (seeds, counts, nearest), batches)
 
-    def program(lanes: tuple[Array, Array]) -> em.State:
-        return _begin(*lanes, batches, ridge, given, family=family)
 
-    n_lanes, n_components, n_features = seeds.shape
+def _by_crews(program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches) -> T:
+    """program(*lanes), of which the first are seeds (R, K, D), dealt out to the cores."""
+    n_lanes, n_components, n_features = lanes[0].shape
     each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
-    crews = 1 if is_traced((seeds, counts)) else n_crews(n_lanes, n_components, batches, each)
-    return in_crews(program, (seeds, counts), crews, batches)
+    crews = 1 if is_traced(lanes) else n_crews(n_lanes, n_components, batches, each)
+    return in_crews(lambda part: program(*part), lanes, crews, batches)
+
+
+@partial(jax.jit, static_argnames="kind")
+def _nearest_to(seeds: Array, counts: Array, batches: Batches, *, kind: Kind) -> Moments:
+    def one(lane: tuple[Array, Array]) -> Moments:
+        return by_nearest(kind, lane[0], batches, lane[1])
+
+    return for_fits(one, (seeds, counts), seeds.shape, batches)
 
 
 @partial(jax.jit, static_argnames="family")
-def _begin(seeds: Array, counts: Array, batches: Batches, ridge: Any, given: Given, *, family: Family) -> em.State:
-    def one(lane: tuple[Array, Array]) -> em.State:
-        seeds, count = lane
-        mixture = from_seeds(seeds, batches, family, ridge, count)
+def _begin(
+    seeds: Array, counts: Array, nearest: Moments | None, batches: Batches, ridge: Any, given: Given, *, family: Family
+) -> em.State:
+    def one(lane: tuple[Array, Array, Moments | None]) -> em.State:
+        seeds, count, known = lane
+        moments = projected(known, family.kind) if known else by_nearest(family.kind, seeds, batches, count)
+        mixture = maximise(moments, seeds, family, None, ridge)
         return _lost_if_empty(em.init(given.onto(mixture), batches), mixture, count)
 
-    n_components, n_features = seeds.shape[1:]
-    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
-    return in_waves(one, (seeds, counts), n_components, batches.chunk_size, each)
+    return for_fits(one, (seeds, counts, nearest), seeds.shape, batches)
 
 
 def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.State:

@@ -20,8 +20,9 @@ from . import em
 from .batches import Batches, bytes_of_fit, next_power_of_two
 from .escape import ESCAPES
 from .families import Family
-from .fit import NOTHING_GIVEN, Search, begin, seeds_of
+from .fit import NOTHING_GIVEN, Search, begin, nearest_to, seeds_of
 from .mixture import Mixture
+from .moments import FULL, Moments
 from .runs import FitResult, Restarts, Told, best_of, history_length, race_to_ends
 from .spread import Spread
 
@@ -46,6 +47,7 @@ class Group(NamedTuple):
     seeds: Array  # (L, K, D), K the largest of the counts
     lane_counts: np.ndarray  # (L,) int32: the number of components of each run
     members: np.ndarray  # (counts, R) int32: the runs of each count, the first repeated where they are fewer
+    nearest: Moments | None  # (L, ...), of the rows nearest to each seed, where families of several kinds need it
 
 
 def groups(counts: Iterable[int], batches: Batches | Spread, n_restarts: int = 1) -> list[tuple[int, ...]]:
@@ -76,7 +78,14 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
-def group_of(key: Array, counts: tuple[int, ...], batches: Batches | Spread, seeding: str, n_restarts: int) -> Group:
+def group_of(
+    key: Array,
+    counts: tuple[int, ...],
+    batches: Batches | Spread,
+    seeding: str,
+    n_restarts: int,
+    families: Iterable[Family],
+) -> Group:
     """Seeds for `n_restarts` runs of every count, which do not depend on the other counts."""
     starts = tuple(1 if count == 1 else n_restarts for count in counts)
     lane_counts = np.repeat(np.array(counts, np.int32), starts)
@@ -85,7 +94,10 @@ def group_of(key: Array, counts: tuple[int, ...], batches: Batches | Spread, see
     members = np.stack([f + np.arange(n_restarts) % n for f, n in zip(first, starts, strict=True)]).astype(np.int32)
     keys = _keys(key, lane_counts, restart, n_restarts=n_restarts)
     seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=max(counts))
-    return Group(counts, starts, seeds, lane_counts, members)
+    # One pass for all families, where one of them would make it anyway; its sums are the largest.
+    kinds = {family.kind for family in families}
+    nearest = nearest_to(seeds, lane_counts, batches, FULL) if FULL in kinds and len(kinds) > 1 else None
+    return Group(counts, starts, seeds, lane_counts, members, nearest)
 
 
 def fit_group(
@@ -103,7 +115,8 @@ def fit_group(
 
     `watch` is shown all runs as they go.
     """
-    states = begin(group.seeds, group.lane_counts, batches, settings.ridge, NOTHING_GIVEN, family=family)
+    lanes = group.seeds, group.lane_counts
+    states = begin(*lanes, batches, settings.ridge, NOTHING_GIVEN, family=family, nearest=group.nearest)
     states, histories = race_to_ends(states, batches, settings, max_steps, search.race, group.members, watch)
     results = _best_of_each(states, histories, group.members, settings.ridge, length=history_length(max_steps))
     escapes: list[Any] = [None] * len(group.counts)

@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from . import em
 from .acceleration import MEMORY
-from .batches import Batches, choose_width
+from .batches import Batches, bytes_of_fit, choose_width
 
 
 class Slots(NamedTuple):
@@ -54,6 +54,13 @@ def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, n_r
     index = jnp.minimum(jnp.arange(-(-n // width) * width).reshape(-1, width), n - 1)
     waves = lax.map(lambda wave: side_by_side(function, wave), jax.tree.map(lambda leaf: leaf[index], mapped))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], waves)
+
+
+def for_fits(function: Callable[[Any], Any], mapped: Any, shape: tuple[int, ...], batches: Batches) -> Any:
+    """`in_waves` of what is done to rows for fits with means of `shape` (R, K, D)."""
+    _, n_components, n_features = shape
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    return in_waves(function, mapped, n_components, batches.chunk_size, each)
 
 
 def queue(states: em.State, histories: Array, n_rows: int, settings: em.Settings, max_steps: Array) -> Queue:

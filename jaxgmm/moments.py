@@ -261,6 +261,11 @@ class Trace(Kind):
 FULL, POOLED, DIAGONAL, TRACE = Full(), Pooled(), Diagonal(), Trace()
 
 
+def projected(moments: Moments, kind: Kind) -> Moments:
+    """Moments of kind `FULL` as those of another."""
+    return moments._replace(second=kind.project(moments.second))
+
+
 def add(total: Tree, error: Tree, term: Tree) -> tuple[Tree, Tree]:
     """One step of a compensated sum (Neumaier 1974): the new total, and the rounding error still owed to it.
 

@@ -213,9 +213,11 @@ def sweep(
         try:
             with kept(keeping, lambda: {**of_cells, **about()}):
                 if isinstance(init, str):
-                    parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts))]
+                    parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts, chosen))]
                     for training, held_out in _folds(key, batches, n_folds, max(counts)):
-                        parts.append(_Part(training, held_out, _groups_of(key, shared, training, init, n_restarts)))
+                        parts.append(
+                            _Part(training, held_out, _groups_of(key, shared, training, init, n_restarts, chosen))
+                        )
                     for family in chosen:
                         for index in range(len(shared)):
                             _fit_cells(keeper, parts, index, family, settings, max_steps, search)
@@ -249,9 +251,14 @@ class _Part(NamedTuple):
 
 
 def _groups_of(
-    key: Array, shared: list[tuple[int, ...]], batches: Batches | Spread, init: str, n_restarts: int
+    key: Array,
+    shared: list[tuple[int, ...]],
+    batches: Batches | Spread,
+    init: str,
+    n_restarts: int,
+    families: Sequence[Family],
 ) -> list[Group]:
-    return [group_of(key, counts, batches, init, n_restarts) for counts in shared]
+    return [group_of(key, counts, batches, init, n_restarts, families) for counts in shared]
 
 
 def _folds(key: Array, batches: Batches | Spread, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:

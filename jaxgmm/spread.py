@@ -19,14 +19,14 @@ from jax import Array
 
 from . import _check, em
 from ._linalg import einsum
-from .batches import Batches, Scale, bytes_of_fit
+from .batches import Batches, Scale
 from .covariances import Form
 from .expectation import expect
 from .families import Family
-from .lanes import in_waves
+from .lanes import for_fits
 from .maximisation import maximise
 from .mixture import Mixture
-from .moments import Kind, Moments
+from .moments import Kind, Moments, projected
 from .seeding import by_nearest
 
 T = TypeVar("T")
@@ -152,10 +152,17 @@ def rng_of(key: Array) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
-def mixtures_from(seeds: Array, counts: Any, rows: Spread, family: Family, ridge: Any) -> Mixture:
-    """Mixtures (R, ...) of one M-step from the rows nearest to each of the first `counts` (R,) seeds (R, K, D)."""
-    moments = rows.sum(_assigned, seeds, counts, kind=family.kind)
-    return _maximised(moments, seeds, ridge, family=family)
+def nearest_to(seeds: Array, counts: Any, rows: Spread, kind: Kind) -> Moments:
+    """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
+    return rows.sum(_assigned, seeds, counts, kind=kind)
+
+
+def mixtures_from(
+    seeds: Array, counts: Any, rows: Spread, family: Family, ridge: Any, nearest: Moments | None = None
+) -> Mixture:
+    """Mixtures (R, ...) of one M-step from `nearest_to`, which is of kind `FULL` where it is known already."""
+    moments = nearest_to(seeds, counts, rows, family.kind) if nearest is None else nearest
+    return _maximised(moments, seeds, ridge, family=family, is_dense=nearest is not None)
 
 
 def init(mixtures: Mixture, rows: Spread) -> em.State:
@@ -170,25 +177,23 @@ def step(states: em.State, rows: Spread, settings: em.Settings) -> em.State:
 
 
 def _moments(block: Batches, mixtures: Mixture, *, form: Form | None) -> Moments:
-    return _over_lanes(lambda mixture: expect(mixture, block, form), mixtures, mixtures.means.shape, block)
+    return for_fits(lambda mixture: expect(mixture, block, form), mixtures, mixtures.means.shape, block)
 
 
 def _assigned(block: Batches, seeds: Array, counts: Array, *, kind: Kind) -> Moments:
     def one(lane: tuple[Array, Array]) -> Moments:
         return by_nearest(kind, lane[0], block, lane[1])
 
-    return _over_lanes(one, (seeds, counts), seeds.shape, block)
+    return for_fits(one, (seeds, counts), seeds.shape, block)
 
 
-def _over_lanes(function: Callable[[Any], Any], lanes: Any, shape: tuple[int, ...], block: Batches) -> Any:
-    _, n_components, n_features = shape
-    each = bytes_of_fit(n_components, n_features, block.dtype.itemsize)
-    return in_waves(function, lanes, n_components, block.chunk_size, each)
+@partial(jax.jit, static_argnames=("family", "is_dense"))
+def _maximised(moments: Moments, about: Array, ridge: Any, *, family: Family, is_dense: bool) -> Mixture:
+    def one(moments: Moments, about: Array) -> Mixture:
+        moments = projected(moments, family.kind) if is_dense else moments
+        return maximise(moments, about, family, None, ridge)
 
-
-@partial(jax.jit, static_argnames="family")
-def _maximised(moments: Moments, about: Array, ridge: Any, *, family: Family) -> Mixture:
-    return jax.vmap(lambda moments, about: maximise(moments, about, family, None, ridge))(moments, about)
+    return jax.vmap(one)(moments, about)
 
 
 @jax.jit

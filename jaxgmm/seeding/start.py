@@ -52,13 +52,11 @@ def from_means(means: Array, batches: Batches, family: Family, ridge: Any, count
     return _one_step(given, _means_of(given, means, batches), batches, family, ridge)
 
 
-def from_seeds(seeds: Array, batches: Batches, family: Family, ridge: Any, count: Array | int | None = None) -> Mixture:
-    """`from_means`, in one pass: about seeds that lie among the rows little is lost."""
-    return maximise(by_nearest(family.kind, seeds, batches, count), seeds, family, None, ridge)
-
-
 def by_nearest(kind: Kind, seeds: Array, batches: Batches, count: Array | int | None = None) -> Moments:
-    """The moments about seeds (K, D) where each row belongs to the nearest of the first `count`."""
+    """The moments about seeds (K, D) where each row belongs to the nearest of the first `count`.
+
+    One M-step from there is `from_means` in one pass: about seeds that lie among the rows little is lost.
+    """
     return assign(kind, seeds, batches, _to_nearest(seeds, count))
 
 
