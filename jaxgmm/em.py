@@ -271,15 +271,17 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings) -> 
 def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, settings: Settings) -> Array:
     """Whether a step that changed the objective by `change`, and raised what EM raises by `gain`, ends the run.
 
-    Both must be small: under a large ridge the objective's change passes through 0 long before EM is at rest.
+    Both must be small: under a large ridge the objective's change passes through 0 long before EM is at rest. So
+    does a fall that takes back the rise before it: in float32 a run can go to and fro between two such mixtures.
     """
+    to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
     if settings.stopping == "gain":
-        return jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol
+        return to_and_fro | (jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol)
     rate = gain / last
     shrinks = (rate >= 0.0) & (rate < 1.0) & jnp.isfinite(last)
     to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
     at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # where rates are those of rounding errors
-    return jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest)
+    return to_and_fro | jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest)
 
 
 def _rounding(state: State) -> Array:

@@ -50,6 +50,15 @@ def test_a_tol_of_0_never_stops(stopping):
     )
 
 
+@pytest.mark.parametrize("stopping", em.STOPPING)
+def test_a_fall_that_takes_back_the_rise_before_it_ends_a_run(stopping):
+    """A run in float32 may go to and fro between two mixtures, each step far larger than tol."""
+    assert settles(-4.3e-5, 4.3e-5, 1e-5, stopping)
+    assert not settles(-4.3e-5, 4.3e-5, 0.0, stopping)
+    assert not settles(-4.3e-5, 9e-5, 1e-5, stopping)
+    assert not settles(4.3e-5, -4.3e-5, 1e-5, stopping)
+
+
 def test_a_change_through_0_is_no_end_under_a_ridge():
     """What the objective gives up for the ridge's sake is a gain as well: both must be small."""
     assert not settles(1e-1, 1.0, 1e-3, "gain", change=0.0)
