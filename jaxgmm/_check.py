@@ -133,7 +133,7 @@ def floating_dtype(values: Iterable[Any], dtype: Any = None) -> np.dtype:
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"dtype must be a floating dtype, float32 or float64, got {np.dtype(dtype)}.")
         return np.dtype(dtype)
-    dtypes = [v.dtype if hasattr(v, "dtype") else np.asarray(v).dtype for v in values]
+    dtypes = [_native(v.dtype if hasattr(v, "dtype") else np.asarray(v).dtype, "What was given") for v in values]
     found = jnp.result_type(*map(jax.dtypes.canonicalize_dtype, dtypes))  # canonical first: else float64 is warned of
     if jnp.issubdtype(found, jnp.complexfloating) or (not jnp.issubdtype(found, jnp.number) and found != np.bool_):
         raise TypeError(f"Expected real numbers, got dtype {found}.")
@@ -206,22 +206,7 @@ def observations(x: Any, name: str = "X") -> np.ndarray | Array:
 
     Takes what NumPy can read, data frames, JAX arrays, and (without a copy) anything with `__dlpack__`.
     """
-    if hasattr(x, "toarray") and hasattr(x, "nnz"):
-        raise TypeError(
-            f"{name} is a sparse matrix, but a dense array is required. Convert it with {name}.toarray() if it fits."
-        )
-    if not isinstance(x, (jax.Array, np.ndarray)):
-        x = _from_elsewhere(x, name)
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise ValueError(f"Complex data not supported: {name} has dtype {x.dtype}. Stack real and imaginary parts.")
-    if x.dtype.kind in "mM":
-        raise TypeError(
-            f"{name} holds dates or durations ({x.dtype}). Turn them into numbers of a unit that you choose."
-        )
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise ValueError(f"{name} has masked cells, and missing cells are not handled. Fill or drop them.")
-    if x.dtype == object or x.dtype.kind in "US":
-        x = _numbers(np.asarray(x), name)
+    x = real_array(x, name)
     if x.ndim == 1:
         raise ValueError(
             f"Expected 2D array, got 1D array instead: {name} has shape {x.shape}. Reshape your data using "
@@ -234,6 +219,44 @@ def observations(x: Any, name: str = "X") -> np.ndarray | Array:
     if x.shape[1] == 0:
         raise ValueError(f"Found array with 0 feature(s) (shape={x.shape}) while a minimum of 1 is required.")
     return x
+
+
+def real_array(x: Any, name: str) -> np.ndarray | Array:
+    """Real numbers of any shape, NumPy or JAX, of a dtype that JAX has; text that reads as numbers is read."""
+    if hasattr(x, "toarray") and hasattr(x, "nnz"):
+        raise TypeError(f"{name} is a sparse matrix, but a dense array is required. Convert it with .toarray().")
+    if not isinstance(x, (jax.Array, np.ndarray)):
+        x = _from_elsewhere(x, name)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise ValueError(f"Complex data not supported: {name} has dtype {x.dtype}. Stack real and imaginary parts.")
+    if x.dtype.kind in "mM":
+        raise TypeError(
+            f"{name} holds dates or durations ({x.dtype}). Turn them into numbers of a unit that you choose."
+        )
+    _unmasked(x, name)
+    if x.dtype == object or x.dtype.kind in "US":
+        x = _numbers(np.asarray(x), name)
+    native = _native(x.dtype, name)
+    return x if x.dtype == native else x.astype(native)
+
+
+def _unmasked(x: Any, name: str) -> None:
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(f"{name} has masked cells, and missing cells are not handled. Fill or drop them.")
+
+
+def _native(dtype: np.dtype, name: str) -> np.dtype:
+    """The dtype in this machine's byte order, the only one that JAX knows; TypeError where JAX has none like it."""
+    if not isinstance(dtype, np.dtype):  # one of JAX's own
+        return dtype
+    if dtype.type is np.void:
+        raise TypeError(
+            f"{name} has the structured dtype {dtype}, but an array of numbers is required. Convert it with "
+            "numpy.lib.recfunctions.structured_to_unstructured."
+        )
+    if dtype.type is np.longdouble:
+        raise TypeError(f"{name} has dtype {dtype}, which JAX has not. Convert it with .astype(np.float64).")
+    return dtype.newbyteorder("=")
 
 
 def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
@@ -337,8 +360,8 @@ def _all_finite(x: Array) -> Array:
     return jnp.all(jnp.isfinite(x))
 
 
-def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
-    """Weights (N,): finite, not negative, not all zero. None stands for all ones."""
+def weights_of_rows(weights: Any, n_rows: int) -> np.ndarray | Array | None:
+    """Weights (N,): finite and not negative. None stands for all ones."""
     if weights is None:
         return None
     if not isinstance(weights, (np.ndarray, jax.Array)):
@@ -349,12 +372,21 @@ def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
         raise TypeError(f"sample_weight must hold real numbers, got dtype {weights.dtype}.")
     if is_traced(weights):
         return weights
+    _unmasked(weights, "sample_weight")
+    native = _native(weights.dtype, "sample_weight")
+    weights = weights if weights.dtype == native else weights.astype(native)
     finite(weights, "sample_weight")
     values = _where_it_lies(weights)
-    if values.min() < 0:
+    if len(values) and values.min() < 0:
         row = int(values.argmin())
         raise ValueError(f"sample_weight must not be negative: row {row} has weight {values[row]}.")
-    if not values.max() > 0:
+    return weights
+
+
+def row_weights(weights: Any, n_rows: int) -> np.ndarray | Array | None:
+    """Weights (N,): finite, not negative, not all zero. None stands for all ones."""
+    weights = weights_of_rows(weights, n_rows)
+    if weights is not None and not is_traced(weights) and not _where_it_lies(weights).max() > 0:
         raise ValueError("sample_weight is zero for every row: at least one row must count.")
     return weights
 
@@ -415,10 +447,38 @@ def finite_block(rows: np.ndarray, weights: np.ndarray | None, first: int, name:
         )
 
 
-def finite_elsewhere(name: str) -> NoReturn:
-    raise ValueError(
-        f"{name} holds numbers that are not finite, or whose squares are not: not in this process, but in another."
-    )
+def elsewhere(process: int) -> NoReturn:
+    """For the processes that have nothing to complain of themselves."""
+    raise ValueError(f"Process {process} was given what cannot be fitted; its own error says what.")
+
+
+def same_in_all(told: np.ndarray, names: tuple[str, ...]) -> None:
+    """What each of P processes was given, (P, ·), is the same in all."""
+    bad = np.argwhere(told != told[0])
+    if len(bad):
+        process, column = bad[0]
+        raise ValueError(
+            f"All processes must be given the same kind of rows and the same arguments: process 0 has "
+            f"{told[0, column]} {names[column]}, process {process} has {told[process, column]}."
+        )
+
+
+def rows_of_each_process(with_rows: set[int], n_processes: int) -> None:
+    """Each process holds rows that no other holds."""
+    without = set(range(n_processes)) - with_rows
+    if without:
+        raise ValueError(
+            f"x is shared out such that process {min(without)} holds no rows but copies of others'. Share it out over "
+            "the devices of all processes."
+        )
+
+
+def same_layout(of_weights: Any, holders: Any) -> None:
+    """Weights lie where their rows do: by device for the one, by rows for the other."""
+    for (first, after), device in holders.items():
+        place = of_weights.get(device)
+        if place is None or (place[0].start or 0, place[0].stop) not in ((first, after), (first, None)):
+            raise ValueError("sample_weight is shared out otherwise than x. Share it out by rows over the same mesh.")
 
 
 def whole_rows(columns: tuple[int, int], n_features: int) -> None:

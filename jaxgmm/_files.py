@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextlib.contextmanager
@@ -28,7 +34,53 @@ def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, target)
+        _settle(os.path.dirname(target))
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         raise
+
+
+def _settle(folder: str) -> None:
+    """Have the names in a folder on the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def is_draft(name: str) -> bool:
+    """Whether a file of this name is one that `atomically` had not ended when its process was killed."""
+    return re.fullmatch(r"\.[0-9a-f]{16}\.part", name) is not None
+
+
+def delete_drafts(folder: str | os.PathLike[str]) -> None:
+    """Delete what killed processes left in a folder in which no other writes now."""
+    for name in filter(is_draft, os.listdir(folder)):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock that is this file: until the block ends, or the process, however it ends.
+
+    BlockingIOError where it is held already. Where the system or the disk knows no such locks, nothing is held.
+    """
+    with open(path, "ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError:
+                pass
+        try:
+            yield
+        finally:
+            if fcntl is not None:
+                # A process that was forked meanwhile has the file open, and would go on holding it.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)

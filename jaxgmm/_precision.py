@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -33,6 +33,26 @@ def precision_for(dtype: Any) -> AbstractContextManager[Any]:
 
 def x64_is_on() -> bool:
     return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+
+
+def settings_here() -> Callable[[], ExitStack]:
+    """A function that enters, in the thread that calls it, those of this thread's settings that rule what is computed.
+
+    JAX's settings belong to threads: `jax.x(value)` sets what `jax.config` calls jax_x. Leaving the stack takes them
+    back. A setting without such a function stays as it is.
+    """
+    asked = jax.config.values
+
+    def enter() -> ExitStack:
+        with ExitStack() as settings:
+            # Entered only where they differ: what is set, even to what it was, may be compiled for anew.
+            for name, value in jax.config.values.items():
+                manager = getattr(jax, name.removeprefix("jax_"), None) if value != asked[name] else None
+                if manager is not None:
+                    settings.enter_context(manager(asked[name]))
+            return settings.pop_all()
+
+    return enter
 
 
 def is_traced(tree: Any) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from ._precision import is_traced, x64_is_on
+from ._precision import is_traced, settings_here
 from .batches import Batches, choose_width
 
 T = TypeVar("T")
@@ -33,7 +32,8 @@ def n_crews(n_lanes: int, n_components: int, batches: Batches, bytes_each: int =
     origin = batches.origin
     if is_traced(batches) or any(one.platform != "cpu" for one in origin.devices()):
         return 1
-    if jax.config.jax_disable_jit:  # pyright: ignore
+    # A mesh belongs to one thread, and settings of a mesh would have to.
+    if jax.config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty:  # pyright: ignore
         return 1
     width = choose_width(n_components, n_lanes, batches.chunk_size, bytes_each)
     worth = n_lanes * n_components * batches.n_chunks * batches.chunk_size // WORTH_A_CREW
@@ -82,24 +82,21 @@ def gathered(parts: Sequence[T], n_lanes: int) -> T:
 def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
     """What the jobs return, each of which runs in a thread of its own; the first in this one.
 
-    JAX's settings belong to threads. Those that decide what is computed go along.
+    JAX's settings belong to threads, and go along. Where there is one that cannot, all jobs run in this thread.
     """
     if len(jobs) == 1:
         return [jobs[0]()]
-    is_wide, device = x64_is_on(), jax.config.jax_default_device  # pyright: ignore
+    settings, asked = settings_here(), jax.config.values
 
-    def with_settings(job: Callable[[], T]) -> T:
-        with ExitStack() as settings:
-            # Entered only where they differ: what is set, even to what it was, may be compiled for anew.
-            if is_wide != x64_is_on():
-                settings.enter_context(jax.enable_x64(is_wide))
-            if device is not None:
-                settings.enter_context(jax.default_device(device))
-            return jax.block_until_ready(job())
+    def with_settings(job: Callable[[], T]) -> list[T]:
+        with settings():
+            return [jax.block_until_ready(job())] if jax.config.values == asked else []
 
     with ThreadPoolExecutor(len(jobs) - 1) as pool:
         others = [pool.submit(with_settings, job) for job in jobs[1:]]
-        return [jax.block_until_ready(jobs[0]()), *(other.result() for other in others)]
+        first = jax.block_until_ready(jobs[0]())
+        done = [other.result() for other in others]
+    return [first, *(of[0] if of else job() for of, job in zip(done, jobs[1:], strict=True))]
 
 
 def _placed(tree: Any, batches: Batches) -> Any:

@@ -17,7 +17,7 @@ from . import _check, em, spread
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, bytes_of_fit, cut
 from .blocks import Blocks, as_blocks, is_dask
-from .checkpoint import Checkpoint, digest, kept
+from .checkpoint import Checkpoint, digest, kept, set_aside, told
 from .crews import in_crews, n_crews
 from .escape import ESCAPES
 from .families import SHELF, Family
@@ -123,7 +123,7 @@ def fit(
     with precision_for(batches.dtype):
         settings = with_relative_ridge(settings, relative_ridge, batches)
         about = partial(of_search, key, batches, settings, search, max_steps, n_restarts, init)
-        with kept(keeping, lambda: {"K": n_components, "family": chosen.name, **about()}):
+        with kept(keeping, lambda: {"K": n_components, "family": told(chosen), **about()}, with_others(batches)):
             starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
             return drive(starts, batches, settings, max_steps, search, progress)
 
@@ -139,12 +139,19 @@ def of_search(
 ) -> dict[str, Any]:
     """What a search is of: its result depends on nothing else."""
     start = init if isinstance(init, str) else digest(init)
-    scale = digest((rows.origin, rows.total, rows.lightest))
+    whole: Any = rows
+    if isinstance(rows, Spread):  # what a pass has found stands for what is not here
+        whole = (rows.origin, rows.total, rows.lightest, rows._variances, rows.sample)
     shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
     how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
     how |= {"stopping": settings.stopping, "max_steps": max_steps, "n_restarts": n_restarts, "race": search.race}
     key_of = digest(jax.random.key_data(key))
-    return {"key": key_of, "data": scale, "init": start, "escape": search.escape, **shape, **how}
+    return {"key": key_of, "data": digest(whole), "init": start, "escape": search.escape, **shape, **how}
+
+
+def with_others(rows: Batches | Spread) -> bool:
+    """Whether other processes go through the same search, with rows of their own."""
+    return isinstance(rows, Sharded) and jax.process_count() > 1
 
 
 class Search(NamedTuple):
@@ -208,11 +215,8 @@ def admit_rows(
     elif blocks is not None:
         rows = Streamed(key, blocks, n_components, chunk_size, dtype)
     else:
-        x = x if is_shared_out(x) else _check.observations(x, "x")
-        weights = _check.row_weights(sample_weight, len(x))
-        shares, devices = shares_of(x, None if weights is None else np.asarray(weights))
+        shares, devices = shares_of(x, sample_weight)
         rows = Sharded(key, shares, devices, n_components, chunk_size, dtype)
-    _check.enough_rows(rows.n_rows, None, n_components)
     return rows
 
 
@@ -298,7 +302,7 @@ def mixture_from(
     if isinstance(batches, Spread) and values.shape != (n_components, batches.n_features):
         _check.in_memory(
             f"A start of shape {values.shape}",
-            f"for rows that are read in blocks give means ({n_components}, {batches.n_features}) or a Mixture",
+            f"for rows that are not held as one array give means ({n_components}, {batches.n_features}) or a Mixture",
         )
     if values.ndim == 1:
         values = _check.labels(values, n_rows, n_components)
@@ -338,15 +342,16 @@ def drive(
 
     def watch(runs: Told) -> None:
         assert progress is not None
-        progress(Progress.of(runs, max_steps))
+        with set_aside():
+            progress(Progress.of(runs, max_steps))
 
-    told = watch if progress else None
-    states, histories = race_to_ends(states, batches, settings, max_steps, search.race, watch=told, every=every)
+    tell = watch if progress else None
+    states, histories = race_to_ends(states, batches, settings, max_steps, search.race, watch=tell, every=every)
     result = best(states, histories, settings.ridge, length=history_length(max_steps))
     if search.escape is None:
         return result
     assert isinstance(batches, Batches)
-    return ESCAPES[search.escape](result, batches, settings, max_steps, told)
+    return ESCAPES[search.escape](result, batches, settings, max_steps, tell)
 
 
 @jax.jit

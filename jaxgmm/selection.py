@@ -20,7 +20,7 @@ from jax import Array
 from . import _check, em
 from ._precision import precision_for
 from .batches import Batches
-from .checkpoint import Checkpoint, kept
+from .checkpoint import Checkpoint, kept, set_aside, told
 from .covariances import Form
 from .criteria import aic as aic
 from .criteria import bic as bic
@@ -28,7 +28,7 @@ from .criteria import entropy as entropy
 from .criteria import evidence, n_parameters
 from .criteria import icl as icl
 from .families import SHELF, Family
-from .fit import Search, admit_rows, drive, in_blocks, of_search, seeding, start, with_relative_ridge
+from .fit import Search, admit_rows, drive, in_blocks, of_search, seeding, start, with_others, with_relative_ridge
 from .groups import Group, fit_group, group_of, groups, of_each
 from .runs import FitResult, Progress, Race, Told
 from .spread import Spread
@@ -209,9 +209,9 @@ def sweep(
         settings = with_relative_ridge(settings, relative_ridge, batches)
         shared = groups(counts, batches, n_lanes)
         about = partial(of_search, key, batches, settings, search, max_steps, n_lanes, init)
-        of_cells = {"K": counts, "families": [family.name for family in chosen], "n_folds": n_folds}
+        of_cells = {"K": counts, "families": [told(family) for family in chosen], "n_folds": n_folds}
         try:
-            with kept(keeping, lambda: {**of_cells, **about()}):
+            with kept(keeping, lambda: {**of_cells, **about()}, with_others(batches)):
                 if isinstance(init, str):
                     parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts, chosen))]
                     for training, held_out in _folds(key, batches, n_folds, max(counts)):
@@ -334,7 +334,8 @@ class _Keeper:
     def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:
         if self.progress is not None:
             best = self.sweep(list(self.cells)).best_cell if self.cells else None
-            self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
+            with set_aside():
+                self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
 
     def sweep(self, order: Sequence[tuple[str, int]], shared: Iterable[tuple[int, ...]] = ()) -> Sweep:
         """What is kept, in this order."""

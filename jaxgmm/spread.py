@@ -35,6 +35,10 @@ How = tuple[Callable[..., Any], tuple[tuple[str, Any], ...]]
 """A function of `Batches`, and the values by name that it is compiled for."""
 
 
+LOOKED_AT = 2**10
+"""Rows among which one that is sound is looked for at a time."""
+
+
 class Spread(ABC):
     """Rows (N, D), wherever they are. Has what `Batches` have besides the rows themselves."""
 
@@ -66,14 +70,14 @@ class Spread(ABC):
         """The variance of each feature over the weighted rows. -> (D,)."""
         return jnp.asarray(self._variances, self.dtype)
 
-    def _describe(self, first: np.ndarray, survey: Survey, n_components: int) -> None:
-        """Set what a first pass has found, with sums about `first` (D,)."""
+    def _describe(self, survey: Survey, n_components: int) -> None:
+        """Set what a first pass has found. ValueError where too few rows count."""
         _check.some_weight(survey.total, self.name)
+        _check.enough_rows(survey.n_weighted, None, n_components)
         self.n_rows = survey.n_rows
         self.sample = Batches.of(*survey.sample(), n_components=n_components, dtype=self.dtype)
-        shift = survey.first / survey.total
-        self._variances = np.maximum(survey.second / survey.total - shift**2, 0.0)
-        self.origin = jnp.asarray(np.asarray(first, np.float64) + shift, self.dtype)
+        self._variances = survey.scatter / survey.total
+        self.origin = jnp.asarray(survey.mean, self.dtype)
         self.total = jnp.asarray(survey.total, self.dtype)
         self.lightest = jnp.asarray(survey.lightest, self.dtype)
 
@@ -87,16 +91,26 @@ class Survey:
 
     def __init__(self, rng: np.random.Generator, n_kept: int) -> None:
         self.rng, self.n_kept = rng, n_kept
-        self.n_rows, self.total, self.lightest = 0, 0.0, np.inf
-        self.first: Any = 0.0
-        self.second: Any = 0.0
+        self.n_rows, self.n_weighted, self.total, self.lightest = 0, 0, 0.0, np.inf
+        self.mean: Any = 0.0  # (D,) in float64
+        self.scatter: Any = 0.0  # (D,) in float64: Σ w (x − mean)²
         self.kept: list[np.ndarray] = []  # draws, rows, weights
 
-    def describe(self, mass: Any, first: Any, second: Any) -> None:
-        """Add sums over some of the rows, or over all."""
-        self.total += float(mass)
-        self.first = self.first + np.asarray(first, np.float64)
-        self.second = self.second + np.asarray(second, np.float64)
+    def describe(self, about: Any, mass: Any, first: Any, second: Any) -> None:
+        """Add sums over some of the rows, or over all: Σ w, Σ w (x − about) and Σ w (x − about)²."""
+        mass = float(mass)
+        if mass:
+            shift = np.asarray(first, np.float64) / mass
+            scatter = np.asarray(second, np.float64) - mass * shift**2
+            self._add(mass, np.asarray(about, np.float64) + shift, np.maximum(scatter, 0.0))
+
+    def _add(self, mass: float, mean: np.ndarray, scatter: np.ndarray) -> None:
+        """Join sums about the means of two sets of rows (Chan, Golub and LeVeque 1983, eqs. 2.1)."""
+        total = self.total + mass
+        apart = mean - self.mean
+        self.scatter = self.scatter + scatter + apart**2 * (self.total * mass / total)
+        self.mean = self.mean + apart * (mass / total)
+        self.total = total
 
     def draw(self, rows: Any, weights: np.ndarray | None) -> None:
         """Take some of the rows (n, D) into the sample."""
@@ -104,15 +118,16 @@ class Survey:
         self.n_rows += n_rows
         if weights is None:
             weights = np.ones(n_rows, rows.dtype)
-        if (weights > 0.0).any():
-            self.lightest = min(self.lightest, float(weights[weights > 0.0].min()))
-        with np.errstate(divide="ignore"):
-            draws = np.log(1.0 - self.rng.random(n_rows)) / weights
+        counts = weights > 0.0
+        self.n_weighted += int(counts.sum())
+        self.lightest = min(self.lightest, float(weights.min(where=counts, initial=np.inf)))
+        draws = np.log(1.0 - self.rng.random(n_rows))
+        draws = np.divide(draws, weights, out=np.full(n_rows, -np.inf), where=counts)  # a row of weight 0 comes last
         is_full = bool(self.kept) and len(self.kept[0]) == self.n_kept
         chosen = np.flatnonzero(draws > self.kept[0].min()) if is_full else np.arange(n_rows)
         if len(chosen) > self.n_kept:
             chosen = np.sort(chosen[np.argpartition(-draws[chosen], self.n_kept)[: self.n_kept]])
-        if len(chosen):
+        if len(chosen) or not self.kept:
             self.merge([draws[chosen], np.asarray(rows[chosen]), weights[chosen]])
 
     def merge(self, more: list[np.ndarray]) -> None:
@@ -125,16 +140,19 @@ class Survey:
         self.kept = more
 
     def join(self, other: Survey) -> None:
-        """Add what was found elsewhere, with sums about the same point."""
+        """Add what was found elsewhere."""
         self.n_rows += other.n_rows
+        self.n_weighted += other.n_weighted
         self.lightest = min(self.lightest, other.lightest)
-        self.describe(other.total, other.first, other.second)
+        if other.total:
+            self._add(other.total, other.mean, other.scatter)
         self.merge(other.kept)
 
     def sample(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The rows to choose seeds from, and their weights: those that were drawn count alike."""
+        """The rows to choose seeds from, and their weights: those that were drawn from more of them count alike."""
         _, rows, weights = self.kept
-        return rows, weights if len(rows) == self.n_rows and not (weights == 1.0).all() else None
+        has_all = int((weights > 0.0).sum()) == self.n_weighted
+        return rows, weights if has_all and not (weights == 1.0).all() else None
 
 
 def described(block: Batches) -> tuple[Array, Array, Array]:
@@ -145,6 +163,26 @@ def described(block: Batches) -> tuple[Array, Array, Array]:
         return jnp.sum(weights), einsum("n,nd->d", weights, centred), einsum("n,nd->d", weights, centred * centred)
 
     return block.sum(term)
+
+
+def moved(about: Any, mass: Any, first: Any) -> Any:
+    """The mean, near enough, of rows with Σ w and Σ w (x − about): sums of squares about it lose nothing.
+
+    About a row that lies far off, or far from 0, they would be all that float32 holds.
+    """
+    return about + first / jnp.where(mass > 0.0, mass, 1.0)
+
+
+def sound_row(rows: Any, weights: np.ndarray | None) -> np.ndarray | None:
+    """The first of rows (n, D) that is finite and counts."""
+    for start in range(0, len(rows), LOOKED_AT):
+        some = np.asarray(rows[start : start + LOOKED_AT])
+        is_sound = np.isfinite(some).all(axis=1)
+        if weights is not None:
+            is_sound &= np.asarray(weights[start : start + LOOKED_AT]) > 0.0
+        if is_sound.any():
+            return some[np.argmax(is_sound)]
+    return None
 
 
 def rng_of(key: Array) -> np.random.Generator:

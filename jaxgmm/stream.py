@@ -6,6 +6,7 @@ from. All passes have fixed shapes, so one program serves all blocks.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from .batches import Batches, Chunked, Counted, choose_chunk_size, next_power_of
 from .blocks import Blocks, Piece, ahead
 from .moments import add
 from .seeding import rows_kept
-from .spread import How, Spread, Survey, described, rng_of
+from .spread import How, Spread, Survey, described, moved, rng_of, sound_row
 
 BLOCK = 2**25
 """Bytes of rows a block: few enough that three of them are nothing, enough that starting a program is nothing."""
@@ -64,7 +65,9 @@ def sum_over(blocks: Blocks, layout: Layout, how: How, shared: Any) -> tuple[Any
     for piece in ahead(blocks.pieces(layout.size, layout.dtype)):
         block = layout.batch(piece)
         if sums is None:
-            sums = _zeros(block, shared, how)
+            shapes = jax.eval_shape(partial(_said, how=how), block, shared)
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+            sums = zeros, zeros
         # One block is computed, and one is read meanwhile: a host that ran ahead would read all of them.
         jax.block_until_ready(sums)
         sums = _added(sums, block, shared, how=how)
@@ -73,31 +76,33 @@ def sum_over(blocks: Blocks, layout: Layout, how: How, shared: Any) -> tuple[Any
 
 
 def survey_of(blocks: Blocks, layout: Layout, rng: np.random.Generator, n_kept: int) -> tuple[Survey, Layout]:
-    """What a pass over blocks finds, with sums about the layout's origin; and the layout without needless padding.
+    """What a pass over blocks finds; and the layout without needless padding.
 
     ValueError, with the place, for values that are not finite, and for weights that are negative.
     """
     survey = Survey(rng, n_kept)
     for piece in ahead(blocks.pieces(layout.size, layout.dtype)):
-        if not survey.n_rows and piece.count < len(piece.rows):  # all there is
-            layout = fitted_to(layout, piece.count)
-            piece = Piece(*(None if part is None else part[: layout.size] for part in piece[:2]), piece.count)  # pyright: ignore
         rows, weights = piece.rows[: piece.count], None if piece.weights is None else piece.weights[: piece.count]
         if weights is not None:
             _check.block_weights(weights, survey.n_rows, blocks.name)
-        mass, first, second = map(np.asarray, _described(layout.batch(piece)))
-        if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        if not survey.n_rows and piece.count < layout.size:  # all there is
+            layout = fitted_to(layout, piece.count)
+            piece = Piece(*(None if part is None else part[: layout.size] for part in piece[:2]), piece.count)  # pyright: ignore
+        about = sound_row(rows, weights)
+        found = _described(layout._replace(origin=np.zeros_like(rows[0]) if about is None else about).batch(piece))
+        if not all(np.isfinite(of).all() for of in map(np.asarray, found)):
             _check.finite_block(rows, weights, survey.n_rows, blocks.name)  # or squares of sound numbers overflow
-        survey.describe(mass, first, second)
+        survey.describe(*found)
         survey.draw(rows, weights)
     return survey, layout
 
 
-def layout_for(first: np.ndarray, n_components: int, chunk_size: int | None, dtype: np.dtype) -> Layout:
-    """That of rows (·, D) about `first` (D,), until more is known."""
-    size = chunk_size or choose_chunk_size(len(first), n_components, dtype.itemsize)
+def layout_for(n_features: int, n_components: int, chunk_size: int | None, dtype: np.dtype) -> Layout:
+    """That of rows of which nothing more is known."""
+    size = chunk_size or choose_chunk_size(n_features, n_components, dtype.itemsize)
     one = np.ones((), dtype)
-    return Layout(dtype, size, max(1, BLOCK // (len(first) * dtype.itemsize * size)), first, one, one)
+    n_chunks = max(1, BLOCK // (n_features * dtype.itemsize * size))
+    return Layout(dtype, size, n_chunks, np.zeros(n_features, dtype), one, one)
 
 
 def fitted_to(layout: Layout, n_rows: int) -> Layout:
@@ -114,14 +119,14 @@ class Streamed(Spread):
     ) -> None:
         """After a pass over all rows."""
         self.blocks, self.name = blocks, blocks.name
-        self.dtype = _check.floating_dtype((np.empty(0, blocks.dtype),), dtype)
-        first = next(iter(blocks.pieces(1, self.dtype))).rows[0]
-        self.n_features = len(first)
-        layout = layout_for(first, n_components, chunk_size, self.dtype)
+        head, _ = blocks.head()
+        self.dtype = _check.floating_dtype((head,), dtype)
+        self.n_features = head.shape[1]
+        layout = layout_for(self.n_features, n_components, chunk_size, self.dtype)
         with precision_for(self.dtype):
             survey, layout = survey_of(blocks, layout, rng_of(key), rows_kept(n_components))
             self.chunk_size = layout.chunk_size
-            self._describe(first, survey, n_components)
+            self._describe(survey, n_components)
             self.layout = layout._replace(origin=self.origin, total=self.total, lightest=self.lightest)
 
     def _sum(self, how: How, shared: Any) -> Any:
@@ -130,20 +135,23 @@ class Streamed(Spread):
         return sums
 
 
-_described = jax.jit(described)
+@jax.jit
+def _described(block: Batches) -> tuple[Array, Array, Array, Array]:
+    """A point amid the rows, and `described` about it."""
+    about = moved(block.origin, *described(block)[:2])
+    return about, *described(replace(block, origin=about))
 
 
-def _zeros(block: Batches, shared: Any, how: How) -> Any:
+@partial(jax.jit, static_argnames="how")
+def _said(block: Batches, shared: Any, *, how: How) -> Any:
     function, static = how
-    shapes = jax.eval_shape(partial(function, **dict(static)), block, *shared)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return zeros, zeros
+    return function(block, *shared, **dict(static))
 
 
 @partial(jax.jit, static_argnames="how")
 def _added(sums: Any, block: Batches, shared: Any, *, how: How) -> Any:
-    (function, static), (total, error) = how, sums
-    return add(total, error, function(block, *shared, **dict(static)))
+    total, error = sums
+    return add(total, error, _said(block, shared, how=how))
 
 
 @jax.jit

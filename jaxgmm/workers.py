@@ -15,7 +15,7 @@ from jax import Array
 
 from . import _check
 from ._precision import precision_for
-from .blocks import Blocks, delayed_partitions
+from .blocks import Blocks, delayed_partitions, delayed_weights
 from .seeding import rows_kept
 from .spread import How, Spread, Survey
 from .stream import Layout, fitted_to, layout_for, sum_over, survey_of
@@ -42,22 +42,21 @@ class WithWorkers(Spread):
         self.parts = client.compute(delayed_partitions(x))
         self.weights = [None] * len(self.parts)
         if sample_weight is not None:
-            self.weights = client.compute(delayed_partitions(sample_weight))
-            _check.same_partitions(len(self.weights), len(self.parts))
+            self.weights = client.compute(delayed_weights(sample_weight, len(self.parts)))
         heads = client.gather(client.map(_head, self.parts))
         heads = [head for head in heads if len(head)]
         _check.some_weight(float(len(heads)), self.name)
-        self.dtype = _check.floating_dtype((np.empty(0, heads[0].dtype),), dtype)
-        first = heads[0][0].astype(self.dtype)
-        self.n_features = len(first)
+        head, _ = Blocks(heads, self.name).head()
+        self.dtype = _check.floating_dtype((head,), dtype)
+        self.n_features = head.shape[1]
         n_kept = rows_kept(n_components)
-        layout = layout_for(first, n_components, chunk_size, self.dtype)
+        layout = layout_for(self.n_features, n_components, chunk_size, self.dtype)
         # A seed a partition, so that the sample does not depend on who computes what.
         seeds = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).ravel().tolist()).spawn(len(self.parts))
         found = client.gather(
             [
-                client.submit(_survey, part, weights, layout, seed, n_kept, pure=False)
-                for part, weights, seed in zip(self.parts, self.weights, seeds, strict=True)
+                client.submit(_survey, part, weights, place, layout, seed, n_kept, pure=False)
+                for place, (part, weights, seed) in enumerate(zip(self.parts, self.weights, seeds, strict=True))
             ]
         )
         survey = Survey(np.random.default_rng(0), n_kept)
@@ -66,7 +65,7 @@ class WithWorkers(Spread):
         layout = fitted_to(layout, max(one.n_rows for one in found if one is not None))
         self.chunk_size = layout.chunk_size
         with precision_for(self.dtype):
-            self._describe(first, survey, n_components)
+            self._describe(survey, n_components)
         known = map(np.asarray, (self.origin, self.total, self.lightest))
         self.layout = Layout(self.dtype, layout.chunk_size, layout.n_chunks, *known)
 
@@ -103,11 +102,14 @@ def _head(part: Any) -> np.ndarray:
     return np.asarray(part[:1])
 
 
-def _survey(part: Any, weights: Any, layout: Layout, seed: np.random.SeedSequence, n_kept: int) -> Survey | None:
+def _survey(
+    part: Any, weights: Any, place: int, layout: Layout, seed: np.random.SeedSequence, n_kept: int
+) -> Survey | None:
     if not len(part):
         return None
     with precision_for(layout.dtype):
-        return survey_of(_blocks(part, weights), layout, np.random.default_rng(seed), n_kept)[0]
+        blocks = _blocks(part, weights, f"partition {place} of x")
+        return survey_of(blocks, layout, np.random.default_rng(seed), n_kept)[0]
 
 
 def _sums(part: Any, weights: Any, asked: tuple[Layout, How, Any]) -> tuple[Any, int]:
@@ -126,6 +128,6 @@ def _joined(some: list[tuple[Any, int]]) -> tuple[Any, int]:
     return total, sum(n_rows for _, n_rows in some)
 
 
-def _blocks(part: Any, weights: Any) -> Blocks:
+def _blocks(part: Any, weights: Any, name: str = "x") -> Blocks:
     rows = np.asarray(part)
-    return Blocks([(rows, np.asarray(weights).reshape(-1))] if weights is not None else [rows])
+    return Blocks([(rows, np.asarray(weights).reshape(-1))] if weights is not None else [rows], name)

@@ -16,6 +16,7 @@ jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
 
 import jaxgmm  # noqa: E402
 from jaxgmm.families import SHELF  # noqa: E402
+from jaxgmm.fit import admit_rows  # noqa: E402
 from tests import oracle  # noqa: E402
 
 N, D, K = 1003, 3, 4
@@ -48,6 +49,10 @@ def refused(x: Any, **how: Any) -> str:
     return "nothing"
 
 
+def variances(x: Any, weights: Any) -> list[float]:
+    return np.asarray(admit_rows(KEY, x, weights, K, 1, 64, None, "all").variances(), np.float64).tolist()
+
+
 def main() -> None:
     x = BLOBS.x
     found = {"devices": len(jax.devices())}
@@ -60,6 +65,9 @@ def main() -> None:
     found["as it lies"] = both(even, jax.device_put(even, by_rows), "tied")
     copied = NamedSharding(jax.make_mesh((4, 2), ("a", "b")), PartitionSpec("a"))
     found["with copies"] = both(even, jax.device_put(even, copied), "tied")
+    everywhere = NamedSharding(jax.make_mesh((8,), ("a",)), PartitionSpec())
+    again = both(even, jax.device_put(even, everywhere), "tied", device="all")
+    found["all rows on each"] = {"whole": found["with copies"]["whole"], "spread": again["spread"]}
     by_features = NamedSharding(jax.make_mesh((2,), ("a",), devices=jax.devices()[:2]), PartitionSpec(None, "a"))
     bad = x.copy()
     bad[700, 2] = np.inf
@@ -70,6 +78,17 @@ def main() -> None:
         "escape": refused(x, device="all", escape="split-merge"),
         "one row a device": refused(x[:7], device="all"),
     }
+    found["refused"] |= {
+        "one axis": refused(jax.device_put(even[:, 0], by_rows)),
+        "too few that count": refused(x, device="all", sample_weight=np.arange(N) < K - 1),
+        "labels": refused(x, device="all", init=np.zeros(N, int)),
+        "overflow": refused(np.where(np.arange(N)[:, None] == 3, 1e300, x), device="all", dtype=np.float32),
+        "negative": refused(x, device="all", sample_weight=np.where(np.arange(N) == 9, -1.0, 1.0)),
+    }
+    # The first row of all is no number and weighs nothing, the next one lies far off.
+    odd, light = x.astype(np.float32), np.ones(N)
+    odd[0], light[0], odd[1] = np.nan, 0.0, 1e6
+    found["variances"] = [variances(odd, light), odd[1:].astype(np.float64).var(axis=0).tolist()]
     swept = jaxgmm.sweep(KEY, x, [2, 4], ["diag"], 2, dtype=np.float64, device="all")
     found["sweep"] = [[cell.log_likelihood, cell.icl] for cell in swept.cells]
     swept = jaxgmm.sweep(KEY, x, [2, 4], ["diag"], 2, dtype=np.float64)

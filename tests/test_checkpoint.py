@@ -133,12 +133,92 @@ def test_what_a_checkpoint_may_be(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if isinstance(value, str):
         jaxgmm.fit(KEY, X, 2, "diag", n_restarts=1, max_steps=1, checkpoint=value)
-        assert sorted(path.name for path in Path(value).iterdir()) == ["0000.part", "about.json"]
+        assert sorted(path.name for path in Path(value).iterdir()) == [".lock", "0000.part", "about.json"]
     else:
         with pytest.raises(TypeError, match="checkpoint must be a folder's path, or a Checkpoint, got 3"):
             jaxgmm.fit(KEY, X, 2, checkpoint=value)
     with pytest.raises(ValueError, match="every must be finite and not negative"):
         Checkpoint("folder", every=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"x": np.concatenate([X[1:], X[:1]])}, "data was"),
+        ({"sample_weight": np.roll(np.linspace(1.0, 2.0, len(X)), 5)}, "data was"),
+        ({"x": Blocks.from_array(np.concatenate([X[:-2], 2 * X[-2:-1] - X[-1:], X[-1:]]))}, "data was"),
+    ],
+    ids=["order", "order of weights", "a streamed row"],
+)
+def test_other_rows_with_the_same_sums_are_another_search(change, told, tmp_path):
+    same = {"x": Blocks.from_array(X)} if isinstance(change.get("x"), Blocks) else {}
+    same |= {"sample_weight": np.linspace(1.0, 2.0, len(X))} if "sample_weight" in change else {}
+    fit(tmp_path, max_steps=3, **same)
+    fit(tmp_path, max_steps=3, **same)
+    with pytest.raises(ValueError, match=f"belongs to another search: .*{told}"):
+        fit(tmp_path, max_steps=3, **change)
+
+
+def test_rows_of_an_accelerator_are_told_apart_where_they_lie():
+    """By sums of their bits, in which each place counts."""
+    rows = jax.numpy.asarray(np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32))
+    found = {
+        tuple(map(int, checkpoint.mixed(each))) for each in (rows, rows[::-1], rows[:, ::-1], rows.at[3, 1].add(1))
+    }
+    assert len(found) == 4
+    assert tuple(map(int, checkpoint.mixed(rows + 0))) in found
+    with jax.enable_x64(True):
+        wide = rows.astype(np.float64)
+        assert tuple(map(int, checkpoint.mixed(wide))) != tuple(map(int, checkpoint.mixed(wide.at[0, 0].add(1e-15))))
+
+
+def test_one_run_at_a_time_is_at_work_in_a_folder(tmp_path):
+    def fits_there_too(_):
+        with pytest.raises(
+            ValueError, match=r"Another run is at work in .*\. Wait until it ends, or give another folder"
+        ):
+            fit(tmp_path)
+        asked.append(True)
+
+    asked = []
+    fit(tmp_path, progress=fits_there_too)
+    assert asked
+    fit(tmp_path)
+
+
+def test_a_fit_in_a_callback_is_no_call_of_the_search(tmp_path):
+    """It goes its own way, and what is kept stays the outer search's."""
+    inner = []
+
+    def fits(_):
+        inner.append(float(jaxgmm.fit(KEY, X[:100], 2, "diag", dtype=np.float64).objective))
+
+    whole = fit(progress=fits)
+    assert same_bits(fit(tmp_path, progress=fits), whole)
+    assert same_bits(fit(tmp_path, progress=fits), whole)
+    assert len(set(inner)) == 1
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.stem == "0000") == [".before", ".part"]
+    assert not (tmp_path / "0001.part").exists()
+
+
+def test_what_killed_writers_left_is_deleted_and_a_damaged_file_never_replaces_a_sound_one(tmp_path, monkeypatch):
+    killed_after(3, monkeypatch, folder=tmp_path)
+    draft, part, before = (tmp_path / name for name in (f".{'0f' * 8}.part", "0000.part", "0000.before"))
+    draft.write_bytes(b"half of")
+    part.write_bytes(b"damaged")
+    sound = before.read_bytes()
+    with pytest.warns(UserWarning, match="is damaged"):
+        killed_after(1, monkeypatch, folder=tmp_path)
+    assert not draft.exists()
+    assert before.read_bytes() == sound
+    before.write_bytes(b"damaged")
+    part.write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="is damaged") as told:
+        assert same_bits(fit(tmp_path), fit())
+    assert [str(one.message).rsplit(". ")[-1] for one in told] == [
+        "What was kept before it is used.",
+        "The call begins anew.",
+    ]
 
 
 PROGRAM = """

@@ -31,13 +31,13 @@ def found():
     return json.loads(made.stdout.splitlines()[-1])
 
 
-WAYS = [*SHELF, "weighted", "float32", "as it lies", "with copies"]
+WAYS = [*SHELF, "weighted", "float32", "as it lies", "with copies", "all rows on each"]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_rows_on_eight_devices(way, found):
     assert found["devices"] == 8
-    dtype = np.float32 if way in ("float32", "as it lies", "with copies") else np.float64
+    dtype = np.float32 if way in WAYS[WAYS.index("float32") :] else np.float64
     whole, spread = found[way]["whole"], found[way]["spread"]
     names = ("weights", "means", "covariances")
     assert_same_parameters(tuple(spread[n] for n in names), tuple(whole[n] for n in names), dtype)
@@ -67,38 +67,84 @@ def test_an_estimator_on_eight_devices(found):
         "no such device": "device must be None or 'all', got 'both'",
         "escape": "escape='split-merge' needs the rows in memory",
         "one row a device": "x has 7 rows, and there are 8 devices",
+        "one axis": "x must be a matrix (N, D)",
+        "too few that count": "n_components = 4, n_samples = 3",
+        "labels": "for rows that are not held as one array give means (4, 3)",
+        "overflow": "x holds inf in row 3, column 0, as float32",
+        "negative": "sample_weight must not be negative: row 9",
     }.items(),
 )
 def test_what_cannot_be_shared_out(what, message, found):
     assert message in found["refused"][what]
 
 
+def test_variances_are_about_the_rows_and_not_about_the_first(found):
+    """In float32 sums of squares about a row that lies far off would hold nothing else."""
+    ours, theirs = found["variances"]
+    assert_close(np.array(ours), np.array(theirs), "moments", np.float32)
+
+
 # Processes
 
 
 SCRIPT = """
+    import json
     import sys
 
     import jax
     import numpy as np
+    from jax.sharding import NamedSharding, PartitionSpec
 
     import jaxgmm
     from tests import oracle
 
-    x = oracle.blobs(seed=21, n_rows=1003, n_features=3, n_components=4, distance=4.0).x
-    own, n = jax.process_index(), jax.process_count()
-    cuts = [0, 100, 1003] if n == 2 else [0, 1, 400, 401, 1003]
-    rows = x[cuts[own] : cuts[own + 1]]
-    if sys.argv[1] == "not finite" and own == 1:
-        rows = np.where(np.arange(len(rows))[:, None] == 7, np.nan, rows)
+    x = oracle.blobs(seed=21, n_rows=1004, n_features=3, n_components=4, distance=4.0).x
+    weights = 1.0 + np.arange(len(x)) % 3
+    own, n, task = jax.process_index(), jax.process_count(), sys.argv[1]
+    cuts = [0, 100, 1004] if n == 2 else [0, 0, 400, 401, 1004]  # of four the first has no rows
+    own_rows = slice(cuts[own], cuts[own + 1])
+    more = {"n_restarts": 3, "tol": 0.0, "max_steps": 5, "dtype": np.float64, "device": "all"}
+
+
     def told(progress):
-        if sys.argv[1] == "dies" and own == 1 and progress.n_steps == 2:
+        if task == "dies" and own == 1 and progress.n_steps == 2:
             raise SystemExit(7)
-    result = jaxgmm.fit(
-        jax.random.key(4), rows, 4, "full", n_restarts=3, tol=0.0, max_steps=5, dtype=np.float64, device="all",
-        progress=told,
-    )
-    print("found", own, np.asarray(result.restarts.objective).tolist(), flush=True)
+
+
+    def refused(x, k=4, **more):
+        try:
+            jaxgmm.fit(jax.random.key(4), x, k, device="all", max_steps=1, **more)
+        except (TypeError, ValueError) as error:
+            return str(error)
+        return "nothing"
+
+
+    if task == "refused":
+        rows = x[own_rows]
+        bad = np.where(np.arange(len(rows))[:, None] == 7, np.nan, rows)
+        copies = NamedSharding(jax.make_mesh((1, 2), ("a", "b")), PartitionSpec("a"))
+        said = {
+            "not finite": refused(bad if own else rows),
+            "negative": refused(rows, sample_weight=np.where(np.arange(len(rows)) == 5, -1.0, 1.0) if own else None),
+            "features": refused(rows[:, : 3 - own]),
+            "dtypes": refused(rows, dtype=[np.float32, np.float64][own]),
+            "weights": refused(rows, sample_weight=weights[own_rows] if own else None),
+            "components": refused(rows, 4 + own),
+            "copies": refused(jax.make_array_from_callback(x.shape, copies, lambda place: x[place])),
+        }
+        print("said", own, json.dumps(said), flush=True)
+    elif task == "lies":
+        by_rows = NamedSharding(jax.make_mesh((n,), ("rows",)), PartitionSpec("rows"))
+        lying, weighing = (
+            jax.make_array_from_callback(each.shape, by_rows, lambda place, each=each: each[place].astype(np.float32))
+            for each in (x, weights)
+        )
+        del more["device"]
+        result = jaxgmm.fit(jax.random.key(4), lying, 4, "full", sample_weight=weighing, **more)
+    else:
+        result = jaxgmm.fit(jax.random.key(4), x[own_rows], 4, "full", progress=told, **more)
+    if task != "refused":
+        print("found", own, np.asarray(result.restarts.objective).tolist(), flush=True)
 """
 
 
@@ -118,14 +164,23 @@ def launched(n_processes, script, *arguments):
 @pytest.mark.parametrize("n_processes", [2, 4])
 def test_processes_with_rows_of_their_own(n_processes, script):
     """Each says the same, and what one process says of all rows."""
-    made = launched(n_processes, script, "fit")
+    assert_each_says(n_processes, "fit", None, script)
+
+
+def test_rows_and_weights_that_lie_with_two_processes(script):
+    assert_each_says(2, "lies", 1.0 + np.arange(1004) % 3, script)
+
+
+def assert_each_says(n_processes, task, weights, script):
+    made = launched(n_processes, script, task)
     assert made.returncode == 0, made.stderr
     lines = sorted(line for line in made.stdout.splitlines() if line.startswith("found"))
     assert [line.split()[1] for line in lines] == [str(number) for number in range(n_processes)]
     objectives = [json.loads(line.split(maxsplit=2)[2]) for line in lines]
     assert all(each == objectives[0] for each in objectives)
-    x = oracle.blobs(seed=21, n_rows=1003, n_features=3, n_components=4, distance=4.0).x
-    more = {"n_restarts": 3, "tol": 0.0, "max_steps": 5, "dtype": np.float64}
+    x = oracle.blobs(seed=21, n_rows=1004, n_features=3, n_components=4, distance=4.0).x
+    x = x if weights is None else x.astype(np.float32)
+    more = {"n_restarts": 3, "tol": 0.0, "max_steps": 5, "dtype": np.float64, "sample_weight": weights}
     whole = jaxgmm.fit(jax.random.key(4), x, 4, "full", **more)
     assert_close(objectives[0], np.asarray(whole.restarts.objective), "objective", np.float64)
 
@@ -141,9 +196,26 @@ def test_a_process_that_dies_ends_the_others(script):
 
 
 def test_what_is_wrong_in_one_process_is_told_by_all(script):
-    made = launched(2, script, "not finite")
-    assert made.returncode == 1
-    assert "x holds nan in row 7, column 0" in made.stderr
+    """At once, and with its place where it is: the others would wait for its sums."""
+    made = launched(2, script, "refused")
+    assert made.returncode == 0, made.stderr
+    lines = [line.split(maxsplit=2) for line in made.stdout.splitlines() if line.startswith("said")]
+    said = {own: json.loads(text) for _, own, text in lines}
+    for what, message in {
+        "not finite": "x holds nan in row 7, column 0",
+        "negative": "must not be negative: row 5",
+    }.items():
+        assert message in said["1"][what]
+        assert "Process 1 was given what cannot be fitted" in said["0"][what]
+    for what, message in {
+        "features": "process 0 has 3 features, process 1 has 2",
+        "dtypes": "process 0 has 32 bits a number, process 1 has 64",
+        "weights": "process 0 has 0 weights, process 1 has 1",
+        "components": "process 0 has 4 components, process 1 has 5",
+        "copies": "process 1 holds no rows but copies of others'",
+    }.items():
+        assert message in said["0"][what], what
+        assert message in said["1"][what], what
 
 
 @pytest.mark.parametrize(

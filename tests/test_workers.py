@@ -88,9 +88,11 @@ def test_a_worker_that_dies_changes_nothing(client):
 def test_what_the_workers_find_is_told(client):
     x = BLOBS.x.copy()
     x[800, 1] = np.nan
-    with pytest.raises(ValueError, match="x holds nan in row 0, column 1"):
+    with pytest.raises(ValueError, match="partition 1 of x holds nan in row 0, column 1"):
         jaxgmm.fit(KEY, array.from_array(x, chunks=(800, D)), K, **FIXED)
     with pytest.raises(ValueError, match=r"in 2 partitions and the rows in 5\. Rechunk one of them"):
         jaxgmm.fit(KEY, X, K, sample_weight=array.from_array(WEIGHTS, chunks=1000), **FIXED)
+    with pytest.raises(TypeError, match="sample_weight of a dask collection must be one, too, got ndarray"):
+        jaxgmm.fit(KEY, X, K, sample_weight=WEIGHTS, **FIXED)
     with pytest.raises(ValueError, match="needs the rows in memory: blocks and partitions"):
         jaxgmm.fit(KEY, X, K, device="all", **FIXED)
