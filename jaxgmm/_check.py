@@ -345,6 +345,15 @@ def race(value: Any, kind: type) -> Any:
     return value
 
 
+def progress(value: Any) -> bool:
+    """Whether a bar is shown. TypeError for what is neither True, False, None nor a function."""
+    if not (value is None or isinstance(value, (bool, np.bool_)) or callable(value)):
+        raise TypeError(
+            f"progress must be True for a bar, or a function that is told of progress, got {type(value).__name__}."
+        )
+    return value is not None and not callable(value) and bool(value)
+
+
 def concrete(tree: Any, what: str) -> None:
     """Numbers that can be looked at."""
     if is_traced(tree):

@@ -23,6 +23,7 @@ from .families import SHELF, Family
 from .fit import admit, fit
 from .lanes import in_waves
 from .mixture import Mixture
+from .progress import Count, listening
 from .runs import FitResult
 from .status import FAILED
 
@@ -219,7 +220,7 @@ def likelihood_ratio_test(
     escape: str | None = None,
     chunk_size: int | None = None,
     dtype: Any = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Callable[[int, int], None] | None = None,
 ) -> LikelihoodRatio:
     """Whether rows x (N, D) call for K + 1 components rather than K, by a parametric bootstrap (McLachlan 1987).
 
@@ -234,8 +235,8 @@ def likelihood_ratio_test(
 
     key: a JAX random key. x: an array, or `Batches` without weights. n_components: K. n_replicates: B. n_restarts: R,
     for each fit. tol: as for `fit`, in nats of the mean; where None a fit has settled at 1e-4 nats of the total. In
-    float32 the statistic is right to about 1e-6 · N: use float64 past some ten thousand rows. progress: called with
-    (done, B) after each replicate. Everything else as for `fit`.
+    float32 the statistic is right to about 1e-6 · N: use float64 past some ten thousand rows. progress: True for a bar
+    on standard error, or a function that is called with (done, B) after each replicate. Everything else as for `fit`.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: replicates of which a fit failed are NaN, and are left out and counted.
@@ -244,6 +245,7 @@ def likelihood_ratio_test(
     n_replicates = _check.count(n_replicates, "n_replicates", least=1)
     n_restarts = _check.count(n_restarts, "n_restarts", least=1)
     chosen: Family = _check.family(family, SHELF)
+    _check.progress(progress)
     batches = admit(x, None, n_components + 1, n_restarts, chunk_size, dtype)
     n_rows = int(batches.n_rows)
     _check.unweighted(batches.row_weights())
@@ -271,12 +273,14 @@ def likelihood_ratio_test(
     of_rows, of_samples = jax.random.split(key)
     observed, null = statistic(of_rows, batches)
     replicates = np.full(n_replicates, np.nan)
-    for index in range(n_replicates):
-        of_sample, of_fits = jax.random.split(jax.random.fold_in(of_samples, index))
-        sample = Batches.of(null.sample(of_sample, n_rows), chunk_size=batches.chunk_size, dtype=batches.dtype)
-        replicates[index], _ = statistic(of_fits, sample, null)
-        if progress is not None:
-            progress(index + 1, n_replicates)
+    tell = (lambda now: progress(now.n_done, now.n_parts)) if callable(progress) else progress
+    with listening(tell, None) as listener:
+        for index in range(n_replicates):
+            of_sample, of_fits = jax.random.split(jax.random.fold_in(of_samples, index))
+            sample = Batches.of(null.sample(of_sample, n_rows), chunk_size=batches.chunk_size, dtype=batches.dtype)
+            replicates[index], _ = statistic(of_fits, sample, null)
+            if listener is not None:
+                listener(Count(index + 1, n_replicates, "samples"))
     sound = replicates[~np.isnan(replicates)]
     # Where the observed fits failed there is nothing to compare, and where all samples' did nothing to compare with.
     has_failed = np.isnan(observed) or not len(sound)

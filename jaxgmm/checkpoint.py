@@ -219,7 +219,7 @@ def digest(tree: Any) -> str:
         found.update(f"{leaf.dtype}{leaf.shape}".encode())
         if isinstance(leaf, Array) and leaf.nbytes > STAYS_ABOVE and next(iter(leaf.devices())).platform != "cpu":
             leaf = mixed(leaf)
-        found.update(memoryview(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)))
+        found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     return found.hexdigest()[:16]
 
 

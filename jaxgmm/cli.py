@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -35,8 +34,9 @@ from .escape import ESCAPES
 from .families import SHELF
 from .io import load, save
 from .mixture import Mixture
+from .progress import Bar
 from .seeding import SEEDINGS
-from .selection import CRITERIA, Sweep, SweepProgress, counted, sweep
+from .selection import CRITERIA, Sweep, counted, sweep
 from .status import FAILED, Status, explain
 
 BLOCK = 65536
@@ -169,7 +169,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     shows = arguments.progress or (sys.stderr.isatty() and not arguments.quiet)
-    bar = _Bar(sys.stderr if shows else None, arguments.criterion)
+    bar = Bar(sys.stderr, arguments.criterion)
     try:
         with warnings.catch_warnings():
             # Said below, in a line of our own.
@@ -193,7 +193,7 @@ def _fit(arguments: argparse.Namespace) -> int:
                 escape=arguments.escape,
                 n_folds=arguments.folds,
                 dtype=arguments.dtype,
-                progress=bar,  # even unseen: between its calls an interrupt gets through
+                progress=bar if shows else _unseen,
             )
     finally:
         bar.clear()
@@ -349,44 +349,8 @@ def _telling_features(mixture: Mixture) -> tuple[int, ...]:
     return tuple(int(d) for d in np.sort(np.argsort(-share, kind="stable")[:2]))
 
 
-class _Bar:
-    """One line on a terminal that says how a search goes: callable as the progress of `sweep`."""
-
-    def __init__(self, file: TextIO | None, criterion: str) -> None:
-        self.file, self.criterion = file, criterion
-        self.drawn = 0
-        self.filled = 0
-
-    def __call__(self, now: SweepProgress) -> None:
-        if self.file is None:
-            return
-        cell = now.cell
-        # Restarts that end move the bar within their fit, and so do the steps of those that run.
-        part = 1.0 - cell.n_running / cell.n_restarts * (1.0 - cell.n_steps / max(cell.max_steps, 1))
-        # A run that takes the place of one that ended begins at step 0, which is no reason to go back.
-        self.filled = max(self.filled, round(10 * (now.n_done + part) / now.n_cells))
-        best, found, of = now.best, "", "best"
-        if best is not None:
-            found, of = (
-                f"best {best.family} K={best.K} {self.criterion}={getattr(best, self.criterion):.6g}  ",
-                "this fit",
-            )
-        text = (
-            f"[{'#' * self.filled}{'.' * (10 - self.filled)}] {now.n_done + 1}/{now.n_cells} {now.family} "
-            f"K={now.n_components}  {found}"
-            f"step {cell.n_steps}/{cell.max_steps}  {cell.n_running}/{cell.n_restarts} running  "
-            f"{of} {cell.objective:.4f}"
-        )
-        text = text[: shutil.get_terminal_size().columns - 1]
-        self.file.write("\r" + text.ljust(self.drawn))
-        self.file.flush()
-        self.drawn = len(text)
-
-    def clear(self) -> None:
-        if self.file is not None and self.drawn:
-            self.file.write("\r" + " " * self.drawn + "\r")
-            self.file.flush()
-            self.drawn = 0
+def _unseen(_: Any) -> None:
+    """Is told of progress where none is shown: between two calls an interrupt gets through."""
 
 
 def _counts(text: str) -> list[int]:

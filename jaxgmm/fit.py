@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from . import _check, em, spread
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, bytes_of_fit, cut
 from .blocks import Blocks, as_blocks, is_dask
-from .checkpoint import Checkpoint, digest, kept, set_aside, told
+from .checkpoint import Checkpoint, digest, kept, told
 from .crews import in_crews, n_crews
 from .escape import ESCAPES
 from .families import SHELF, Family
@@ -25,6 +26,7 @@ from .lanes import for_fits, in_waves
 from .maximisation import maximise
 from .mixture import Mixture
 from .moments import Kind, Moments, projected
+from .progress import listening
 from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends
 from .seeding import SEEDINGS, by_nearest, from_labels, from_means, from_responsibilities, seeds_from
 from .sharded import Sharded, is_shared_out, shares_of
@@ -77,7 +79,7 @@ def fit(
     chunk_size: int | None = None,
     dtype: Any = None,
     device: str | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
 ) -> FitResult:
     """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts; the best finite objective wins.
@@ -91,9 +93,10 @@ def fit(
     run has converged; 0 makes exactly max_steps steps. stopping: "gain", which compares the last step with tol, or
     "aitken", which compares what all steps to come would bring. chunk_size: rows a chunk, chosen by size where None.
     dtype: JAX's rule where None. device: "all" shares the rows out to all devices that JAX has, in all processes, each
-    of which gives rows of its own; an array that is shared out already is fitted where it lies. progress: called as
-    the fit goes. checkpoint: a folder in which the fit is kept every minute (or a `Checkpoint`, which says how often),
-    so that the same call goes on after it was killed, to the same bits.
+    of which gives rows of its own; an array that is shared out already is fitted where it lies. progress: True for a
+    bar on standard error, or a function that is called with a `Progress` as the fit goes. checkpoint: a folder in which
+    the fit is kept every minute (or a `Checkpoint`, which says how often), so that the same call goes on after it was
+    killed, to the same bits.
 
     Covariances: ridge, () or (D,), is added to the diagonal of every one; relative_ridge times a feature's variance
     over the data, too, which does not depend on units. A run with a component that the ridge alone holds up
@@ -118,14 +121,17 @@ def fit(
         seeding(init)
     else:
         n_restarts = 1  # a given start leaves nothing to chance
-    batches = admit_rows(key, x, sample_weight, n_components, n_restarts, chunk_size, dtype, device)
-    in_blocks(batches, escape=search.escape)
-    with precision_for(batches.dtype):
-        settings = with_relative_ridge(settings, relative_ridge, batches)
-        about = partial(of_search, key, batches, settings, search, max_steps, n_restarts, init)
-        with kept(keeping, lambda: {"K": n_components, "family": told(chosen), **about()}, with_others(batches)):
-            starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
-            return drive(starts, batches, settings, max_steps, search, progress)
+    first = Progress(0, max_steps, n_restarts, n_restarts, -math.inf)
+    with listening(progress, first) as listener:
+        read = listener and listener.read
+        batches = admit_rows(key, x, sample_weight, n_components, n_restarts, chunk_size, dtype, device, read)
+        in_blocks(batches, escape=search.escape)
+        with precision_for(batches.dtype):
+            settings = with_relative_ridge(settings, relative_ridge, batches)
+            about = partial(of_search, key, batches, settings, search, max_steps, n_restarts, init)
+            with kept(keeping, lambda: {"K": n_components, "family": told(chosen), **about()}, with_others(batches)):
+                starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
+                return drive(starts, batches, settings, max_steps, search, listener)
 
 
 def of_search(
@@ -196,9 +202,11 @@ def admit_rows(
     chunk_size: int | None,
     dtype: Any,
     device: str | None = None,
+    read: Callable[[int, int], None] | None = None,
 ) -> Batches | Spread:
     """The user's data, checked: as batches, or, of what is read in blocks, after a pass over it, in which the key draws
-    the rows that seeds are chosen from."""
+    the rows that seeds are chosen from. read: who is told of the rows that were read, in this pass and in all later
+    ones."""
     everywhere = _check.devices(device)
     client = client_of() if is_dask(x) else None
     blocks = None if client is not None else as_blocks(x, sample_weight)
@@ -213,7 +221,7 @@ def admit_rows(
     if client is not None:
         rows: Spread = WithWorkers(key, x, sample_weight, client, n_components, chunk_size, dtype)
     elif blocks is not None:
-        rows = Streamed(key, blocks, n_components, chunk_size, dtype)
+        rows = Streamed(key, blocks, n_components, chunk_size, dtype, read)
     else:
         shares, devices = shares_of(x, sample_weight)
         rows = Sharded(key, shares, devices, n_components, chunk_size, dtype)
@@ -342,8 +350,7 @@ def drive(
 
     def watch(runs: Told) -> None:
         assert progress is not None
-        with set_aside():
-            progress(Progress.of(runs, max_steps))
+        progress(Progress.of(runs, max_steps))
 
     tell = watch if progress else None
     states, histories = race_to_ends(states, batches, settings, max_steps, search.race, watch=tell, every=every)

@@ -128,13 +128,15 @@ class Told(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a progress callback is told, a few times a second."""
+    """What a progress callback of `fit` is told."""
 
     n_steps: int  # of the restart that is furthest among those that have not ended; of all where all have
     max_steps: int
     n_running: int  # and waiting: those that have not ended
     n_restarts: int
     objective: float  # the best so far of those that have not failed
+    n_read: int = 0  # rows of the pass under way, where each reads them anew and in blocks
+    n_rows: int = 0  # in all; 0 in the pass that counts them
 
     @classmethod
     def of(cls, runs: Told, max_steps: int) -> Progress:

@@ -20,7 +20,7 @@ from jax import Array
 from . import _check, em
 from ._precision import precision_for
 from .batches import Batches
-from .checkpoint import Checkpoint, kept, set_aside, told
+from .checkpoint import Checkpoint, kept, told
 from .covariances import Form
 from .criteria import aic as aic
 from .criteria import bic as bic
@@ -30,6 +30,7 @@ from .criteria import icl as icl
 from .families import SHELF, Family
 from .fit import Search, admit_rows, drive, in_blocks, of_search, seeding, start, with_others, with_relative_ridge
 from .groups import Group, fit_group, group_of, groups, of_each
+from .progress import Listener, SweepProgress, listening
 from .runs import FitResult, Progress, Race, Told
 from .spread import Spread
 from .status import FAILED, Status
@@ -51,17 +52,6 @@ class Cell(NamedTuple):
     n_steps: int
     status: str  # the name of a `Status`
     held_out: float | None = None  # mean over rows that the fits did not see, nats; None without folds
-
-
-class SweepProgress(NamedTuple):
-    """What a sweep's progress callback is told, a few times a second."""
-
-    n_done: int  # fits: a cell's own, and one for each fold
-    n_cells: int  # fits in all
-    family: str
-    n_components: int
-    cell: Progress  # of the fit under way
-    best: Cell | None = None  # the best of the cells that are done
 
 
 @dataclass(frozen=True)
@@ -159,7 +149,7 @@ def sweep(
     chunk_size: int | None = None,
     dtype: Any = None,
     device: str | None = None,
-    progress: Callable[[SweepProgress], None] | None = None,
+    progress: bool | Callable[[SweepProgress], None] | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
 ) -> Sweep:
     """Fit rows x (N, D) with every family and every number of components, and choose by a criterion.
@@ -202,42 +192,46 @@ def sweep(
     if isinstance(init, str):
         seeding(init)
         n_lanes = n_restarts
-    batches = admit_rows(key, x, sample_weight, max(counts), n_lanes, chunk_size, dtype, device)
-    in_blocks(batches, search.escape, n_folds)
-    keeper = _Keeper(criterion, progress, len(chosen) * len(counts) * (1 + n_folds), max_steps, float(batches.total))
-    with precision_for(batches.dtype):
-        settings = with_relative_ridge(settings, relative_ridge, batches)
-        shared = groups(counts, batches, n_lanes)
-        about = partial(of_search, key, batches, settings, search, max_steps, n_lanes, init)
-        of_cells = {"K": counts, "families": [told(family) for family in chosen], "n_folds": n_folds}
-        try:
-            with kept(keeping, lambda: {**of_cells, **about()}, with_others(batches)):
-                if isinstance(init, str):
-                    parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts, chosen))]
-                    for training, held_out in _folds(key, batches, n_folds, max(counts)):
-                        parts.append(
-                            _Part(training, held_out, _groups_of(key, shared, training, init, n_restarts, chosen))
-                        )
-                    for family in chosen:
-                        for index in range(len(shared)):
-                            _fit_cells(keeper, parts, index, family, settings, max_steps, search)
-                else:
-                    for family in chosen:
-                        states = start(key, batches, init, counts[0], family, settings, 1)
-                        report = partial(keeper.report, family.name, counts[0])
-                        result = drive(states, batches, settings, max_steps, search, report)
-                        alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
-                        said = [of[0] for of in jax.device_get(of_each(alone, batches, _evidence_of))]
-                        keeper.keep(family.name, counts[0], result, said)
-                        keeper.n_done += 1
-        except KeyboardInterrupt:
-            if not keeper.cells:
-                raise
-            warnings.warn(
-                f"The search was interrupted: of {counted(len(chosen) * len(counts), 'cell')} "
-                f"{len(keeper.cells)} are done, and come back.",
-                stacklevel=2,
-            )
+    n_fits = len(chosen) * len(counts) * (1 + n_folds)
+    first = SweepProgress(0, n_fits, chosen[0].name, counts[0], Progress(0, max_steps, n_lanes, n_lanes, -math.inf))
+    with listening(progress, first, criterion) as listener:
+        read = listener and listener.read
+        batches = admit_rows(key, x, sample_weight, max(counts), n_lanes, chunk_size, dtype, device, read)
+        in_blocks(batches, search.escape, n_folds)
+        keeper = _Keeper(criterion, listener, n_fits, max_steps, float(batches.total))
+        with precision_for(batches.dtype):
+            settings = with_relative_ridge(settings, relative_ridge, batches)
+            shared = groups(counts, batches, n_lanes)
+            about = partial(of_search, key, batches, settings, search, max_steps, n_lanes, init)
+            of_cells = {"K": counts, "families": [told(family) for family in chosen], "n_folds": n_folds}
+            try:
+                with kept(keeping, lambda: {**of_cells, **about()}, with_others(batches)):
+                    if isinstance(init, str):
+                        parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts, chosen))]
+                        for training, held_out in _folds(key, batches, n_folds, max(counts)):
+                            parts.append(
+                                _Part(training, held_out, _groups_of(key, shared, training, init, n_restarts, chosen))
+                            )
+                        for family in chosen:
+                            for index in range(len(shared)):
+                                _fit_cells(keeper, parts, index, family, settings, max_steps, search)
+                    else:
+                        for family in chosen:
+                            states = start(key, batches, init, counts[0], family, settings, 1)
+                            report = partial(keeper.report, family.name, counts[0])
+                            result = drive(states, batches, settings, max_steps, search, report)
+                            alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
+                            said = [of[0] for of in jax.device_get(of_each(alone, batches, _evidence_of))]
+                            keeper.keep(family.name, counts[0], result, said)
+                            keeper.n_done += 1
+            except KeyboardInterrupt:
+                if not keeper.cells:
+                    raise
+                warnings.warn(
+                    f"The search was interrupted: of {counted(len(chosen) * len(counts), 'cell')} "
+                    f"{len(keeper.cells)} are done, and come back.",
+                    stacklevel=2,
+                )
     order = [(family.name, count) for family in chosen for count in counts]
     return keeper.sweep(order, shared)
 
@@ -316,7 +310,7 @@ class _Keeper:
     def __init__(
         self,
         criterion: str,
-        progress: Callable[[SweepProgress], None] | None,
+        progress: Listener | None,
         n_fits: int,
         max_steps: int,
         total: float,
@@ -334,8 +328,7 @@ class _Keeper:
     def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:
         if self.progress is not None:
             best = self.sweep(list(self.cells)).best_cell if self.cells else None
-            with set_aside():
-                self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
+            self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
 
     def sweep(self, order: Sequence[tuple[str, int]], shared: Iterable[tuple[int, ...]] = ()) -> Sweep:
         """What is kept, in this order."""

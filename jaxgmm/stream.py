@@ -6,6 +6,7 @@ from. All passes have fixed shapes, so one program serves all blocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -58,11 +59,19 @@ class Layout(NamedTuple):
         return Batches(chunked(piece.rows), weights, origin, total, lightest, count)
 
 
-def sum_over(blocks: Blocks, layout: Layout, how: How, shared: Any) -> tuple[Any, int]:
+Read = Callable[[int, int], None]
+"""Is told how many rows of a pass have been read, and how many there are: 0 where that is not known yet."""
+
+
+def sum_over(
+    blocks: Blocks, layout: Layout, how: How, shared: Any, n_rows_known: int = 0, read: Read | None = None
+) -> tuple[Any, int]:
     """Σ over blocks of what a function says of each, compensated; and how many rows there were."""
     sums: Any = None
     n_rows = 0
     for piece in ahead(blocks.pieces(layout.size, layout.dtype)):
+        if n_rows and read is not None:
+            read(n_rows, n_rows_known)
         block = layout.batch(piece)
         if sums is None:
             shapes = jax.eval_shape(partial(_said, how=how), block, shared)
@@ -75,13 +84,17 @@ def sum_over(blocks: Blocks, layout: Layout, how: How, shared: Any) -> tuple[Any
     return jax.block_until_ready(_whole(sums)), n_rows
 
 
-def survey_of(blocks: Blocks, layout: Layout, rng: np.random.Generator, n_kept: int) -> tuple[Survey, Layout]:
+def survey_of(
+    blocks: Blocks, layout: Layout, rng: np.random.Generator, n_kept: int, read: Read | None = None
+) -> tuple[Survey, Layout]:
     """What a pass over blocks finds; and the layout without needless padding.
 
     ValueError, with the place, for values that are not finite, and for weights that are negative.
     """
     survey = Survey(rng, n_kept)
     for piece in ahead(blocks.pieces(layout.size, layout.dtype)):
+        if survey.n_rows and read is not None:
+            read(survey.n_rows, 0)
         rows, weights = piece.rows[: piece.count], None if piece.weights is None else piece.weights[: piece.count]
         if weights is not None:
             _check.block_weights(weights, survey.n_rows, blocks.name)
@@ -115,22 +128,28 @@ class Streamed(Spread):
     """Rows of `Blocks`, which all that computes sees as blocks of one shape."""
 
     def __init__(
-        self, key: Array, blocks: Blocks, n_components: int, chunk_size: int | None = None, dtype: Any = None
+        self,
+        key: Array,
+        blocks: Blocks,
+        n_components: int,
+        chunk_size: int | None = None,
+        dtype: Any = None,
+        read: Read | None = None,
     ) -> None:
         """After a pass over all rows."""
-        self.blocks, self.name = blocks, blocks.name
+        self.blocks, self.name, self.read = blocks, blocks.name, read
         head, _ = blocks.head()
         self.dtype = _check.floating_dtype((head,), dtype)
         self.n_features = head.shape[1]
         layout = layout_for(self.n_features, n_components, chunk_size, self.dtype)
         with precision_for(self.dtype):
-            survey, layout = survey_of(blocks, layout, rng_of(key), rows_kept(n_components))
+            survey, layout = survey_of(blocks, layout, rng_of(key), rows_kept(n_components), read)
             self.chunk_size = layout.chunk_size
             self._describe(survey, n_components)
             self.layout = layout._replace(origin=self.origin, total=self.total, lightest=self.lightest)
 
     def _sum(self, how: How, shared: Any) -> Any:
-        sums, n_rows = sum_over(self.blocks, self.layout, how, shared)
+        sums, n_rows = sum_over(self.blocks, self.layout, how, shared, self.n_rows, self.read)
         _check.same_rows(n_rows, self.n_rows, self.name)
         return sums
 

@@ -17,8 +17,9 @@ import pytest
 import jaxgmm
 from jaxgmm import cli, tables
 from jaxgmm.cli import main
+from jaxgmm.progress import Bar, SweepProgress
 from jaxgmm.runs import Progress
-from jaxgmm.selection import Cell, SweepProgress
+from jaxgmm.selection import Cell
 from tests import oracle
 
 FAITHFUL = str(oracle.DATA / "faithful.csv")
@@ -136,7 +137,7 @@ def test_the_bar_never_goes_back_and_names_the_best_so_far(monkeypatch):
     """A run that waited begins at step 0 when one that had made many has ended; and a race is nine tenths over soon."""
     monkeypatch.setenv("COLUMNS", "200")
     file = io.StringIO()
-    bar = cli._Bar(file, "held_out")
+    bar = Bar(file, "held_out", every=0.0)
     best = Cell("diag", 4, 0.0, 1, 0.0, 0.0, 0.0, 1, "CONVERGED", held_out=-4.17374)
     for n_steps, n_running, of in ((0, 2, None), (180, 2, None), (0, 1, best), (100, 1, best)):
         bar(SweepProgress(0, 1, "full", 2, Progress(n_steps, 200, n_running, 2, -1.5), of))
