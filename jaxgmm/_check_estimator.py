@@ -110,14 +110,14 @@ def random_key(value: Any) -> Array:
     return jax.random.key(np.uint32(seed))
 
 
-def same_mixture(previous: Any, n_components: int, n_features: int, family: Any) -> None:
-    """A warm start goes on only where nothing about the shape has changed."""
+def same_mixture(previous: Any, n_components: int, n_features: int, family: Any, what: str = "warm_start") -> None:
+    """A warm start, or a stream, goes on only where nothing about the shape has changed."""
     had = (previous.n_components, previous.n_features, previous.family.name)
     want = (n_components, n_features, family.name)
     if had != want:
         raise ValueError(
-            f"warm_start cannot go on from (n_components, n_features, covariance_type) = {had} with {want}. "
-            "Set warm_start=False for a fresh start."
+            f"{what} cannot go on from (n_components, n_features, covariance_type) = {had} with {want}. "
+            "For a fresh start call fit, with warm_start=False."
         )
 
 

@@ -100,6 +100,12 @@ def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
     return wrapper
 
 
+def to_device(leaf: np.ndarray) -> jax.Array:
+    """A JAX array of the dtype that a NumPy array has, whatever JAX's switch says."""
+    with precision_for(leaf.dtype):
+        return jnp.asarray(leaf)
+
+
 def to_host(self: Any) -> dict[str, Any]:
     """`__getstate__` of a pytree dataclass: its leaves as NumPy arrays, so that pickles hold no device memory."""
     return {name: jax.tree.map(np.asarray, value) for name, value in vars(self).items()}
@@ -107,10 +113,5 @@ def to_host(self: Any) -> dict[str, Any]:
 
 def from_host(self: Any, state: dict[str, Any]) -> None:
     """`__setstate__` of a frozen pytree dataclass: leaves come back as JAX arrays of the dtype they had."""
-
-    def to_device(leaf: np.ndarray) -> jax.Array:
-        with precision_for(leaf.dtype):
-            return jnp.asarray(leaf)
-
     for name, value in state.items():
         object.__setattr__(self, name, jax.tree.map(to_device, value))

@@ -131,9 +131,11 @@ class GaussianMixture:
         init = _check_estimator.init_params(self.init_params, SKLEARN_INITS)
 
         x = _check.observations(X)
-        _check.finite(x)
-        sample_weight = _check.row_weights(sample_weight, len(x))
-        _check.enough_rows(len(x), sample_weight, n_components)
+        is_everywhere = isinstance(self.device, str) and self.device == "all"
+        if not is_everywhere:  # else this process may hold few of the rows, and all are looked at together
+            _check.finite(x)
+            sample_weight = _check.row_weights(sample_weight, len(x))
+            _check.enough_rows(len(x), sample_weight, n_components)
         names = column_names(X)
         dtype = _check_estimator.dtype_of(x, self.dtype)
         given = self._given(family, x.shape[1], dtype)
@@ -143,7 +145,7 @@ class GaussianMixture:
 
         with self._computing(dtype):
             n_lanes = n_init if isinstance(init, str) else 1
-            if isinstance(self.device, str) and self.device == "all":
+            if is_everywhere:
                 batches = admit_rows(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype, "all")
                 in_blocks(batches, self.escape)
             else:
@@ -182,24 +184,29 @@ class GaussianMixture:
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Learn from a batch of rows X (N, D) with weights (N,), which are then not needed any more.
 
-        The first call fits; each later one moves the mixture by one step of stepwise EM (see `jaxgmm.online`, where
-        there are more ways). Then `lower_bound_` is that of the batch before it was learnt from, `n_iter_` the number
-        of batches, and `result_` is gone. A `fit` begins anew.
+        The first call fits, unless there is a fit; each later one moves the mixture by one step of stepwise EM (see
+        `jaxgmm.online`, where there are more ways). What was fitted counts as one batch. Then `lower_bound_` is that of
+        the batch before it was learnt from, `n_iter_` the number of batches, and `result_` is gone. A `fit` begins
+        anew. ValueError where n_components or covariance_type has been changed meanwhile.
         """
-        if not hasattr(self, "stream_"):
+        if not hasattr(self, "mixture_"):
             self.fit(X, y, sample_weight)
-            state = online.init(self.mixture_)
+            self.stream_ = online.init(self.mixture_)
         else:
             x = self._admit(X)
+            n_components = _check.count(self.n_components, "n_components", least=1)
+            family: Family = _check.family(self.covariance_type, SHELF)
+            _check_estimator.same_mixture(self.mixture_, n_components, x.shape[1], family, "partial_fit")
+            before = self.stream_ if hasattr(self, "stream_") else online.init(self.mixture_)
             with self._computing(self.mixture_.means.dtype):
                 ridge = _check.nonnegative(self.reg_covar, "reg_covar")
-                state = online.update(self.stream_, self._place(x), sample_weight, ridge=ridge)
+                state = online.update(before, self._place(x), sample_weight, ridge=ridge)
             for name in ("result_", "lower_bounds_", "effective_counts_"):
                 vars(self).pop(name, None)
             self.mixture_, self.lower_bound_ = state.mixture, float(state.objective)
-            self.status_, self.converged_, self.n_iter_ = Status.RUNNING, False, int(state.n_batches)
+            self.status_, self.converged_, self.n_iter_ = Status.RUNNING, False, 1 + int(state.n_batches)
+            self.stream_ = state
             self._show()
-        self.stream_ = jax.tree.map(np.asarray, state)  # on the host, where pickles keep float64
         return self
 
     def _keep(self, result: Any, max_iter: int) -> None:

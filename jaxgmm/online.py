@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check
-from ._precision import keeps_precision, precision_for
+from . import _check, em
+from ._precision import keeps_precision, precision_for, to_device
 from .batches import Batches
 from .expectation import expect
 from .families import show_dense
@@ -41,6 +41,10 @@ class State(NamedTuple):
     weight: Array  # (): for how many batches the start counts
     n_batches: Array  # (): int32
     objective: Array  # (): mean log-likelihood of the last batch before it was learnt from, nats; NaN before the first
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By way of the host, where pickles keep float64."""
+        return _from_host, (jax.tree.map(np.asarray, tuple(self)),)
 
 
 def init(mixture: Mixture, weight: float = 1.0) -> State:
@@ -67,18 +71,29 @@ def update(
     γ = max(forgetting, (t + weight)^−decay) for batch t = 1, 2, …: the share of the batch in what is kept then,
     whatever its number of rows. decay: in (½, 1]. forgetting: in [0, 1); a stream is followed over some 1 / forgetting
     batches. ridge: as for `fit`. A component that no row belongs to keeps its mean, with what is left of its weight.
+    A batch of which no finite moments can be made, as where squares overflow, changes nothing; `objective` says so by
+    not being finite.
 
     Raises ValueError or TypeError for arguments and rows that cannot be used. Batches of one shape are compiled for
     once; give `Batches` of one chunk size where they differ.
     """
     decay, forgetting = _check.decay(decay), _check.forgetting(forgetting)
-    dtype = state.mixture.means.dtype
-    if not isinstance(x, Batches):
+    dtype, n_features = state.mixture.means.dtype, state.mixture.n_features
+    ridge = em.Settings(ridge=ridge).ridge
+    _check.of_features(ridge, n_features)
+    if isinstance(x, Batches):
+        if sample_weight is not None:
+            raise ValueError("Batches carry their own weights: give sample_weight to Batches.of instead.")
+        _check.same_dtype(x.dtype, dtype)
+        _check.last_axis((int(x.n_rows), x.n_features), n_features)
+    else:
         x = _check.observations(x, "x")
+        _check.last_axis(x.shape, n_features)
+        with precision_for(dtype), np.errstate(over="ignore"):
+            x = x.astype(dtype, copy=False)  # what is too large for it is no finite number, and would poison all
         _check.finite(x, "x")
         sample_weight = _check.row_weights(sample_weight, len(x))
         x = Batches.of(x, sample_weight, n_components=state.mixture.n_components, dtype=dtype)
-    _check.last_axis((x.n_features,), state.mixture.n_features)
     with precision_for(dtype):
         numbers = (np.asarray(value, dtype) for value in (decay, forgetting))
         return _update(state, x, *numbers, ridge)
@@ -105,4 +120,11 @@ def _update(state: State, batches: Batches, decay: Any, forgetting: Any, ridge: 
     moments = Moments(mass, first, second, found.objective)
     mixture = maximise(moments, old.means, old.family, old.scales, ridge)
     first, second = recentre(kind, mass, first, second, mixture.means - old.means)
-    return State(mixture, moments._replace(first=first, second=second), state.weight, n_batches, found.objective)
+    new = State(mixture, moments._replace(first=first, second=second), state.weight, n_batches, found.objective)
+    is_sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(new.moments)]))
+    settled = jax.tree.map(lambda new, old: jnp.where(is_sound, new, old), new, state)
+    return settled._replace(objective=found.objective)
+
+
+def _from_host(parts: tuple[Any, ...]) -> State:
+    return State(*jax.tree.map(to_device, parts))

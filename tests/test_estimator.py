@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
 import jaxgmm
-from jaxgmm import GaussianMixture, Status, from_sklearn
+from jaxgmm import GaussianMixture, Status, from_sklearn, online
 from jaxgmm.families import SHELF
 
 from .tolerances import assert_close, assert_same_mixture, tolerance
@@ -475,7 +475,7 @@ def test_a_stream_is_learnt_a_batch_at_a_time(x: np.ndarray) -> None:
     for each in (model, copied):
         assert each.partial_fit(batches[-1]) is each
     np.testing.assert_array_equal(model.means_, copied.means_)
-    assert model.n_iter_ == 9
+    assert model.n_iter_ == 10
     assert model.means_.dtype == np.float64
     assert not hasattr(model, "result_")
     order, other = np.argsort(model.means_[:, 0]), np.argsort(whole.means_[:, 0])
@@ -483,5 +483,16 @@ def test_a_stream_is_learnt_a_batch_at_a_time(x: np.ndarray) -> None:
     assert whole.score(x) - model.score(x) < 0.02
     with pytest.raises(ValueError, match="2 features"):
         model.partial_fit(x[:, :2])
+    with pytest.raises(ValueError, match=r"partial_fit cannot go on from .* = \(3, 3, 'full'\) with \(4, 3, 'full'\)"):
+        copied.set_params(n_components=4).partial_fit(x)
     np.testing.assert_array_equal(model.fit(x).means_, GaussianMixture(3, random_state=0).fit(x).means_)
     assert not hasattr(model, "stream_")
+
+
+def test_a_stream_goes_on_from_a_fit(x: np.ndarray) -> None:
+    fitted = GaussianMixture(3, random_state=0).fit(x)
+    before = fitted.mixture_
+    fitted.partial_fit(x[:100])
+    once = online.update(online.init(before), x[:100], ridge=1e-6)
+    np.testing.assert_array_equal(fitted.means_, np.asarray(once.mixture.means))
+    assert fitted.n_iter_ == 2

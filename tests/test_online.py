@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Mixture, em, online
+from jaxgmm import Batches, Mixture, em, online
 from jaxgmm.families import SHELF
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
@@ -17,7 +19,8 @@ N, D, K = 20_000, 2, 3
 BLOBS = oracle.blobs(seed=8, n_rows=N, n_features=D, n_components=K, distance=6.0)
 BATCH = 500
 
-every_family = pytest.mark.parametrize("family", SHELF)
+
+IN_HALVES = Batches.of(BLOBS.x[:BATCH], chunk_size=BATCH // 2, dtype=np.float64)
 
 
 def start(family, dtype):
@@ -33,7 +36,7 @@ def streamed(state, x, **more):
     return state
 
 
-@every_family
+@pytest.mark.parametrize("family", ["full", "VEI"])
 def test_a_stationary_stream_ends_where_em_over_all_rows_does(family):
     """Within what the noise of the last batches leaves: the optimum's own is about p / 2N nats, some 1e-3 here."""
     x = np.random.default_rng(0).permutation(BLOBS.x)
@@ -46,7 +49,7 @@ def test_a_stationary_stream_ends_where_em_over_all_rows_does(family):
     assert int(state.n_batches) == 3 * N // BATCH
 
 
-@every_family
+@pytest.mark.parametrize("family", SHELF)
 def test_with_a_share_of_1_over_t_the_first_pass_is_an_average(family, dtype):
     """Two halves of a batch under one mixture, by decay 1, are the batch: the moments are averages of the batches'."""
     mixture = start(family, dtype)
@@ -96,12 +99,39 @@ def test_a_component_without_rows_keeps_its_mean():
     assert np.isfinite(np.asarray(state.mixture.covariances)).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_state_comes_back_from_a_pickle_as_it_was(dtype):
+    """And goes on to the same bits, in float64 while JAX's own switch is off, too."""
+    state = online.update(online.init(start("tied", dtype)), BLOBS.x[:BATCH])
+    back = pickle.loads(pickle.dumps(state))
+    assert back.mixture.means.dtype == back.moments.first.dtype == dtype
+    assert type(back) is online.State
+    more = BLOBS.x[BATCH : 2 * BATCH]
+    for one, other in zip(*map(jax.tree.leaves, (online.update(state, more), online.update(back, more))), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_batch_that_would_poison_the_state_leaves_it_as_it_was():
+    """Rows that are finite, but whose squares are not; the stream goes on after it."""
+    state = online.update(online.init(start("full", np.float32)), BLOBS.x[:BATCH])
+    after = online.update(state, np.full((BATCH, D), 1e30, np.float32))
+    assert not np.isfinite(after.objective)
+    for one, other in zip(jax.tree.leaves(state[:-1]), jax.tree.leaves(after[:-1]), strict=True):
+        assert np.array_equal(one, other)
+    assert np.isfinite(online.update(after, BLOBS.x[BATCH : 2 * BATCH]).objective)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda s: online.init("mixture"), TypeError, "Expected a jaxgmm.Mixture, got str"),
         (lambda s: online.init(s.mixture, weight=0), ValueError, "weight must be positive"),
-        (lambda s: online.update(s, np.zeros((3, D + 1))), ValueError, "The mixture has 2 features"),
+        (lambda s: online.update(s, np.zeros((3, D + 1))), ValueError, r"has 2 features: .* got \(3, 3\)"),
+        (lambda s: online.update(s, np.full((3, D), 1e300)), ValueError, "infinity"),
+        (lambda s: online.update(s, np.zeros((3, D)), ridge=-1.0), ValueError, "ridge must be finite and not negative"),
+        (lambda s: online.update(s, np.zeros((3, D)), ridge=np.ones(3)), ValueError, "ridge"),
+        (lambda s: online.update(s, IN_HALVES), TypeError, "The rows are float64 and the mixture is float32"),
+        (lambda s: online.update(s, IN_HALVES, np.ones(BATCH)), ValueError, "Batches carry their own weights"),
         (lambda s: online.update(s, np.full((3, D), np.nan)), ValueError, "NaN"),
         (lambda s: online.update(s, np.zeros((3, D)), decay=0.5), ValueError, "more than 0.5 and at most 1"),
         (lambda s: online.update(s, np.zeros((3, D)), forgetting=1.0), ValueError, "less than 1"),
