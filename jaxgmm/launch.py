@@ -10,8 +10,9 @@ On several machines run it on each, with the address of the first and with the n
     python -m jaxgmm.launch --processes 2 --of 4 --first 0 --coordinator 10.0.0.1:7777 script.py
     python -m jaxgmm.launch --processes 2 --of 4 --first 2 --coordinator 10.0.0.1:7777 script.py
 
-When a process ends with an error all others here are ended, too. Those of other machines hear of it by the silence:
-they end with an error after `--patience` seconds.
+When a process ends with an error all others here are ended, too, and so they are when the launcher ends, even if it
+is killed. Those of other machines hear of it by the silence: they end with an error after `--patience` seconds. A
+process that is done waits for the others as long as they live.
 """
 
 from __future__ import annotations
@@ -20,23 +21,32 @@ import argparse
 import os
 import queue
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 WORKER = "JAXGMM_LAUNCHED"
-"""The variable by which a process knows that it is one of several: address, number of processes, number, patience."""
+"""The variable by which a process knows that it is one of several.
+
+It holds the address, the number of processes, the number of this one, the patience, and the end of a pipe that tells
+when the launcher has ended (-1: none).
+"""
 
 PATIENCE = 30
 """Seconds of silence after which a process is taken for dead."""
 
 GRACE = 5.0
 """Seconds that the others have to end by themselves after one has failed: they may have something to say."""
+
+FOR_THE_OTHERS = 365 * 24 * 60 * 60
+"""Seconds that a process that is done waits for the others. Silence tells of their death long before."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,38 +72,89 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{given.script}: there is no such file.")
     address = given.coordinator or f"127.0.0.1:{_free_port()}"
     command = [sys.executable, "-m", "jaxgmm.launch", given.script, *given.arguments]
-    started = []
-    for number in range(given.first, given.first + given.processes):
-        told = f"{address} {n_processes} {number} {given.patience}"
-        started.append(subprocess.Popen(command, env={**os.environ, WORKER: told}))
-    return _wait(started)
+    theirs, ours = os.pipe()
+    passed = [theirs] if os.name == "posix" else []  # elsewhere Popen passes no pipe
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        with _sigterm_as_exit():
+            for number in range(given.first, given.first + given.processes):
+                told = f"{address} {n_processes} {number} {given.patience} {theirs if passed else -1}"
+                started.append(subprocess.Popen(command, env={**os.environ, WORKER: told}, pass_fds=passed))
+            return _wait(started)
+    finally:
+        os.close(ours)  # ends also one that a signal kept out of the list
+        os.close(theirs)
+        _end(started, grace=0.0)
 
 
 def work(arguments: Sequence[str]) -> None:
     """Run the script as one of several."""
+    address, n_processes, number, patience, pipe = os.environ.pop(WORKER).split()
+    if int(pipe) >= 0:
+        _end_with_launcher(int(pipe))
+
     import jax
 
-    address, n_processes, number, patience = os.environ.pop(WORKER).split()
     jax.distributed.initialize(
-        address, int(n_processes), int(number), initialization_timeout=300, heartbeat_timeout_seconds=int(patience)
+        address,
+        int(n_processes),
+        int(number),
+        initialization_timeout=300,
+        heartbeat_timeout_seconds=int(patience),
+        shutdown_timeout_seconds=FOR_THE_OTHERS,
     )
     sys.argv[:] = list(arguments)
+    if not sys.flags.safe_path:  # where it is set `-m` put no folder there, nor would `python script.py`
+        sys.path[0] = os.path.dirname(os.path.realpath(arguments[0]))
     try:
         runpy.run_path(arguments[0], run_name="__main__")
     except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            _die(1, f"{end.code}\n")
         if end.code:
-            _die(end.code if isinstance(end.code, int) else 1)
+            _die(end.code)
     except BaseException:
-        traceback.print_exc()
-        _die(1)
+        _die(1, traceback.format_exc())
+    sys.stdout.flush()  # what the script said shall not wait for the others, nor be lost with them
     jax.distributed.shutdown()
 
 
-def _die(status: int) -> NoReturn:
+def _end_with_launcher(pipe: int) -> None:
+    """End this process once the launcher has ended: then, however it ended, the other end of the pipe is closed."""
+    os.set_inheritable(pipe, False)  # what the script starts has no use for it
+
+    def watch() -> None:
+        os.read(pipe, 1)  # nobody writes: this returns when the other end is closed
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _die(status: int, said: str = "") -> NoReturn:
     """At once: an orderly end would first wait for the others, who wait for this one's sums."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    try:
+        sys.stderr.write(said)
+        sys.stderr.flush()
+        sys.stdout.flush()
+    finally:  # also when nobody reads any more
+        os._exit(status)
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """By itself SIGTERM ends Python past every `finally`. Only the main thread may change that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(started: list[subprocess.Popen[bytes]]) -> int:
@@ -105,16 +166,13 @@ def _wait(started: list[subprocess.Popen[bytes]]) -> int:
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     for process in started:
         threading.Thread(target=lambda process=process: ended.put(process.wait()), daemon=True).start()
-    try:
-        for _ in started:
-            status = ended.get()
-            if status:
-                print(f"jaxgmm.launch: a process ended with {status}; the others are ended.", file=sys.stderr)
-                _end(started)
-                return status if status > 0 else 128 - status
-        return 0
-    finally:
-        _end(started, grace=0.0)
+    for _ in started:
+        status = ended.get()
+        if status:
+            print(f"jaxgmm.launch: a process ended with {status}; the others are ended.", file=sys.stderr)
+            _end(started)
+            return status if status > 0 else 128 - status
+    return 0
 
 
 def _end(started: list[subprocess.Popen[bytes]], grace: float = GRACE) -> None:

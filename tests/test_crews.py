@@ -78,6 +78,10 @@ def test_jobs_have_the_settings_of_the_caller_and_their_errors_arrive():
     assert len({thread for thread, *_ in seen}) > 1
     assert {(which, dtype) for _, which, dtype in seen} == {(device, np.dtype(np.float64))}
 
+    with jax.default_matmul_precision("highest"):
+        crews.at_once([lambda: seen.append(jax.config.jax_default_matmul_precision) or jnp.float32(1.0)] * 2)
+    assert seen[-2:] == ["highest", "highest"]
+
     def fails():
         raise KeyboardInterrupt
 

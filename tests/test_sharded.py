@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -216,6 +217,51 @@ def test_what_is_wrong_in_one_process_is_told_by_all(script):
     }.items():
         assert message in said["0"][what], what
         assert message in said["1"][what], what
+
+
+def test_a_process_that_is_done_waits_for_the_others(tmp_path, monkeypatch):
+    """As long as they live: JAX by itself gives them five minutes."""
+    (tmp_path / "script.py").touch()
+    given = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **more: given.update(more))
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(launch.WORKER, "127.0.0.1:1 2 0 30 -1")
+    launch.work([str(tmp_path / "script.py")])
+    assert given["shutdown_timeout_seconds"] >= 24 * 60 * 60
+
+
+def test_a_script_is_run_as_python_runs_it(tmp_path):
+    """With its own folder before all others, and with what `sys.exit` says."""
+    script = tmp_path / "script.py"
+    (tmp_path / "neighbour.py").write_text("WHO = 'the one next door'")
+    script.write_text("import sys, neighbour\nprint(sys.argv, sys.path, neighbour.WHO)\nsys.exit('that is all')")
+    python = subprocess.run(
+        [sys.executable, script, "more"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    made = launched(1, script, "more")
+    assert "next door" in made.stdout
+    assert made.stdout == python.stdout
+    assert made.returncode == python.returncode == 1
+    assert "that is all" in made.stderr.splitlines()
+    assert "Traceback" not in made.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere signals are others")
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", -2), ("SIGKILL", -9)])
+def test_with_the_launcher_all_processes_end(name, status, tmp_path):
+    """Their output is at its end only when none of them is left to write to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and name == "SIGINT":
+        pytest.skip("these tests run where SIGINT is ignored, and so would the launcher")
+    (tmp_path / "script.py").write_text("import time\nprint('runs', flush=True)\ntime.sleep(60)")
+    command = [sys.executable, "-m", "jaxgmm.launch", "--processes", "2", tmp_path / "script.py"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as launcher:
+        assert launcher.stdout is not None
+        assert [launcher.stdout.readline() for _ in range(2)] == ["runs\n"] * 2
+        launcher.send_signal(getattr(signal, name))
+        launcher.communicate(timeout=20)
+    assert launcher.returncode == status
 
 
 @pytest.mark.parametrize(

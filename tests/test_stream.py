@@ -124,6 +124,37 @@ def test_the_survey_finds_what_batches_know(dtype):
     assert_close(rows.variances(), batches.variances(), "moments", dtype)
 
 
+@pytest.mark.parametrize("far", [1e4, 1e6], ids=["far", "farther"])
+def test_the_survey_of_rows_far_from_0_and_of_a_first_row_that_lies_off(far):
+    """Sums of squares about 0, or about such a row, would be all that float32 holds."""
+    x = (BLOBS.x + far).astype(np.float32)
+    truth = x.astype(np.float64)
+    for first in (0.0, 100.0 * far):
+        rows = np.concatenate([np.full((1, D), first, np.float32), x])
+        weights = np.concatenate([[0.0], np.ones(N)]).astype(np.float32)  # it does not count, and is sound
+        found = admit_rows(KEY, in_blocks(rows, weights, (0, 1, 700, N + 1)), None, K, 1, 64, None)
+        np.testing.assert_allclose(found.origin, truth.mean(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(found.variances(), truth.var(axis=0), rtol=1e-3)
+
+
+def test_rows_of_weight_0_may_be_anything_and_start_nothing():
+    """NaN among them, and most rows of that kind: the fit is that of the others."""
+    weights = (np.arange(N) % 5 == 0).astype(np.float64)
+    x = np.where(weights[:, None] > 0.0, BLOBS.x, np.nan)
+    more = {"n_restarts": 4, "tol": 1e-6, "dtype": np.float64}
+    ours = jaxgmm.fit(KEY, in_blocks(x, weights), K, "diag", **more)
+    assert int(ours.status) == Status.CONVERGED
+    log_prob = np.asarray(ours.mixture.log_prob(x[::5]))
+    assert_close(ours.objective, log_prob.mean(), "objective", np.float64)
+    assert np.asarray(ours.effective_counts).sum() == pytest.approx(N // 5)
+
+
+def test_rows_that_count_must_be_as_many_as_components():
+    weights = (np.arange(N) < K - 1).astype(np.float64)
+    with pytest.raises(ValueError, match=f"{K - 1} .*{K}|{K}.* {K - 1}"):
+        jaxgmm.fit(KEY, in_blocks(BLOBS.x, weights), K)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_sample_is_drawn_by_weight(weighted):
     """Of two kinds of rows, one of which has all but a tenth of the weight."""
