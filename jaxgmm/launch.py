@@ -96,12 +96,7 @@ def work(arguments: Sequence[str]) -> None:
     import jax
 
     jax.distributed.initialize(
-        address,
-        int(n_processes),
-        int(number),
-        initialization_timeout=300,
-        heartbeat_timeout_seconds=int(patience),
-        shutdown_timeout_seconds=FOR_THE_OTHERS,
+        address, int(n_processes), int(number), initialization_timeout=300, heartbeat_timeout_seconds=int(patience)
     )
     sys.argv[:] = list(arguments)
     if not sys.flags.safe_path:  # where it is set `-m` put no folder there, nor would `python script.py`
@@ -116,7 +111,20 @@ def work(arguments: Sequence[str]) -> None:
     except BaseException:
         _die(1, traceback.format_exc())
     sys.stdout.flush()  # what the script said shall not wait for the others, nor be lost with them
+    _wait_for_the_others()
     jax.distributed.shutdown()
+
+
+def _wait_for_the_others() -> None:
+    """`shutdown` waits for them, too, but five minutes at most.
+
+    In jax 0.10.2 `shutdown_timeout_seconds` does not change that: `initialize` tells it to the service, and not to the
+    client, which then gives up. JAX has no public name for a wait of another length.
+    """
+    from jax._src.distributed import global_state
+
+    if global_state.client is not None:  # the script may have called `shutdown` itself
+        global_state.client.wait_at_barrier("jaxgmm.launch: done", FOR_THE_OTHERS * 1000)
 
 
 def _end_with_launcher(pipe: int) -> None:

@@ -155,11 +155,13 @@ def script(tmp_path):
     return tmp_path / "script.py"
 
 
+# Without a buffer `print` writes a line and its end one after the other, and those of two processes mix.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+
+
 def launched(n_processes, script, *arguments):
     command = [sys.executable, "-m", "jaxgmm.launch", "--processes", str(n_processes), script, *arguments]
-    return subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("n_processes", [2, 4])
@@ -219,17 +221,40 @@ def test_what_is_wrong_in_one_process_is_told_by_all(script):
         assert message in said["1"][what], what
 
 
-def test_a_process_that_is_done_waits_for_the_others(tmp_path, monkeypatch):
-    """As long as they live: JAX by itself gives them five minutes."""
-    (tmp_path / "script.py").touch()
-    given = {}
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **more: given.update(more))
-    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
-    monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv(launch.WORKER, "127.0.0.1:1 2 0 30 -1")
-    launch.work([str(tmp_path / "script.py")])
-    assert given["shutdown_timeout_seconds"] >= 24 * 60 * 60
+def test_a_process_that_is_done_waits_for_the_others(tmp_path):
+    """Before it calls `shutdown`, which waits for them, too, but five minutes at most."""
+    (tmp_path / "script.py").write_text(
+        textwrap.dedent("""
+            import pathlib
+            import time
+
+            import jax
+
+            own, shutdown = jax.process_index(), jax.distributed.shutdown
+            first_is_done = pathlib.Path(__file__).with_name("done")
+
+
+            def told():
+                print("ends", own, flush=True)
+                shutdown()
+
+
+            jax.distributed.shutdown = told
+            if own == 0:
+                first_is_done.touch()
+            else:
+                until = time.monotonic() + 20
+                while not first_is_done.exists() and time.monotonic() < until:
+                    time.sleep(0.01)
+                time.sleep(1)  # in which the first would end, if it did not wait
+                print("done", own, flush=True)
+        """)
+    )
+    made = launched(2, tmp_path / "script.py")
+    assert made.returncode == 0, made.stderr
+    said = made.stdout.splitlines()
+    assert said[0] == "done 1"
+    assert sorted(said[1:]) == ["ends 0", "ends 1"]
 
 
 def test_a_script_is_run_as_python_runs_it(tmp_path):
@@ -237,9 +262,7 @@ def test_a_script_is_run_as_python_runs_it(tmp_path):
     script = tmp_path / "script.py"
     (tmp_path / "neighbour.py").write_text("WHO = 'the one next door'")
     script.write_text("import sys, neighbour\nprint(sys.argv, sys.path, neighbour.WHO)\nsys.exit('that is all')")
-    python = subprocess.run(
-        [sys.executable, script, "more"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
+    python = subprocess.run([sys.executable, script, "more"], env=ENVIRONMENT, capture_output=True, text=True)
     made = launched(1, script, "more")
     assert "next door" in made.stdout
     assert made.stdout == python.stdout
@@ -249,14 +272,14 @@ def test_a_script_is_run_as_python_runs_it(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere signals are others")
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", -2), ("SIGKILL", -9)])
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGKILL", -9)])
 def test_with_the_launcher_all_processes_end(name, status, tmp_path):
     """Their output is at its end only when none of them is left to write to it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and name == "SIGINT":
-        pytest.skip("these tests run where SIGINT is ignored, and so would the launcher")
     (tmp_path / "script.py").write_text("import time\nprint('runs', flush=True)\ntime.sleep(60)")
     command = [sys.executable, "-m", "jaxgmm.launch", "--processes", "2", tmp_path / "script.py"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as launcher:
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as launcher:
         assert launcher.stdout is not None
         assert [launcher.stdout.readline() for _ in range(2)] == ["runs\n"] * 2
         launcher.send_signal(getattr(signal, name))
