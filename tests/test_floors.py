@@ -23,7 +23,7 @@ FLOORS = [
     {"seeding", "lanes"},
     {"spread"},
     {"stream", "sharded", "runs"},
-    {"workers", "escape"},
+    {"workers", "escape", "progress"},
     {"fit", "online"},
     {"groups", "io", "_arrays", "_sklearn", "_check_estimator"},
     {"selection", "bootstrap"},

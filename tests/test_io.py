@@ -136,11 +136,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, failure
 
 
 def test_what_is_synced_is_whole(tmp_path, monkeypatch):
-    """The name changes hands only when all bytes are on their way to the disk."""
-    sizes = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+    """The name changes hands only when all bytes are on their way to the disk, and follows them there."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor)))
     save(tmp_path / "m", example("full", "float32"))
-    assert sizes == [(tmp_path / "m").stat().st_size]
+    written, *folder = synced
+    assert written.st_size == (tmp_path / "m").stat().st_size
+    assert [entry.st_ino for entry in folder] == ([tmp_path.stat().st_ino] if os.name == "posix" else [])
 
 
 def test_a_device_is_written_to_and_not_replaced():

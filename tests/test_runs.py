@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -345,26 +347,33 @@ def test_other_weights_for_the_same_rows(dtype, chunk_size):
 def heavy_tails(seed):
     """Sixty rows of one cluster and twenty far out, where starts from random rows end on few rows, or collapse."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([rng.normal(0, 1, (60, 2)), rng.standard_t(1.5, (20, 2)) * 2]).astype(np.float32)
+    return np.concatenate([rng.normal(0, 1, (60, 2)), rng.standard_t(1.5, (20, 2)) * 2])
 
 
 @pytest.mark.parametrize("seed", [0, 2])
 def test_no_run_that_is_out_wins(seed):
     """Where the one finalist collapses, or ends on the ridge, the next best goes on, to its end."""
     options = {"n_restarts": 16, "race": Race(3, 1), "tol": 1e-5, "max_steps": 500, "init": "random_rows"}
-    result = jaxgmm.fit(jax.random.key(seed), heavy_tails(seed), 6, **options)
+    result = jaxgmm.fit(jax.random.key(seed), heavy_tails(seed).astype(np.float32), 6, **options)
     assert not result.held_up.any()
     assert Status(int(result.status)) is Status.CONVERGED
     assert int(result.n_steps) > 3
 
 
-@pytest.mark.parametrize("seed", [4, 8, 11])
+@pytest.mark.parametrize("seed", [8, 9, 11])
 def test_an_escape_ends_whole_and_sound(seed):
-    """It leaves a spike for a fit that stands on the data, though that is lower, and no move is left unfinished."""
-    options = {"n_restarts": 2, "escape": "split-merge", "tol": 1e-5, "max_steps": 500, "init": "random_rows"}
-    result = jaxgmm.fit(jax.random.key(seed), heavy_tails(seed), 6, **options)
-    assert Status(int(result.status)) is Status.CONVERGED
+    """It leaves a spike for a fit that stands on the data, though that is lower, and no move is left unfinished.
+
+    In float64: with a component on three rows in a line, as here, rounding in float32 outweighs an EM step.
+    """
+    options = {"n_restarts": 2, "tol": 1e-5, "max_steps": 500, "init": "random_rows"}
+    with jax.enable_x64(True):
+        search = functools.partial(jaxgmm.fit, jax.random.key(seed), heavy_tails(seed), 6, **options)
+        spike, result = search(), search(escape="split-merge")
+    assert spike.held_up.any()
     assert not result.held_up.any()
+    assert float(result.objective) < float(spike.objective)
+    assert Status(int(result.status)) is Status.CONVERGED
 
 
 @pytest.mark.parametrize("family", ["full", "diag", "spherical"])
