@@ -135,13 +135,13 @@ def one_of_several(n: int) -> None:
 
     import jaxgmm
     from jaxgmm import spread as steps
-    from jaxgmm.fit import admit_rows
+    from jaxgmm.sharded import Sharded, shares_of
 
     own, of = jax.process_index(), jax.process_count()
     x, means = clusters(0, n, D, K)
     x = x[own * n // of : (own + 1) * n // of]
     start, settings = near(means, "full"), jaxgmm.em.Settings(tol=0.0)
-    rows: Any = admit_rows(jax.random.key(0), x, None, K, 1, None, None, "all")
+    rows = Sharded(jax.random.key(0), *shares_of(x, None), K)
     states = steps.step(steps.init(jax.tree.map(lambda leaf: leaf[None], start), rows), rows, settings)
     timed = [stopwatch(stepped, steps.step, states, rows, settings)[0] for _ in range(REPEATS)]
     reduced = sum(leaf.nbytes for leaf in jax.tree.leaves(states.moments))

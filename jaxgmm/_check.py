@@ -317,6 +317,19 @@ def finite(x: np.ndarray | Array, name: str = "X") -> None:
             )
 
 
+def within(x: np.ndarray | Array, dtype: Any, name: str = "X") -> None:
+    """No number is too large for the dtype in which is computed. Values are finite; traced ones pass."""
+    if is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating) or jnp.finfo(x.dtype).max <= jnp.finfo(dtype).max:
+        return
+    values, largest = np.asarray(x), float(jnp.finfo(dtype).max)
+    if max(values.max(), -values.min()) > largest:
+        row, column = np.argwhere(np.abs(values) > largest)[0]
+        raise ValueError(
+            f"Input {name} contains {values[row, column]} in row {row}, column {column}, which is too large for {dtype}. "
+            "Scale the columns, or compute in float64."
+        )
+
+
 def _where_it_lies(x: np.ndarray | Array) -> np.ndarray | Array:
     """x for NumPy, where that costs no copy: what another device holds stays there."""
     is_elsewhere = isinstance(x, jax.Array) and any(device.platform != "cpu" for device in x.devices())

@@ -1,13 +1,15 @@
-"""Lanes dealt out to the cores of a CPU, each of which takes its own through the same program.
+"""Lanes dealt out to crews, each of which takes its own through the same program; a lane's result is the same.
 
-XLA gives a loop to one core and shares out single operations, and those of a fit to a small table are too short to be
-shared. Threads that run one program on different lanes keep every core busy, and a lane's result is the same. A GPU,
-and a program that is being traced, have one crew.
+To the cores of a CPU: XLA gives a loop to one core and shares out single operations, and those of a fit to a small
+table are too short to be shared. Threads that run one program on different lanes keep every core busy. To several
+devices, each of which has all rows: no step of a lane waits for another device. One device that is no CPU, and a
+program that is being traced, have one crew.
 """
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,28 +18,115 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ._precision import is_traced, settings_here
 from .batches import Batches, choose_width
 
 T = TypeVar("T")
 
+AXIS = "lanes"
+
 WORTH_A_CREW = 2**18
 """Responsibilities of a step of all lanes that are worth a thread."""
 
 
-def n_crews(n_lanes: int, n_components: int, batches: Batches, bytes_each: int = 0) -> int:
-    """Among how many cores so many lanes are dealt out: all there are, as long as each has a whole width of them and
-    enough to do."""
-    origin = batches.origin
-    if is_traced(batches) or any(one.platform != "cpu" for one in origin.devices()):
-        return 1
-    # A mesh belongs to one thread, and settings of a mesh would have to.
-    if jax.config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty:  # pyright: ignore
-        return 1
+class Crews(ABC):
+    """Those to whom lanes (L, ...) are dealt out. What is dealt out, and what becomes of it, is a list of parts."""
+
+    def __init__(self, number: int, batches: Batches) -> None:
+        self.number, self.batches = number, batches
+
+    def each(self, program: Callable[..., Any], lanes: Any, *shared: Any, **static: Any) -> Any:
+        """program(lanes (L, ...), *shared, **static) -> leaves (L, ...), computed by all crews at the same time."""
+        n_lanes = len(jax.tree.leaves(lanes)[0])
+        return self.collect(self.run(program, self.deal(lanes), *shared, **static), n_lanes)
+
+    @abstractmethod
+    def deal(self, lanes: Any) -> list[Any]:
+        """Lanes (L, ...) as equal parts in turn, filled up with the last: part p holds p, p + crews, p + 2 crews ..."""
+
+    @abstractmethod
+    def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
+        """What becomes of the parts by program(part, *shared, **static), a function that has a module's name."""
+
+    @abstractmethod
+    def placed(self, parts: list[Any]) -> list[Any]:
+        """Parts of host arrays where the crews have theirs."""
+
+    @abstractmethod
+    def collect(self, parts: list[Any], n_lanes: int) -> Any:
+        """Parts whose leaves are those of lanes, as lanes (L, ...)."""
+
+    @abstractmethod
+    def gathered(self, parts: list[Any], n_lanes: int) -> Any:
+        """As `collect`, in host memory."""
+
+
+class OnCores(Crews):
+    """A thread each, or the caller's own where there is one crew."""
+
+    def deal(self, lanes: Any) -> list[Any]:
+        if self.number == 1:
+            return [lanes]
+        parts = _in_turn(lanes, self.number)
+        # What lies nowhere yet goes where the program runs, at once and for nothing.
+        return self.placed(parts) if self.batches.origin.committed else parts
+
+    def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
+        return at_once([partial(program, part, *shared, **static) for part in parts])
+
+    def placed(self, parts: Any) -> Any:
+        # Bound to the device of the batches only if they are.
+        return jax.device_put(parts, self.batches.origin.sharding if self.batches.origin.committed else None)
+
+    def collect(self, parts: list[Any], n_lanes: int) -> Any:
+        # On the host: a slice on a device would be a program.
+        return parts[0] if self.number == 1 else self.placed(self.gathered(parts, n_lanes))
+
+    def gathered(self, parts: list[Any], n_lanes: int) -> Any:
+        return jax.tree.map(lambda *leaves: _in_order(np.stack(list(map(np.asarray, leaves))), n_lanes), *parts)
+
+
+class OnDevices(Crews):
+    """A device each. There is one part, whose leaves have an axis more, which lies across the devices."""
+
+    def __init__(self, mesh: Mesh, batches: Batches) -> None:
+        super().__init__(mesh.size, batches)
+        self.mesh = mesh
+
+    def deal(self, lanes: Any) -> list[Any]:
+        return self.placed([jax.tree.map(lambda *leaves: np.stack(leaves), *_in_turn(lanes, self.number))])
+
+    def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        shared = jax.tree.map(lambda x: jax.device_put(x, everywhere) if isinstance(x, Array) else x, shared)
+        return [_on_devices(parts[0], shared, how=(program, tuple(sorted(static.items()))), mesh=self.mesh)]
+
+    def placed(self, parts: Any) -> Any:
+        return jax.device_put(parts, NamedSharding(self.mesh, PartitionSpec(AXIS)))
+
+    def collect(self, parts: list[Any], n_lanes: int) -> Any:
+        return at_home(self.gathered(parts, n_lanes), self.batches.origin)
+
+    def gathered(self, parts: list[Any], n_lanes: int) -> Any:
+        return jax.tree.map(lambda leaf: _in_order(np.asarray(leaf), n_lanes), parts[0])
+
+
+def crews_for(n_lanes: int, n_components: int, batches: Batches, bytes_each: int = 0) -> Crews:
+    """Those to whom so many lanes are dealt out: the devices where rows are `on_all_devices`, else cores: all there
+    are, as long as each has a whole width of lanes and enough to do."""
+    if is_traced(batches) or jax.config.jax_disable_jit:  # pyright: ignore
+        return OnCores(1, batches)
+    mesh = _mesh_of(batches.origin)
+    if mesh is not None:
+        return OnDevices(mesh, batches)
+    # A mesh of the user's belongs to one thread, and settings of a mesh would have to.
+    if any(one.platform != "cpu" for one in batches.origin.devices()) or not jax.sharding.get_abstract_mesh().empty:
+        return OnCores(1, batches)
     width = choose_width(n_components, n_lanes, batches.chunk_size, bytes_each)
     worth = n_lanes * n_components * batches.n_chunks * batches.chunk_size // WORTH_A_CREW
-    return max(1, min(n_cores(), -(-n_lanes // width), worth))
+    return OnCores(max(1, min(n_cores(), -(-n_lanes // width), worth)), batches)
 
 
 def n_cores() -> int:
@@ -45,38 +134,22 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_crews(program: Callable[[Any], T], lanes: Any, crews: int, batches: Batches) -> T:
-    """program(lanes (L, ...)) -> leaves (L, ...), computed by so many crews at the same time."""
-    n_lanes = len(jax.tree.leaves(lanes)[0])
-    parts = at_once([partial(program, part) for part in deal(lanes, crews, batches)])
-    return collect(parts, n_lanes, batches)
+def on_all_devices(batches: Batches) -> Batches:
+    """Batches of which every device of this process has all."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.device_put(batches, NamedSharding(mesh, PartitionSpec()))
 
 
-def deal(lanes: Any, crews: int, batches: Batches) -> list[Any]:
-    """Lanes (L, ...) as equal parts in turn, filled up with the last: part p holds p, p + crews, p + 2 crews ..."""
-    if crews == 1:
-        return [lanes]
-    n_lanes = len(jax.tree.leaves(lanes)[0])
-    places = np.minimum(np.arange(-(-n_lanes // crews) * crews), n_lanes - 1)
-    held = jax.tree.map(np.asarray, lanes)
-    parts = [jax.tree.map(lambda leaf, of=places[first::crews]: leaf[of], held) for first in range(crews)]
-    # What lies nowhere yet goes where the program runs, at once and for nothing.
-    return [_placed(part, batches) for part in parts] if batches.origin.committed else parts
+def n_devices(origin: Array) -> int:
+    """How many devices have all of the batches with this origin, each."""
+    mesh = _mesh_of(origin)
+    return 1 if mesh is None else mesh.size
 
 
-def collect(parts: Sequence[T], n_lanes: int, batches: Batches) -> T:
-    """The parts that `deal` made, or what became of them, as lanes (L, ...)."""
-    return parts[0] if len(parts) == 1 else _placed(gathered(parts, n_lanes), batches)
-
-
-def gathered(parts: Sequence[T], n_lanes: int) -> T:
-    """As `collect`, in host memory."""
-
-    def one(*leaves: Array) -> np.ndarray:
-        in_turn = np.stack([np.asarray(leaf) for leaf in leaves], axis=1)
-        return in_turn.reshape(-1, *leaves[0].shape[1:])[:n_lanes]
-
-    return jax.tree.map(one, *parts)
+def at_home(tree: Any, origin: Array) -> Any:
+    """A tree on the device of the batches with this origin; where several have them, on JAX's default device, and not
+    bound to it."""
+    return jax.device_put(jax.device_get(tree)) if n_devices(origin) > 1 else jax.device_put(tree, origin.sharding)
 
 
 def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
@@ -99,6 +172,37 @@ def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
     return [first, *(of[0] if of else job() for of, job in zip(done, jobs[1:], strict=True))]
 
 
-def _placed(tree: Any, batches: Batches) -> Any:
-    """On the device of the batches, and bound to it only if they are. A slice on a device would be a program."""
-    return jax.device_put(tree, batches.origin.sharding if batches.origin.committed else None)
+def _mesh_of(origin: Array) -> Mesh | None:
+    """The devices that `on_all_devices` has brought batches with this origin to."""
+    sharding = None if is_traced(origin) else origin.sharding
+    if isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == (AXIS,) and sharding.mesh.size > 1:
+        return sharding.mesh  # pyright: ignore
+    return None
+
+
+def _in_turn(lanes: Any, n_parts: int) -> list[Any]:
+    n_lanes = len(jax.tree.leaves(lanes)[0])
+    places = np.minimum(np.arange(-(-n_lanes // n_parts) * n_parts), n_lanes - 1)
+    held = jax.tree.map(np.asarray, lanes)
+    return [jax.tree.map(lambda leaf, of=places[first::n_parts]: leaf[of], held) for first in range(n_parts)]
+
+
+def _in_order(leaf: np.ndarray, n_lanes: int) -> np.ndarray:
+    """Leaves of all parts (P, L / P, ...) as those of lanes (L, ...)."""
+    return np.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])[:n_lanes]
+
+
+@partial(jax.jit, static_argnames=("how", "mesh"))
+def _on_devices(parts: Any, shared: Any, *, how: tuple[Callable[..., Any], Any], mesh: Mesh) -> Any:
+    program, static = how
+
+    def local(parts: Any, shared: Any) -> Any:
+        done = program(jax.tree.map(lambda leaf: leaf[0], parts), *shared, **dict(static))
+        return jax.tree.map(lambda leaf: leaf[None], done)
+
+    # No device waits for another: there is nothing to reduce.
+    each, everywhere = PartitionSpec(AXIS), PartitionSpec()
+    shared_out: Callable[..., Any] = jax.shard_map(
+        local, mesh=mesh, in_specs=(each, everywhere), out_specs=each, check_vma=False
+    )
+    return shared_out(parts, shared)

@@ -138,6 +138,8 @@ class GaussianMixture:
             _check.enough_rows(len(x), sample_weight, n_components)
         names = column_names(X)
         dtype = _check_estimator.dtype_of(x, self.dtype)
+        if not is_everywhere:
+            _check.within(x, dtype)
         given = self._given(family, x.shape[1], dtype)
         if (whole := given.whole(family)) is not None:
             init = whole

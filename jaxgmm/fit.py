@@ -19,7 +19,7 @@ from ._precision import is_traced, own, precision_for
 from .batches import Batches, bytes_of_fit, cut
 from .blocks import Blocks, as_blocks, is_dask
 from .checkpoint import Checkpoint, digest, kept, told
-from .crews import in_crews, n_crews
+from .crews import at_home, crews_for, n_devices, on_all_devices
 from .escape import ESCAPES
 from .families import SHELF, Family
 from .lanes import for_fits, in_waves
@@ -29,7 +29,7 @@ from .moments import Kind, Moments, projected
 from .progress import listening
 from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends
 from .seeding import SEEDINGS, by_nearest, from_labels, from_means, from_responsibilities, seeds_from
-from .sharded import Sharded, is_shared_out, shares_of
+from .sharded import Sharded, is_shared_out, one_copy, shares_of
 from .spread import Spread
 from .status import Status
 from .stream import Streamed
@@ -57,6 +57,9 @@ class Given(NamedTuple):
 
 
 NOTHING_GIVEN = Given()
+
+ON_EACH = 2**26
+"""Bytes of rows up to which every device may have them all: then restarts are shared out, and none waits for others."""
 
 
 def fit(
@@ -93,10 +96,11 @@ def fit(
     run has converged; 0 makes exactly max_steps steps. stopping: "gain", which compares the last step with tol, or
     "aitken", which compares what all steps to come would bring. chunk_size: rows a chunk, chosen by size where None.
     dtype: JAX's rule where None. device: "all" shares the rows out to all devices that JAX has, in all processes, each
-    of which gives rows of its own; an array that is shared out already is fitted where it lies. progress: True for a
-    bar on standard error, or a function that is called with a `Progress` as the fit goes. checkpoint: a folder in which
-    the fit is kept every minute (or a `Checkpoint`, which says how often), so that the same call goes on after it was
-    killed, to the same bits.
+    of which gives rows of its own; in one process, where the rows take up to 64 MB and there are as many restarts as
+    devices, each device has all rows, and the restarts are shared out. An array that is shared out already is fitted
+    where it lies. progress: True for a bar on standard error, or a function that is called with a `Progress` as the fit
+    goes. checkpoint: a folder in which the fit is kept every minute (or a `Checkpoint`, which says how often), so that
+    the same call goes on after it was killed, to the same bits.
 
     Covariances: ridge, () or (D,), is added to the diagonal of every one; relative_ridge times a feature's variance
     over the data, too, which does not depend on units. A run with a component that the ridge alone holds up
@@ -151,6 +155,8 @@ def of_search(
     shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
     how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
     how |= {"stopping": settings.stopping, "max_steps": max_steps, "n_restarts": n_restarts, "race": search.race}
+    if n_devices(rows.origin) > 1:
+        how["devices"] = n_devices(rows.origin)
     key_of = digest(jax.random.key_data(key))
     return {"key": key_of, "data": digest(whole), "init": start, "escape": search.escape, **shape, **how}
 
@@ -222,10 +228,22 @@ def admit_rows(
         rows: Spread = WithWorkers(key, x, sample_weight, client, n_components, chunk_size, dtype)
     elif blocks is not None:
         rows = Streamed(key, blocks, n_components, chunk_size, dtype, read)
+    elif is_shared_out(x) or jax.process_count() > 1:
+        rows = Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
     else:
-        shares, devices = shares_of(x, sample_weight)
-        rows = Sharded(key, shares, devices, n_components, chunk_size, dtype)
+        return _admit_here(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype)
     return rows
+
+
+def _admit_here(
+    key: Array, x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any
+) -> Batches | Spread:
+    """Rows for all devices of this process, the only one: each has a share, or all rows and a share of the lanes."""
+    x, n_own = _check.observations(one_copy(x), "x"), len(jax.local_devices())
+    if n_own == 1 or (n_own <= n_lanes and x.nbytes <= ON_EACH):
+        batches = admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype)
+        return batches if n_own == 1 else on_all_devices(batches)
+    return Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
 
 
 def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any) -> Batches:
@@ -245,6 +263,7 @@ def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_siz
         return x
     x = _check.observations(x, "x")
     _check.finite(x, "x")
+    _check.within(x, jax.dtypes.canonicalize_dtype(_check.floating_dtype((x,))) if dtype is None else dtype, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
     _check.enough_rows(len(x), sample_weight, n_components)
     return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
@@ -355,10 +374,10 @@ def drive(
     tell = watch if progress else None
     states, histories = race_to_ends(states, batches, settings, max_steps, search.race, watch=tell, every=every)
     result = best(states, histories, settings.ridge, length=history_length(max_steps))
-    if search.escape is None:
-        return result
-    assert isinstance(batches, Batches)
-    return ESCAPES[search.escape](result, batches, settings, max_steps, tell)
+    if search.escape is not None:
+        assert isinstance(batches, Batches)
+        result = ESCAPES[search.escape](result, batches, settings, max_steps, tell)
+    return at_home(result, batches.origin) if n_devices(batches.origin) > 1 else result
 
 
 @jax.jit
@@ -373,24 +392,18 @@ def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: st
     """
     if isinstance(batches, Spread):
         batches = batches.sample
-    n_lanes = len(counts)
-    crews = 1 if is_traced((keys, counts)) else n_crews(n_lanes, n_components, batches)
-    if crews == 1:
-        return _seeds_of(keys, counts, batches, seeding=seeding, n_components=n_components)
-    bits, kind = jax.random.key_data(keys), jax.random.key_impl(keys)
-
-    def program(lanes: tuple[Array, Array]) -> Array:
-        keys = jax.random.wrap_key_data(lanes[0], impl=kind)
-        return _seeds_of(keys, lanes[1], batches, seeding=seeding, n_components=n_components)
-
-    return in_crews(program, (bits, counts), crews, batches)
+    lanes = jax.random.key_data(keys), counts
+    how = {"impl": jax.random.key_impl(keys), "seeding": seeding, "n_components": n_components}
+    if is_traced(lanes):
+        return _seeds_of(lanes, batches, **how)
+    return crews_for(len(counts), n_components, batches).each(_seeds_of, lanes, batches, **how)
 
 
-@partial(jax.jit, static_argnames=("seeding", "n_components"))
-def _seeds_of(keys: Array, counts: Array, batches: Batches, *, seeding: str, n_components: int) -> Array:
+@partial(jax.jit, static_argnames=("impl", "seeding", "n_components"))
+def _seeds_of(lanes: tuple[Array, Array], batches: Batches, *, impl: Any, seeding: str, n_components: int) -> Array:
     return in_waves(
-        lambda lane: seeds_from(lane[0], batches, seeding, n_components, lane[1]),
-        (keys, counts),
+        lambda lane: seeds_from(jax.random.wrap_key_data(lane[0], impl=impl), batches, seeding, n_components, lane[1]),
+        lanes,
         n_components,
         batches.chunk_size,
     )
@@ -400,7 +413,7 @@ def nearest_to(seeds: Array, counts: Any, batches: Batches | Spread, kind: Kind)
     """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
     if isinstance(batches, Spread):
         return spread.nearest_to(seeds, counts, batches, kind)
-    return _by_crews(partial(_nearest_to, batches=batches, kind=kind), (seeds, counts), batches)
+    return _by_crews(_nearest_to, (seeds, counts), batches, kind=kind)
 
 
 def begin(
@@ -420,29 +433,29 @@ def begin(
     if isinstance(batches, Spread):
         mixtures = spread.mixtures_from(seeds, counts, batches, family, ridge, nearest)
         return _lost_each(spread.init(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
-    program = partial(_begin, batches=batches, ridge=ridge, given=given, family=family)
-    return _by_crews(program, (seeds, counts, nearest), batches)
+    return _by_crews(_begin, (seeds, counts, nearest), batches, ridge, given, family=family)
 
 
-def _by_crews(program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches) -> T:
-    """program(*lanes), of which the first are seeds (R, K, D), dealt out to the cores."""
+def _by_crews(program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches, *shared: Any, **static: Any) -> T:
+    """program(lanes, batches, *shared, **static) of lanes of which the first are seeds (R, K, D)."""
+    if is_traced(lanes):
+        return program(lanes, batches, *shared, **static)
     n_lanes, n_components, n_features = lanes[0].shape
     each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
-    crews = 1 if is_traced(lanes) else n_crews(n_lanes, n_components, batches, each)
-    return in_crews(lambda part: program(*part), lanes, crews, batches)
+    return crews_for(n_lanes, n_components, batches, each).each(program, lanes, batches, *shared, **static)
 
 
 @partial(jax.jit, static_argnames="kind")
-def _nearest_to(seeds: Array, counts: Array, batches: Batches, *, kind: Kind) -> Moments:
+def _nearest_to(lanes: tuple[Array, Array], batches: Batches, *, kind: Kind) -> Moments:
     def one(lane: tuple[Array, Array]) -> Moments:
         return by_nearest(kind, lane[0], batches, lane[1])
 
-    return for_fits(one, (seeds, counts), seeds.shape, batches)
+    return for_fits(one, lanes, lanes[0].shape, batches)
 
 
 @partial(jax.jit, static_argnames="family")
 def _begin(
-    seeds: Array, counts: Array, nearest: Moments | None, batches: Batches, ridge: Any, given: Given, *, family: Family
+    lanes: tuple[Array, Array, Moments | None], batches: Batches, ridge: Any, given: Given, *, family: Family
 ) -> em.State:
     def one(lane: tuple[Array, Array, Moments | None]) -> em.State:
         seeds, count, known = lane
@@ -450,7 +463,7 @@ def _begin(
         mixture = maximise(moments, seeds, family, None, ridge)
         return _lost_if_empty(em.init(given.onto(mixture), batches), mixture, count)
 
-    return for_fits(one, (seeds, counts, nearest), seeds.shape, batches)
+    return for_fits(one, lanes, lanes[0].shape, batches)
 
 
 def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.State:

@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from . import em
 from .batches import Batches, bytes_of_fit, next_power_of_two
+from .crews import at_home
 from .escape import ESCAPES
 from .families import Family
 from .fit import NOTHING_GIVEN, Search, begin, nearest_to, seeds_of
@@ -136,7 +137,7 @@ def fit_group(
         result, of_it = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
         trimmed.append(_trimmed(result, count, group.n_starts[index], escapes[index]))
         said.append(of_it)
-    return list(zip(jax.device_put(trimmed, batches.origin.sharding), said, strict=True))
+    return list(zip(at_home(trimmed, batches.origin), said, strict=True))
 
 
 @partial(jax.jit, static_argnames="n_restarts")

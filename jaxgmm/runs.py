@@ -19,7 +19,7 @@ from ._precision import from_host, is_traced, to_host
 from .batches import Batches, next_power_of_two
 from .checkpoint import Entry, next_entry
 from .covariances import Dense
-from .crews import at_once, collect, deal, gathered, n_crews
+from .crews import Crews, OnCores, crews_for
 from .lanes import Queue, bytes_of_a_run, ended, queue, states_of, work
 from .mixture import Mixture
 from .spread import Spread
@@ -172,30 +172,29 @@ def run_to_ends(
         return _run_spread(states, histories, batches, settings, max_steps, watch, entry)
     limit, n_runs = np.int32(max_steps), len(states.objective)
     found = None if entry is None else entry.found()
-    n_crews = _crews(states, batches, settings) if found is None else int(found.pop())
-    parts = deal((states, histories), n_crews, batches)
+    crews = _crews(states, batches, settings, None if found is None else int(found.pop()))
+    parts = crews.deal((states, histories))
     if watch is None and entry is None:
-        jobs = [partial(_run_all, *part, batches, settings, limit) for part in parts]
-        return collect(at_once(jobs), n_runs, batches)
-    under_way = [_queue(*part, batches.chunk_size, settings, limit) for part in parts]
+        return crews.collect(crews.run(_run_all, parts, batches, settings, limit), n_runs)
+    under_way = crews.run(_queue, parts, settings, limit, n_rows=batches.chunk_size)
     if entry is not None and found is not None:
-        under_way = jax.device_put(entry.as_tree(found, under_way), batches.origin.sharding)
+        under_way = crews.placed(entry.as_tree(found, under_way))
     # Before a time is known: so much that it is nothing, and on a small table so much that few bursts are needed.
     burst = max(1, min(8, FIRST_BURST // (states.mixture.means.shape[1] * batches.n_chunks * batches.chunk_size)))
-    n_rounds = max(int(part.n_rounds) for part in under_way)
+    n_rounds = max(int(np.max(part.n_rounds)) for part in under_way)
     while True:
-        told = Told(*gathered([_told(part) for part in under_way], n_runs))
+        told = Told(*crews.gathered(crews.run(_told, under_way), n_runs))
         if watch is not None:
             watch(told)
         is_done = not np.any(is_going(told, max_steps))
         if entry is not None:
-            entry.keep((under_way, np.int32(len(under_way))), is_done)
+            entry.keep((under_way, np.int32(crews.number)), is_done)
         if is_done:
-            return collect([_ended(part) for part in under_way], n_runs, batches)
+            return crews.collect(crews.run(_ended, under_way), n_runs)
         began = time.perf_counter()
         n_rounds = min(n_rounds + (every or burst), np.iinfo(np.int32).max)
-        jobs = [partial(_work, part, batches, settings, limit, np.int32(n_rounds)) for part in under_way]
-        under_way = jax.block_until_ready(at_once(jobs))
+        under_way = crews.run(_work, under_way, batches, settings, limit, np.int32(n_rounds))
+        under_way = jax.block_until_ready(under_way)
         # A first round tells how many there are to BURST; where it was compiled for, the second does.
         in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
         burst = max(1, int(min(in_time, 64 * burst)))
@@ -374,22 +373,28 @@ def _no_history(states: em.State, max_steps: int) -> Any:
 
 @jax.jit
 def _run_all(
-    states: em.State, histories: Array, batches: Batches, settings: em.Settings, max_steps: Array
+    part: tuple[em.State, Array], batches: Batches, settings: em.Settings, max_steps: Array
 ) -> tuple[em.State, Array]:
     every_round = jnp.int32(np.iinfo(np.int32).max)
-    under_way = queue(states, histories, batches.chunk_size, settings, max_steps)
+    under_way = queue(*part, batches.chunk_size, settings, max_steps)
     return ended(work(under_way, batches, settings, max_steps, every_round))
 
 
-_queue, _work, _ended = jax.jit(queue, static_argnames="n_rows"), jax.jit(work), jax.jit(ended)
+@partial(jax.jit, static_argnames="n_rows")
+def _queue(part: tuple[em.State, Array], settings: em.Settings, max_steps: Array, *, n_rows: int) -> Queue:
+    return queue(*part, n_rows, settings, max_steps)
 
 
-def _crews(states: em.State, batches: Batches, settings: em.Settings) -> int:
-    """Among how many cores the runs (R, ...) are dealt out."""
+_work, _ended = jax.jit(work), jax.jit(ended)
+
+
+def _crews(states: em.State, batches: Batches, settings: em.Settings, number: int | None) -> Crews:
+    """To whom the runs (R, ...) are dealt out; to so many cores where they have been dealt out to them before."""
     if is_traced(states):
-        return 1
+        return OnCores(1, batches)
     n_runs, n_components = states.mixture.means.shape[:2]
-    return n_crews(n_runs, n_components, batches, bytes_of_a_run(states, settings))
+    crews = crews_for(n_runs, n_components, batches, bytes_of_a_run(states, settings))
+    return crews if number is None or not isinstance(crews, OnCores) else OnCores(number, batches)
 
 
 @jax.jit

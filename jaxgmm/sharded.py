@@ -203,10 +203,13 @@ def shares_of(x: Any, sample_weight: Any) -> tuple[list[Share], list[Any]]:
     return in_all_or_none(lambda: _cut(x, sample_weight)), jax.devices()
 
 
+def one_copy(x: Any) -> Any:
+    """What may be an array that lies on several devices, with all rows on each, as it lies on one of them."""
+    return x.addressable_shards[0].data if isinstance(x, jax.Array) and not is_traced(x) else x
+
+
 def _cut(x: Any, sample_weight: Any) -> list[Share]:
-    own = jax.local_devices()
-    if isinstance(x, jax.Array):  # which may lie on several devices, with all rows on each
-        x = x.addressable_shards[0].data
+    own, x = jax.local_devices(), one_copy(x)
     if jax.process_count() == 1 or len(x):  # of several processes some may have no rows
         x = _check.observations(x, "x")
     weights = _check.weights_of_rows(sample_weight, len(x))

@@ -6,6 +6,7 @@ What is compared is compared by `test_sharded.py`; here everything is as a user 
 from __future__ import annotations
 
 import json
+import tempfile
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
 
 import jaxgmm  # noqa: E402
+from jaxgmm.crews import n_devices  # noqa: E402
 from jaxgmm.families import SHELF  # noqa: E402
 from jaxgmm.fit import admit_rows  # noqa: E402
 from tests import oracle  # noqa: E402
@@ -43,7 +45,7 @@ def both(x: Any, spread: Any, family: str, **how: Any) -> dict[str, Any]:
 
 def refused(x: Any, **how: Any) -> str:
     try:
-        jaxgmm.fit(KEY, x, K, **how)
+        jaxgmm.fit(KEY, x, K, **{"n_restarts": 1, **how})
     except (TypeError, ValueError) as error:
         return str(error)
     return "nothing"
@@ -51,6 +53,48 @@ def refused(x: Any, **how: Any) -> str:
 
 def variances(x: Any, weights: Any) -> list[float]:
     return np.asarray(admit_rows(KEY, x, weights, K, 1, 64, None, "all").variances(), np.float64).tolist()
+
+
+def of_restarts(x: Any) -> dict[str, Any]:
+    """Searches of small tables with as many restarts as devices, and more: in memory and on all devices."""
+    found: dict[str, Any] = {}
+    ways: dict[str, dict[str, Any]] = {
+        "whole": {},
+        "race": {"race": jaxgmm.Race(3, 2)},
+        "escape": {"escape": "split-merge", "init": "random_rows"},
+    }
+    for name, how in ways.items():
+        how |= {"n_restarts": 11, "tol": 1e-10, "dtype": np.float64}
+        results = [jaxgmm.fit(KEY, x, K, "diag", device=device, **how) for device in (None, "all")]
+        steps = [np.asarray(result.restarts.n_steps).tolist() for result in results]
+        found[name] = {"fits": [parameters(result) for result in results], "steps": steps}
+    found["lies on"] = len(results[1].mixture.means.devices())
+    found["rows"] = np.asarray(results[1].mixture.log_prob(x[:5])).tolist()
+    more = {"n_folds": 2, "tol": 1e-6, "dtype": np.float64}
+    swept = [jaxgmm.sweep(KEY, x, [1, 3], ["full", "diag"], 8, device=device, **more) for device in (None, "all")]
+    found["sweep"] = [[[cell.log_likelihood, cell.held_out, cell.icl] for cell in each.cells] for each in swept]
+    found["is replicated"] = n_devices(admit_rows(KEY, x, None, K, 8, None, None, "all").origin)
+    found["resumed"] = resumed(x)
+    return found
+
+
+def resumed(x: Any) -> list[Any]:
+    """A fit on all devices that is interrupted, and goes on; and one that is not."""
+
+    def interrupt(told: Any) -> None:
+        if told.n_steps >= 10:
+            raise KeyboardInterrupt
+
+    how = {"n_restarts": 9, "tol": 0.0, "max_steps": 30, "device": "all"}
+    with tempfile.TemporaryDirectory() as folder:
+        kept = jaxgmm.Checkpoint(folder, every=0.0)
+        try:
+            jaxgmm.fit(KEY, x, K, progress=interrupt, checkpoint=kept, **how)
+        except KeyboardInterrupt:
+            pass
+        told: list[int] = []
+        again = jaxgmm.fit(KEY, x, K, progress=lambda now: told.append(now.n_steps), checkpoint=kept, **how)
+    return [told[0], parameters(again), parameters(jaxgmm.fit(KEY, x, K, **how))]
 
 
 def main() -> None:
@@ -93,7 +137,12 @@ def main() -> None:
     found["sweep"] = [[cell.log_likelihood, cell.icl] for cell in swept.cells]
     swept = jaxgmm.sweep(KEY, x, [2, 4], ["diag"], 2, dtype=np.float64)
     found["sweep in memory"] = [[cell.log_likelihood, cell.icl] for cell in swept.cells]
-    models = [jaxgmm.GaussianMixture(K, random_state=0, device=device).fit(x) for device in (None, "all")]
+    found["restarts on devices"] = of_restarts(x)
+    models = [
+        jaxgmm.GaussianMixture(K, random_state=0, device=device, n_init=n_init).fit(x)
+        for n_init in (1, 8)
+        for device in (None, "all")
+    ]
     found["estimator"] = [model.lower_bound_ for model in models]
     print(json.dumps(found))
 

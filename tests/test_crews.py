@@ -20,10 +20,11 @@ BATCHES = Batches.of(np.zeros((8, 2), np.float32))
 @pytest.mark.parametrize("n_parts", [1, 2, 3])
 def test_what_is_dealt_out_is_collected_in_order(n_lanes, n_parts):
     lanes = np.arange(n_lanes, dtype=np.float32), np.arange(2 * n_lanes, dtype=np.int32).reshape(n_lanes, 2)
-    parts = crews.deal(lanes, n_parts, BATCHES)
+    several = crews.OnCores(n_parts, BATCHES)
+    parts = several.deal(lanes)
     assert len(parts) == n_parts
     assert len({len(part[0]) for part in parts}) == 1  # one shape, one program
-    for whole, again in zip(lanes, crews.collect(parts, n_lanes, BATCHES), strict=True):
+    for whole, again in zip(lanes, several.collect(parts, n_lanes), strict=True):
         assert np.array_equal(whole, again)
 
 
@@ -54,13 +55,13 @@ def test_lanes_stay_whole_where_there_is_no_use_in_threads(monkeypatch):
     """Little to do, few lanes, no compiled programs, a trace: one crew. Otherwise as many as there are cores."""
     monkeypatch.setattr(crews, "n_cores", lambda: 4)
     large = Batches.of(np.zeros((100_000, 2), np.float32))
-    assert crews.n_crews(64, 8, large) == 4
-    assert crews.n_crews(3, 8, large) == 3
-    assert crews.n_crews(64, 8, BATCHES) == 1
+    assert crews.crews_for(64, 8, large).number == 4
+    assert crews.crews_for(3, 8, large).number == 3
+    assert crews.crews_for(64, 8, BATCHES).number == 1
     with jax.disable_jit():
-        assert crews.n_crews(64, 8, large) == 1
+        assert crews.crews_for(64, 8, large).number == 1
     traced = []
-    jax.eval_shape(lambda batches: traced.append(crews.n_crews(64, 8, batches)), large)
+    jax.eval_shape(lambda batches: traced.append(crews.crews_for(64, 8, batches).number), large)
     assert traced == [1]
 
 

@@ -142,6 +142,16 @@ def test_data(door: Callable[..., None], case: str, compiles: list[str]) -> None
 
 
 @DOORS
+def test_numbers_that_the_dtype_cannot_hold(door: Callable[..., None], compiles: list[str]) -> None:
+    """In float64 they are numbers like others."""
+    jax.random.key(0)
+    compiles.clear()
+    with pytest.raises(ValueError, match=r"-1e\+200 in row 3, column 1, which is too large for float32"):
+        door(with_value(-1e200), dtype=np.float32)
+    assert compiles == []
+
+
+@DOORS
 @pytest.mark.parametrize("case", WEIGHTS)
 def test_weights(door: Callable[..., None], case: str, compiles: list[str]) -> None:
     weights, error, message = WEIGHTS[case]

@@ -97,7 +97,7 @@ def test_a_fit_stays_on_the_device(platform):
     state = jax.eval_shape(em.init, mixture, batches)
     states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((R, *leaf.shape), leaf.dtype), state)
     histories = np.full((R, 64), np.nan, np.float32)
-    text = lowered(platform, _run_all, states, histories, batches, em.Settings(), np.int32(50))
+    text = lowered(platform, _run_all, (states, histories), batches, em.Settings(), np.int32(50))
     assert assert_exact_and_on_device(text, platform) > 0
 
 

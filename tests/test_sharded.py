@@ -56,8 +56,44 @@ def test_a_sweep_on_eight_devices(found):
 
 
 def test_an_estimator_on_eight_devices(found):
-    one, all_of_them = found["estimator"]
+    one, all_of_them, one_of_8, all_of_8 = found["estimator"]
     assert_close(all_of_them, one, "settled", np.float64)
+    assert_close(all_of_8, one_of_8, "objective", np.float64)
+
+
+@pytest.mark.parametrize("search", ["whole", "race", "escape"])
+def test_restarts_on_eight_devices(search, found):
+    """Each of them ends as it does on one device, and so does the best."""
+    of_all = found["restarts on devices"]
+    assert of_all["is replicated"] == 8
+    one, on_eight = of_all[search]["steps"]
+    assert one == on_eight
+    assert len(one) == 11
+    one, on_eight = of_all[search]["fits"]
+    assert_close(on_eight["objectives"], one["objectives"], "objective", np.float64)
+    # Several restarts end in the best optimum, each with another order of its components.
+    assert_close(np.sort(on_eight["means"], axis=0), np.sort(one["means"], axis=0), "settled", np.float64)
+
+
+def test_the_best_of_restarts_on_devices_lies_on_one(found):
+    assert found["restarts on devices"]["lies on"] == 1
+    assert np.isfinite(found["restarts on devices"]["rows"]).all()
+
+
+def test_a_sweep_of_restarts_on_devices(found):
+    """With folds, which rows that are shared out do not have."""
+    one, all_of_them = map(np.array, found["restarts on devices"]["sweep"])
+    assert one.shape == (4, 3)
+    per_row = np.array([1003, 1, 1003])
+    assert_close(all_of_them / per_row, one / per_row, "objective", np.float64)
+
+
+def test_restarts_on_devices_go_on_where_they_were_interrupted(found):
+    """To the same bits."""
+    first, again, whole = found["restarts on devices"]["resumed"]
+    assert 0 < first < 10
+    for name in again:
+        assert np.array_equal(np.array(again[name], float), np.array(whole[name], float), equal_nan=True), name
 
 
 @pytest.mark.parametrize(
