@@ -325,8 +325,8 @@ def within(x: np.ndarray | Array, dtype: Any, name: str = "X") -> None:
     if max(values.max(), -values.min()) > largest:
         row, column = np.argwhere(np.abs(values) > largest)[0]
         raise ValueError(
-            f"Input {name} contains {values[row, column]} in row {row}, column {column}, which is too large for {dtype}. "
-            "Scale the columns, or compute in float64."
+            f"Input {name} contains {values[row, column]} in row {row}, column {column}, which is too large for "
+            f"{dtype}. Scale the columns, or compute in float64."
         )
 
 

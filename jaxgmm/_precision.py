@@ -70,7 +70,7 @@ def own(x: Any, dtype: Any) -> jax.Array:
 
     On CPU JAX may alias a NumPy array, and even its copies are made after the call returns: what the user writes into
     it later would change a frozen mixture, or rows that are still being read. So the copy is made here, aligned such
-    that JAX aliases it instead of copying once more.
+    that JAX aliases it instead of copying once more: as it does where it is told the dtype that there is.
     """
     if isinstance(x, jax.Array):
         return jnp.asarray(x, dtype)
@@ -80,7 +80,7 @@ def own(x: Any, dtype: Any) -> jax.Array:
     first = -memory.ctypes.data % ALIGNMENT
     copied = memory[first : first + n_bytes].view(dtype).reshape(x.shape)
     copied[...] = x
-    return jnp.asarray(copied)
+    return jnp.asarray(copied, jax.dtypes.canonicalize_dtype(dtype))
 
 
 def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:

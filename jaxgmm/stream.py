@@ -28,6 +28,10 @@ BLOCK = 2**25
 """Bytes of rows a block: few enough that three of them are nothing, enough that starting a program is nothing."""
 
 
+FEW = 16
+"""Blocks up to which they are cut such that all are full, at the price of a program for so many chunks."""
+
+
 class Layout(NamedTuple):
     """How blocks of rows are seen: their shape, and what `Batches` know of all rows."""
 
@@ -48,8 +52,9 @@ class Layout(NamedTuple):
         whole = (self.n_chunks - 1) * self.chunk_size
 
         def chunked(array: np.ndarray) -> Chunked:
-            body = jnp.asarray(array[:whole]) if whole else None
-            return Chunked(body, jnp.asarray(array[whole:]), self.n_chunks)
+            # With the dtype that there is, and without which it would copy, JAX on a CPU uses the rows where they lie.
+            body = jnp.asarray(array[:whole], self.dtype) if whole else None
+            return Chunked(body, jnp.asarray(array[whole:], self.dtype), self.n_chunks)
 
         count = jnp.asarray(np.int32(piece.count))
         origin, total, lightest = map(jnp.asarray, (self.origin, self.total, self.lightest))
@@ -119,9 +124,12 @@ def layout_for(n_features: int, n_components: int, chunk_size: int | None, dtype
 
 
 def fitted_to(layout: Layout, n_rows: int) -> Layout:
-    """The layout for blocks of no more than so many rows."""
-    size = min(layout.chunk_size, next_power_of_two(n_rows))
-    return layout._replace(chunk_size=size, n_chunks=min(layout.size // size, -(-n_rows // size)))
+    """The layout for so many rows: in as few blocks and, where they are `FEW`, with as little padding as they allow."""
+    n_blocks = -(-n_rows // layout.size)
+    if n_blocks > FEW:
+        return layout
+    size = min(layout.chunk_size, next_power_of_two(-(-n_rows // n_blocks)))
+    return layout._replace(chunk_size=size, n_chunks=-(-n_rows // (n_blocks * size)))
 
 
 class Streamed(Spread):
@@ -144,6 +152,7 @@ class Streamed(Spread):
         layout = layout_for(self.n_features, n_components, chunk_size, self.dtype)
         with precision_for(self.dtype):
             survey, layout = survey_of(blocks, layout, rng_of(key), rows_kept(n_components), read)
+            layout = fitted_to(layout, survey.n_rows)
             self.chunk_size = layout.chunk_size
             self._describe(survey, n_components)
             self.layout = layout._replace(origin=self.origin, total=self.total, lightest=self.lightest)

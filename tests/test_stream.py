@@ -171,13 +171,35 @@ def test_the_sample_is_drawn_by_weight(weighted):
 
 
 def test_one_program_serves_all_numbers_of_rows(events, monkeypatch):
-    """The first fit compiles, others of more blocks do not; their samples are of one size."""
+    """The first fit compiles, others of more blocks do not, where these are many; their samples are of one size."""
     monkeypatch.setattr(stream, "BLOCK", 2**16)
-    more = {"init": SEEDS, "dtype": np.float32, **FIXED}
-    jaxgmm.fit(KEY, Blocks.from_array(np.tile(BLOBS.x, (10, 1))), K, **more)
+    more = {"init": SEEDS, "dtype": np.float32, "chunk_size": 512, **FIXED}
+    jaxgmm.fit(KEY, Blocks.from_array(np.tile(BLOBS.x, (50, 1))), K, **more)
     events.clear()
-    jaxgmm.fit(KEY, Blocks.from_array(np.tile(BLOBS.x, (13, 1))[:-1]), K, **more)
+    jaxgmm.fit(KEY, Blocks.from_array(np.tile(BLOBS.x, (63, 1))[:-1]), K, **more)
     assert "/jax/core/compile/backend_compile_duration" not in events
+
+
+def test_rows_of_a_mapped_file_go_to_the_program_where_they_lie(tmp_path):
+    """Neither the body nor the tail of a block is copied, and what the padding adds is less than a chunk a block."""
+    np.save(tmp_path / "x.npy", np.ones((1000, 16), np.float32))
+    layout = stream.fitted_to(stream.layout_for(16, 2, 64, np.dtype(np.float32))._replace(n_chunks=9), 1000)
+    assert (layout.chunk_size, layout.n_chunks) == (64, 8)
+    piece = next(Blocks.from_file(tmp_path / "x.npy").pieces(layout.size, layout.dtype))
+    rows = layout.batch(piece).rows
+    for part, first in ((rows.body, 0), (rows.tail, layout.size - 64)):
+        assert part is not None
+        assert part.unsafe_buffer_pointer() == piece.rows[first:].ctypes.data
+
+
+@pytest.mark.parametrize("n_rows", [1, 63, 64, 65, 576, 577, 1000, 5000, 9216])
+def test_few_blocks_are_as_full_as_can_be(n_rows):
+    layout = stream.layout_for(16, 2, 64, np.dtype(np.float32))._replace(n_chunks=9)
+    fitted = stream.fitted_to(layout, n_rows)
+    n_blocks = -(-n_rows // fitted.size)
+    assert n_blocks == -(-n_rows // layout.size)
+    assert n_blocks * fitted.size - n_rows < n_blocks * fitted.chunk_size
+    assert stream.fitted_to(layout, 16 * layout.size + 1) == layout
 
 
 def test_streaming_by_hand_is_em_by_hand():
