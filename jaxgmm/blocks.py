@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ class Blocks:
             )
         if not callable(blocks) and not isinstance(blocks, Iterable):
             raise TypeError(f"Blocks take an iterable of arrays, or a function that returns one, got {type(blocks)}.")
-        self._blocks, self.name = blocks, name
+        self._blocks, self.name, self._store = blocks, name, _Store()
 
     @classmethod
     def from_array(cls, x: Any, sample_weight: Any = None) -> Blocks:
@@ -136,7 +137,7 @@ class Blocks:
 
     def _steps(self, size: int, dtype: Any) -> Iterator[Piece | None]:
         has_rows = False
-        for piece in _filled(self._checked(), size, dtype):
+        for piece in _filled(self._checked(), size, dtype, self._store):
             has_rows = True
             yield piece
         if not has_rows:
@@ -197,7 +198,7 @@ class _Sliced(Blocks):
     """Slices of an array; where they can be used as they lie, nothing is copied."""
 
     def __init__(self, x: Any, weights: Any, name: str = "x") -> None:
-        self.x, self.weights, self.name = x, weights, name
+        self.x, self.weights, self.name, self._store = x, weights, name, _Store()
 
     def head(self) -> tuple[np.ndarray, np.ndarray | None]:
         rows, weights = self._slice(0, 1)
@@ -213,7 +214,7 @@ class _Sliced(Blocks):
                 _touch(rows)
                 yield Piece(rows, None if weights is None else weights.astype(dtype), count)
             else:
-                yield from _filled(iter([(rows, weights)]), size, dtype)
+                yield from _filled(iter([(rows, weights)]), size, dtype, self._store)
 
     def _slice(self, first: int, after: int) -> tuple[np.ndarray, np.ndarray | None]:
         rows = np.asarray(_check.real_array(self.x[first:after], self.name))
@@ -425,8 +426,40 @@ def _are_labels(weights: Any) -> bool:
     return type(weights).__module__.split(".")[0] == "torch" and np.asarray(weights).dtype.kind in "biu"
 
 
-def _filled(blocks: Iterator[tuple[np.ndarray, np.ndarray | None]], size: int, dtype: Any) -> Iterator[Piece | None]:
-    """New arrays of `size` rows as they fill, and None after each block.
+class _Store:
+    """Memory for arrays that JAX on a CPU uses where they lie. New memory is cleared by the system, page by page, which
+    takes longer than to copy rows into it: so what nobody holds any more, JAX least of all, is given out again."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """An array with whatever was in its place. It must not be written to once JAX has it."""
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        memory = self._free.pop() if self._free else None
+        if memory is None or len(memory) != n_bytes + ALIGNMENT:
+            memory = np.empty(n_bytes + ALIGNMENT, np.uint8)
+        # All arrays that are made of this one hold it, and it dies with the last of them.
+        whole = np.frombuffer(memoryview(memory), np.uint8)
+        weakref.finalize(whole, self._free.append, memory).atexit = False
+        first = -memory.ctypes.data % ALIGNMENT
+        return whole[first : first + n_bytes].view(dtype).reshape(shape)
+
+    def piece(self, size: int, n_features: int, has_weights: bool, dtype: Any) -> Piece:
+        """A piece to be filled. ValueError where there is no room for one."""
+        try:
+            weights = np.zeros(size, dtype) if has_weights else None
+            return Piece(self.array((size, n_features), dtype), weights, 0)
+        except (MemoryError, ValueError, OverflowError):
+            raise ValueError(
+                f"There is no memory for {size} rows of {n_features} features in one piece. Lower chunk_size."
+            ) from None
+
+
+def _filled(
+    blocks: Iterator[tuple[np.ndarray, np.ndarray | None]], size: int, dtype: Any, store: _Store
+) -> Iterator[Piece | None]:
+    """Arrays of `size` rows as they fill, and None after each block.
 
     All that is to be had of a block is copied before the next is asked for: whoever gives it may write to it then. Too
     large a number for `dtype` becomes infinite, and is refused as that.
@@ -435,7 +468,7 @@ def _filled(blocks: Iterator[tuple[np.ndarray, np.ndarray | None]], size: int, d
     for rows, weights in blocks:
         done = 0
         while done < len(rows):
-            piece = piece or _empty(size, rows.shape[1], weights is not None, dtype)
+            piece = piece or store.piece(size, rows.shape[1], weights is not None, dtype)
             n = min(size - piece.count, len(rows) - done)
             into, of = slice(piece.count, piece.count + n), slice(done, done + n)
             with np.errstate(over="ignore"):
@@ -451,24 +484,6 @@ def _filled(blocks: Iterator[tuple[np.ndarray, np.ndarray | None]], size: int, d
     if piece is not None:
         piece.rows[piece.count :] = piece.rows[piece.count - 1]
         yield piece
-
-
-def _empty(size: int, n_features: int, has_weights: bool, dtype: Any) -> Piece:
-    """A piece to be filled. ValueError where there is no room for one."""
-    try:
-        return Piece(aligned((size, n_features), dtype), np.zeros(size, dtype) if has_weights else None, 0)
-    except (MemoryError, ValueError, OverflowError):
-        raise ValueError(
-            f"There is no memory for {size} rows of {n_features} features in one piece. Lower chunk_size."
-        ) from None
-
-
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array that JAX on a CPU uses where it lies. Never to be written to again once JAX has it."""
-    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(n_bytes + ALIGNMENT, np.uint8)
-    first = -memory.ctypes.data % ALIGNMENT
-    return memory[first : first + n_bytes].view(dtype).reshape(shape)
 
 
 def _touch(rows: np.ndarray) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -341,3 +343,18 @@ def test_weights_in_other_partitions_are_refused():
         Blocks.from_dask(array.from_array(X, chunks=(128, D)), array.from_array(WEIGHTS, chunks=600))
     with pytest.raises(TypeError, match=r"must be one, too, got ndarray\. Give dask\.array\.from_array"):
         Blocks.from_dask(array.from_array(X, chunks=(128, D)), WEIGHTS)
+
+
+def test_memory_is_used_again_when_nobody_holds_it():
+    """What is held, by JAX or by a caller, keeps its values; what is not makes room for what is read next."""
+    x = np.arange(64 * 10, dtype=np.float32).reshape(-1, 1)
+    source = Blocks(lambda: iter([x]))
+    kept = [jnp.asarray(piece.rows, np.float32) for piece in source.pieces(64, np.float32)]
+    assert len({array.unsafe_buffer_pointer() for array in kept}) == len(kept)
+    np.testing.assert_array_equal(np.concatenate(kept), x)
+    places = {array.unsafe_buffer_pointer() for array in kept}
+    kept.clear()
+    gc.collect()  # by which JAX lets go of what it holds of others'
+    again = {piece.rows.ctypes.data for piece in source.pieces(64, np.float32)}
+    assert again <= places
+    assert len(again) < len(places)
