@@ -429,7 +429,8 @@ def spread(place: Place) -> str:
         return [cell["family"], cell["n"], duration(whole), *told]
 
     def of_several(cell: dict[str, Any]) -> list[Any]:
-        head = [f"{cell['number']} {cell['way']}", cell["n"]]
+        way = {"devices": "device", "processes": "process"}[cell["way"]] if cell["number"] == 1 else cell["way"]
+        head = [f"{cell['number']} {way}", cell["n"]]
         if cell["missing"]:
             return [*head, f"missing: {cell['missing']}", NONE]
         return [*head, duration(cell["step_s"]["median"]), cell["reduced_bytes"]]

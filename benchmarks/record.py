@@ -36,7 +36,8 @@ class Record:
             "benchmark": name,
             "date": now.isoformat(timespec="seconds"),
             "commit": _git("rev-parse", "HEAD"),
-            "dirty": bool(_git("status", "--porcelain")),
+            # Results of runs before this one are no part of what is measured.
+            "dirty": bool(_git("status", "--porcelain", "--", ".", ":!benchmarks/results")),
             "machine": machine(),
             "versions": versions(packages),
         }
