@@ -294,8 +294,9 @@ def _numbers(x: np.ndarray, name: str) -> np.ndarray:
         raise
 
 
-def finite(x: np.ndarray | Array, name: str = "X") -> None:
-    """No NaN and no infinity, or an error that names the first by row and column. Traced values pass."""
+def finite(x: np.ndarray | Array, name: str = "X", weights: Any = None) -> None:
+    """No NaN and no infinity, or an error that names the first by row and column. Traced values pass, and rows of
+    weight 0."""
     if is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating):
         return
     values = _where_it_lies(x)
@@ -306,6 +307,8 @@ def finite(x: np.ndarray | Array, name: str = "X") -> None:
     step = max(1, 2**22 // max(1, math.prod(values.shape[1:])))
     for start in range(0, len(values), step):
         block = np.isfinite(values[start : start + step])
+        if not block.all() and weights is not None and not is_traced(weights):
+            block |= (np.asarray(weights[start : start + step]) == 0.0)[:, None]
         if not block.all():
             index = np.argwhere(~block)[0]
             index[0] += start
@@ -317,13 +320,18 @@ def finite(x: np.ndarray | Array, name: str = "X") -> None:
             )
 
 
-def within(x: np.ndarray | Array, dtype: Any, name: str = "X") -> None:
-    """No number is too large for the dtype in which is computed. Values are finite; traced ones pass."""
+def within(x: np.ndarray | Array, dtype: Any, name: str = "X", weights: Any = None) -> None:
+    """No number is too large for the dtype in which is computed. Traced ones pass, and rows of weight 0."""
     if is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating) or jnp.finfo(x.dtype).max <= jnp.finfo(dtype).max:
         return
     values, largest = np.asarray(x), float(jnp.finfo(dtype).max)
-    if max(values.max(), -values.min()) > largest:
-        row, column = np.argwhere(np.abs(values) > largest)[0]
+    if values.max() <= largest and values.min() >= -largest:
+        return
+    is_large = np.abs(values) > largest
+    if weights is not None and not is_traced(weights):
+        is_large &= (np.asarray(weights) > 0.0)[:, None]
+    if is_large.any():
+        row, column = np.argwhere(is_large)[0]
         raise ValueError(
             f"Input {name} contains {values[row, column]} in row {row}, column {column}, which is too large for "
             f"{dtype}. Scale the columns, or compute in float64."
@@ -539,9 +547,9 @@ def some_weight(total: float, name: str) -> None:
         raise ValueError(f"{name}: the weights of all rows are 0, or there are no rows.")
 
 
-def in_memory(what: str, why: str) -> NoReturn:
-    """For what is asked of rows that are read in blocks, and needs them in memory."""
-    raise ValueError(f"{what} needs the rows in memory: {why}. Leave it out, or give an array.")
+def in_memory(what: str, why: str, how: str = "") -> NoReturn:
+    """For what is asked of rows that are read in blocks or shared out, and needs them in one place."""
+    raise ValueError(f"{what} needs the rows in memory: {why}. Leave it out, or give an array.{how}")
 
 
 def labels(values: Any, n_rows: int, n_components: int) -> np.ndarray | Array:

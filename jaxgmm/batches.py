@@ -188,6 +188,8 @@ class Batches:
     def reweighted(self, sample_weight: Any) -> Batches:
         """The same rows, not copied, under other weights (N,)."""
         weights = cut(sample_weight, self.chunk_size, self.dtype, pad_with_zero=True)
+        if not is_traced(self.origin) and len(self.origin.devices()) > 1:  # to where the rows are, once for all
+            weights = jax.device_put(weights, self.origin.sharding)
         origin, total, lightest = _describe(self.rows, weights)
         return replace(self, weights=weights, origin=origin, total=total, lightest=lightest)
 
@@ -283,9 +285,10 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
     whole = (n_chunks - 1) * size
     if not isinstance(x, jax.Array):
         x = np.asarray(x)
-        body = own(x[:whole], dtype) if whole else None
         tail = np.empty((size, *x.shape[1:]), dtype)
-        tail[: n_rows - whole] = x[whole:]
+        with np.errstate(over="ignore"):  # what is too large has been refused, or has weight 0
+            body = own(x[:whole], dtype) if whole else None
+            tail[: n_rows - whole] = x[whole:]
         tail[n_rows - whole :] = 0 if pad_with_zero else x[-1]
         return Chunked(body, jnp.asarray(tail), n_chunks)
     if not is_traced(x) and x.dtype == dtype and all(one.platform == "cpu" for one in x.devices()):

@@ -69,6 +69,8 @@ class Blocks:
     A pair's second part is weights, never labels: a loader of rows and labels goes through a function that drops them,
     lambda: (x for x, _ in loader).
 
+    After a pass they keep memory for a few blocks, for the next one.
+
     Most passes run in another thread than the caller's, under the same settings of JAX. What belongs to one thread, as
     a connection to SQLite does, must be opened inside the function.
 
@@ -433,14 +435,20 @@ class _Store:
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
 
+    def __reduce__(self) -> tuple[type[_Store], tuple[()]]:
+        return _Store, ()  # a copy has no use for it
+
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array with whatever was in its place. It must not be written to once JAX has it."""
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        memory = self._free.pop() if self._free else None
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = None
         if memory is None or len(memory) != n_bytes + ALIGNMENT:
             memory = np.empty(n_bytes + ALIGNMENT, np.uint8)
         # All arrays that are made of this one hold it, and it dies with the last of them.
-        whole = np.frombuffer(memoryview(memory), np.uint8)
+        whole = np.frombuffer(memoryview(memory), np.uint8)  # pyright: ignore
         weakref.finalize(whole, self._free.append, memory).atexit = False
         first = -memory.ctypes.data % ALIGNMENT
         return whole[first : first + n_bytes].view(dtype).reshape(shape)

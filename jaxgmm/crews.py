@@ -25,7 +25,7 @@ from .batches import Batches, choose_width
 
 T = TypeVar("T")
 
-AXIS = "lanes"
+AXIS = "jaxgmm.lanes"  # by which batches on all devices are told from those on a user's mesh
 
 WORTH_A_CREW = 2**18
 """Responsibilities of a step of all lanes that are worth a thread."""
@@ -116,13 +116,13 @@ class OnDevices(Crews):
 def crews_for(n_lanes: int, n_components: int, batches: Batches, bytes_each: int = 0) -> Crews:
     """Those to whom so many lanes are dealt out: the devices where rows are `on_all_devices`, else cores: all there
     are, as long as each has a whole width of lanes and enough to do."""
-    if is_traced(batches) or jax.config.jax_disable_jit:  # pyright: ignore
+    # A mesh that the user has set belongs to one thread, and rules out another one.
+    if is_traced(batches) or jax.config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty:  # pyright: ignore
         return OnCores(1, batches)
     mesh = _mesh_of(batches.origin)
     if mesh is not None:
         return OnDevices(mesh, batches)
-    # A mesh of the user's belongs to one thread, and settings of a mesh would have to.
-    if any(one.platform != "cpu" for one in batches.origin.devices()) or not jax.sharding.get_abstract_mesh().empty:
+    if any(one.platform != "cpu" for one in batches.origin.devices()):
         return OnCores(1, batches)
     width = choose_width(n_components, n_lanes, batches.chunk_size, bytes_each)
     worth = n_lanes * n_components * batches.n_chunks * batches.chunk_size // WORTH_A_CREW

@@ -46,7 +46,7 @@ class GaussianMixture:
     `covariances_` and `precisions_init` are (K, D, D). n_init: restarts, all in one program. init_params:
     scikit-learn's names, or what `init` of `jaxgmm.fit` takes. random_state: an integer, a RandomState, a Generator,
     a JAX key, or None. dtype: the data's own, float64 for integers, unless given. chunk_size: rows a chunk.
-    device: None for JAX's default, "cpu", "gpu", a JAX device, or "all", which share the rows. acceleration: None,
+    device: None for JAX's default, "cpu", "gpu", a JAX device, or "all" (see `jaxgmm.fit`). acceleration: None,
     "squarem", "anderson" or "lbfgs", for fewer iterations where clusters overlap and tol is below 1e-4. stopping:
     "gain", or "aitken", which compares with tol what all iterations to come would gain. relative_ridge: added to
     variances like reg_covar, in units of each feature's variance. race: True (or a `Race`) lets only the best of
@@ -133,19 +133,22 @@ class GaussianMixture:
         x = _check.observations(X)
         is_everywhere = isinstance(self.device, str) and self.device == "all"
         if not is_everywhere:  # else this process may hold few of the rows, and all are looked at together
-            _check.finite(x)
             sample_weight = _check.row_weights(sample_weight, len(x))
+            _check.finite(x, weights=sample_weight)
             _check.enough_rows(len(x), sample_weight, n_components)
         names = column_names(X)
         dtype = _check_estimator.dtype_of(x, self.dtype)
         if not is_everywhere:
-            _check.within(x, dtype)
+            _check.within(x, dtype, weights=sample_weight)
         given = self._given(family, x.shape[1], dtype)
         if (whole := given.whole(family)) is not None:
             init = whole
         key = _check_estimator.random_key(self.random_state)
 
         with self._computing(dtype):
+            if self.warm_start and hasattr(self, "mixture_"):
+                _check_estimator.same_mixture(self.mixture_, n_components, x.shape[1], family)
+                init, given = self.mixture_, NOTHING_GIVEN
             n_lanes = n_init if isinstance(init, str) else 1
             if is_everywhere:
                 batches = admit_rows(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype, "all")
@@ -154,9 +157,6 @@ class GaussianMixture:
                 batches = Batches.of(
                     self._place(x), sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype
                 )
-            if self.warm_start and hasattr(self, "mixture_"):
-                _check_estimator.same_mixture(self.mixture_, n_components, x.shape[1], family)
-                init, given = self.mixture_, NOTHING_GIVEN
             settings = with_relative_ridge(settings, relative_ridge, batches)
             starts = start(key, batches, init, n_components, family, settings, n_lanes, given)
             report = _Report(self.verbose) if self.verbose else None

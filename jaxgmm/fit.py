@@ -183,6 +183,8 @@ class Search(NamedTuple):
 def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: Batches | Spread) -> em.Settings:
     """The settings with a ridge (D,) that adds a share of each feature's variance; as they are where that is 0."""
     _check.of_features(settings.ridge, batches.n_features)
+    if n_devices(batches.origin) > 1:  # an array of one device cannot go with rows on several
+        settings = replace(settings, ridge=jax.device_get(settings.ridge))
     if not relative_ridge:
         return settings
     if isinstance(batches, Spread):
@@ -240,10 +242,18 @@ def _admit_here(
 ) -> Batches | Spread:
     """Rows for all devices of this process, the only one: each has a share, or all rows and a share of the lanes."""
     x, n_own = _check.observations(one_copy(x), "x"), len(jax.local_devices())
-    if n_own == 1 or (n_own <= n_lanes and x.nbytes <= ON_EACH):
+    n_bytes = x.size * _dtype_of(x, dtype).itemsize
+    if n_own == 1 or (n_own <= n_lanes and n_bytes <= ON_EACH):
+        if isinstance(sample_weight, jax.Array) and not is_traced(sample_weight):
+            sample_weight = np.asarray(sample_weight)  # it may lie on another device than the rows
         batches = admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype)
         return batches if n_own == 1 else on_all_devices(batches)
     return Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
+
+
+def _dtype_of(x: Any, dtype: Any) -> np.dtype:
+    """In which rows are computed."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(_check.floating_dtype((x,))) if dtype is None else dtype)
 
 
 def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any) -> Batches:
@@ -262,9 +272,9 @@ def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_siz
             _check.enough_rows(int(x.n_rows), None, n_components)
         return x
     x = _check.observations(x, "x")
-    _check.finite(x, "x")
-    _check.within(x, jax.dtypes.canonicalize_dtype(_check.floating_dtype((x,))) if dtype is None else dtype, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
+    _check.finite(x, "x", sample_weight)
+    _check.within(x, _dtype_of(x, dtype), "x", sample_weight)
     _check.enough_rows(len(x), sample_weight, n_components)
     return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
 
@@ -272,10 +282,13 @@ def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_siz
 def in_blocks(batches: Batches | Spread, escape: str | None = None, n_folds: int = 0) -> None:
     """ValueError for what cannot be had of rows that are read in blocks."""
     if isinstance(batches, Spread):
+        how = ""
+        if isinstance(batches, Sharded):
+            how = f" Or give device='all' as many restarts as devices, and no more than {ON_EACH >> 20} MB of rows."
         if escape is not None:
-            _check.in_memory(f"escape={escape!r}", "its proposals are made of several passes each")
+            _check.in_memory(f"escape={escape!r}", "its proposals are made of several passes each", how)
         if n_folds:
-            _check.in_memory("n_folds", "a fold is a weight of 0 for every row of the others")
+            _check.in_memory("n_folds", "a fold is a weight of 0 for every row of the others", how)
 
 
 def start(
@@ -438,7 +451,7 @@ def begin(
 
 def _by_crews(program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches, *shared: Any, **static: Any) -> T:
     """program(lanes, batches, *shared, **static) of lanes of which the first are seeds (R, K, D)."""
-    if is_traced(lanes):
+    if is_traced((lanes, shared)):
         return program(lanes, batches, *shared, **static)
     n_lanes, n_components, n_features = lanes[0].shape
     each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)

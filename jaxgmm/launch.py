@@ -28,8 +28,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NoReturn
 
 WORKER = "JAXGMM_LAUNCHED"
@@ -98,6 +99,7 @@ def work(arguments: Sequence[str]) -> None:
     jax.distributed.initialize(
         address, int(n_processes), int(number), initialization_timeout=300, heartbeat_timeout_seconds=int(patience)
     )
+    jax.distributed.shutdown = partial(_shut_down, jax.distributed.shutdown)  # by the script, too, with all others
     sys.argv[:] = list(arguments)
     if not sys.flags.safe_path:  # where it is set `-m` put no folder there, nor would `python script.py`
         sys.path[0] = os.path.dirname(os.path.realpath(arguments[0]))
@@ -111,20 +113,26 @@ def work(arguments: Sequence[str]) -> None:
     except BaseException:
         _die(1, traceback.format_exc())
     sys.stdout.flush()  # what the script said shall not wait for the others, nor be lost with them
-    _wait_for_the_others()
     jax.distributed.shutdown()
 
 
-def _wait_for_the_others() -> None:
-    """`shutdown` waits for them, too, but five minutes at most.
+def _shut_down(shutdown: Callable[[], None]) -> None:
+    """JAX's own `shutdown`, after a wait for the other processes: it waits for them, too, but five minutes at most.
 
     In jax 0.10.2 `shutdown_timeout_seconds` does not change that: `initialize` tells it to the service, and not to the
-    client, which then gives up. JAX has no public name for a wait of another length.
+    client, which then gives up. JAX has no public name for a wait of another length; where this one is gone, five
+    minutes it is.
     """
-    from jax._src.distributed import global_state
+    try:
+        from jax._src.distributed import global_state
 
-    if global_state.client is not None:  # the script may have called `shutdown` itself
-        global_state.client.wait_at_barrier("jaxgmm.launch: done", FOR_THE_OTHERS * 1000)
+        client = global_state.client
+        wait = None if client is None else client.wait_at_barrier  # the script may have called `shutdown` itself
+    except (ImportError, AttributeError):
+        wait = None
+    if wait is not None:
+        wait("jaxgmm.launch: done", FOR_THE_OTHERS * 1000)
+    shutdown()
 
 
 def _end_with_launcher(pipe: int) -> None:

@@ -390,7 +390,7 @@ _work, _ended = jax.jit(work), jax.jit(ended)
 
 def _crews(states: em.State, batches: Batches, settings: em.Settings, number: int | None) -> Crews:
     """To whom the runs (R, ...) are dealt out; to so many cores where they have been dealt out to them before."""
-    if is_traced(states):
+    if is_traced((states, settings)):
         return OnCores(1, batches)
     n_runs, n_components = states.mixture.means.shape[:2]
     crews = crews_for(n_runs, n_components, batches, bytes_of_a_run(states, settings))

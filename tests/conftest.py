@@ -15,7 +15,7 @@ GLOBAL = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_pro
 """Switches of JAX that must stand after the session's tests as they stood before."""
 
 
-LONGEST = ("test_sklearn_suite.py", "test_estimator.py")
+LONGEST = ("test_sklearn_suite.py", "test_estimator.py", "test_sharded.py")
 """Files that take minutes. Files are dealt out whole, one to a process: the last to begin should be short."""
 
 

@@ -58,24 +58,45 @@ def variances(x: Any, weights: Any) -> list[float]:
 def of_restarts(x: Any) -> dict[str, Any]:
     """Searches of small tables with as many restarts as devices, and more: in memory and on all devices."""
     found: dict[str, Any] = {}
-    ways: dict[str, dict[str, Any]] = {
-        "whole": {},
-        "race": {"race": jaxgmm.Race(3, 2)},
-        "escape": {"escape": "split-merge", "init": "random_rows"},
-    }
-    for name, how in ways.items():
-        how |= {"n_restarts": 11, "tol": 1e-10, "dtype": np.float64}
-        results = [jaxgmm.fit(KEY, x, K, "diag", device=device, **how) for device in (None, "all")]
+    for name, race in (("whole", False), ("race", jaxgmm.Race(3, 2))):
+        how = {"race": race, "n_restarts": 11, "tol": 1e-10, "dtype": np.float64}
+        results = [jaxgmm.fit(KEY, x, K, "spherical", device=device, **how) for device in (None, "all")]
         steps = [np.asarray(result.restarts.n_steps).tolist() for result in results]
         found[name] = {"fits": [parameters(result) for result in results], "steps": steps}
     found["lies on"] = len(results[1].mixture.means.devices())
     found["rows"] = np.asarray(results[1].mixture.log_prob(x[:5])).tolist()
     more = {"n_folds": 2, "tol": 1e-6, "dtype": np.float64}
-    swept = [jaxgmm.sweep(KEY, x, [1, 3], ["full", "diag"], 8, device=device, **more) for device in (None, "all")]
+    swept = [jaxgmm.sweep(KEY, x, [2], ["full", "spherical"], 8, device=device, **more) for device in (None, "all")]
     found["sweep"] = [[[cell.log_likelihood, cell.held_out, cell.icl] for cell in each.cells] for each in swept]
     found["is replicated"] = n_devices(admit_rows(KEY, x, None, K, 8, None, None, "all").origin)
     found["resumed"] = resumed(x)
+    found["elsewhere"] = elsewhere(x[:200].astype(np.float32), WEIGHTS[:200])
     return found
+
+
+def elsewhere(x: Any, weights: Any) -> dict[str, list[Any]]:
+    """Objectives of fits of which something lies on a device of its own, or a mesh is set: on one device and on all."""
+    first, last = jax.devices()[0], jax.devices()[-1]
+    mesh = jax.make_mesh((8,), ("mine",), axis_types=(jax.sharding.AxisType.Auto,))
+    ridges = np.array([1e-6, 1e-3], np.float32)
+
+    def fitted(device: Any, x: Any = x, weights: Any = weights, **how: Any) -> Any:
+        how = {"n_restarts": 8, "max_steps": 3, "tol": 0.0, "sample_weight": weights, "device": device} | how
+        return jaxgmm.fit(KEY, x, K, "spherical", **how).objective
+
+    def under_mesh(device: Any) -> Any:
+        with jax.set_mesh(mesh):
+            return fitted(device)
+
+    ways = {
+        "weights elsewhere": lambda device: fitted(
+            device, jax.device_put(x, first), jax.device_put(weights.astype(np.float32), last if device else first)
+        ),
+        "ridge elsewhere": lambda device: fitted(device, ridge=jax.device_put(1e-6, first), escape="split-merge"),
+        "under a mesh": under_mesh,
+        "mapped over ridges": lambda device: jax.vmap(lambda ridge: fitted(device, ridge=ridge))(ridges),
+    }
+    return {name: [np.asarray(way(device)).tolist() for device in (None, "all")] for name, way in ways.items()}
 
 
 def resumed(x: Any) -> list[Any]:
@@ -89,12 +110,14 @@ def resumed(x: Any) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         kept = jaxgmm.Checkpoint(folder, every=0.0)
         try:
-            jaxgmm.fit(KEY, x, K, progress=interrupt, checkpoint=kept, **how)
+            jaxgmm.fit(KEY, x, K, "spherical", progress=interrupt, checkpoint=kept, **how)
         except KeyboardInterrupt:
             pass
         told: list[int] = []
-        again = jaxgmm.fit(KEY, x, K, progress=lambda now: told.append(now.n_steps), checkpoint=kept, **how)
-    return [told[0], parameters(again), parameters(jaxgmm.fit(KEY, x, K, **how))]
+        again = jaxgmm.fit(
+            KEY, x, K, "spherical", progress=lambda now: told.append(now.n_steps), checkpoint=kept, **how
+        )
+    return [told[0], parameters(again), parameters(jaxgmm.fit(KEY, x, K, "spherical", **how))]
 
 
 def main() -> None:

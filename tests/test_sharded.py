@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def found():
     """What `sharded_child.py` says."""
     command = [sys.executable, "-m", "tests.sharded_child"]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600)
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=1500)
     return json.loads(made.stdout.splitlines()[-1])
 
 
@@ -61,7 +61,7 @@ def test_an_estimator_on_eight_devices(found):
     assert_close(all_of_8, one_of_8, "objective", np.float64)
 
 
-@pytest.mark.parametrize("search", ["whole", "race", "escape"])
+@pytest.mark.parametrize("search", ["whole", "race"])
 def test_restarts_on_eight_devices(search, found):
     """Each of them ends as it does on one device, and so does the best."""
     of_all = found["restarts on devices"]
@@ -83,9 +83,15 @@ def test_the_best_of_restarts_on_devices_lies_on_one(found):
 def test_a_sweep_of_restarts_on_devices(found):
     """With folds, which rows that are shared out do not have."""
     one, all_of_them = map(np.array, found["restarts on devices"]["sweep"])
-    assert one.shape == (4, 3)
+    assert one.shape == (2, 3)
     per_row = np.array([1003, 1, 1003])
     assert_close(all_of_them / per_row, one / per_row, "objective", np.float64)
+
+
+@pytest.mark.parametrize("what", ["weights elsewhere", "ridge elsewhere", "under a mesh", "mapped over ridges"])
+def test_restarts_on_devices_of_arguments_that_lie_elsewhere(what, found):
+    one, on_eight = found["restarts on devices"]["elsewhere"][what]
+    assert_close(on_eight, one, "objective", np.float32)
 
 
 def test_restarts_on_devices_go_on_where_they_were_interrupted(found):
@@ -257,27 +263,25 @@ def test_what_is_wrong_in_one_process_is_told_by_all(script):
         assert message in said["1"][what], what
 
 
-def test_a_process_that_is_done_waits_for_the_others(tmp_path):
-    """Before it calls `shutdown`, which waits for them, too, but five minutes at most."""
+@pytest.mark.parametrize("way", ["by the launcher", "by itself"])
+def test_a_process_that_is_done_waits_for_the_others(way, tmp_path):
+    """JAX's own `shutdown` waits for them, too, but five minutes at most; and a script may call it."""
     (tmp_path / "script.py").write_text(
         textwrap.dedent("""
+            import atexit
             import pathlib
+            import sys
             import time
 
             import jax
 
-            own, shutdown = jax.process_index(), jax.distributed.shutdown
+            own = jax.process_index()
             first_is_done = pathlib.Path(__file__).with_name("done")
-
-
-            def told():
-                print("ends", own, flush=True)
-                shutdown()
-
-
-            jax.distributed.shutdown = told
+            atexit.register(lambda: print("ends", own, flush=True))
             if own == 0:
                 first_is_done.touch()
+                if sys.argv[1] == "by itself":
+                    jax.distributed.shutdown()
             else:
                 until = time.monotonic() + 20
                 while not first_is_done.exists() and time.monotonic() < until:
@@ -286,7 +290,7 @@ def test_a_process_that_is_done_waits_for_the_others(tmp_path):
                 print("done", own, flush=True)
         """)
     )
-    made = launched(2, tmp_path / "script.py")
+    made = launched(2, tmp_path / "script.py", way)
     assert made.returncode == 0, made.stderr
     said = made.stdout.splitlines()
     assert said[0] == "done 1"
