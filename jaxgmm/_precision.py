@@ -65,6 +65,12 @@ def _canonical(leaf: Any) -> Any:
     return leaf.astype(jnp.float32) if getattr(leaf, "dtype", None) == np.float64 else leaf
 
 
+def aligned(memory: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array in bytes that are ALIGNMENT more than it needs, where JAX on a CPU uses it as it lies."""
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + len(memory) - ALIGNMENT].view(dtype).reshape(shape)
+
+
 def own(x: Any, dtype: Any) -> jax.Array:
     """x as a JAX array of `dtype` that shares no memory with an array of the user's.
 
@@ -76,9 +82,7 @@ def own(x: Any, dtype: Any) -> jax.Array:
         return jnp.asarray(x, dtype)
     x, dtype = np.asarray(x), np.dtype(dtype)
     n_bytes = x.size * dtype.itemsize
-    memory = np.empty(n_bytes + ALIGNMENT, np.uint8)
-    first = -memory.ctypes.data % ALIGNMENT
-    copied = memory[first : first + n_bytes].view(dtype).reshape(x.shape)
+    copied = aligned(np.empty(n_bytes + ALIGNMENT, np.uint8), x.shape, dtype)
     copied[...] = x
     return jnp.asarray(copied, jax.dtypes.canonicalize_dtype(dtype))
 

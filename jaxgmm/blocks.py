@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _check
-from ._precision import ALIGNMENT, settings_here
+from ._precision import ALIGNMENT, aligned, settings_here
 
 READ_AT_ONCE = 2**16
 """Rows of a Parquet file that are decoded at a time."""
@@ -450,8 +450,7 @@ class _Store:
         # All arrays that are made of this one hold it, and it dies with the last of them.
         whole = np.frombuffer(memoryview(memory), np.uint8)  # pyright: ignore
         weakref.finalize(whole, self._free.append, memory).atexit = False
-        first = -memory.ctypes.data % ALIGNMENT
-        return whole[first : first + n_bytes].view(dtype).reshape(shape)
+        return aligned(whole, shape, dtype)
 
     def piece(self, size: int, n_features: int, has_weights: bool, dtype: Any) -> Piece:
         """A piece to be filled. ValueError where there is no room for one."""

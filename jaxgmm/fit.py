@@ -227,14 +227,12 @@ def admit_rows(
     if everywhere and (blocks is not None or client is not None):
         _check.in_memory("device='all'", "blocks and partitions are each read for one device")
     if client is not None:
-        rows: Spread = WithWorkers(key, x, sample_weight, client, n_components, chunk_size, dtype)
-    elif blocks is not None:
-        rows = Streamed(key, blocks, n_components, chunk_size, dtype, read)
-    elif is_shared_out(x) or jax.process_count() > 1:
-        rows = Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
-    else:
-        return _admit_here(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype)
-    return rows
+        return WithWorkers(key, x, sample_weight, client, n_components, chunk_size, dtype)
+    if blocks is not None:
+        return Streamed(key, blocks, n_components, chunk_size, dtype, read)
+    if is_shared_out(x) or jax.process_count() > 1:
+        return Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
+    return _admit_here(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype)
 
 
 def _admit_here(

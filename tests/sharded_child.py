@@ -78,7 +78,7 @@ def elsewhere(x: Any, weights: Any) -> dict[str, list[Any]]:
     """Objectives of fits of which something lies on a device of its own, or a mesh is set: on one device and on all."""
     first, last = jax.devices()[0], jax.devices()[-1]
     mesh = jax.make_mesh((8,), ("mine",), axis_types=(jax.sharding.AxisType.Auto,))
-    ridges = np.array([1e-6, 1e-3], np.float32)
+    ridges = np.array([1e-6, 0.3], np.float32)  # far enough apart that one in place of the other would show
 
     def fitted(device: Any, x: Any = x, weights: Any = weights, **how: Any) -> Any:
         how = {"n_restarts": 8, "max_steps": 3, "tol": 0.0, "sample_weight": weights, "device": device} | how

@@ -312,11 +312,16 @@ def test_a_script_is_run_as_python_runs_it(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere signals are others")
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGKILL", -9)])
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", -2), ("SIGKILL", -9)])
 def test_with_the_launcher_all_processes_end(name, status, tmp_path):
     """Their output is at its end only when none of them is left to write to it."""
     (tmp_path / "script.py").write_text("import time\nprint('runs', flush=True)\ntime.sleep(60)")
-    command = [sys.executable, "-m", "jaxgmm.launch", "--processes", "2", tmp_path / "script.py"]
+    # Tests may run where SIGINT is ignored, and so would what they start.
+    listens = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+    )
+    starts = [sys.executable, "-m", "jaxgmm.launch", "--processes", "2", tmp_path / "script.py"]
+    command = [sys.executable, "-c", listens, *starts]
     with subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as launcher:
