@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ._precision import to_device
+
 Like = Callable[[Any], Any]
 """Turns a NumPy or JAX array into the kind that the user works with."""
 
@@ -25,8 +27,8 @@ def like(x: Any) -> Like:
 
 
 def _as_jax(value: Any) -> jax.Array:
-    # An array that is JAX's already keeps its float64, whatever the switch says.
-    return value if isinstance(value, jax.Array) else jax.numpy.asarray(value)
+    # An array that is JAX's already keeps its float64, whatever the switch says; and so does one that is to be.
+    return value if isinstance(value, jax.Array) else to_device(value)
 
 
 class _Through:

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from ._precision import is_traced
+from .programs import program
 
 
 def family(value: Any, shelf: Mapping[str, Any]) -> Any:
@@ -384,7 +385,7 @@ def concrete(tree: Any, what: str) -> None:
         )
 
 
-@jax.jit
+@program
 def _all_finite(x: Array) -> Array:
     """In one program, so that no mask of the size of x is made."""
     return jnp.all(jnp.isfinite(x))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from . import _threefry
 from ._check import finite, floating_dtype
 
 
@@ -96,9 +97,9 @@ def random_key(value: Any) -> Array:
     if value is None:
         value = np.random.mtrand._rand  # NumPy's global state, as scikit-learn does: np.random.seed then reproduces
     if isinstance(value, np.random.RandomState):
-        return jax.random.key(int(value.randint(np.iinfo(np.int32).max)))
+        return _threefry.key(int(value.randint(np.iinfo(np.int32).max)))
     if isinstance(value, np.random.Generator):
-        return jax.random.key(int(value.integers(np.iinfo(np.int32).max)))
+        return _threefry.key(int(value.integers(np.iinfo(np.int32).max)))
     try:
         seed = operator.index(value)
     except TypeError:
@@ -107,7 +108,7 @@ def random_key(value: Any) -> Array:
         ) from None
     if not 0 <= seed < 2**32:
         raise ValueError(f"random_state must lie in 0 … 2³² − 1, got {seed}.")
-    return jax.random.key(np.uint32(seed))
+    return _threefry.key(seed)
 
 
 def same_mixture(previous: Any, n_components: int, n_features: int, family: Any, what: str = "warm_start") -> None:

@@ -18,7 +18,12 @@ from jax.custom_batching import custom_vmap
 
 
 def einsum(subscripts: str, *operands: Array) -> Array:
-    """`jnp.einsum` at the full precision of its operands, on every device and whatever the user's global default."""
+    """`jnp.einsum` at the full precision of its operands, on every device and whatever the user's global default.
+
+    Of NumPy's arrays by NumPy: a few numbers on the host are not worth a program.
+    """
+    if all(isinstance(x, np.ndarray) for x in operands):
+        return np.einsum(subscripts, *operands)  # pyright: ignore
     if _is_batch_of_few(subscripts, operands):
         return _written_out(subscripts, operands)
     return jnp.einsum(subscripts, *operands, precision=lax.Precision.HIGHEST)
@@ -274,12 +279,16 @@ def lower_squares(factor: Array, x: Array, mean: Array) -> Array:
 
     factor (D, D), mean (D,). By `slabs`: five eighths of the arithmetic of the square.
     """
+    if len(x) <= WHOLE_UP_TO // 2:
+        return jnp.sum(jnp.square(einsum("ij,jn->in", factor, x) - mean[:, None]), axis=0)
     parts = [einsum("ij,jn->in", factor[i, j], x[j]) - mean[i, None] for i, j in slabs(len(x))]
     return sum((jnp.sum(part * part, axis=0) for part in parts), start=jnp.zeros(x.shape[1:], x.dtype))
 
 
 def lower_product(x: Array, y: Array) -> Array:
     """The lower triangle of x yᵀ, and whatever else of it `slabs` hold. x, y (D, n) -> (D, D), 0 elsewhere."""
+    if len(x) <= WHOLE_UP_TO // 2:
+        return einsum("in,jn->ij", x, y)
     rows = [einsum("in,jn->ij", x[i], y[j]) for i, j in slabs(len(x))]
     return jnp.concatenate([jnp.pad(row, ((0, 0), (0, len(x) - row.shape[1]))) for row in rows])
 

@@ -60,6 +60,11 @@ def is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def is_transforming() -> bool:
+    """Whether this is called within a transformation of the user's, though no argument may belong to it."""
+    return is_traced(jax.device_put(np.int32(0)))
+
+
 def _canonical(leaf: Any) -> Any:
     """A float64 leaf as what JAX's switch allows."""
     return leaf.astype(jnp.float32) if getattr(leaf, "dtype", None) == np.float64 else leaf
@@ -71,6 +76,12 @@ def aligned(memory: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarra
     return memory[first : first + len(memory) - ALIGNMENT].view(dtype).reshape(shape)
 
 
+def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that JAX on a CPU uses where they lie. The system gives memory that nothing is written to for nothing."""
+    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return aligned(np.zeros(n_bytes + ALIGNMENT, np.uint8), shape, dtype)
+
+
 def own(x: Any, dtype: Any) -> jax.Array:
     """x as a JAX array of `dtype` that shares no memory with an array of the user's.
 
@@ -79,12 +90,12 @@ def own(x: Any, dtype: Any) -> jax.Array:
     that JAX aliases it instead of copying once more: as it does where it is told the dtype that there is.
     """
     if isinstance(x, jax.Array):
-        return jnp.asarray(x, dtype)
-    x, dtype = np.asarray(x), np.dtype(dtype)
+        return x if x.dtype == dtype else jnp.asarray(x, dtype)
+    x, dtype = np.asarray(x), jax.dtypes.canonicalize_dtype(dtype)
     n_bytes = x.size * dtype.itemsize
     copied = aligned(np.empty(n_bytes + ALIGNMENT, np.uint8), x.shape, dtype)
     copied[...] = x
-    return jnp.asarray(copied, jax.dtypes.canonicalize_dtype(dtype))
+    return jax.device_put(copied)  # `jnp.asarray` would compile a program for every shape
 
 
 def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
@@ -107,7 +118,7 @@ def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
 def to_device(leaf: np.ndarray) -> jax.Array:
     """A JAX array of the dtype that a NumPy array has, whatever JAX's switch says."""
     with precision_for(leaf.dtype):
-        return jnp.asarray(leaf)
+        return own(leaf, leaf.dtype)
 
 
 def to_host(self: Any) -> dict[str, Any]:

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from . import _check
+from . import _check, programs
 from ._linalg import einsum
-from ._precision import is_traced, own, precision_for
+from ._precision import aligned_zeros, is_traced, own, precision_for
 from .moments import add
+from .programs import next_power_of_two as next_power_of_two
 
 T = TypeVar("T")
 
@@ -82,6 +83,33 @@ class Chunked:
         return lax.map(lambda index: function(self.take(index)), jnp.arange(self.n_chunks, dtype=jnp.int32))
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Roomy:
+    """An array over rows with room for more of them, so that tables of other lengths share its shape."""
+
+    body: Array  # (C·n, ...)
+    chunk_size: int = field(metadata={"static": True})
+
+    @property
+    def n_chunks(self) -> int:
+        """For which there is room."""
+        return len(self.body) // self.chunk_size
+
+    @property
+    def tail(self) -> Array:
+        """The last chunk there is room for. -> (n, ...)."""
+        return self.body[-self.chunk_size :]
+
+    def take(self, index: Array) -> Array:
+        """Chunk `index`. -> (n, ...)."""
+        return lax.dynamic_slice_in_dim(self.body, index * self.chunk_size, self.chunk_size)
+
+    def rows_at(self, index: Array) -> Array:
+        """The rows of these numbers. index (S,) -> (S, ...)."""
+        return self.body[index]
+
+
 class Scale(NamedTuple):
     """How much all rows weigh: what a step is judged by, of rows wherever they are."""
 
@@ -119,12 +147,13 @@ class Counted:
 class Batches:
     """N weighted rows as C chunks of n. Make one with `Batches.of`."""
 
-    rows: Chunked  # (·, D)
-    weights: Chunked | Counted  # (·,); no body where all rows weigh 1
+    rows: Chunked | Roomy  # (·, D)
+    weights: Chunked | Counted | Roomy  # (·,); no body where all rows weigh 1
     origin: Array  # (D,): a point among the data, about which sums are taken
     total: Array  # (): Σ weights
     lightest: Array  # (): the smallest positive weight, "one row's weight"
     n_rows: Array  # (): N, an int32
+    n_used: Array | None = None  # (): how many chunks hold rows, an int32; None where all do
     fused: bool = field(default=False, metadata={"static": True})  # by `fused.py`, where there is a kernel
 
     @classmethod
@@ -167,7 +196,38 @@ class Batches:
             count = np.int32(min(n_rows, np.iinfo(np.int32).max))
             # The rows themselves are no output of a compiled function: that would copy them.
             origin, total, lightest = _describe(rows, weights)
-            return cls(rows, weights, origin, total, lightest, jnp.asarray(count), bool(fused))
+            return cls(rows, weights, origin, total, lightest, jnp.asarray(count), fused=bool(fused))
+
+    @classmethod
+    def with_room(cls, x: Any, sample_weight: Any, dtype: Any) -> Batches:
+        """Few rows x (N, D), known and not traced, in an array that has room for more: N, and whether there are
+        weights, change no shape. Made on the host, since a program for every N would take longer than all else. They
+        go where x is, if that is bound to a device."""
+        with precision_for(dtype):
+            n_rows, n_features = np.shape(x)
+            size = programs.ROWS_AT_ONCE
+            capacity = programs.chunks(n_rows) * size
+            rows = aligned_zeros((capacity, n_features), dtype)
+            with np.errstate(over="ignore"):  # what is too large has been refused, or has weight 0
+                rows[:n_rows] = np.asarray(x)
+            device = x.sharding if isinstance(x, jax.Array) and x.committed else None
+            weights = _roomy_weights(sample_weight, n_rows, capacity, dtype)
+            return cls._with_room(jax.device_put(rows, device), weights, n_rows)
+
+    @classmethod
+    def _with_room(cls, rows: Array, weights: np.ndarray, n_rows: int) -> Batches:
+        size = programs.ROWS_AT_ONCE
+        origin, total, lightest = _described(np.asarray(rows)[:n_rows], weights[:n_rows])
+        scalars = np.asarray(total, rows.dtype), np.asarray(lightest, rows.dtype), np.int32(n_rows)
+        parts = (weights, origin.astype(rows.dtype), *scalars, np.int32(-(-n_rows // size)))
+        device = rows.sharding if rows.committed else None
+        weights_, origin_, total_, lightest_, count, used = jax.device_put(parts, device)
+        return cls(Roomy(rows, size), Roomy(weights_, size), origin_, total_, lightest_, count, used)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether these are few rows, as `with_room` holds them."""
+        return self.n_used is not None
 
     @property
     def n_features(self) -> int:
@@ -183,10 +243,13 @@ class Batches:
 
     @property
     def dtype(self) -> Any:
-        return self.rows.tail.dtype
+        return self.origin.dtype
 
     def reweighted(self, sample_weight: Any) -> Batches:
         """The same rows, not copied, under other weights (N,)."""
+        if isinstance(self.rows, Roomy):
+            n_rows, capacity = int(self.n_rows), len(self.rows.body)
+            return self._with_room(self.rows.body, _roomy_weights(sample_weight, n_rows, capacity, self.dtype), n_rows)
         weights = cut(sample_weight, self.chunk_size, self.dtype, pad_with_zero=True)
         if not is_traced(self.origin) and len(self.origin.devices()) > 1:  # to where the rows are, once for all
             weights = jax.device_put(weights, self.origin.sharding)
@@ -195,6 +258,8 @@ class Batches:
 
     def row_weights(self) -> np.ndarray:
         """The weights of all rows, on the host. -> (N,) in float64."""
+        if isinstance(self.weights, Roomy):
+            return np.asarray(self.weights.body).astype(np.float64)[: int(self.n_rows)]
         whole = (self.n_chunks - 1) * self.chunk_size
         body = np.ones(whole) if self.weights.body is None else np.asarray(self.weights.body)[:whole]
         return np.concatenate([body, np.asarray(self.weights.tail)]).astype(np.float64)[: int(self.n_rows)]
@@ -214,7 +279,7 @@ class Batches:
 
         Rows that the user gave weight 0 come as the origin: what they hold may overflow, and 0 · inf would be NaN.
         """
-        may_overflow = self.weights.body is not None or self.n_chunks == 1
+        may_overflow = self.weights.body is not None or self.n_chunks == 1 or self.has_room
 
         def at(index: Array) -> T:
             rows, weights = self.rows.take(index), self.weights.take(index)
@@ -222,8 +287,11 @@ class Batches:
                 rows = jnp.where((weights > 0.0)[:, None], rows, self.origin)
             return term(index, rows, weights)
 
-        if self.n_chunks == 1:
+        if self.n_chunks == 1 and self.n_used is None:
             return at(jnp.int32(0))
+        if self.n_used is not None:  # so few that a sum that is not compensated keeps its digits
+            nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
+            return lax.fori_loop(0, self.n_used, lambda i, total: jax.tree.map(jnp.add, total, at(i)), nothing)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
 
         def body(carry: tuple[T, T], index: Array) -> tuple[tuple[T, T], None]:
@@ -271,10 +339,6 @@ def choose_chunk_size(n_features: int, n_components: int, itemsize: int, n_lanes
     return int(np.clip(2 ** round(np.log2(rows)), least, largest))
 
 
-def next_power_of_two(number: int) -> int:
-    return 1 << max(0, number - 1).bit_length()
-
-
 def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunked:
     """An array over rows as chunks of `size`; copied only where it must be.
 
@@ -304,7 +368,24 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
     return Chunked(x if is_traced(x) or x.nbytes > IN_PLACE_ABOVE else x[:whole], tail, n_chunks)
 
 
-@jax.jit
+def _roomy_weights(sample_weight: Any, n_rows: int, capacity: int, dtype: Any) -> np.ndarray:
+    """Weights (N,), 1 where there are none, and 0 for the room behind them."""
+    weights = aligned_zeros((capacity,), dtype)
+    weights[:n_rows] = 1.0 if sample_weight is None else np.asarray(sample_weight)
+    return weights
+
+
+def _described(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, Any, Any]:
+    """`_describe` on the host, in float64."""
+    counted = weights > 0.0
+    if not counted.all():
+        rows, weights = rows[counted], weights[counted]
+    weights = weights.astype(np.float64)
+    total = weights.sum()
+    return einsum("n,nd->d", weights, rows) / total, total, weights.min()
+
+
+@programs.program(hurried=True)
 def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
     """Origin (the weighted mean, near enough), total and lightest weight of batches."""
     zero = jnp.zeros((), rows.tail.dtype)

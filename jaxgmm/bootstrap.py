@@ -23,6 +23,7 @@ from .families import SHELF, Family
 from .fit import admit, fit
 from .lanes import in_waves
 from .mixture import Mixture
+from .programs import program
 from .progress import Count, listening
 from .runs import FitResult
 from .status import FAILED
@@ -352,7 +353,7 @@ def _law(kind: str, expected: np.ndarray, dtype: Any) -> Law:
     return (Exponential if is_plain else Gamma)(expected.astype(dtype))
 
 
-@partial(jax.jit, static_argnames="n_replicates")
+@program(static="n_replicates")
 def _replicates(
     key: Array,
     mixture: Mixture,

@@ -38,6 +38,7 @@ from jax.experimental import multihost_utils
 from . import _check
 from ._files import atomically, delete_drafts, is_draft, locked
 from ._version import __version__
+from .programs import program
 
 T = TypeVar("T")
 
@@ -223,7 +224,7 @@ def digest(tree: Any) -> str:
     return found.hexdigest()[:16]
 
 
-@jax.jit
+@program
 def mixed(array: Array) -> Array:
     """Two sums of the bits of an array's numbers, each with its place (MurmurHash3's last steps). -> (2,).
 

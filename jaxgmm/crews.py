@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ._precision import is_traced, settings_here
 from .batches import Batches, choose_width
+from .programs import program
 
 T = TypeVar("T")
 
@@ -149,7 +150,9 @@ def n_devices(origin: Array) -> int:
 def at_home(tree: Any, origin: Array) -> Any:
     """A tree on the device of the batches with this origin; where several have them, on JAX's default device, and not
     bound to it."""
-    return jax.device_put(jax.device_get(tree)) if n_devices(origin) > 1 else jax.device_put(tree, origin.sharding)
+    if n_devices(origin) > 1:
+        return jax.device_put(jax.device_get(tree))
+    return jax.device_put(tree, origin.sharding if origin.committed else None)
 
 
 def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
@@ -192,7 +195,7 @@ def _in_order(leaf: np.ndarray, n_lanes: int) -> np.ndarray:
     return np.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])[:n_lanes]
 
 
-@partial(jax.jit, static_argnames=("how", "mesh"))
+@program(static=("how", "mesh"))
 def _on_devices(parts: Any, shared: Any, *, how: tuple[Callable[..., Any], Any], mesh: Mesh) -> Any:
     program, static = how
 

@@ -5,10 +5,8 @@ They have scikit-learn's sign: smaller is better. (mclust's are their negatives.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -19,6 +17,7 @@ from ._precision import is_traced, keeps_precision
 from .batches import Batches
 from .covariances import Form
 from .mixture import Mixture, in_safe_form, prepare
+from .programs import program
 
 KINDS = ("soft", "hard")
 
@@ -63,13 +62,16 @@ def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Arr
 
 
 @keeps_precision
-@partial(jax.jit, static_argnames=("kind", "form"))
 def evidence(
     mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None = None
 ) -> tuple[Array, Array]:
     """Σ w (log density − centre), and the entropy of the responsibilities."""
+    return _evidence.compiled(batches.has_room, mixture, batches, centre, kind=kind, form=form)
 
-    def program(form: Form) -> tuple[Array, Array]:
+
+@program(static=("kind", "form"))
+def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None) -> tuple[Array, Array]:
+    def in_form(form: Form) -> tuple[Array, Array]:
         operands = prepare(mixture, batches.origin, form)
 
         def chunk(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
@@ -90,7 +92,7 @@ def evidence(
 
         return batches.sum(chunk)
 
-    return program(form) if form else in_safe_form(mixture, batches.origin, program)
+    return in_form(form) if form else in_safe_form(mixture, batches.origin, in_form)
 
 
 def _count_active(mixture: Mixture) -> int:

@@ -26,10 +26,11 @@ from .acceleration import METHODS, Memory, learn, propose, remember_nothing
 from .batches import Batches, Scale
 from .covariances import Form
 from .expectation import expect
-from .families import SHELF, Family
+from .families import SHELF, Family, shape_of_scales
 from .maximisation import maximise
-from .mixture import Mixture
+from .mixture import Mixture, is_fast
 from .moments import Moments
+from .programs import program
 from .status import Status
 
 STOPPING = ("gain", "aitken")
@@ -83,6 +84,79 @@ class State(NamedTuple):
     fell: Array  # (): whether the objective ever fell by more than rounding and the ridge explain
     gain: Array  # (): by how much the last step raised what EM raises, nats; infinite where that is not known
     memory: Memory | None = None  # of an accelerated run
+    ridge_trace: Array | None = None  # (K,): tr(ridge Σ⁻¹) of each component, where a loop is to carry it
+
+
+class Fixed(NamedTuple):
+    """What the first M-step is not to decide: parts of a mixture, and which of them count."""
+
+    mixture: Mixture
+    parts: Any  # (3,) bool: whether its weights, means and covariances stand as they are
+
+    def onto(self, mixture: Mixture) -> Mixture:
+        """The mixture with the parts that count in their place."""
+        pairs = zip(self.parts, mixture_parts(self.mixture), mixture_parts(mixture), strict=True)
+        chosen = (jax.tree.map(partial(jnp.where, stands), own, found) for stands, own, found in pairs)
+        return Mixture(*chosen, mixture.family)
+
+
+def mixture_parts(mixture: Mixture) -> tuple[Array, Array, Any]:
+    return mixture.log_weights, mixture.means, mixture.scales
+
+
+NOT_BEGUN = -1
+"""Steps of a run that has not begun: its moments are those of a first assignment of the rows, and its first step is the
+M-step from there, with no verdict on how much was gained. So one program serves the start and the steps."""
+
+
+def not_begun(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Family) -> State:
+    """States (R, ...) of runs that have not begun, on the host.
+
+    seeds (R, K, D), about which `moments` (R, ...) are taken, of the family's kind; meant (R, K) bool: which components
+    there are. A run in which one of them gets no rows has lost before it began.
+    """
+    n_runs, n_components, n_features = seeds.shape
+    dtype = seeds.dtype
+
+    def unit(leaf: Any) -> np.ndarray:
+        """Where a family's inner iteration may begin: matrices as the identity, and all else as 1."""
+        is_matrix = leaf.shape[-2:] == (n_features, n_features) and len(leaf.shape) > 2
+        value = np.eye(n_features, dtype=leaf.dtype) if is_matrix else np.ones((), leaf.dtype)
+        return np.array(np.broadcast_to(value, (n_runs, *leaf.shape)))
+
+    scales = jax.tree.map(unit, shape_of_scales(family, n_components, n_features, dtype))
+    log_weights = np.where(meant, 0.0, -np.inf).astype(dtype)
+    return State(
+        mixture=Mixture(log_weights, seeds, scales, family),  # pyright: ignore
+        moments=moments,
+        objective=np.full(n_runs, -np.inf, dtype),  # pyright: ignore
+        n_steps=np.full(n_runs, NOT_BEGUN, np.int32),  # pyright: ignore
+        status=np.full(n_runs, Status.RUNNING, np.int32),  # pyright: ignore
+        fell=np.zeros(n_runs, bool),  # pyright: ignore
+        gain=np.full(n_runs, np.inf, dtype),  # pyright: ignore
+        ridge_trace=np.zeros((n_runs, n_components), dtype),  # pyright: ignore
+    )
+
+
+def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form) -> tuple[State, Array]:
+    """`step` in one form, or the first M-step of a run that has not begun, with what is `fixed` of it.
+
+    -> the state, as it was where the form is FAST and would cost the promised digits; and whether it would.
+    """
+    is_first = state.n_steps < 0
+    state, proposal = proposed(state, settings)
+    found = proposal.mixture
+    lost = jnp.any((found.log_weights == -jnp.inf) & jnp.isfinite(state.mixture.log_weights)) & is_first
+    if fixed is not None:
+        placed = fixed.onto(found)
+        proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
+    new = concluded(state, proposal, expect(proposal.mixture, batches, form), batches, settings)
+    status = jnp.where(lost, Status.COLLAPSED, new.status).astype(jnp.int32)
+    new = new._replace(status=status, n_steps=jnp.maximum(new.n_steps, 0))
+    is_far = ~is_fast(proposal.mixture, batches.origin)
+    if form is Form.FAST:
+        new = jax.tree.map(partial(jnp.where, is_far), state, new)
+    return new, is_far
 
 
 def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
@@ -123,7 +197,7 @@ def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batc
 
 
 @keeps_precision
-@jax.jit
+@program(hurried=True)
 def _init(mixture: Mixture, batches: Batches) -> State:
     # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
     return begun(mixture, expect(mixture, batches, Form.SAFE), batches)
@@ -139,7 +213,7 @@ def begun(mixture: Mixture, moments: Moments, rows: Batches | Scale) -> State:
 
 
 @keeps_precision
-@jax.jit
+@program
 def _step(state: State, batches: Batches, settings: Settings) -> State:
     state, proposal = proposed(state, settings)
     return concluded(state, proposal, expect(proposal.mixture, batches), batches, settings)
@@ -215,7 +289,7 @@ def _begun(state: State, settings: Settings) -> State:
 
 
 @keeps_precision
-@jax.jit
+@program
 def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -> State:
     return stopped(
         lax.while_loop(
@@ -249,11 +323,16 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings) -> 
     A step to a broken covariance or objective is taken back, so that a state always holds a usable mixture.
     """
     change = new.objective - old.objective
-    eased = _eased(old, new, settings)
+    # By how much the step lowers what the ridge takes, nats. The M-step maximises Q − ½ Σ_k π_k tr(ridge Σ_k⁻¹) and not
+    # Q, so the objective may give up what the penalty gains.
+    before = _ridge_trace(old.mixture, settings) if old.ridge_trace is None else old.ridge_trace
+    after = _ridge_trace(new.mixture, settings)
+    eased = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
     gain = change + eased
     broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
     # Half a row and not one: a sound component that holds a single row gives a little of it to the others.
     lost = jnp.any((new.moments.mass < 0.5 * rows.lightest) & jnp.isfinite(old.mixture.log_weights))
+    lost &= old.n_steps >= 0
     finite = jnp.isfinite(new.objective)
     rounding = _rounding(new)
     fell = old.fell | (change < -64.0 * rounding - jnp.maximum(eased, 0.0))
@@ -263,7 +342,7 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings) -> 
         [Status.COLLAPSED, Status.NON_FINITE, Status.COLLAPSED, settled],
         Status.RUNNING,
     ).astype(jnp.int32)
-    new = new._replace(status=status, fell=fell, gain=gain)
+    new = new._replace(status=status, fell=fell, gain=gain, ridge_trace=None if old.ridge_trace is None else after)
     taken_back = old._replace(status=status)
     return jax.tree.map(partial(jnp.where, broken | ~finite), taken_back, new)
 
@@ -290,15 +369,11 @@ def _rounding(state: State) -> Array:
     return jnp.finfo(state.objective.dtype).eps * (jnp.abs(state.objective) + log_det + state.mixture.n_features)
 
 
-def _eased(old: State, new: State, settings: Settings) -> Array:
-    """By how much a step lowers what the ridge takes, nats.
-
-    The M-step maximises Q − ½ ridge Σ_k π_k tr Σ_k⁻¹ and not Q, so the objective may give up what the penalty gains.
-    """
-    share = old.moments.mass / jnp.sum(old.moments.mass)
-    smaller = old.mixture.scales.precision_diagonal() - new.mixture.scales.precision_diagonal()
-    ridge = jnp.asarray(settings.ridge, smaller.dtype)
-    return 0.5 * jnp.sum(share * jnp.sum(ridge * smaller, axis=-1))
+def _ridge_trace(mixture: Mixture, settings: Settings) -> Array:
+    """tr(ridge Σ⁻¹) of each component, which is no less than the ridge's share of its smallest variance. -> (K,)."""
+    precisions = mixture.scales.precision_diagonal()
+    trace = jnp.sum(jnp.asarray(settings.ridge, precisions.dtype) * precisions, axis=-1)
+    return jnp.broadcast_to(trace, mixture.log_weights.shape)
 
 
 def _is_point(mixture: Mixture, settings: Settings) -> Array:

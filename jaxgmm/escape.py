@@ -27,6 +27,7 @@ from .lanes import in_waves
 from .maximisation import maximise
 from .mixture import Mixture, in_safe_form, normalise, prepare
 from .moments import Moments
+from .programs import program
 from .runs import FitResult, Race, Told, best, history_length, race_to_ends
 from .status import FAILED, Status
 
@@ -102,7 +103,7 @@ def propose(mixture: Mixture, batches: Batches) -> em.State:
     return _states(*_propose(mixture, batches), batches)
 
 
-@jax.jit
+@program
 def _states(mixtures: Mixture, is_move: Array, batches: Batches) -> em.State:
     n_components, n_features = mixtures.means.shape[1:]
     each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
@@ -111,7 +112,7 @@ def _states(mixtures: Mixture, is_move: Array, batches: Batches) -> em.State:
     return states._replace(status=status.astype(jnp.int32))
 
 
-@jax.jit
+@program
 def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     """Mixtures (PROPOSALS, ...), and whether each is a move at all."""
     n_components = mixture.n_components

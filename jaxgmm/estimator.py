@@ -19,8 +19,19 @@ from ._arrays import column_names, like
 from ._precision import is_traced, own, precision_for
 from .batches import Batches, choose_chunk_size, cut, next_power_of_two
 from .families import SHELF, Family, is_matrix_shape, shown_shape
-from .fit import NOTHING_GIVEN, Given, Search, admit, admit_rows, drive, in_blocks, start, with_relative_ridge
-from .mixture import Mixture, evaluate, labels_of, log_prob_of, responsibilities_of
+from .fit import (
+    NOTHING_GIVEN,
+    Given,
+    Search,
+    admit,
+    admit_rows,
+    drive,
+    have_room,
+    in_blocks,
+    start,
+    with_relative_ridge,
+)
+from .mixture import Mixture, evaluate, evaluate_few, is_few, labels_of, log_prob_of, responsibilities_of
 from .runs import Progress, Race
 from .status import Status, explain
 
@@ -153,6 +164,8 @@ class GaussianMixture:
             if is_everywhere:
                 batches = admit_rows(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype, "all")
                 in_blocks(batches, self.escape)
+            elif chunk_size is None and not self.acceleration and have_room(x, sample_weight, n_components, n_lanes):
+                batches = Batches.with_room(self._place(x), sample_weight, dtype)
             else:
                 batches = Batches.of(
                     self._place(x), sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype
@@ -160,9 +173,8 @@ class GaussianMixture:
             settings = with_relative_ridge(settings, relative_ridge, batches)
             starts = start(key, batches, init, n_components, family, settings, n_lanes, given)
             report = _Report(self.verbose) if self.verbose else None
-            result = drive(
-                starts, batches, settings, max_iter, search, report, self.verbose_interval if report else None
-            )
+            every = self.verbose_interval if report else None
+            result = drive(starts, batches, settings, max_iter, n_components, search, report, every)
         if not np.isfinite(result.objective):
             raise ValueError(
                 "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
@@ -232,15 +244,14 @@ class GaussianMixture:
     def _show(self) -> None:
         """The mixture's parameters in scikit-learn's shapes, in the kind of the data's array."""
         mixture, convert = self.mixture_, self._like
-        with precision_for(mixture.means.dtype):
-            shown = mixture.family.show(mixture.scales, mixture.n_components)
+        # On the host, where a few numbers are no program.
+        shown = np.asarray(mixture.family.show(jax.tree.map(np.asarray, mixture.scales), mixture.n_components))
         precisions, factors = _precisions(np.asarray(shown, np.float64), mixture.family)
         self.weights_ = convert(mixture.weights)
         self.means_ = convert(mixture.means)
         self.covariances_ = convert(shown)
-        with precision_for(mixture.means.dtype):
-            self.precisions_ = convert(jnp.asarray(precisions, shown.dtype))
-            self.precisions_cholesky_ = convert(jnp.asarray(factors, shown.dtype))
+        self.precisions_ = convert(precisions.astype(shown.dtype))
+        self.precisions_cholesky_ = convert(factors.astype(shown.dtype))
         if hasattr(self, "result_"):  # not after from_sklearn
             self.effective_counts_ = convert(self.result_.effective_counts)
 
@@ -333,10 +344,16 @@ class GaussianMixture:
         dtype = mixture.means.dtype
         if is_traced(x):  # inside the user's own transformation JAX's switch rules
             dtype = jax.dtypes.canonicalize_dtype(dtype)
+        if self.chunk_size is None and is_few(mixture, x):
+            found = evaluate_few(mixture, x).by(consume)
+            if not isinstance(X, jax.Array):
+                return like(X)(found)
+            with precision_for(found.dtype):
+                return jax.device_put(found, X.sharding if X.committed else None)
         with self._computing(dtype):
             size = self.chunk_size or choose_chunk_size(mixture.n_features, mixture.n_components, dtype.itemsize)
             chunks = cut(self._place(x), min(size, next_power_of_two(len(x))), dtype)
-            result = evaluate(mixture, chunks, consume)
+            result = evaluate(mixture, chunks, consume=consume)
             if isinstance(X, jax.Array):
                 return result.reshape(-1, *result.shape[2:])[: len(x)]
         host = np.asarray(result)

@@ -14,20 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check, em, spread
-from ._precision import is_traced, own, precision_for
+from . import _check, _threefry, em, small, spread
+from ._precision import is_traced, is_transforming, own, precision_for
 from .batches import Batches, bytes_of_fit, cut
 from .blocks import Blocks, as_blocks, is_dask
 from .checkpoint import Checkpoint, digest, kept, told
 from .crews import at_home, crews_for, n_devices, on_all_devices
 from .escape import ESCAPES
-from .families import SHELF, Family
+from .families import SHELF, Family, shape_of_scales
 from .lanes import for_fits, in_waves
 from .maximisation import maximise
-from .mixture import Mixture
+from .mixture import Mixture, padded
 from .moments import Kind, Moments, projected
+from .programs import components, is_small, program
 from .progress import listening
-from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends
+from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends, trimmed
 from .seeding import SEEDINGS, by_nearest, from_labels, from_means, from_responsibilities, seeds_from
 from .sharded import Sharded, is_shared_out, one_copy, shares_of
 from .spread import Spread
@@ -50,6 +51,18 @@ class Given(NamedTuple):
         if self.log_weights is None or self.means is None or self.scales is None:
             return None
         return Mixture(self.log_weights, self.means, self.scales, family)
+
+    def fixed(self, family: Family, n_components: int, room: int, batches: Batches) -> em.Fixed:
+        """What is given of a mixture of K components, on the host and with `room` for so many; 0 for what is not."""
+        shape, dtype = (n_components, batches.n_features), batches.dtype
+        of_scales = shape_of_scales(family, *shape, dtype)
+        nothing: Any = (
+            np.zeros(shape[0], dtype),
+            np.zeros(shape, dtype),
+            jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), of_scales),
+        )
+        parts = [part if part is not None else none for part, none in zip(self, nothing, strict=True)]
+        return em.Fixed(padded(Mixture(*parts, family), room), np.array([part is not None for part in self]))
 
     def onto(self, mixture: Mixture) -> Mixture:
         """The mixture with what is given in its place."""
@@ -128,14 +141,15 @@ def fit(
     first = Progress(0, max_steps, n_restarts, n_restarts, -math.inf)
     with listening(progress, first) as listener:
         read = listener and listener.read
-        batches = admit_rows(key, x, sample_weight, n_components, n_restarts, chunk_size, dtype, device, read)
+        n_runs = None if acceleration or is_traced((key, settings, init)) else n_restarts
+        batches = admit_rows(key, x, sample_weight, n_components, n_restarts, chunk_size, dtype, device, read, n_runs)
         in_blocks(batches, escape=search.escape)
         with precision_for(batches.dtype):
             settings = with_relative_ridge(settings, relative_ridge, batches)
             about = partial(of_search, key, batches, settings, search, max_steps, n_restarts, init)
             with kept(keeping, lambda: {"K": n_components, "family": told(chosen), **about()}, with_others(batches)):
                 starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
-                return drive(starts, batches, settings, max_steps, search, listener)
+                return drive(starts, batches, settings, max_steps, n_components, search, listener)
 
 
 def of_search(
@@ -211,17 +225,18 @@ def admit_rows(
     dtype: Any,
     device: str | None = None,
     read: Callable[[int, int], None] | None = None,
+    n_runs: int | None = None,
 ) -> Batches | Spread:
     """The user's data, checked: as batches, or, of what is read in blocks, after a pass over it, in which the key draws
     the rows that seeds are chosen from. read: who is told of the rows that were read, in this pass and in all later
-    ones."""
+    ones. n_runs: as for `admit`."""
     everywhere = _check.devices(device)
     client = client_of() if is_dask(x) else None
     blocks = None if client is not None else as_blocks(x, sample_weight)
     if isinstance(x, Batches) and everywhere:
         _check.in_memory("device='all'", "Batches lie on one device")
     if blocks is None and client is None and not (everywhere or is_shared_out(x)):
-        return admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype)
+        return admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs)
     chunk_size = _check.chunk_size(chunk_size)
     dtype = None if dtype is None else _check.floating_dtype((), dtype)
     if everywhere and (blocks is not None or client is not None):
@@ -254,8 +269,16 @@ def _dtype_of(x: Any, dtype: Any) -> np.dtype:
     return np.dtype(jax.dtypes.canonicalize_dtype(_check.floating_dtype((x,))) if dtype is None else dtype)
 
 
-def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any) -> Batches:
-    """The user's data, checked, as batches."""
+def admit(
+    x: Any,
+    sample_weight: Any,
+    n_components: int,
+    n_lanes: int,
+    chunk_size: int | None,
+    dtype: Any,
+    n_runs: int | None = None,
+) -> Batches:
+    """The user's data, checked, as batches. n_runs: of a search that may be a small one; None where it may not."""
     if isinstance(x, Blocks):
         _check.in_memory("This", "it takes Blocks in fit and sweep alone")
     chunk_size = _check.chunk_size(chunk_size)
@@ -274,7 +297,17 @@ def admit(x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_siz
     _check.finite(x, "x", sample_weight)
     _check.within(x, _dtype_of(x, dtype), "x", sample_weight)
     _check.enough_rows(len(x), sample_weight, n_components)
+    if chunk_size is None and n_runs is not None and have_room(x, sample_weight, n_components, n_runs):
+        return Batches.with_room(x, sample_weight, _dtype_of(x, dtype))
     return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
+
+
+def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> bool:
+    """Whether rows are those of a small search, known, and on one CPU."""
+    if is_transforming() or not is_small(*x.shape, n_components, n_runs):
+        return False
+    arrays = [each for each in (x, sample_weight) if isinstance(each, jax.Array)]
+    return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
 
 
 def in_blocks(batches: Batches | Spread, escape: str | None = None, n_folds: int = 0) -> None:
@@ -300,11 +333,11 @@ def start(
     given: Given = NOTHING_GIVEN,
 ) -> em.State:
     """The states (R, ...) that the restarts begin with."""
+    if isinstance(batches, Batches) and batches.has_room:
+        return _start_small(key, batches, init, n_components, family, settings, n_restarts, given)
     if isinstance(init, str):
         counts = np.full(n_restarts, n_components, np.int32)
-        seeds = seeds_of(
-            jax.random.split(key, (n_restarts, 2)), counts, batches, seeding=init, n_components=n_components
-        )
+        seeds = seeds_of(pairs_of_keys(key, n_restarts), counts, batches, seeding=init, n_components=n_components)
         return begin(seeds, counts, batches, settings.ridge, given, family=family)
     mixture = mixture_from(init, batches, n_components, family, settings)
     if isinstance(batches, Spread):
@@ -318,6 +351,49 @@ def start(
     if not isinstance(init, Mixture):  # there a weight of 0 is the user's own
         state = _lost_if_empty(state, mixture, n_components)
     return _one_lane(state)
+
+
+def _start_small(
+    key: Array,
+    batches: Batches,
+    init: Any,
+    n_components: int,
+    family: Family,
+    settings: em.Settings,
+    n_restarts: int,
+    given: Given,
+) -> em.State:
+    """`start` for few rows: what begins has made its first M-step through the program that makes all later ones."""
+    room = components(n_components)
+    if isinstance(init, str):
+        counts = np.full(n_restarts, n_components, np.int32)
+        keys = pairs_of_keys(key, n_restarts)
+        seeds = seeds_of(keys, counts, batches, seeding=init, n_components=room)
+        states = small.from_seeds(seeds, counts, batches, family)
+    elif isinstance(init, Mixture):
+        given = Given(*em.mixture_parts(given.onto(mixture_from(init, batches, n_components, family, settings))))
+        states = small.from_nothing(room, batches, family)
+    else:
+        values = _own_start(init, batches, n_components)
+        if values.shape == (n_components, batches.n_features):
+            given = Given(None, values, None)._replace(**{k: v for k, v in given._asdict().items() if v is not None})
+            values = small.nearest(values, batches)
+        states = small.from_responsibilities(values, room, batches, family)
+    fixed = given.fixed(family, n_components, room, batches)
+    histories = np.empty((len(states.objective), 1), batches.dtype)
+    return small.run(states, histories, batches, settings, 0, fixed)[0]
+
+
+def _own_start(init: Any, batches: Batches, n_components: int) -> np.ndarray:
+    """A start of the user's own, checked, on the host: means (K, D), or responsibilities (N, K), of labels too."""
+    values, n_rows = np.asarray(init), int(batches.n_rows)
+    if values.ndim == 1:
+        labels = np.asarray(_check.labels(values, n_rows, n_components))
+        return (labels[:, None] == np.arange(n_components)).astype(batches.dtype)
+    if values.shape == (n_components, batches.n_features):
+        _check.finite(values, "init")
+        return values.astype(batches.dtype)
+    return np.asarray(_check.responsibilities(values, n_rows, n_components))
 
 
 def _one_lane(tree: Any) -> Any:
@@ -368,6 +444,7 @@ def drive(
     batches: Batches | Spread,
     settings: em.Settings,
     max_steps: int,
+    n_components: int,
     search: Search,
     progress: Callable[[Progress], None] | None = None,
     every: int | None = None,
@@ -385,15 +462,25 @@ def drive(
     tell = watch if progress else None
     states, histories = race_to_ends(states, batches, settings, max_steps, search.race, watch=tell, every=every)
     result = best(states, histories, settings.ridge, length=history_length(max_steps))
+    if isinstance(batches, Batches) and batches.has_room:
+        result = at_home(trimmed(result, n_components), batches.origin)
     if search.escape is not None:
         assert isinstance(batches, Batches)
         result = ESCAPES[search.escape](result, batches, settings, max_steps, tell)
     return at_home(result, batches.origin) if n_devices(batches.origin) > 1 else result
 
 
-@jax.jit
+@program(hurried=True)
 def _ridge(batches: Batches, ridge: Any, relative: Any) -> Array:
     return ridge + relative * batches.variances()
+
+
+def pairs_of_keys(key: Array, n_restarts: int) -> Array:
+    """A pair of keys for each run, (R, 2)."""
+    if is_traced(key) or not _threefry.speaks(key):
+        return jax.random.split(key, (n_restarts, 2))
+    split = _threefry.split(np.asarray(jax.random.key_data(key)), (n_restarts, 2))
+    return jax.random.wrap_key_data(split, impl=jax.random.key_impl(key))
 
 
 def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: str, n_components: int) -> Array:
@@ -403,6 +490,8 @@ def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: st
     """
     if isinstance(batches, Spread):
         batches = batches.sample
+    if not is_traced(keys) and small.are_on_host(keys, counts, batches):
+        return small.seeds(np.asarray(jax.random.key_data(keys)), counts, batches, seeding, n_components)
     lanes = jax.random.key_data(keys), counts
     how = {"impl": jax.random.key_impl(keys), "seeding": seeding, "n_components": n_components}
     if is_traced(lanes):
@@ -410,7 +499,7 @@ def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: st
     return crews_for(len(counts), n_components, batches).each(_seeds_of, lanes, batches, **how)
 
 
-@partial(jax.jit, static_argnames=("impl", "seeding", "n_components"))
+@program(static=("impl", "seeding", "n_components"))
 def _seeds_of(lanes: tuple[Array, Array], batches: Batches, *, impl: Any, seeding: str, n_components: int) -> Array:
     return in_waves(
         lambda lane: seeds_from(jax.random.wrap_key_data(lane[0], impl=impl), batches, seeding, n_components, lane[1]),
@@ -456,7 +545,7 @@ def _by_crews(program: Callable[..., T], lanes: tuple[Any, ...], batches: Batche
     return crews_for(n_lanes, n_components, batches, each).each(program, lanes, batches, *shared, **static)
 
 
-@partial(jax.jit, static_argnames="kind")
+@program(static="kind")
 def _nearest_to(lanes: tuple[Array, Array], batches: Batches, *, kind: Kind) -> Moments:
     def one(lane: tuple[Array, Array]) -> Moments:
         return by_nearest(kind, lane[0], batches, lane[1])
@@ -464,7 +553,7 @@ def _nearest_to(lanes: tuple[Array, Array], batches: Batches, *, kind: Kind) -> 
     return for_fits(one, lanes, lanes[0].shape, batches)
 
 
-@partial(jax.jit, static_argnames="family")
+@program(static="family")
 def _begin(
     lanes: tuple[Array, Array, Moments | None], batches: Batches, ridge: Any, given: Given, *, family: Family
 ) -> em.State:
@@ -484,11 +573,11 @@ def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.S
     return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
 
 
-_lost_each = jax.jit(jax.vmap(_lost_if_empty))
-_from_means = partial(jax.jit, static_argnames="family")(from_means)
-_from_responsibilities = partial(jax.jit, static_argnames="family")(from_responsibilities)
+_lost_each = program(jax.vmap(_lost_if_empty), hurried=True)
+_from_means = program(from_means, static="family")
+_from_responsibilities = program(from_responsibilities, static="family")
 
 
-@partial(jax.jit, static_argnames=("n_components", "family"))
+@program(static=("n_components", "family"))
 def _from_labels(labels: Any, batches: Batches, ridge: Any, *, n_components: int, family: Family) -> Mixture:
     return from_labels(labels, n_components, batches, family, ridge)

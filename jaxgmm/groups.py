@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from . import em
+from . import _threefry, em, small
 from .batches import Batches, bytes_of_fit, next_power_of_two
 from .crews import at_home
 from .escape import ESCAPES
 from .families import Family
 from .fit import NOTHING_GIVEN, Search, begin, nearest_to, seeds_of
-from .mixture import Mixture
 from .moments import FULL, Moments
-from .runs import FitResult, Restarts, Told, best_of, history_length, race_to_ends
+from .programs import SHARED_UP_TO, components, program
+from .runs import FitResult, Restarts, Told, best, best_of, history_length, race_to_ends, trimmed
 from .spread import Spread
-
-SHARED_UP_TO = 16
-"""Components up to which all counts share a program, where the table is small."""
 
 SMALL_TABLE = 2**20
 """Numbers in a table (N·D) up to which compiling for another K takes longer than what its padding costs."""
@@ -93,8 +88,12 @@ def group_of(
     restart = np.concatenate([np.arange(n, dtype=np.int32) for n in starts])
     first = np.cumsum([0, *starts[:-1]])
     members = np.stack([f + np.arange(n_restarts) % n for f, n in zip(first, starts, strict=True)]).astype(np.int32)
-    keys = _keys(key, lane_counts, restart, n_restarts=n_restarts)
-    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=max(counts))
+    keys = keys_of(key, lane_counts, restart, n_restarts)
+    has_room = isinstance(batches, Batches) and batches.has_room
+    n_components = components(max(counts)) if has_room else max(counts)
+    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=n_components)
+    if has_room:
+        return Group(counts, starts, seeds, lane_counts, members, None)
     # One pass for all families, where one of them would make it anyway; its sums are the largest.
     kinds = {family.kind for family in families}
     nearest = nearest_to(seeds, lane_counts, batches, FULL) if FULL in kinds and len(kinds) > 1 else None
@@ -117,9 +116,17 @@ def fit_group(
     `watch` is shown all runs as they go.
     """
     lanes = group.seeds, group.lane_counts
-    states = begin(*lanes, batches, settings.ridge, NOTHING_GIVEN, family=family, nearest=group.nearest)
+    if isinstance(batches, Batches) and batches.has_room:
+        states = small.from_seeds(*jax.tree.map(np.asarray, lanes), batches, family)
+    else:
+        states = begin(*lanes, batches, settings.ridge, NOTHING_GIVEN, family=family, nearest=group.nearest)
     states, histories = race_to_ends(states, batches, settings, max_steps, search.race, group.members, watch)
-    results = _best_of_each(states, histories, group.members, settings.ridge, length=history_length(max_steps))
+    length = history_length(max_steps)
+    if isinstance(histories, np.ndarray):
+        each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in group.members]
+        results = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+    else:
+        results = _best_of_each(states, histories, group.members, settings.ridge, length=length)
     escapes: list[Any] = [None] * len(group.counts)
     if search.escape is not None:
         escaped = []
@@ -130,17 +137,31 @@ def fit_group(
             found = ESCAPES[search.escape](single, batches, settings, max_steps, lambda _: None)
             escapes[index] = np.asarray(found.escapes)
             escaped.append(replace(found, escapes=None))
-        results = jax.tree.map(lambda *leaves: jnp.stack(leaves), *escaped)
+        results = jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *escaped)
     results, more = jax.device_get((results, of_each(results, judged, also)))
-    trimmed, said = [], []
+    cut, said = [], []
     for index, count in enumerate(group.counts):
         result, of_it = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
-        trimmed.append(_trimmed(result, count, group.n_starts[index], escapes[index]))
+        cut.append(_trimmed(result, count, group.n_starts[index], escapes[index]))
         said.append(of_it)
-    return list(zip(at_home(trimmed, batches.origin), said, strict=True))
+    return list(zip(at_home(cut, batches.origin), said, strict=True))
 
 
-@partial(jax.jit, static_argnames="n_restarts")
+def _lanes(states: em.State, histories: np.ndarray, lanes: np.ndarray) -> tuple[em.State, np.ndarray]:
+    return jax.tree.map(lambda leaf: leaf[lanes], (states, histories))
+
+
+def keys_of(key: Array, counts: np.ndarray, restart: np.ndarray, n_restarts: int) -> Array:
+    """`_keys`, of a key that is known without a program."""
+    if not _threefry.speaks(key):
+        return _keys(key, counts, restart, n_restarts=n_restarts)
+    data = np.asarray(jax.random.key_data(key))
+    of = {count: _threefry.split(_threefry.fold_in(data, count), (n_restarts, 2)) for count in set(counts.tolist())}
+    pairs = np.stack([of[count][index] for count, index in zip(counts.tolist(), restart.tolist(), strict=True)])
+    return jax.random.wrap_key_data(pairs, impl=jax.random.key_impl(key))
+
+
+@program(static="n_restarts", hurried=True)
 def _keys(key: Array, counts: Array, restart: Array, *, n_restarts: int) -> Array:
     """The pair of keys that `fit` gives the restart, were it given this key and its count folded into one."""
 
@@ -150,7 +171,7 @@ def _keys(key: Array, counts: Array, restart: Array, *, n_restarts: int) -> Arra
     return jax.vmap(one)(counts, restart)
 
 
-@partial(jax.jit, static_argnames="length")
+@program(static="length", hurried=True)
 def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any, *, length: int) -> FitResult:
     def one(lanes: Array) -> FitResult:
         runs, lines = jax.tree.map(lambda leaf: leaf[lanes], (states, histories[:, :length]))
@@ -163,6 +184,9 @@ def of_each(results: FitResult, rows: Batches | Spread, also: Callable[[FitResul
     """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
     if isinstance(rows, Spread):
         return rows.sum(_said, results, also=also)
+    if rows.has_room:
+        each = [also(jax.tree.map(lambda leaf, i=i: leaf[i], results), rows) for i in range(len(results.objective))]
+        return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *each)
     return _of_each(rows, results, also=also)
 
 
@@ -170,18 +194,13 @@ def _said(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Ba
     return lax.map(lambda result: also(result, batches), results)
 
 
-_of_each = jax.jit(_said, static_argnames="also")
+_of_each = program(_said, static="also")
 
 
 def _trimmed(result: FitResult, count: int, n_restarts: int, escapes: Any) -> FitResult:
-    """A result of host arrays without the components that pad it; on a device each cut would be a program."""
-    padded = result.mixture
-    scales = jax.tree.map(lambda leaf: leaf[:count], padded.scales)
+    """A result of host arrays without the components that pad it, and without the runs that do."""
     return replace(
-        result,
-        mixture=Mixture(padded.log_weights[:count], padded.means[:count], scales, padded.family),
-        effective_counts=result.effective_counts[:count],
-        held_up=result.held_up[:count],
+        trimmed(result, count),
         restarts=Restarts(*(leaf[:n_restarts] for leaf in jax.tree.leaves(result.restarts))),
         escapes=escapes,
     )

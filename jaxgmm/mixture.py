@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,20 @@ from jax import Array, lax
 
 from . import _check
 from ._linalg import any_lane, columns, einsum
-from ._precision import from_host, is_traced, keeps_precision, own, precision_for, to_host
-from .batches import Chunked, choose_chunk_size, cut
+from ._precision import (
+    aligned_zeros,
+    from_host,
+    is_traced,
+    is_transforming,
+    keeps_precision,
+    own,
+    precision_for,
+    to_host,
+)
+from .batches import Chunked, Roomy, choose_chunk_size, cut
 from .covariances import Covariance, Form
-from .families import SHELF, Family, is_matrix_shape, show_dense, shown_shape
+from .families import SHELF, Family, is_matrix_shape, shape_of_scales, show_dense, shown_shape
+from .programs import ROWS_AT_ONCE, chunks, components, is_small, program
 
 T = TypeVar("T")
 
@@ -77,12 +87,12 @@ class Mixture:
     @property
     def weights(self) -> Array:
         """(K,)."""
-        return _exp(self.log_weights)
+        return _on_host(_weights, self)
 
     @property
     def covariances(self) -> Array:
         """Dense, (K, D, D)."""
-        return _dense(self)
+        return _on_host(_dense, self)
 
     @keeps_precision
     def log_prob(self, x: Any) -> Array:
@@ -108,19 +118,16 @@ class Mixture:
     def sample(self, key: Array, n: int, return_labels: bool = False) -> Array | tuple[Array, Array]:
         """n independent rows. -> x (n, D), or with `return_labels` also the components (n,) they came from."""
         _check.count(n, "n", least=0)
-        x, labels = _sample(self, key, n)
+        x, labels = _sample(self, key, n=n)
         return (x, labels) if return_labels else x
 
-    @keeps_precision
     def mean(self) -> Array:
         """Mean of the whole mixture. -> (D,)."""
-        return einsum("k,kd->d", self.weights, self.means)
+        return _on_host(_mean, self)
 
-    @keeps_precision
     def covariance(self) -> Array:
         """Covariance of the whole mixture: within components plus between their means. -> (D, D)."""
-        shift = self.means - self.mean()
-        return einsum("k,kij->ij", self.weights, self.covariances) + einsum("k,ki,kj->ij", self.weights, shift, shift)
+        return _on_host(_covariance, self)
 
     def _rows(self, x: Any) -> Array:
         rows = own(x, self.means.dtype)
@@ -163,36 +170,115 @@ def normalise(joint: Array) -> tuple[Array, Array]:
     return largest + jnp.log(total), shares * (1.0 / jnp.where(within, total, 1.0)) + (~within) / len(joint)
 
 
-def in_safe_form(mixture: Mixture, origin: Array, program: Callable[[Form], T]) -> T:
-    """program(FAST), or program(SAFE) where the spread of the means would cost FAST the promised digits.
+def in_safe_form(mixture: Mixture, origin: Array, in_form: Callable[[Form], T]) -> T:
+    """in_form(FAST), or in_form(SAFE) where the spread of the means would cost FAST the promised digits.
 
     Decided once, above any loop over chunks; the lanes of a `vmap` decide together, so that only one form runs.
     """
+    is_far = ~is_fast(mixture, origin)
+    return lax.cond(any_lane(is_far), lambda: in_form(Form.SAFE), lambda: in_form(Form.FAST))
+
+
+def is_fast(mixture: Mixture, origin: Array) -> Array:
+    """Whether FAST keeps the promised digits of this mixture."""
     spread = lax.stop_gradient(mixture.scales.spread(mixture.means, origin))
-    is_safe = spread <= FAST_UP_TO[mixture.means.dtype.itemsize]  # False for NaN
-    return lax.cond(any_lane(~is_safe), lambda: program(Form.SAFE), lambda: program(Form.FAST))
+    return spread <= FAST_UP_TO[mixture.means.dtype.itemsize]  # False for NaN
 
 
 def map_log_joint(mixture: Mixture, rows: Chunked, consume: Callable[[Array], T]) -> T:
     """consume(log joint (K, n)) for every chunk of rows, stacked along C; nothing of size N×K is made on the way."""
     origin = mixture.mean()
+
+    def in_form(form: Form) -> T:
+        evaluate = _log_joint_of(mixture, origin, form)
+        return rows.map(lambda chunk: consume(evaluate(chunk)))
+
+    return in_safe_form(mixture, origin, in_form)
+
+
+def _log_joint_of(mixture: Mixture, origin: Array, form: Form) -> Callable[[Array], Array]:
+    """The log joint (K, n) as a function of rows (n, D); −inf for rows out of reach, NaN for those that hold one."""
+    operands = prepare(mixture, origin, form)
     sound = ~jnp.isnan(mixture.log_weights + mixture.scales.log_det() + jnp.sum(mixture.means, axis=1))
 
-    def program(form: Form) -> T:
-        operands = prepare(mixture, origin, form)
+    def evaluate(chunk: Array) -> Array:
+        joint = mixture.scales.exponent(operands, columns(chunk))
+        # Rows too far off for the dtype: squares overflow, and the fast form takes infinity from infinity.
+        overflown = jnp.isnan(joint) & sound[:, None] & ~jnp.any(jnp.isnan(chunk), axis=1)
+        return jnp.where(overflown, -jnp.inf, joint)
 
-        def evaluate(chunk: Array) -> T:
-            joint = mixture.scales.exponent(operands, columns(chunk))
-            # Rows too far off for the dtype: squares overflow, and the fast form takes infinity from infinity.
-            overflown = jnp.isnan(joint) & sound[:, None] & ~jnp.any(jnp.isnan(chunk), axis=1)
-            return consume(jnp.where(overflown, -jnp.inf, joint))
-
-        return rows.map(evaluate)
-
-    return in_safe_form(mixture, origin, program)
+    return evaluate
 
 
-evaluate = keeps_precision(jax.jit(map_log_joint, static_argnames="consume"))
+evaluate = keeps_precision(program(map_log_joint, static="consume"))
+
+
+class Evaluated(NamedTuple):
+    """What a mixture says of rows, on the host."""
+
+    joint: np.ndarray  # (K, N): log of weight times component density, nats
+    log_prob: np.ndarray  # (N,): log-density, nats
+    responsibilities: np.ndarray  # (K, N)
+
+    def by(self, consume: Callable[[Array], Array]) -> np.ndarray:
+        """What `consume` makes of the log joint, for every row. -> (N, ...)."""
+        if consume is log_prob_of:
+            return self.log_prob
+        if consume is responsibilities_of:
+            return self.responsibilities.T
+        return self.joint.argmax(axis=0).astype(np.int32) if consume is labels_of else self.joint.T
+
+
+def is_few(mixture: Mixture, x: Any) -> bool:
+    """Whether rows x (N, D) are few, and known, so that `evaluate_few` is the sooner way to ask of them."""
+    if is_traced((mixture, x)) or not len(x) or not is_small(*x.shape, mixture.n_components, 1) or is_transforming():
+        return False
+    arrays = [each for each in (x, mixture.means) if isinstance(each, jax.Array)]
+    return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
+
+
+def evaluate_few(mixture: Mixture, x: Any) -> Evaluated:
+    """All there is to ask of rows x (N, D), through one program for many N and K, in the SAFE form."""
+    n_rows, count = len(x), mixture.n_components
+    rows = aligned_zeros((chunks(n_rows) * ROWS_AT_ONCE, mixture.n_features), mixture.means.dtype)
+    rows[:n_rows] = np.asarray(x)
+    with precision_for(rows.dtype):
+        wide = padded(mixture, components(count))
+        found = jax.device_get(_evaluate_few(wide, Roomy(rows, ROWS_AT_ONCE), np.int32(-(-n_rows // ROWS_AT_ONCE))))
+    joint, log_prob, responsibilities = (np.moveaxis(part, 0, -2) for part in found)
+    joint, responsibilities = (part.reshape(len(part), -1)[:count, :n_rows] for part in (joint, responsibilities))
+    return Evaluated(joint, log_prob.reshape(-1)[:n_rows], responsibilities)
+
+
+@program(hurried=True)
+def _evaluate_few(mixture: Mixture, rows: Roomy, n_used: Array) -> tuple[Array, Array, Array]:
+    """Log joint, log-densities and responsibilities, (C, K, n), (C, n) and (C, K, n), of the chunks in use."""
+    evaluate = _log_joint_of(mixture, mixture.mean(), Form.SAFE)
+    shape = rows.n_chunks, mixture.n_components, rows.chunk_size
+    nothing = jnp.zeros(shape, rows.body.dtype)
+
+    def of_chunk(index: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        joint = evaluate(rows.take(index))
+        whole = (joint, *normalise(joint))
+        return jax.tree.map(lambda many, one: many.at[index].set(one), found, whole)  # pyright: ignore
+
+    return lax.fori_loop(0, n_used, of_chunk, (nothing, nothing[:, 0], nothing))
+
+
+def padded(mixture: Mixture, n_components: int) -> Mixture:
+    """A mixture on the host with components of weight 0 behind its own, which repeat its last."""
+    mixture = jax.tree.map(np.asarray, mixture)
+    missing = n_components - mixture.n_components
+    if not missing:
+        return mixture
+
+    def longer(leaf: np.ndarray, length: int) -> np.ndarray:
+        return leaf[np.minimum(np.arange(length), len(leaf) - 1)]
+
+    shapes = shape_of_scales(mixture.family, n_components, mixture.n_features, mixture.means.dtype)
+    scales = jax.tree.map(lambda leaf, like: longer(leaf, len(like)), mixture.scales, shapes)  # pyright: ignore
+    log_weights = np.append(mixture.log_weights, np.full(missing, -np.inf, mixture.means.dtype))
+    return Mixture(log_weights, longer(mixture.means, n_components), scales, mixture.family)  # pyright: ignore
 
 
 def log_prob_of(joint: Array) -> Array:
@@ -210,14 +296,20 @@ def labels_of(joint: Array) -> Array:
 def _per_row(consume: Callable[[Array], Array]) -> Callable[[Mixture, Array], Array]:
     """A jitted (mixture, x (..., D)) -> (..., ·) from a function of the log joint (K, n)."""
 
-    @jax.jit
-    def evaluate(mixture: Mixture, x: Array) -> Array:
+    @program
+    def evaluate_many(mixture: Mixture, x: Array) -> Array:
         flat = x.reshape(-1, x.shape[-1])
         size = choose_chunk_size(mixture.n_features, mixture.n_components, x.dtype.itemsize)
         chunks = cut(flat, max(1, min(size, len(flat))), x.dtype) if len(flat) else Chunked(None, flat, 1)
         result = map_log_joint(mixture, chunks, consume)
         result = result.reshape(-1, *result.shape[2:])[: len(flat)]
         return result.reshape(*x.shape[:-1], *result.shape[1:])
+
+    def evaluate(mixture: Mixture, x: Array) -> Array:
+        if is_traced(x) or not is_few(mixture, flat := np.asarray(x).reshape(-1, x.shape[-1])):
+            return evaluate_many(mixture, x)
+        found = evaluate_few(mixture, flat).by(consume)
+        return jax.device_put(found.reshape(*x.shape[:-1], *found.shape[1:]), x.sharding if x.committed else None)
 
     return evaluate
 
@@ -226,15 +318,36 @@ _log_prob = _per_row(log_prob_of)
 _log_joint = _per_row(jnp.transpose)
 _responsibilities = _per_row(responsibilities_of)
 _predict = _per_row(labels_of)
-_exp = keeps_precision(jnp.exp)
 
 
 @keeps_precision
-def _dense(mixture: Mixture) -> Array:
+def _on_host(function: Callable[[Any], Any], mixture: Mixture) -> Array:
+    """A function of the parameters alone; of known ones on the host, where a few numbers are no program."""
+    if is_traced(mixture) or is_transforming():
+        return function(mixture)
+    like = mixture.means
+    where = like.sharding if isinstance(like, jax.Array) and like.committed else None
+    return jax.device_put(function(jax.tree.map(np.asarray, mixture)), where)
+
+
+def _weights(mixture: Mixture) -> Any:
+    return (np if isinstance(mixture.log_weights, np.ndarray) else jnp).exp(mixture.log_weights)
+
+
+def _dense(mixture: Mixture) -> Any:
     return show_dense(mixture.scales, mixture.n_components)
 
 
-@jax.jit(static_argnames="n")
+def _mean(mixture: Mixture) -> Any:
+    return einsum("k,kd->d", _weights(mixture), mixture.means)
+
+
+def _covariance(mixture: Mixture) -> Any:
+    weights, shift = _weights(mixture), mixture.means - _mean(mixture)
+    return einsum("k,kij->ij", weights, _dense(mixture)) + einsum("k,ki,kj->ij", weights, shift, shift)
+
+
+@program(static="n", hurried=True)
 def _sample(mixture: Mixture, key: Array, n: int) -> tuple[Array, Array]:
     which, noise = jax.random.split(key)
     # By the cumulative weights: a draw by noise for every component would be n×K. In (0, 1], so that none of weight 0

@@ -69,7 +69,7 @@ class Kind(ABC):
 
     @abstractmethod
     def project(self, scatter: Array) -> Array:
-        """The kind of dense scatter matrices. (K, D, D) -> the kind's shape."""
+        """The kind of dense scatter matrices, of JAX or NumPy. (..., K, D, D) -> (..., the kind's shape)."""
 
     @abstractmethod
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
@@ -163,7 +163,7 @@ class Pooled(Kind):
         return jnp.sum(mass) * jnp.diag(values)[None]
 
     def project(self, scatter: Array) -> Array:
-        return jnp.sum(scatter, axis=0, keepdims=True)
+        return scatter.sum(axis=-3, keepdims=True)
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         return FULL.natural(scatter, gradient, n_features)
@@ -209,7 +209,7 @@ class Diagonal(Kind):
         return mass[:, None] * values
 
     def project(self, scatter: Array) -> Array:
-        return jnp.diagonal(scatter, axis1=-2, axis2=-1)
+        return scatter.diagonal(axis1=-2, axis2=-1)
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         return 2.0 * scatter * gradient * scatter
@@ -240,7 +240,7 @@ class Trace(Kind):
         return mass * jnp.sum(values)
 
     def project(self, scatter: Array) -> Array:
-        return jnp.trace(scatter, axis1=-2, axis2=-1)
+        return scatter.trace(axis1=-2, axis2=-1)
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         return 2.0 / n_features * scatter * gradient * scatter

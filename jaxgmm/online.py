@@ -27,6 +27,7 @@ from .families import show_dense
 from .maximisation import maximise
 from .mixture import Mixture
 from .moments import Moments, recentre
+from .programs import program
 
 DECAY = 0.7
 """The power by which γ falls. Above ½ the noise of the batches averages out; with 1 they all count alike, and the
@@ -100,7 +101,7 @@ def update(
 
 
 @keeps_precision
-@jax.jit
+@program(hurried=True)
 def _init(mixture: Mixture, weight: Any) -> State:
     dense = show_dense(mixture.scales, mixture.n_components)
     shares = mixture.weights
@@ -109,7 +110,7 @@ def _init(mixture: Mixture, weight: Any) -> State:
     return State(mixture, moments, jnp.asarray(weight), jnp.int32(0), jnp.full((), jnp.nan, shares.dtype))
 
 
-@jax.jit
+@program(hurried=True)
 def _update(state: State, batches: Batches, decay: Any, forgetting: Any, ridge: Any) -> State:
     old, kept, kind = state.mixture, state.moments, state.mixture.family.kind
     found = expect(old, batches)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from . import _check, em, spread
+from . import _check, em, small, spread
 from ._linalg import cholesky
 from ._precision import from_host, is_traced, to_host
 from .batches import Batches, next_power_of_two
@@ -22,6 +22,7 @@ from .covariances import Dense
 from .crews import Crews, OnCores, crews_for
 from .lanes import Queue, bytes_of_a_run, ended, queue, states_of, work
 from .mixture import Mixture
+from .programs import program
 from .spread import Spread
 from .status import FAILED, Status, explain
 
@@ -170,6 +171,8 @@ def run_to_ends(
     entry = next_entry()
     if isinstance(batches, Spread):
         return _run_spread(states, histories, batches, settings, max_steps, watch, entry)
+    if batches.has_room:
+        return _run_small(states, histories, batches, settings, max_steps, watch, every, entry)
     limit, n_runs = np.int32(max_steps), len(states.objective)
     found = None if entry is None else entry.found()
     crews = _crews(states, batches, settings, None if found is None else int(found.pop()))
@@ -232,23 +235,59 @@ def _run_spread(
         states = _put(states, chosen, spread.step(_of(states, chosen), rows, settings))
 
 
-@jax.jit
+def _run_small(
+    states: em.State,
+    histories: Any,
+    batches: Batches,
+    settings: em.Settings,
+    max_steps: int,
+    watch: Watch | None,
+    every: int | None,
+    entry: Entry | None,
+) -> tuple[em.State, Any]:
+    """Runs (R, ...) of a small search, on the host: to their ends one after the other, or so many steps of all."""
+    states = jax.tree.map(np.asarray, states)
+    resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
+    states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32))
+    states, histories = small.run(states, histories, batches, settings, 0)
+    found = None if entry is None else entry.found()
+    if entry is not None and found is not None:
+        states, histories = entry.as_tree(found, (states, histories))
+    is_watched = watch is not None or entry is not None
+    burst = every or (SHORT_RUN if is_watched else max_steps)
+    while True:
+        told = Told(*map(np.array, (states.objective, states.status, states.n_steps)))
+        if watch is not None:
+            watch(told)
+        going = is_going(told, max_steps)
+        if entry is not None:
+            entry.keep((states, histories), is_done=not going.any())
+        if not going.any():
+            status = np.where(states.status == Status.RUNNING, Status.MAX_STEPS, states.status).astype(np.int32)
+            return states._replace(status=status), histories
+        began, done = time.perf_counter(), int(told.n_steps[going].min())
+        states, histories = small.run(states, histories, batches, settings, min(done + burst, max_steps))
+        if every is None and time.perf_counter() - began < BURST:
+            burst = min(2 * burst, max_steps)
+
+
+@program
 def _resumed(states: em.State, max_steps: Array, settings: em.Settings) -> em.State:
     return jax.vmap(lambda state: em.prepared(em.resumed(state, max_steps), settings))(states)
 
 
-@jax.jit
+@program(hurried=True)
 def _stopped(states: em.State) -> em.State:
     return jax.vmap(em.stopped)(states._replace(memory=None))
 
 
-@jax.jit
-def _of(states: em.State, chosen: Array) -> em.State:
+@program(hurried=True)
+def _of(states: Any, chosen: Array) -> Any:
     return jax.tree.map(lambda leaf: leaf[chosen], states)
 
 
-@jax.jit
-def _put(states: em.State, chosen: Array, few: em.State) -> em.State:
+@program(hurried=True)
+def _put(states: Any, chosen: Array, few: Any) -> Any:
     return jax.tree.map(lambda many, some: many.at[chosen].set(some), states, few)
 
 
@@ -295,6 +334,8 @@ def race_to_ends(
 def _looked_at(states: em.State, settings: em.Settings) -> tuple[Told, np.ndarray]:
     """How runs (R, ...) stand, and which have a component on the ridge, on the host and free to be changed."""
     told = Told(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
+    if states.ridge_trace is not None:
+        return told, _held_up_on_host(states, settings.ridge).any(axis=1)
     return told, np.asarray(_any_held_up(states.mixture, settings.ridge))
 
 
@@ -315,10 +356,54 @@ def is_going(runs: Told, max_steps: int) -> np.ndarray:
     return (runs.status == Status.RUNNING) & (runs.n_steps < max_steps)
 
 
-@partial(jax.jit, static_argnames="length")
-def best(states: em.State, histories: Array, ridge: Any, *, length: int) -> FitResult:
-    """`best_of`, with histories of `length`."""
+def best(states: em.State, histories: Any, ridge: Any, *, length: int) -> FitResult:
+    """`best_of`, with histories of `length`; on the host, where the runs are there."""
+    if isinstance(histories, np.ndarray):
+        return _best_on_host(states, histories[:, :length], ridge)
+    return _best(states, histories, ridge, length=length)
+
+
+@program(static="length", hurried=True)
+def _best(states: em.State, histories: Array, ridge: Any, *, length: int) -> FitResult:
     return best_of(states, histories[:, :length], ridge)
+
+
+def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitResult:
+    """`best_of` for states with NumPy leaves."""
+    stands_on_it = _held_up_on_host(states, ridge)
+    objective, winner = _winner(states, stands_on_it, np)
+    state, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
+    return FitResult(
+        mixture=state.mixture,
+        objective=state.objective,
+        status=state.status,
+        n_steps=state.n_steps,
+        history=history,
+        effective_counts=state.moments.mass,
+        held_up=stands_on_it[winner],
+        restarts=Restarts(objective, states.status, states.n_steps, histories),
+    )
+
+
+def _held_up_on_host(states: em.State, ridge: Any) -> np.ndarray:
+    """`held_up` of every run (R, ...), asked only where it may be. -> (R, K) bool."""
+    found = np.zeros(states.mixture.log_weights.shape, bool)
+    # What is no number may be anything.
+    for run in np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= HELD_UP), axis=1)):
+        found[run] = _held_up(jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture), ridge)
+    return found
+
+
+def trimmed(result: FitResult, count: int) -> FitResult:
+    """A result on the host without the components that pad it; on a device each cut would be a program."""
+    padded = result.mixture
+    scales = jax.tree.map(lambda leaf: leaf[:count], padded.scales)
+    return replace(
+        result,
+        mixture=Mixture(padded.log_weights[:count], padded.means[:count], scales, padded.family),
+        effective_counts=result.effective_counts[:count],
+        held_up=result.held_up[:count],
+    )
 
 
 def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
@@ -327,15 +412,8 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
     A run with a component that the ridge holds up wins only where all have one: its objective says how small the ridge
     is, and nothing of the data.
     """
-    failed = jnp.isin(states.status, jnp.array(FAILED)) | ~jnp.isfinite(states.objective)
-    objective = jnp.where(failed, -jnp.inf, states.objective)
     stands_on_it = lax.map(lambda mixture: held_up(mixture, ridge), states.mixture)
-    sound = ~failed & ~jnp.any(stands_on_it, axis=1)
-    # Where every restart failed, the best of what they last held is still worth looking at.
-    last_held = jnp.where(jnp.isfinite(states.objective), states.objective, -jnp.inf)
-    among = jnp.where(sound, objective, -jnp.inf)
-    among = jnp.where(jnp.any(sound), among, jnp.where(jnp.all(failed), last_held, objective))
-    winner = jnp.argmax(among)
+    objective, winner = _winner(states, stands_on_it, jnp)
     best, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
     return FitResult(
         mixture=best.mixture,
@@ -349,7 +427,19 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
     )
 
 
-@jax.jit
+def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
+    """The objectives (R,) by which runs compete, and the best run, by NumPy or `jax.numpy`."""
+    failed = xp.isin(states.status, xp.array(FAILED)) | ~xp.isfinite(states.objective)
+    objective = xp.where(failed, -xp.inf, states.objective)
+    sound = ~failed & ~xp.any(stands_on_it, axis=1)
+    # Where every restart failed, the best of what they last held is still worth looking at.
+    last_held = xp.where(xp.isfinite(states.objective), states.objective, -xp.inf)
+    among = xp.where(sound, objective, -xp.inf)
+    among = xp.where(xp.any(sound), among, xp.where(xp.all(failed), last_held, objective))
+    return objective, xp.argmax(among)
+
+
+@program(hurried=True)
 def _any_held_up(mixtures: Mixture, ridge: Any) -> Array:
     """Which of mixtures (R, ...) have a component that stands on the ridge. -> (R,) bool."""
     return lax.map(lambda mixture: jnp.any(held_up(mixture, ridge)), mixtures)
@@ -365,13 +455,18 @@ def held_up(mixture: Mixture, ridge: Any) -> Array:
     return (mixture.scales.ridge_share(each) > HELD_UP) & jnp.isfinite(mixture.log_weights) & ~(whole > HELD_UP)
 
 
+@program(hurried=True)
+def _held_up(mixture: Mixture, ridge: Any) -> Array:
+    return held_up(mixture, ridge)
+
+
 def _no_history(states: em.State, max_steps: int) -> Any:
     # The history's length is static: a few lengths, few programs; and it rides in the loop, so it is bounded.
     capacity = min(next_power_of_two(max_steps + 1), HISTORY)
     return np.full((len(states.objective), capacity), np.nan, states.objective.dtype)
 
 
-@jax.jit
+@program
 def _run_all(
     part: tuple[em.State, Array], batches: Batches, settings: em.Settings, max_steps: Array
 ) -> tuple[em.State, Array]:
@@ -380,12 +475,12 @@ def _run_all(
     return ended(work(under_way, batches, settings, max_steps, every_round))
 
 
-@partial(jax.jit, static_argnames="n_rows")
+@program(static="n_rows", hurried=True)
 def _queue(part: tuple[em.State, Array], settings: em.Settings, max_steps: Array, *, n_rows: int) -> Queue:
     return queue(*part, n_rows, settings, max_steps)
 
 
-_work, _ended = jax.jit(work), jax.jit(ended)
+_work, _ended = program(work), program(ended, hurried=True)
 
 
 def _crews(states: em.State, batches: Batches, settings: em.Settings, number: int | None) -> Crews:
@@ -397,17 +492,21 @@ def _crews(states: em.State, batches: Batches, settings: em.Settings, number: in
     return crews if number is None or not isinstance(crews, OnCores) else OnCores(number, batches)
 
 
-@jax.jit
+@program(hurried=True)
 def _told(under_way: Queue) -> tuple[Array, Array, Array]:
     states = states_of(under_way)
     return states.objective, states.status, states.n_steps
 
 
-@jax.jit
-def _taken(states: em.State, histories: Array, chosen: Array) -> tuple[em.State, Array]:
-    return jax.tree.map(lambda leaf: leaf[chosen], (states, histories))
+def _taken(states: em.State, histories: Any, chosen: np.ndarray) -> tuple[em.State, Any]:
+    if isinstance(histories, np.ndarray):
+        return jax.tree.map(lambda leaf: leaf[chosen], (states, histories))
+    return _of((states, histories), chosen)
 
 
-@jax.jit
-def _put_back(states: em.State, histories: Array, chosen: Array, few: em.State, lines: Array) -> tuple[em.State, Array]:
-    return jax.tree.map(lambda all_, some: all_.at[chosen].set(some), (states, histories), (few, lines))
+def _put_back(states: em.State, histories: Any, chosen: np.ndarray, few: em.State, lines: Any) -> tuple[em.State, Any]:
+    if not isinstance(histories, np.ndarray):
+        return _put((states, histories), chosen, (few, lines))
+    states, histories = jax.tree.map(np.array, (states, histories))
+    jax.tree.map(lambda many, some: many.__setitem__(chosen, some), (states, histories), (few, lines))
+    return states, histories

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from . import _check, em
-from ._precision import precision_for
+from ._precision import is_traced, precision_for
 from .batches import Batches
 from .checkpoint import Checkpoint, kept, told
 from .covariances import Form
@@ -196,7 +196,8 @@ def sweep(
     first = SweepProgress(0, n_fits, chosen[0].name, counts[0], Progress(0, max_steps, n_lanes, n_lanes, -math.inf))
     with listening(progress, first, criterion) as listener:
         read = listener and listener.read
-        batches = admit_rows(key, x, sample_weight, max(counts), n_lanes, chunk_size, dtype, device, read)
+        n_runs = None if acceleration or is_traced((key, settings, init)) else n_lanes * len(counts)
+        batches = admit_rows(key, x, sample_weight, max(counts), n_lanes, chunk_size, dtype, device, read, n_runs)
         in_blocks(batches, search.escape, n_folds)
         keeper = _Keeper(criterion, listener, n_fits, max_steps, float(batches.total))
         with precision_for(batches.dtype):
@@ -219,7 +220,7 @@ def sweep(
                         for family in chosen:
                             states = start(key, batches, init, counts[0], family, settings, 1)
                             report = partial(keeper.report, family.name, counts[0])
-                            result = drive(states, batches, settings, max_steps, search, report)
+                            result = drive(states, batches, settings, max_steps, counts[0], search, report)
                             alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
                             said = [of[0] for of in jax.device_get(of_each(alone, batches, _evidence_of))]
                             keeper.keep(family.name, counts[0], result, said)

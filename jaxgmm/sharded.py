@@ -7,7 +7,6 @@ follows is done by every process for itself, with the same numbers: so all of th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -21,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from . import _check
 from ._precision import is_traced, precision_for
 from .batches import Batches, Chunked, Counted, choose_chunk_size, next_power_of_two
+from .programs import program
 from .seeding import rows_kept
 from .spread import How, Spread, Survey, described, moved, rng_of, sound_row
 
@@ -280,7 +280,7 @@ def _merge(survey: Survey) -> None:
         survey.merge([draws[:n_drawn], rows[:n_drawn], weights[:n_drawn]])
 
 
-@partial(jax.jit, static_argnames=("how", "mesh"))
+@program(static=("how", "mesh"))
 def _summed(
     rows: Chunked,
     weights: Chunked | Counted,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -27,6 +26,7 @@ from .lanes import for_fits
 from .maximisation import maximise
 from .mixture import Mixture
 from .moments import Kind, Moments, projected
+from .programs import program
 from .seeding import by_nearest
 
 T = TypeVar("T")
@@ -225,7 +225,7 @@ def _assigned(block: Batches, seeds: Array, counts: Array, *, kind: Kind) -> Mom
     return for_fits(one, (seeds, counts), seeds.shape, block)
 
 
-@partial(jax.jit, static_argnames=("family", "is_dense"))
+@program(static=("family", "is_dense"), hurried=True)
 def _maximised(moments: Moments, about: Array, ridge: Any, *, family: Family, is_dense: bool) -> Mixture:
     def one(moments: Moments, about: Array) -> Mixture:
         moments = projected(moments, family.kind) if is_dense else moments
@@ -234,17 +234,17 @@ def _maximised(moments: Moments, about: Array, ridge: Any, *, family: Family, is
     return jax.vmap(one)(moments, about)
 
 
-@jax.jit
+@program(hurried=True)
 def _begun(mixtures: Mixture, moments: Moments, scale: Scale) -> em.State:
     return jax.vmap(lambda mixture, moments: em.begun(mixture, moments, scale))(mixtures, moments)
 
 
-@jax.jit
+@program
 def _proposed(states: em.State, settings: em.Settings) -> tuple[em.State, em.Proposal]:
     return jax.vmap(lambda state: em.proposed(state, settings))(states)
 
 
-@jax.jit
+@program
 def _concluded(
     states: em.State, proposals: em.Proposal, moments: Moments, scale: Scale, settings: em.Settings
 ) -> em.State:

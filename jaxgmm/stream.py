@@ -21,6 +21,7 @@ from ._precision import precision_for
 from .batches import Batches, Chunked, Counted, choose_chunk_size, next_power_of_two
 from .blocks import Blocks, Piece, ahead
 from .moments import add
+from .programs import program
 from .seeding import rows_kept
 from .spread import How, Spread, Survey, described, moved, rng_of, sound_row
 
@@ -163,25 +164,25 @@ class Streamed(Spread):
         return sums
 
 
-@jax.jit
+@program
 def _described(block: Batches) -> tuple[Array, Array, Array, Array]:
     """A point amid the rows, and `described` about it."""
     about = moved(block.origin, *described(block)[:2])
     return about, *described(replace(block, origin=about))
 
 
-@partial(jax.jit, static_argnames="how")
+@program(static="how")
 def _said(block: Batches, shared: Any, *, how: How) -> Any:
     function, static = how
     return function(block, *shared, **dict(static))
 
 
-@partial(jax.jit, static_argnames="how")
+@program(static="how")
 def _added(sums: Any, block: Batches, shared: Any, *, how: How) -> Any:
     total, error = sums
     return add(total, error, _said(block, shared, how=how))
 
 
-@jax.jit
+@program
 def _whole(sums: Any) -> Any:
     return jax.tree.map(jnp.add, *sums)

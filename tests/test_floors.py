@@ -13,7 +13,7 @@ from jaxgmm.families import SHELF
 HOUSE = Path(jaxgmm.__file__).parent
 
 FLOORS = [
-    {"_linalg", "status", "_precision", "_version", "_files"},
+    {"_linalg", "status", "_precision", "_version", "_files", "programs", "_threefry"},
     {"_check", "moments", "covariances"},
     {"families", "batches", "blocks", "checkpoint"},
     {"mixture", "fused", "crews"},
@@ -21,7 +21,7 @@ FLOORS = [
     {"acceleration"},
     {"em"},
     {"seeding", "lanes"},
-    {"spread"},
+    {"spread", "small"},
     {"stream", "sharded", "runs"},
     {"workers", "escape", "progress"},
     {"fit", "online"},

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from .._linalg import einsum, over_components
@@ -66,7 +67,7 @@ class Diagonal:
         return jnp.sum(jnp.log(self.diagonal), axis=-1)
 
     def dense(self) -> Array:
-        return self.diagonal[..., None] * jnp.eye(self.diagonal.shape[-1], dtype=self.diagonal.dtype)
+        return self.diagonal[..., None] * np.eye(self.diagonal.shape[-1], dtype=self.diagonal.dtype)
 
     def variances(self) -> Array:
         return self.diagonal

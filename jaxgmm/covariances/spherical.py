@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from .._linalg import einsum, over_components
@@ -67,7 +68,7 @@ class Spherical:
         return self.n_features * jnp.log(self.variance)
 
     def dense(self) -> Array:
-        return self.variance[..., None, None] * jnp.eye(self.n_features, dtype=self.variance.dtype)
+        return self.variance[..., None, None] * np.eye(self.n_features, dtype=self.variance.dtype)
 
     def variances(self) -> Array:
         return jnp.broadcast_to(self.variance[..., None], (*self.variance.shape, self.n_features))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ..covariances import Covariance
@@ -56,7 +57,10 @@ class Family(Protocol):
         ...
 
     def show(self, covariance: Any, n_components: int) -> Array:
-        """The covariances as this family's users write them: scikit-learn's shapes for its four, else (K, D, D)."""
+        """The covariances as this family's users write them: scikit-learn's shapes for its four, else (K, D, D).
+
+        Also called with NumPy leaves: what is said with their operators and `einsum` then needs no program.
+        """
         ...
 
 
@@ -72,10 +76,17 @@ def project(family: Family, covariances: Array) -> Any:
     return family.estimate(family.kind.project(covariances), mass, covariances.shape[-1], NO_PRIOR, None)
 
 
+def shape_of_scales(family: Family, n_components: int, n_features: int, dtype: Any) -> Any:
+    """The family's covariances of so many components, as shapes and dtypes."""
+    dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), dtype)
+    return jax.eval_shape(lambda c: project(family, c), dense)
+
+
 def show_dense(covariance: Covariance, n_components: int) -> Array:
     """(K, D, D), whatever is shared."""
     dense = covariance.dense()
-    return jnp.broadcast_to(dense, (n_components, *dense.shape[1:]))
+    xp = np if isinstance(dense, np.ndarray) else jnp
+    return xp.broadcast_to(dense, (n_components, *dense.shape[1:]))  # pyright: ignore
 
 
 def shown_shape(family: Family, n_components: int, n_features: int) -> tuple[int, ...]:
