@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._precision import precision_for
 from ..covariances import Covariance
 from ..moments import POOLED, Kind
 
@@ -76,10 +78,12 @@ def project(family: Family, covariances: Array) -> Any:
     return family.estimate(family.kind.project(covariances), mass, covariances.shape[-1], NO_PRIOR, None)
 
 
+@lru_cache(256)  # tracing takes milliseconds, of which a small fit takes ten in all
 def shape_of_scales(family: Family, n_components: int, n_features: int, dtype: Any) -> Any:
     """The family's covariances of so many components, as shapes and dtypes."""
-    dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), dtype)
-    return jax.eval_shape(lambda c: project(family, c), dense)
+    with precision_for(dtype):
+        dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), dtype)
+        return jax.eval_shape(lambda c: project(family, c), dense)
 
 
 def show_dense(covariance: Covariance, n_components: int) -> Array:
