@@ -28,6 +28,7 @@ OUT = ROOT / "demo"
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
+    jaxgmm.enable_cache()  # a second run loads what the first has compiled
     device = jax.devices()[0]
     print(f"jaxgmm {jaxgmm.__version__} on {device.device_kind} ({os.cpu_count()} CPU cores), JAX {jax.__version__}")
     old_faithful()
