@@ -213,12 +213,13 @@ def _root(path: str | os.PathLike[str] | None) -> Path:
     return Path.home() / ".cache" / "jaxgmm"
 
 
+CPUINFO = "/proc/cpuinfo"
 PROCESSOR = (
     *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),  # x86
     *("cpu implementer", "cpu architecture", "cpu variant", "cpu part", "cpu revision", "features"),  # ARM
     *("cpu", "machine", "isa", "uarch"),  # others
 )
-"""Lines of /proc/cpuinfo that say which instructions there are, and which of them are fast."""
+"""Its lines that say which instructions there are, and which of them are fast."""
 
 
 def _machine() -> str:
@@ -229,7 +230,7 @@ def _machine() -> str:
     """
     told = [platform.system(), platform.machine()]
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        with open(CPUINFO, encoding="utf-8", errors="replace") as file:
             first = file.read().split("\n\n")[0]
         lines = (line.partition(":") for line in first.splitlines())
         told += [f"{name.strip()}:{value.strip()}" for name, _, value in lines if name.strip().lower() in PROCESSOR]
