@@ -53,7 +53,7 @@ def old_faithful() -> None:
     seconds = time.perf_counter() - began
     print(f"\nOld Faithful: {len(x)} rows, 32 restarts of each fit\n")
     print(sweep)
-    print(f"\n{len(sweep.cells)} fits in {seconds:.1f} s, most of it compiling: a program a family, for all K.")
+    print(f"\n{len(sweep.cells)} fits in {seconds:.1f} s, compiling included: a program a family, for all K.")
     best = sweep.best
     print_components(best.mixture, ["eruption", "waiting"])
     print_restarts(best)
