@@ -11,6 +11,7 @@ from .bootstrap import Bootstrap as Bootstrap
 from .bootstrap import LikelihoodRatio as LikelihoodRatio
 from .bootstrap import bootstrap as bootstrap
 from .bootstrap import likelihood_ratio_test as likelihood_ratio_test
+from .cache import enable_cache as enable_cache
 from .checkpoint import Checkpoint as Checkpoint
 from .estimator import GaussianMixture as GaussianMixture
 from .estimator import from_sklearn as from_sklearn

@@ -12,6 +12,8 @@ then is written first.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import importlib.util
 import os
 import subprocess
@@ -29,6 +31,7 @@ from . import tables
 from ._files import atomically
 from ._version import __version__
 from .acceleration import METHODS
+from .cache import enable_cache
 from .em import STOPPING
 from .escape import ESCAPES
 from .families import SHELF
@@ -48,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     status: int | None = 0
     try:
-        status = arguments.run(arguments)
+        if arguments.run is not _bench:
+            _keep_programs()
+        with _rare_collections():
+            status = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has what it wanted. Python would complain once more when it closes the stream.
@@ -161,6 +167,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """To trace programs makes many objects that stay. To look for garbage among them every 700 took 1 s of 5."""
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _keep_programs() -> None:
+    """An application may switch on what a library may not."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        enable_cache()
+    for warning in said:
+        print(f"jaxgmm: warning: {warning.message}", file=sys.stderr)
+
+
 def _fit(arguments: argparse.Namespace) -> int:
     """-> the exit status."""
     if arguments.format == "parquet":
@@ -220,14 +246,15 @@ def _fit(arguments: argparse.Namespace) -> int:
     out, mixture = arguments.out, found.best.mixture
     save(out / "model.jaxgmm", mixture)
     written = ["model.jaxgmm", f"labels.{arguments.format}", f"responsibilities.{arguments.format}", "table.csv"]
-    tables.write(out / written[1], ["component"], _labels(mixture, x))
+    labels = list(_labels(mixture, x))
+    tables.write(out / written[1], ["component"], labels)
     tables.write(out / written[2], _component_names(mixture), _responsibilities(mixture, x))
     tables.write(out / written[3], found.columns, [[row.values() for row in found.table()]])
     if not arguments.no_plots:
         if importlib.util.find_spec("matplotlib") is None:
             print('jaxgmm: no pictures without matplotlib: pip install "jaxgmm[plot]"', file=sys.stderr)
         else:
-            written += _pictures(out, found, x, names)
+            written += _pictures(out, found, x, np.concatenate(labels)[:, 0], names)
     say(f"Wrote {', '.join(written)} to {out}.")
     return 0 if found.is_complete else 130
 
@@ -309,7 +336,7 @@ def _component_names(mixture: Mixture) -> list[str]:
     return [f"component_{k}" for k in range(mixture.n_components)]
 
 
-def _pictures(out: Path, found: Sweep, x: np.ndarray, names: Sequence[str]) -> list[str]:
+def _pictures(out: Path, found: Sweep, x: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[str]:
     """Draw the three pictures, without pyplot, so that no display is asked for. -> their names."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -319,7 +346,7 @@ def _pictures(out: Path, found: Sweep, x: np.ndarray, names: Sequence[str]) -> l
     dims = _telling_features(found.best.mixture)
 
     def clusters(ax: Any) -> None:
-        plot.clusters(found.best.mixture, x, dims=dims, ax=ax)
+        plot.clusters(found.best.mixture, x, dims=dims, ax=ax, labels=labels)
         ax.set_xlabel(names[dims[0]])
         if len(dims) > 1:
             ax.set_ylabel(names[dims[1]])
@@ -344,8 +371,9 @@ def _pictures(out: Path, found: Sweep, x: np.ndarray, names: Sequence[str]) -> l
 def _telling_features(mixture: Mixture) -> tuple[int, ...]:
     """The two features in which the components differ most: the largest share of variance between means."""
     weights, means = np.asarray(mixture.weights)[:, None], np.asarray(mixture.means)
-    between = np.sum(weights * np.square(means - np.asarray(mixture.mean())), axis=0)
-    share = between / np.diagonal(np.asarray(mixture.covariance()))
+    within = np.sum(weights * np.diagonal(np.asarray(mixture.covariances), axis1=1, axis2=2), axis=0)
+    between = np.sum(weights * np.square(means - np.sum(weights * means, axis=0)), axis=0)
+    share = between / (within + between)
     return tuple(int(d) for d in np.sort(np.argsort(-share, kind="stable")[:2]))
 
 

@@ -167,11 +167,11 @@ def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
 
 def _axes(ax: Axes | None) -> Axes:
     """The Axes given, or a new one, with the furniture that all pictures share."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError('Pictures need matplotlib. Install it with: pip install "jaxgmm[plot]"') from error
     if ax is None:
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError('Pictures need matplotlib. Install it with: pip install "jaxgmm[plot]"') from error
         _, ax = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color("#666666")

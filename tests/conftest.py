@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -11,7 +12,15 @@ import numpy as np
 import pytest
 from jax import monitoring
 
-GLOBAL = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion", "jax_disable_jit")
+os.environ["JAXGMM_CACHE"] = "off"  # the command line's runs, and those of child processes, are to leave homes alone
+
+GLOBAL = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_disable_jit",
+    "jax_compilation_cache_dir",
+)
 """Switches of JAX that must stand after the session's tests as they stood before."""
 
 

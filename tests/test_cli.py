@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import importlib.util
 import io
 import os
@@ -347,6 +348,12 @@ def test_samples_of_several_blocks_differ_from_each_other(fitted, monkeypatch, c
 def test_a_sample_may_be_empty(fitted, capsys):
     assert main(["sample", str(fitted[0] / "model.jaxgmm"), "-n", "0"]) == 0
     assert capsys.readouterr().out == "x0,x1\n"
+
+
+def test_the_collector_of_garbage_is_as_before(fitted, capsys):
+    before = gc.get_threshold()
+    assert main(["sample", str(fitted[0] / "model.jaxgmm"), "-n", "1"]) == 0
+    assert gc.get_threshold() == before
 
 
 # Failures

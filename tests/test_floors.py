@@ -14,7 +14,7 @@ HOUSE = Path(jaxgmm.__file__).parent
 
 FLOORS = [
     {"_linalg", "status", "_precision", "_version", "_files", "programs", "_threefry"},
-    {"_check", "moments", "covariances"},
+    {"_check", "moments", "covariances", "cache"},
     {"families", "batches", "blocks", "checkpoint"},
     {"mixture", "fused", "crews"},
     {"expectation", "maximisation", "criteria"},
