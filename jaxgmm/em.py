@@ -325,8 +325,8 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings) -> 
     change = new.objective - old.objective
     # By how much the step lowers what the ridge takes, nats. The M-step maximises Q − ½ Σ_k π_k tr(ridge Σ_k⁻¹) and not
     # Q, so the objective may give up what the penalty gains.
-    before = _ridge_trace(old.mixture, settings) if old.ridge_trace is None else old.ridge_trace
-    after = _ridge_trace(new.mixture, settings)
+    before = ridge_trace(old.mixture, settings) if old.ridge_trace is None else old.ridge_trace
+    after = ridge_trace(new.mixture, settings)
     eased = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
     gain = change + eased
     broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
@@ -369,7 +369,7 @@ def _rounding(state: State) -> Array:
     return jnp.finfo(state.objective.dtype).eps * (jnp.abs(state.objective) + log_det + state.mixture.n_features)
 
 
-def _ridge_trace(mixture: Mixture, settings: Settings) -> Array:
+def ridge_trace(mixture: Mixture, settings: Settings) -> Array:
     """tr(ridge Σ⁻¹) of each component, which is no less than the ridge's share of its smallest variance. -> (K,)."""
     precisions = mixture.scales.precision_diagonal()
     trace = jnp.sum(jnp.asarray(settings.ridge, precisions.dtype) * precisions, axis=-1)

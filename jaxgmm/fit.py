@@ -28,7 +28,7 @@ from .mixture import Mixture, padded
 from .moments import Kind, Moments, projected
 from .programs import components, is_small, program
 from .progress import listening
-from .runs import FitResult, Progress, Race, Told, best, history_length, race_to_ends, trimmed
+from .runs import ON_HOST, FitResult, Progress, Race, Told, best, history_length, race_to_ends, trimmed
 from .seeding import SEEDINGS, by_nearest, from_labels, from_means, from_responsibilities, seeds_from
 from .sharded import Sharded, is_shared_out, one_copy, shares_of
 from .spread import Spread
@@ -338,6 +338,8 @@ def start(
     if isinstance(init, str):
         counts = np.full(n_restarts, n_components, np.int32)
         seeds = seeds_of(pairs_of_keys(key, n_restarts), counts, batches, seeding=init, n_components=n_components)
+        if given == NOTHING_GIVEN and may_begin_later(seeds, batches, settings):
+            return not_begun(seeds, counts, nearest_to(seeds, counts, batches, family.kind), family)
         return begin(seeds, counts, batches, settings.ridge, given, family=family)
     mixture = mixture_from(init, batches, n_components, family, settings)
     if isinstance(batches, Spread):
@@ -462,7 +464,7 @@ def drive(
     tell = watch if progress else None
     states, histories = race_to_ends(states, batches, settings, max_steps, search.race, watch=tell, every=every)
     result = best(states, histories, settings.ridge, length=history_length(max_steps))
-    if isinstance(batches, Batches) and batches.has_room:
+    if isinstance(result.objective, np.ndarray):
         result = at_home(trimmed(result, n_components), batches.origin)
     if search.escape is not None:
         assert isinstance(batches, Batches)
@@ -477,7 +479,7 @@ def _ridge(batches: Batches, ridge: Any, relative: Any) -> Array:
 
 def pairs_of_keys(key: Array, n_restarts: int) -> Array:
     """A pair of keys for each run, (R, 2)."""
-    if is_traced(key) or not _threefry.speaks(key):
+    if is_transforming() or not _threefry.speaks(key):
         return jax.random.split(key, (n_restarts, 2))
     split = _threefry.split(np.asarray(jax.random.key_data(key)), (n_restarts, 2))
     return jax.random.wrap_key_data(split, impl=jax.random.key_impl(key))
@@ -490,7 +492,7 @@ def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: st
     """
     if isinstance(batches, Spread):
         batches = batches.sample
-    if not is_traced(keys) and small.are_on_host(keys, counts, batches):
+    if small.are_on_host(keys, counts, batches):
         return small.seeds(np.asarray(jax.random.key_data(keys)), counts, batches, seeding, n_components)
     lanes = jax.random.key_data(keys), counts
     how = {"impl": jax.random.key_impl(keys), "seeding": seeding, "n_components": n_components}
@@ -534,6 +536,19 @@ def begin(
         mixtures = spread.mixtures_from(seeds, counts, batches, family, ridge, nearest)
         return _lost_each(spread.init(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
     return _by_crews(_begin, (seeds, counts, nearest), batches, ridge, given, family=family)
+
+
+def may_begin_later(seeds: Array, batches: Batches | Spread, settings: em.Settings) -> bool:
+    """Whether a run's first M-step may be left to the program that makes all others, which then needs none before."""
+    if not isinstance(batches, Batches) or settings.acceleration or is_traced((seeds, settings)) or is_transforming():
+        return False
+    return seeds.size * seeds.shape[-1] <= ON_HOST and n_devices(batches.origin) == 1
+
+
+def not_begun(seeds: Array, counts: Any, moments: Moments, family: Family) -> em.State:
+    """Runs (R, ...) that have not begun, from `nearest_to` of the family's kind."""
+    seeds_, moments = jax.device_get((seeds, moments))
+    return em.not_begun(seeds_, np.arange(seeds.shape[1]) < np.asarray(counts)[:, None], moments, family)
 
 
 def _by_crews(program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches, *shared: Any, **static: Any) -> T:

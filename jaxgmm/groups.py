@@ -19,10 +19,10 @@ from .batches import Batches, bytes_of_fit, next_power_of_two
 from .crews import at_home
 from .escape import ESCAPES
 from .families import Family
-from .fit import NOTHING_GIVEN, Search, begin, nearest_to, seeds_of
-from .moments import FULL, Moments
+from .fit import NOTHING_GIVEN, Search, begin, may_begin_later, nearest_to, not_begun, seeds_of
+from .moments import FULL, Moments, projected
 from .programs import SHARED_UP_TO, components, program
-from .runs import FitResult, Restarts, Told, best, best_of, history_length, race_to_ends, trimmed
+from .runs import ON_HOST, FitResult, Restarts, Told, best, best_of, history_length, race_to_ends, trimmed
 from .spread import Spread
 
 SMALL_TABLE = 2**20
@@ -97,6 +97,8 @@ def group_of(
     # One pass for all families, where one of them would make it anyway; its sums are the largest.
     kinds = {family.kind for family in families}
     nearest = nearest_to(seeds, lane_counts, batches, FULL) if FULL in kinds and len(kinds) > 1 else None
+    if nearest is not None and seeds.size * batches.n_features <= ON_HOST:
+        nearest = jax.device_get(nearest)
     return Group(counts, starts, seeds, lane_counts, members, nearest)
 
 
@@ -118,11 +120,14 @@ def fit_group(
     lanes = group.seeds, group.lane_counts
     if isinstance(batches, Batches) and batches.has_room:
         states = small.from_seeds(*jax.tree.map(np.asarray, lanes), batches, family)
+    elif may_begin_later(group.seeds, batches, settings):
+        nearest = projected(group.nearest, family.kind) if group.nearest else nearest_to(*lanes, batches, family.kind)
+        states = not_begun(*lanes, nearest, family)
     else:
         states = begin(*lanes, batches, settings.ridge, NOTHING_GIVEN, family=family, nearest=group.nearest)
     states, histories = race_to_ends(states, batches, settings, max_steps, search.race, group.members, watch)
     length = history_length(max_steps)
-    if isinstance(histories, np.ndarray):
+    if isinstance(states.objective, np.ndarray):
         each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in group.members]
         results = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     else:

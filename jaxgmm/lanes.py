@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from . import em
 from .acceleration import MEMORY
 from .batches import Batches, bytes_of_fit, choose_width
+from .covariances import Form
+from .status import Status
 
 
 class Slots(NamedTuple):
@@ -23,6 +26,7 @@ class Slots(NamedTuple):
 
     lane: Array  # (W,): which run of R each is; R where there is none
     states: em.State  # (W, ...); in a vacant slot that of some run, which is stepped along and kept nowhere
+    is_far: Array  # (W,) bool: whether the FAST form would cost the next step the promised digits
 
 
 class Queue(NamedTuple):
@@ -31,6 +35,7 @@ class Queue(NamedTuple):
     slots: Slots
     states: em.State  # (R, ...), without memory, and without what those in slots have done since they got there
     histories: Array  # (R, capacity)
+    is_far: Array  # (R,) bool: as of a slot, a guess, for runs that wait
     order: Array  # (R,): the runs that were to be made, in turn, and then the others
     n_queued: Array  # (): how many were to be made
     served: Array  # (): how many of them have got a slot
@@ -68,38 +73,91 @@ def queue(states: em.State, histories: Array, n_rows: int, settings: em.Settings
 
     n_rows: of a chunk.
     """
-    n = _length(states)
-    width = choose_width(states.mixture.means.shape[1], n, n_rows, bytes_of_a_run(states, settings))
     states = jax.vmap(lambda state: em.resumed(state, max_steps))(states)
-    histories = _written(histories, Slots(jnp.arange(n, dtype=jnp.int32), states))
-    going = em.is_running(states, max_steps)
+    n = _length(states)
+    every = Slots(jnp.arange(n, dtype=jnp.int32), states, jnp.zeros(n, bool))
+    going, histories = em.is_running(states, max_steps), _written(histories, every)
     order = jnp.argsort(~going).astype(jnp.int32)  # stable
-    n_queued, zero = jnp.sum(going, dtype=jnp.int32), jnp.int32(0)
+    remembering = _remembering(states, settings)
+    return _vacant(remembering, histories, every.is_far, order, going, n_rows, settings)
+
+
+def queue_on_host(
+    states: em.State, histories: np.ndarray, is_far: np.ndarray, n_rows: int, settings: em.Settings, max_steps: int
+) -> Queue:
+    """`queue` in NumPy, of states with such leaves and without acceleration. histories are written to."""
+    resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
+    states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32), memory=None)
+    has_room = (states.n_steps >= 0) & (states.n_steps < histories.shape[1])
+    histories[np.flatnonzero(has_room), states.n_steps[has_room]] = states.objective[has_room]
+    going = (states.status == Status.RUNNING) & (states.n_steps < max_steps)
+    order = np.argsort(~going, kind="stable").astype(np.int32)
+    return _vacant(states, histories, is_far, order, going, n_rows, settings)
+
+
+def _vacant(
+    states: em.State, histories: Any, is_far: Any, order: Any, going: Any, n_rows: int, settings: em.Settings
+) -> Queue:
+    """The queue before anything is done: with vacant slots, or where there are enough, with all runs in theirs."""
+    n, zero = _length(states), np.int32(0)
+    width = choose_width(states.mixture.means.shape[1], n, n_rows, bytes_of_a_run(states, settings))
+    n_queued = going.sum(dtype=np.int32)
     if width == n:
-        slots = Slots(jnp.arange(n, dtype=jnp.int32), _remembering(states, settings))
-        return Queue(slots, states, histories, order, n_queued, n_queued, zero)
-    states = states._replace(memory=None)
-    vacant = _remembering(jax.tree.map(lambda leaf: leaf[:width], states), settings)
-    slots = Slots(jnp.full(width, n, jnp.int32), vacant)
-    return _served(Queue(slots, states, histories, order, n_queued, zero, zero), settings, jnp.full(width, True))
+        slots = Slots(np.arange(n, dtype=np.int32), states, is_far)
+        return Queue(slots, states._replace(memory=None), histories, is_far, order, n_queued, n_queued, zero)
+    some = jax.tree.map(lambda leaf: leaf[:width], states)
+    slots = Slots(np.full(width, n, np.int32), some, np.zeros(width, bool))
+    return Queue(slots, states._replace(memory=None), histories, is_far, order, n_queued, zero, zero)
 
 
-def work(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Array, n_rounds: Array) -> Queue:
-    """Step what is in the slots and fill them as they fall vacant, until all is done or `n_rounds` have been made.
+def work(
+    queue: Queue,
+    batches: Batches,
+    settings: em.Settings,
+    max_steps: Array,
+    n_rounds: Array,
+    form: Form | None = None,
+) -> Queue:
+    """Step what is in the slots and fill them as they fall vacant, until all is done or `n_rounds` have been made; in
+    FAST form only until a slot is far, and in SAFE form until none is. Without a form each step chooses for itself, and
+    all runs must have begun.
 
     What is computed does not depend on how the rounds are cut into calls.
     """
+    how = _How(batches, settings, max_steps, n_rounds, form)
     if len(queue.slots.lane) == len(queue.histories):
-        return _rounds(queue, batches, settings, max_steps, n_rounds)
+        return _rounds(queue, how)
 
     def unfinished(queue: Queue) -> Array:
-        return jnp.any(queue.slots.lane < len(queue.histories)) & (queue.n_rounds < n_rounds)
+        is_left = jnp.any(_active(queue, max_steps)) | (queue.served < queue.n_queued)
+        return is_left & (queue.n_rounds < n_rounds) & ~_is_to_stop(queue, how)
 
     def exchange(queue: Queue) -> Queue:
-        queue = _rounds(queue, batches, settings, max_steps, n_rounds)
-        return _served(queue, settings, ~em.is_running(queue.slots.states, max_steps))
+        return _rounds(_served(queue, settings, ~_active(queue, max_steps)), how)
 
     return lax.while_loop(unfinished, exchange, queue)
+
+
+class _How(NamedTuple):
+    batches: Batches
+    settings: em.Settings
+    max_steps: Array
+    n_rounds: Array
+    form: Form | None
+
+
+def _active(queue: Queue, max_steps: Array) -> Array:
+    """Which slots hold a run that goes on. -> (W,) bool."""
+    return em.is_running(queue.slots.states, max_steps) & (queue.slots.lane < len(queue.histories))
+
+
+def _is_to_stop(queue: Queue, how: _How) -> Array | bool:
+    """Whether the other form's turn has come."""
+    if how.form is None:
+        return False
+    active = _active(queue, how.max_steps)
+    some_far = jnp.any(active & queue.slots.is_far)
+    return some_far if how.form is Form.FAST else jnp.any(active) & ~some_far
 
 
 def states_of(queue: Queue) -> em.State:
@@ -107,6 +165,17 @@ def states_of(queue: Queue) -> em.State:
     if len(queue.slots.lane) == len(queue.histories):
         return queue.slots.states._replace(memory=None)
     return _kept(queue, queue.slots.lane)
+
+
+def ended_on_host(queue: Queue) -> tuple[em.State, np.ndarray]:
+    """`ended`, of a queue with NumPy leaves that may be written to."""
+    slots, states = queue.slots, queue.states
+    of_runs = slots.lane < len(queue.histories)
+    states = jax.tree.map(np.array, states)
+    few = jax.tree.map(lambda leaf: leaf[of_runs], slots.states._replace(memory=None))
+    jax.tree.map(lambda many, some: many.__setitem__(slots.lane[of_runs], some), states, few)
+    status = np.where(states.status == Status.RUNNING, Status.MAX_STEPS, states.status)
+    return states._replace(status=status.astype(np.int32)), queue.histories
 
 
 def ended(queue: Queue) -> tuple[em.State, Array]:
@@ -138,34 +207,49 @@ def _served(queue: Queue, settings: em.Settings, done: Array) -> Queue:
     states = _kept(queue, jnp.where(done, slots.lane, n))
     place = queue.served + jnp.cumsum(done, dtype=jnp.int32) - 1
     lane = jnp.where(place < queue.n_queued, queue.order[jnp.minimum(place, n - 1)], n)
-    fresh = _remembering(jax.tree.map(lambda leaf: leaf[jnp.minimum(lane, n - 1)], states), settings)
-    slots = Slots(jnp.where(done, lane, slots.lane), _where(done & (lane < n), fresh, slots.states))
+    taken = jnp.minimum(lane, n - 1)
+    fresh = _remembering(jax.tree.map(lambda leaf: leaf[taken], states), settings)
+    is_fresh = done & (lane < n)
+    slots = Slots(
+        jnp.where(done, lane, slots.lane),
+        _where(is_fresh, fresh, slots.states),
+        jnp.where(is_fresh, queue.is_far[taken], slots.is_far),
+    )
     served = jnp.minimum(queue.served + jnp.sum(done, dtype=jnp.int32), queue.n_queued)
     return queue._replace(slots=slots, states=states, served=served)
 
 
-def _rounds(queue: Queue, batches: Batches, settings: em.Settings, max_steps: Array, n_rounds: Array) -> Queue:
+def _rounds(queue: Queue, how: _How) -> Queue:
     """Step the slots until one of their runs ends while others wait, or until all have ended."""
     none_waits = queue.served == queue.n_queued
 
     # Only what changes is carried: not the states of all runs.
+    def whole(carry: tuple[Slots, Array, Array]) -> Queue:
+        return queue._replace(slots=carry[0], histories=carry[1], n_rounds=carry[2])
+
     def going(carry: tuple[Slots, Array, Array]) -> Array:
-        slots, _, made = carry
-        is_running = em.is_running(slots.states, max_steps)
-        vacant = slots.lane == len(queue.histories)
-        goes_on = jnp.where(none_waits, jnp.any(is_running & ~vacant), jnp.all(is_running | vacant))
-        return goes_on & (made < n_rounds)
+        now = whole(carry)
+        active, vacant = _active(now, how.max_steps), now.slots.lane == len(queue.histories)
+        goes_on = jnp.where(none_waits, jnp.any(active), jnp.all(active | vacant))
+        return goes_on & (now.n_rounds < how.n_rounds) & ~_is_to_stop(now, how)
 
     def body(carry: tuple[Slots, Array, Array]) -> tuple[Slots, Array, Array]:
         slots, histories, made = carry
-        stepped = side_by_side(em.step, slots.states, batches, settings)
+        stepped, is_far = side_by_side(_step, slots.states, how)
         if len(slots.lane) > 1:  # a single slot is stepped only while its run goes on
-            stepped = _where(em.is_running(slots.states, max_steps), stepped, slots.states)
-        slots = slots._replace(states=stepped)
+            is_running = em.is_running(slots.states, how.max_steps)
+            stepped, is_far = _where(is_running, (stepped, is_far), (slots.states, slots.is_far))
+        slots = slots._replace(states=stepped, is_far=is_far)
         return slots, _written(histories, slots), made + 1
 
-    slots, histories, made = lax.while_loop(going, body, (queue.slots, queue.histories, queue.n_rounds))
-    return queue._replace(slots=slots, histories=histories, n_rounds=made)
+    return whole(lax.while_loop(going, body, (queue.slots, queue.histories, queue.n_rounds)))
+
+
+def _step(state: em.State, how: _How) -> tuple[em.State, Array]:
+    """A step, and whether the next is far."""
+    if how.form is None:
+        return em.step(state, how.batches, how.settings), jnp.array(False)
+    return em.advance(state, how.batches, how.settings, None, how.form)
 
 
 def _written(histories: Array, slots: Slots) -> Array:

@@ -309,7 +309,7 @@ def _per_row(consume: Callable[[Array], Array]) -> Callable[[Mixture, Array], Ar
         if is_traced(x) or not is_few(mixture, flat := np.asarray(x).reshape(-1, x.shape[-1])):
             return evaluate_many(mixture, x)
         found = evaluate_few(mixture, flat).by(consume)
-        return jax.device_put(found.reshape(*x.shape[:-1], *found.shape[1:]), x.sharding if x.committed else None)
+        return jax.device_put(found.reshape((*x.shape[:-1], *found.shape[1:])), x.sharding if x.committed else None)
 
     return evaluate
 

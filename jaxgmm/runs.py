@@ -15,19 +15,22 @@ from jax import Array, lax
 
 from . import _check, em, small, spread
 from ._linalg import cholesky
-from ._precision import from_host, is_traced, to_host
+from ._precision import from_host, is_traced, is_transforming, to_host
 from .batches import Batches, next_power_of_two
 from .checkpoint import Entry, next_entry
-from .covariances import Dense
-from .crews import Crews, OnCores, crews_for
-from .lanes import Queue, bytes_of_a_run, ended, queue, states_of, work
-from .mixture import Mixture
+from .covariances import Dense, Form
+from .crews import Crews, OnCores, at_once, crews_for
+from .lanes import Queue, bytes_of_a_run, ended, ended_on_host, queue, queue_on_host, work
+from .mixture import FAST_UP_TO, Mixture
 from .programs import program
 from .spread import Spread
 from .status import FAILED, Status, explain
 
 HISTORY = 16384
 """Steps whose objectives are kept; a run may make more."""
+
+ON_HOST = 2**24
+"""Numbers of all states of a search that may go through the host's memory between programs."""
 
 BURST = 0.3
 """Seconds after which one who watches is told of a run again."""
@@ -174,33 +177,93 @@ def run_to_ends(
     if batches.has_room:
         return _run_small(states, histories, batches, settings, max_steps, watch, every, entry)
     limit, n_runs = np.int32(max_steps), len(states.objective)
+    if is_traced((states, settings, batches)) or is_transforming():
+        return _run_all((states, histories), batches, settings, limit)
     found = None if entry is None else entry.found()
     crews = _crews(states, batches, settings, None if found is None else int(found.pop()))
-    parts = crews.deal((states, histories))
-    if watch is None and entry is None:
-        return crews.collect(crews.run(_run_all, parts, batches, settings, limit), n_runs)
-    under_way = crews.run(_queue, parts, settings, limit, n_rows=batches.chunk_size)
+    is_light = isinstance(crews, OnCores) and is_on_host(states) and settings.acceleration is None
+    far = guessed_far(states, batches)
+    parts = crews.deal((states, np.array(histories), far))
+    if is_light:
+        under_way = [queue_on_host(*part, batches.chunk_size, settings, max_steps) for part in parts]
+    else:
+        under_way = crews.run(_queue, parts, settings, limit, n_rows=batches.chunk_size)
     if entry is not None and found is not None:
         under_way = crews.placed(entry.as_tree(found, under_way))
     # Before a time is known: so much that it is nothing, and on a small table so much that few bursts are needed.
     burst = max(1, min(8, FIRST_BURST // (states.mixture.means.shape[1] * batches.n_chunks * batches.chunk_size)))
-    n_rounds = max(int(np.max(part.n_rounds)) for part in under_way)
+    n_rounds, every_round = max(int(np.max(part.n_rounds)) for part in under_way), np.iinfo(np.int32).max
+    is_watched = watch is not None or entry is not None
     while True:
-        told = Told(*crews.gathered(crews.run(_told, under_way), n_runs))
+        told = Told(*crews.gathered([_told(part) for part in under_way], n_runs))
         if watch is not None:
             watch(told)
         is_done = not np.any(is_going(told, max_steps))
         if entry is not None:
             entry.keep((under_way, np.int32(crews.number)), is_done)
         if is_done:
+            if is_light:
+                held = jax.tree.map(np.array, under_way)
+                return crews.gathered([ended_on_host(part) for part in held], n_runs)
             return crews.collect(crews.run(_ended, under_way), n_runs)
         began = time.perf_counter()
-        n_rounds = min(n_rounds + (every or burst), np.iinfo(np.int32).max)
-        under_way = crews.run(_work, under_way, batches, settings, limit, np.int32(n_rounds))
-        under_way = jax.block_until_ready(under_way)
+        n_rounds = min(n_rounds + (every or burst), every_round) if is_watched else every_round
+        under_way = jax.block_until_ready(_worked(crews, under_way, batches, settings, limit, n_rounds))
         # A first round tells how many there are to BURST; where it was compiled for, the second does.
         in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
         burst = max(1, int(min(in_time, 64 * burst)))
+
+
+def _worked(
+    crews: Crews, parts: list[Queue], batches: Batches, settings: em.Settings, limit: np.int32, n_rounds: int
+) -> list[Queue]:
+    """The queues after so many rounds, each in the form that its next step asks for: no program is compiled for the
+    other form before a run needs it."""
+    shared = batches, settings, limit, np.int32(n_rounds)
+    while True:
+        forms = [_form(part, limit, n_rounds) for part in parts]
+        if not any(forms):
+            return parts
+        if isinstance(crews, OnCores):
+            going = [index for index, form in enumerate(forms) if form]
+            done = at_once([partial(_work, parts[index], *shared, form=forms[index]) for index in going])
+            parts = [done[going.index(index)] if forms[index] else part for index, part in enumerate(parts)]
+        else:
+            parts = crews.run(_work, parts, *shared, form=forms[0])
+
+
+def _form(part: Queue, limit: Any, n_rounds: int) -> Form | None:
+    """The form of the next step of a queue; None where there is none. Leaves may have an axis of devices in front."""
+    slots, states = part.slots, part.slots.states
+    lane, status, n_steps, is_far = map(np.asarray, (slots.lane, states.status, states.n_steps, slots.is_far))
+    may_go = np.asarray(part.n_rounds)[..., None] < n_rounds
+    active = (lane < part.histories.shape[-2]) & (status == Status.RUNNING) & (n_steps < limit) & may_go
+    if active.any():
+        return Form.SAFE if np.any(active & is_far) else Form.FAST
+    waits = (np.asarray(part.served) < np.asarray(part.n_queued)) & may_go[..., 0]
+    if not waits.any():
+        return None
+    return Form.SAFE if np.asarray(part.is_far).any() else Form.FAST
+
+
+def is_on_host(states: em.State) -> bool:
+    """Whether states are known, and so few numbers that the host may hold them."""
+    n_numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(states))
+    return n_numbers <= ON_HOST
+
+
+def guessed_far(states: em.State, batches: Batches) -> np.ndarray:
+    """Which runs (R, ...) are likely to need the SAFE form: those with a mean further from the origin than the fast one
+    allows, in standard deviations within components. A wrong guess costs a program. -> (R,) bool."""
+    means, mass, second = (np.asarray(of) for of in (states.mixture.means, states.moments.mass, states.moments.second))
+    n_runs, _, n_features = means.shape
+    is_matrix = second.ndim == 4 and second.shape[-2:] == (n_features, n_features)
+    total = second.trace(axis1=-2, axis2=-1) if is_matrix else second
+    with np.errstate(all="ignore"):
+        within = total.reshape(n_runs, -1).sum(axis=1) / (mass.sum(axis=1) * n_features)
+        distance = np.square(means - np.asarray(batches.origin)).sum(axis=-1)
+        furthest = np.where(np.isfinite(states.mixture.log_weights), distance, 0.0).max(axis=1)
+        return ~(furthest <= FAST_UP_TO[means.dtype.itemsize] * within)
 
 
 def _run_spread(
@@ -334,9 +397,7 @@ def race_to_ends(
 def _looked_at(states: em.State, settings: em.Settings) -> tuple[Told, np.ndarray]:
     """How runs (R, ...) stand, and which have a component on the ridge, on the host and free to be changed."""
     told = Told(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
-    if states.ridge_trace is not None:
-        return told, _held_up_on_host(states, settings.ridge).any(axis=1)
-    return told, np.asarray(_any_held_up(states.mixture, settings.ridge))
+    return told, _held_up_on_host(states, settings.ridge).any(axis=1)
 
 
 def _watch_all(watch: Watch, told: Told, chosen: np.ndarray, few: Told) -> None:
@@ -358,7 +419,7 @@ def is_going(runs: Told, max_steps: int) -> np.ndarray:
 
 def best(states: em.State, histories: Any, ridge: Any, *, length: int) -> FitResult:
     """`best_of`, with histories of `length`; on the host, where the runs are there."""
-    if isinstance(histories, np.ndarray):
+    if isinstance(states.objective, np.ndarray):
         return _best_on_host(states, histories[:, :length], ridge)
     return _best(states, histories, ridge, length=length)
 
@@ -387,6 +448,8 @@ def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitRes
 
 def _held_up_on_host(states: em.State, ridge: Any) -> np.ndarray:
     """`held_up` of every run (R, ...), asked only where it may be. -> (R, K) bool."""
+    if states.ridge_trace is None:
+        return np.asarray(_held_up_each(states.mixture, ridge))
     found = np.zeros(states.mixture.log_weights.shape, bool)
     # What is no number may be anything.
     for run in np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= HELD_UP), axis=1)):
@@ -440,9 +503,9 @@ def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
 
 
 @program(hurried=True)
-def _any_held_up(mixtures: Mixture, ridge: Any) -> Array:
-    """Which of mixtures (R, ...) have a component that stands on the ridge. -> (R,) bool."""
-    return lax.map(lambda mixture: jnp.any(held_up(mixture, ridge)), mixtures)
+def _held_up_each(mixtures: Mixture, ridge: Any) -> Array:
+    """`held_up` of mixtures (R, ...). -> (R, K) bool."""
+    return lax.map(lambda mixture: held_up(mixture, ridge), mixtures)
 
 
 def held_up(mixture: Mixture, ridge: Any) -> Array:
@@ -480,7 +543,7 @@ def _queue(part: tuple[em.State, Array], settings: em.Settings, max_steps: Array
     return queue(*part, n_rows, settings, max_steps)
 
 
-_work, _ended = program(work), program(ended, hurried=True)
+_work, _ended = program(work, static="form"), program(ended, hurried=True)
 
 
 def _crews(states: em.State, batches: Batches, settings: em.Settings, number: int | None) -> Crews:
@@ -492,20 +555,29 @@ def _crews(states: em.State, batches: Batches, settings: em.Settings, number: in
     return crews if number is None or not isinstance(crews, OnCores) else OnCores(number, batches)
 
 
-@program(hurried=True)
-def _told(under_way: Queue) -> tuple[Array, Array, Array]:
-    states = states_of(under_way)
-    return states.objective, states.status, states.n_steps
+def _told(under_way: Queue) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Objective, status and steps of all runs. Leaves may have an axis of devices in front."""
+    lane, n_runs = np.asarray(under_way.slots.lane), under_way.histories.shape[-2]
+    taken = np.nonzero(lane < n_runs)
+    places = (*taken[:-1], lane[taken])
+
+    def whole(of_slots: Any, of_all: Any) -> np.ndarray:
+        found = np.array(of_all)
+        found[places] = np.asarray(of_slots)[taken]
+        return found
+
+    few, many = under_way.slots.states, under_way.states
+    return whole(few.objective, many.objective), whole(few.status, many.status), whole(few.n_steps, many.n_steps)
 
 
 def _taken(states: em.State, histories: Any, chosen: np.ndarray) -> tuple[em.State, Any]:
-    if isinstance(histories, np.ndarray):
-        return jax.tree.map(lambda leaf: leaf[chosen], (states, histories))
+    if isinstance(states.objective, np.ndarray):
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], (states, histories))
     return _of((states, histories), chosen)
 
 
 def _put_back(states: em.State, histories: Any, chosen: np.ndarray, few: em.State, lines: Any) -> tuple[em.State, Any]:
-    if not isinstance(histories, np.ndarray):
+    if not isinstance(states.objective, np.ndarray):
         return _put((states, histories), chosen, (few, lines))
     states, histories = jax.tree.map(np.array, (states, histories))
     jax.tree.map(lambda many, some: many.__setitem__(chosen, some), (states, histories), (few, lines))

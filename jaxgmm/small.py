@@ -108,8 +108,7 @@ def run(
     """Run states (R, ...) until each has converged, failed or made `limit` steps; the objective after t steps goes to
     histories[:, t]. How this is cut into calls makes no difference."""
     if states.ridge_trace is None:
-        shape = states.mixture.log_weights.shape
-        states = states._replace(ridge_trace=np.zeros(shape, states.objective.dtype))  # pyright: ignore
+        states = states._replace(ridge_trace=_ridge_traces(states.mixture, settings))
     states, histories = jax.tree.map(np.array, (states, histories))
     if fixed is None:
         nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), states.mixture)
@@ -149,6 +148,11 @@ def _write(histories: np.ndarray, runs: Any, steps: np.ndarray, objectives: np.n
     has_room = (steps >= 0) & (steps < histories.shape[1])
     runs = np.broadcast_to(runs, steps.shape)
     histories[runs[has_room], steps[has_room]] = objectives[has_room]
+
+
+@program(hurried=True)
+def _ridge_traces(mixtures: Any, settings: em.Settings) -> Array:
+    return jax.vmap(lambda mixture: em.ridge_trace(mixture, settings))(mixtures)
 
 
 @program(hurried=True)

@@ -26,6 +26,11 @@ Columns = np.ndarray
 def seeds(keys: np.ndarray, rows: Rows, seeding: str, n_components: int, count: int) -> np.ndarray:
     """Seeds by the named way, of which the first `count` are meant; the others are the origin. keys (R, 2, 2): a pair
     for each run, one for the rows to choose from and one to choose with. -> (R, K, D)."""
+    with np.errstate(over="ignore", invalid="ignore"):  # as programs have it: what overflows is no nearest
+        return _seeds(keys, rows, seeding, n_components, count)
+
+
+def _seeds(keys: np.ndarray, rows: Rows, seeding: str, n_components: int, count: int) -> np.ndarray:
     x, weights = (np.asarray(part) for part in rows)
     many = max(2 * SAMPLE, 32 * n_components)
     if x.shape[1] <= many:
