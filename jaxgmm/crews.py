@@ -8,7 +8,9 @@ program that is being traced, have one crew.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -130,6 +132,13 @@ def crews_for(n_lanes: int, n_components: int, batches: Batches, bytes_each: int
     return OnCores(max(1, min(n_cores(), -(-n_lanes // width), worth)), batches)
 
 
+def are_singles(n_lanes: int, n_components: int, batches: Batches) -> bool:
+    """Whether on this CPU a single lane keeps a core busy."""
+    if len(batches.origin.devices()) > 1 or any(one.platform != "cpu" for one in batches.origin.devices()):
+        return False
+    return choose_width(n_components, n_lanes, batches.chunk_size) == 1
+
+
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -173,6 +182,20 @@ def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
         first = jax.block_until_ready(jobs[0]())
         done = [other.result() for other in others]
     return [first, *(of[0] if of else job() for of, job in zip(done, jobs[1:], strict=True))]
+
+
+def in_background(jobs: Sequence[Callable[[], Any]]) -> None:
+    """Do jobs in turn, beside what follows, under this thread's settings of JAX. What one raises is nobody's: who needs
+    the same comes upon it too."""
+    settings, asked = settings_here(), jax.config.values
+
+    def all_of_them() -> None:
+        with settings():
+            for job in jobs if jax.config.values == asked else []:
+                with contextlib.suppress(Exception):
+                    job()
+
+    threading.Thread(target=all_of_them, daemon=True).start()
 
 
 def _mesh_of(origin: Array) -> Mesh | None:

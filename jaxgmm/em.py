@@ -85,6 +85,7 @@ class State(NamedTuple):
     gain: Array  # (): by how much the last step raised what EM raises, nats; infinite where that is not known
     memory: Memory | None = None  # of an accelerated run
     ridge_trace: Array | None = None  # (K,): tr(ridge Σ⁻¹) of each component, where a loop is to carry it
+    is_far: Array | None = None  # (): whether FAST would cost the next step the promised digits, likewise
 
 
 class Fixed(NamedTuple):
@@ -150,13 +151,11 @@ def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | N
     if fixed is not None:
         placed = fixed.onto(found)
         proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
-    new = concluded(state, proposal, expect(proposal.mixture, batches, form), batches, settings)
-    status = jnp.where(lost, Status.COLLAPSED, new.status).astype(jnp.int32)
-    new = new._replace(status=status, n_steps=jnp.maximum(new.n_steps, 0))
     is_far = ~is_fast(proposal.mixture, batches.origin)
-    if form is Form.FAST:
-        new = jax.tree.map(partial(jnp.where, is_far), state, new)
-    return new, is_far
+    put_off = is_far if form is Form.FAST else jnp.array(False)
+    new = concluded(state, proposal, expect(proposal.mixture, batches, form), batches, settings, put_off)
+    status = jnp.where(lost & ~put_off, Status.COLLAPSED, new.status).astype(jnp.int32)
+    return new._replace(status=status, n_steps=jnp.maximum(new.n_steps, jnp.where(put_off, NOT_BEGUN, 0))), is_far
 
 
 def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
@@ -237,13 +236,22 @@ def proposed(state: State, settings: Settings) -> tuple[State, Proposal]:
     return state, Proposal(*propose(settings.acceleration, state.memory, state.mixture, state.moments, settings.ridge))
 
 
-def concluded(state: State, proposal: Proposal, moments: Moments, rows: Batches | Scale, settings: Settings) -> State:
-    """The state after a step to a proposal, of which these are the moments: judged, and kept or not."""
+def concluded(
+    state: State,
+    proposal: Proposal,
+    moments: Moments,
+    rows: Batches | Scale,
+    settings: Settings,
+    put_off: Array | bool = False,
+) -> State:
+    """The state after a step to a proposal, of which these are the moments: judged, and kept or not; the state as it
+    was where the step is `put_off`."""
     objective = moments.objective / rows.total
     new = State(proposal.mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
     if settings.acceleration is None:
-        return judge(state, new, rows, settings)
-    return _learnt(state, new, proposal, rows, settings)
+        return judge(state, new, rows, settings, put_off)
+    learnt = _learnt(state, new, proposal, rows, settings)
+    return jax.tree.map(partial(jnp.where, put_off), state, learnt)
 
 
 def _learnt(state: State, new: State, proposal: Proposal, rows: Batches | Scale, settings: Settings) -> State:
@@ -317,10 +325,11 @@ def stopped(state: State) -> State:
     return state._replace(status=status.astype(jnp.int32))
 
 
-def judge(old: State, new: State, rows: Batches | Scale, settings: Settings) -> State:
+def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put_off: Array | bool = False) -> State:
     """The state that stands after a step, with its status: the only place that decides one.
 
-    A step to a broken covariance or objective is taken back, so that a state always holds a usable mixture.
+    A step to a broken covariance or objective is taken back, so that a state always holds a usable mixture. One that is
+    `put_off` is as if it had not been tried.
     """
     change = new.objective - old.objective
     # By how much the step lowers what the ridge takes, nats. The M-step maximises Q − ½ Σ_k π_k tr(ridge Σ_k⁻¹) and not
@@ -342,9 +351,11 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings) -> 
         [Status.COLLAPSED, Status.NON_FINITE, Status.COLLAPSED, settled],
         Status.RUNNING,
     ).astype(jnp.int32)
-    new = new._replace(status=status, fell=fell, gain=gain, ridge_trace=None if old.ridge_trace is None else after)
-    taken_back = old._replace(status=status)
-    return jax.tree.map(partial(jnp.where, broken | ~finite), taken_back, new)
+    new = new._replace(
+        status=status, fell=fell, gain=gain, ridge_trace=None if old.ridge_trace is None else after, is_far=old.is_far
+    )
+    taken_back = old._replace(status=jnp.where(put_off, old.status, status))
+    return jax.tree.map(partial(jnp.where, broken | ~finite | put_off), taken_back, new)
 
 
 def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, settings: Settings) -> Array:

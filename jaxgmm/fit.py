@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check, _threefry, em, small, spread
+from . import _check, _threefry, em, one_by_one, small, spread
 from ._precision import is_traced, is_transforming, own, precision_for
 from .batches import Batches, bytes_of_fit, cut
 from .blocks import Blocks, as_blocks, is_dask
 from .checkpoint import Checkpoint, digest, kept, told
-from .crews import at_home, crews_for, n_devices, on_all_devices
+from .crews import are_singles, at_home, crews_for, n_devices, on_all_devices
 from .escape import ESCAPES
 from .families import SHELF, Family, shape_of_scales
 from .lanes import for_fits, in_waves
@@ -337,6 +337,7 @@ def start(
         return _start_small(key, batches, init, n_components, family, settings, n_restarts, given)
     if isinstance(init, str):
         counts = np.full(n_restarts, n_components, np.int32)
+        prepare([family], n_components, batches, settings, n_restarts)
         seeds = seeds_of(pairs_of_keys(key, n_restarts), counts, batches, seeding=init, n_components=n_components)
         if given == NOTHING_GIVEN and may_begin_later(seeds, batches, settings):
             return not_begun(seeds, counts, nearest_to(seeds, counts, batches, family.kind), family)
@@ -383,7 +384,7 @@ def _start_small(
         states = small.from_responsibilities(values, room, batches, family)
     fixed = given.fixed(family, n_components, room, batches)
     histories = np.empty((len(states.objective), 1), batches.dtype)
-    return small.run(states, histories, batches, settings, 0, fixed)[0]
+    return one_by_one.run(states, histories, batches, settings, 0, fixed)[0]
 
 
 def _own_start(init: Any, batches: Batches, n_components: int) -> np.ndarray:
@@ -536,6 +537,16 @@ def begin(
         mixtures = spread.mixtures_from(seeds, counts, batches, family, ridge, nearest)
         return _lost_each(spread.init(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
     return _by_crews(_begin, (seeds, counts, nearest), batches, ridge, given, family=family)
+
+
+def prepare(
+    families: Sequence[Family], n_components: int, batches: Batches | Spread, settings: em.Settings, n_runs: int
+) -> None:
+    """Compile the programs of the steps while seeds are sought, where runs are made one by one."""
+    if not isinstance(batches, Batches) or settings.acceleration or is_traced(settings) or is_transforming():
+        return
+    if n_devices(batches.origin) == 1 and are_singles(n_runs, n_components, batches):
+        one_by_one.prepare(families, n_components, batches, settings)
 
 
 def may_begin_later(seeds: Array, batches: Batches | Spread, settings: em.Settings) -> bool:

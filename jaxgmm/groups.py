@@ -20,6 +20,7 @@ from .crews import at_home
 from .escape import ESCAPES
 from .families import Family
 from .fit import NOTHING_GIVEN, Search, begin, may_begin_later, nearest_to, not_begun, seeds_of
+from .mixture import in_shared_family
 from .moments import FULL, Moments, projected
 from .programs import SHARED_UP_TO, components, program
 from .runs import ON_HOST, FitResult, Restarts, Told, best, best_of, history_length, race_to_ends, trimmed
@@ -74,6 +75,12 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
+def room_for(counts: Sequence[int], batches: Batches | Spread) -> int:
+    """With how many components the runs of a group are made."""
+    has_room = isinstance(batches, Batches) and batches.has_room
+    return components(max(counts)) if has_room else max(counts)
+
+
 def group_of(
     key: Array,
     counts: tuple[int, ...],
@@ -89,10 +96,8 @@ def group_of(
     first = np.cumsum([0, *starts[:-1]])
     members = np.stack([f + np.arange(n_restarts) % n for f, n in zip(first, starts, strict=True)]).astype(np.int32)
     keys = keys_of(key, lane_counts, restart, n_restarts)
-    has_room = isinstance(batches, Batches) and batches.has_room
-    n_components = components(max(counts)) if has_room else max(counts)
-    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=n_components)
-    if has_room:
+    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=room_for(counts, batches))
+    if isinstance(batches, Batches) and batches.has_room:
         return Group(counts, starts, seeds, lane_counts, members, None)
     # One pass for all families, where one of them would make it anyway; its sums are the largest.
     kinds = {family.kind for family in families}
@@ -189,10 +194,18 @@ def of_each(results: FitResult, rows: Batches | Spread, also: Callable[[FitResul
     """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
     if isinstance(rows, Spread):
         return rows.sum(_said, results, also=also)
+    if isinstance(results.objective, np.ndarray):
+        shared = [in_shared_family(mixture) for mixture in _unstacked(results.mixture)]
+        results = replace(results, mixture=jax.tree.map(lambda *leaves: np.stack(leaves), *shared))
     if rows.has_room:
-        each = [also(jax.tree.map(lambda leaf, i=i: leaf[i], results), rows) for i in range(len(results.objective))]
+        each = [also(result, rows) for result in _unstacked(results)]
         return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *each)
     return _of_each(rows, results, also=also)
+
+
+def _unstacked(tree: Any) -> list[Any]:
+    """The members of a tree of host arrays with an axis in front."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(len(jax.tree.leaves(tree)[0]))]
 
 
 def _said(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:

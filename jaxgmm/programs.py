@@ -96,13 +96,9 @@ class Program:
 
     def compiled(self, hurried: bool, /, *args: Any, **kwargs: Any) -> Any:
         """A call, with a say in how its program is compiled."""
-        static = {name: value for name, value in kwargs.items() if name in self.static}
-        traced = {name: value for name, value in kwargs.items() if name not in self.static}
-        leaves, structure = jax.tree.flatten((args, traced))
-        if jax.config.jax_disable_jit or any(isinstance(leaf, Tracer) for leaf in leaves):
+        static, traced, key = self._key(hurried, args, kwargs)
+        if jax.config.jax_disable_jit or key is None:
             return self._nested(*args, **kwargs)
-        shapes = tuple((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
-        key = self, hurried, tuple(static.items()), structure, shapes
         try:
             return _kept(key, static).call(*args, **traced)
         except ValueError as error:
@@ -110,6 +106,16 @@ class Program:
             if "compiler_options" not in str(error):
                 raise
             return self._nested(*args, **kwargs)
+
+    def _key(self, hurried: bool, args: Any, kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
+        """Static arguments, the others by name, and what tells programs apart; None where an argument is traced."""
+        static = {name: value for name, value in kwargs.items() if name in self.static}
+        traced = {name: value for name, value in kwargs.items() if name not in self.static}
+        leaves, structure = jax.tree.flatten((args, traced))
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return static, traced, None
+        shapes = tuple((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
+        return static, traced, (self, hurried, tuple(static.items()), structure, shapes)
 
 
 def program(function: Any = None, /, *, static: str | Sequence[str] = (), hurried: bool = False) -> Any:

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from . import _check, em, small, spread
+from . import _check, em, one_by_one, spread
 from ._linalg import cholesky
 from ._precision import from_host, is_traced, is_transforming, to_host
 from .batches import Batches, next_power_of_two
 from .checkpoint import Entry, next_entry
 from .covariances import Dense, Form
-from .crews import Crews, OnCores, at_once, crews_for
+from .crews import Crews, OnCores, are_singles, at_once, crews_for
 from .lanes import Queue, bytes_of_a_run, ended, ended_on_host, queue, queue_on_host, work
-from .mixture import FAST_UP_TO, Mixture
+from .mixture import Mixture
 from .programs import program
 from .spread import Spread
 from .status import FAILED, Status, explain
@@ -174,15 +174,15 @@ def run_to_ends(
     entry = next_entry()
     if isinstance(batches, Spread):
         return _run_spread(states, histories, batches, settings, max_steps, watch, entry)
-    if batches.has_room:
-        return _run_small(states, histories, batches, settings, max_steps, watch, every, entry)
     limit, n_runs = np.int32(max_steps), len(states.objective)
     if is_traced((states, settings, batches)) or is_transforming():
         return _run_all((states, histories), batches, settings, limit)
     found = None if entry is None else entry.found()
+    if is_one_by_one(states, batches, settings):
+        return _run_each(states, histories, batches, settings, max_steps, watch, every, entry, found)
     crews = _crews(states, batches, settings, None if found is None else int(found.pop()))
     is_light = isinstance(crews, OnCores) and is_on_host(states) and settings.acceleration is None
-    far = guessed_far(states, batches)
+    far = one_by_one.guessed_far(states, batches)
     parts = crews.deal((states, np.array(histories), far))
     if is_light:
         under_way = [queue_on_host(*part, batches.chunk_size, settings, max_steps) for part in parts]
@@ -252,18 +252,11 @@ def is_on_host(states: em.State) -> bool:
     return n_numbers <= ON_HOST
 
 
-def guessed_far(states: em.State, batches: Batches) -> np.ndarray:
-    """Which runs (R, ...) are likely to need the SAFE form: those with a mean further from the origin than the fast one
-    allows, in standard deviations within components. A wrong guess costs a program. -> (R,) bool."""
-    means, mass, second = (np.asarray(of) for of in (states.mixture.means, states.moments.mass, states.moments.second))
-    n_runs, _, n_features = means.shape
-    is_matrix = second.ndim == 4 and second.shape[-2:] == (n_features, n_features)
-    total = second.trace(axis1=-2, axis2=-1) if is_matrix else second
-    with np.errstate(all="ignore"):
-        within = total.reshape(n_runs, -1).sum(axis=1) / (mass.sum(axis=1) * n_features)
-        distance = np.square(means - np.asarray(batches.origin)).sum(axis=-1)
-        furthest = np.where(np.isfinite(states.mixture.log_weights), distance, 0.0).max(axis=1)
-        return ~(furthest <= FAST_UP_TO[means.dtype.itemsize] * within)
+def is_one_by_one(states: em.State, batches: Batches, settings: em.Settings) -> bool:
+    """Whether runs (R, ...) are better made one after the other than side by side."""
+    if settings.acceleration is not None or not is_on_host(states):
+        return False
+    return batches.has_room or are_singles(len(states.objective), states.mixture.means.shape[1], batches)
 
 
 def _run_spread(
@@ -298,7 +291,7 @@ def _run_spread(
         states = _put(states, chosen, spread.step(_of(states, chosen), rows, settings))
 
 
-def _run_small(
+def _run_each(
     states: em.State,
     histories: Any,
     batches: Batches,
@@ -307,29 +300,29 @@ def _run_small(
     watch: Watch | None,
     every: int | None,
     entry: Entry | None,
-) -> tuple[em.State, Any]:
-    """Runs (R, ...) of a small search, on the host: to their ends one after the other, or so many steps of all."""
+    found: list[np.ndarray] | None,
+) -> tuple[em.State, np.ndarray]:
+    """Runs (R, ...) to their ends one after the other; for one who watches, so many steps of all and then more."""
     states = jax.tree.map(np.asarray, states)
     resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
-    states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32))
-    states, histories = small.run(states, histories, batches, settings, 0)
-    found = None if entry is None else entry.found()
+    states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32), memory=None)
+    states, histories = one_by_one.run(states, histories, batches, settings, em.NOT_BEGUN)
     if entry is not None and found is not None:
         states, histories = entry.as_tree(found, (states, histories))
     is_watched = watch is not None or entry is not None
     burst = every or (SHORT_RUN if is_watched else max_steps)
     while True:
-        told = Told(*map(np.array, (states.objective, states.status, states.n_steps)))
+        told = Told(*map(np.array, (states.objective, np.array(states.status), np.maximum(states.n_steps, 0))))
         if watch is not None:
             watch(told)
-        going = is_going(told, max_steps)
+        going = (states.status == Status.RUNNING) & (states.n_steps < max_steps)
         if entry is not None:
             entry.keep((states, histories), is_done=not going.any())
         if not going.any():
             status = np.where(states.status == Status.RUNNING, Status.MAX_STEPS, states.status).astype(np.int32)
             return states._replace(status=status), histories
         began, done = time.perf_counter(), int(told.n_steps[going].min())
-        states, histories = small.run(states, histories, batches, settings, min(done + burst, max_steps))
+        states, histories = one_by_one.run(states, histories, batches, settings, min(done + burst, max_steps))
         if every is None and time.perf_counter() - began < BURST:
             burst = min(2 * burst, max_steps)
 

@@ -28,8 +28,19 @@ from .criteria import entropy as entropy
 from .criteria import evidence, n_parameters
 from .criteria import icl as icl
 from .families import SHELF, Family
-from .fit import Search, admit_rows, drive, in_blocks, of_search, seeding, start, with_others, with_relative_ridge
-from .groups import Group, fit_group, group_of, groups, of_each
+from .fit import (
+    Search,
+    admit_rows,
+    drive,
+    in_blocks,
+    of_search,
+    prepare,
+    seeding,
+    start,
+    with_others,
+    with_relative_ridge,
+)
+from .groups import Group, fit_group, group_of, groups, of_each, room_for
 from .progress import Listener, SweepProgress, listening
 from .runs import FitResult, Progress, Race, Told
 from .spread import Spread
@@ -208,6 +219,8 @@ def sweep(
             try:
                 with kept(keeping, lambda: {**of_cells, **about()}, with_others(batches)):
                     if isinstance(init, str):
+                        for of in shared:
+                            prepare(chosen, room_for(of, batches), batches, settings, n_lanes)
                         parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts, chosen))]
                         for training, held_out in _folds(key, batches, n_folds, max(counts)):
                             parts.append(

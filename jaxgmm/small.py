@@ -1,36 +1,25 @@
-"""Searches of small problems: driven from the host, a run at a time, through one program that nearly all of them share.
+"""How searches of small problems start: seeds and first assignments in NumPy, in shapes that nearly all of them share.
 
-What a small fit costs is compiling. So the shapes here are buckets (see `programs.py`): rows lie in an array with room
-for more, components are padded by some of weight 0, and runs do not appear in the program at all. The program takes
-the SAFE form alone and begins with the first M-step, so that a start is no program of its own; seeds, first
-assignments, and the choice of the best run are NumPy's. States are those of `em`, with NumPy leaves (R, ...).
+What a small fit costs is compiling. So the shapes are buckets (see `programs.py`): rows lie in an array with room for
+more, components are padded by some of weight 0, and runs do not appear in a shape at all (see `one_by_one.py`). The
+first M-step is a step like any other, so that a start is no program of its own. States are those of `em`, with NumPy
+leaves (R, ...).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
 
 from . import _threefry, em
 from ._linalg import einsum
 from .batches import Batches
-from .covariances import Form
-from .crews import at_once, n_cores
 from .families import Family
 from .moments import Moments
-from .programs import program
 from .seeding import host
 from .seeding._rows import Rows
-from .status import Status
-
-WORTH_A_THREAD = 2**17
-"""Responsibilities of a step of all runs from which on a second thread is felt."""
 
 ON_HOST = 2**17
 """Distances of all seeds of all runs up to which seeds are NumPy's: no longer than compiling a program for them."""
@@ -95,80 +84,6 @@ def from_responsibilities(
     moments = _moments(mass, np.zeros_like(means), second, batches.dtype, family)
     meant = (np.arange(n_components) < count)[None]
     return em.not_begun((means + origin).astype(batches.dtype)[None], meant, _stacked([moments]), family)
-
-
-def run(
-    states: em.State,
-    histories: np.ndarray,
-    batches: Batches,
-    settings: em.Settings,
-    limit: int,
-    fixed: em.Fixed | None = None,
-) -> tuple[em.State, np.ndarray]:
-    """Run states (R, ...) until each has converged, failed or made `limit` steps; the objective after t steps goes to
-    histories[:, t]. How this is cut into calls makes no difference."""
-    if states.ridge_trace is None:
-        states = states._replace(ridge_trace=_ridge_traces(states.mixture, settings))
-    states, histories = jax.tree.map(np.array, (states, histories))
-    if fixed is None:
-        nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), states.mixture)
-        fixed = em.Fixed(nothing, np.zeros(3, bool))
-    _write(histories, np.arange(len(histories)), states.n_steps, states.objective)
-
-    def one(index: int) -> None:
-        state = jax.tree.map(lambda leaf: leaf[index], states)
-        while state.status == Status.RUNNING and state.n_steps < limit:
-            first = int(state.n_steps)
-            until = np.int32(min(limit, first + LINE))
-            state, line = jax.device_get(_run(state, batches, settings, fixed, until))
-            made = np.arange(first + 1, int(state.n_steps) + 1)
-            _write(histories, index, made, line[: len(made)])
-        jax.tree.map(lambda many, one: many.__setitem__(index, one), states, state)
-
-    going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
-    work = len(going) * states.mixture.means.shape[1] * int(batches.n_rows)
-    n_threads = max(1, min(n_cores(), len(going), work // WORTH_A_THREAD))
-    if jax.config.jax_disable_jit:  # pyright: ignore
-        n_threads = 1
-    at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)])
-    return states, histories
-
-
-LINE = 256
-"""Steps of one call: as many as it has room for to write down what each came to."""
-
-
-def _all(one: Callable[[int], None], indices: np.ndarray) -> None:
-    for index in indices:
-        one(index)
-
-
-def _write(histories: np.ndarray, runs: Any, steps: np.ndarray, objectives: np.ndarray) -> None:
-    """Objectives in their places; past a history's end none is kept."""
-    has_room = (steps >= 0) & (steps < histories.shape[1])
-    runs = np.broadcast_to(runs, steps.shape)
-    histories[runs[has_room], steps[has_room]] = objectives[has_room]
-
-
-@program(hurried=True)
-def _ridge_traces(mixtures: Any, settings: em.Settings) -> Array:
-    return jax.vmap(lambda mixture: em.ridge_trace(mixture, settings))(mixtures)
-
-
-@program(hurried=True)
-def _run(
-    state: em.State, batches: Batches, settings: em.Settings, fixed: em.Fixed, limit: Array
-) -> tuple[em.State, Array]:
-    """-> the state after no more than LINE steps, and the objective after each."""
-    first = state.n_steps
-
-    def body(carry: tuple[em.State, Array]) -> tuple[em.State, Array]:
-        state, line = carry
-        state, _ = em.advance(state, batches, settings, fixed, Form.SAFE)
-        return state, line.at[state.n_steps - first - 1].set(state.objective, mode="drop")
-
-    line = jnp.zeros(LINE, state.objective.dtype)
-    return lax.while_loop(lambda carry: em.is_running(carry[0], limit), body, (state, line))
 
 
 def _columns(batches: Batches) -> Rows:

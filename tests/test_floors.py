@@ -21,7 +21,7 @@ FLOORS = [
     {"acceleration"},
     {"em"},
     {"seeding", "lanes"},
-    {"spread", "small"},
+    {"spread", "small", "one_by_one"},
     {"stream", "sharded", "runs"},
     {"workers", "escape", "progress"},
     {"fit", "online"},

@@ -53,6 +53,10 @@ class Covariance(Protocol):
         """The covariance matrices themselves. -> (K, D, D) or (1, D, D)."""
         ...
 
+    def as_dense(self) -> Any:
+        """The same covariances as a `Dense`, on the host, that families may share programs. May be left out."""
+        ...
+
     def variances(self) -> Array:
         """Their diagonals. -> (K, D) or (1, D)."""
         ...

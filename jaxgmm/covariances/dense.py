@@ -154,6 +154,9 @@ class Dense:
     def dense(self) -> Array:
         return einsum("kij,klj->kil", self.factor, self.factor)
 
+    def as_dense(self) -> Dense:
+        return self
+
     def variances(self) -> Array:
         return jnp.sum(jnp.square(self.factor), axis=-1)
 
@@ -182,6 +185,14 @@ class Dense:
 
         components = (jnp.arange(self.factor.shape[0]), self.factor)
         return lax.scan(colour_one, jnp.zeros_like(noise), components)[0]
+
+
+def of_deviations(deviations: np.ndarray) -> Dense:
+    """Diagonal covariances on the host, from standard deviations (K, D)."""
+    factor = np.zeros((*deviations.shape, deviations.shape[-1]), deviations.dtype)
+    place = np.arange(deviations.shape[-1])
+    factor[..., place, place] = deviations
+    return Dense(factor)  # pyright: ignore
 
 
 def _squares(x: Array) -> Array:

@@ -12,6 +12,7 @@ from jax import Array
 
 from .._linalg import einsum, over_components
 from ._covariance import Form
+from .dense import Dense, of_deviations
 
 
 class Fast(NamedTuple):
@@ -68,6 +69,10 @@ class Diagonal:
 
     def dense(self) -> Array:
         return self.diagonal[..., None] * np.eye(self.diagonal.shape[-1], dtype=self.diagonal.dtype)
+
+    def as_dense(self) -> Dense:
+        with np.errstate(invalid="ignore"):
+            return of_deviations(np.sqrt(np.asarray(self.diagonal)))
 
     def variances(self) -> Array:
         return self.diagonal

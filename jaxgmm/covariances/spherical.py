@@ -12,6 +12,7 @@ from jax import Array
 
 from .._linalg import einsum, over_components
 from ._covariance import Form
+from .dense import Dense, of_deviations
 
 
 class Fast(NamedTuple):
@@ -69,6 +70,11 @@ class Spherical:
 
     def dense(self) -> Array:
         return self.variance[..., None, None] * np.eye(self.n_features, dtype=self.variance.dtype)
+
+    def as_dense(self) -> Dense:
+        with np.errstate(invalid="ignore"):
+            deviations = np.sqrt(np.asarray(self.variance))
+        return of_deviations(np.repeat(deviations[..., None], self.n_features, axis=-1))
 
     def variances(self) -> Array:
         return jnp.broadcast_to(self.variance[..., None], (*self.variance.shape, self.n_features))
