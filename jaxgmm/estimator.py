@@ -174,7 +174,7 @@ class GaussianMixture:
             starts = start(key, batches, init, n_components, family, settings, n_lanes, given)
             report = _Report(self.verbose) if self.verbose else None
             every = self.verbose_interval if report else None
-            result = drive(starts, batches, settings, max_iter, n_components, search, report, every)
+            result = drive(starts, batches, settings, max_iter, search, report, every, n_components)
         if not np.isfinite(result.objective):
             raise ValueError(
                 "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "

@@ -149,7 +149,7 @@ def fit(
             about = partial(of_search, key, batches, settings, search, max_steps, n_restarts, init)
             with kept(keeping, lambda: {"K": n_components, "family": told(chosen), **about()}, with_others(batches)):
                 starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
-                return drive(starts, batches, settings, max_steps, n_components, search, listener)
+                return drive(starts, batches, settings, max_steps, search, listener, n_components=n_components)
 
 
 def of_search(
@@ -447,12 +447,13 @@ def drive(
     batches: Batches | Spread,
     settings: em.Settings,
     max_steps: int,
-    n_components: int,
     search: Search,
     progress: Callable[[Progress], None] | None = None,
     every: int | None = None,
+    n_components: int | None = None,
 ) -> FitResult:
-    """The best of all restarts, run to their ends or raced, and what an escape finds from there."""
+    """The best of all restarts, run to their ends or raced, and what an escape finds from there; without what pads its
+    `n_components`."""
 
     for name, is_asked in (("race", search.race), ("escape", search.escape), ("progress", progress)):
         if is_asked:
@@ -465,8 +466,8 @@ def drive(
     tell = watch if progress else None
     states, histories = race_to_ends(states, batches, settings, max_steps, search.race, watch=tell, every=every)
     result = best(states, histories, settings.ridge, length=history_length(max_steps))
-    if isinstance(result.objective, np.ndarray):
-        result = at_home(trimmed(result, n_components), batches.origin)
+    if isinstance(states.objective, np.ndarray):
+        result = at_home(result if n_components is None else trimmed(result, n_components), batches.origin)
     if search.escape is not None:
         assert isinstance(batches, Batches)
         result = ESCAPES[search.escape](result, batches, settings, max_steps, tell)

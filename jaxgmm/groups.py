@@ -194,7 +194,7 @@ def of_each(results: FitResult, rows: Batches | Spread, also: Callable[[FitResul
     """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
     if isinstance(rows, Spread):
         return rows.sum(_said, results, also=also)
-    if isinstance(results.objective, np.ndarray):
+    if isinstance(results.status, np.ndarray):
         shared = [in_shared_family(mixture) for mixture in _unstacked(results.mixture)]
         results = replace(results, mixture=jax.tree.map(lambda *leaves: np.stack(leaves), *shared))
     if rows.has_room:

@@ -151,10 +151,10 @@ def _active(queue: Queue, max_steps: Array) -> Array:
     return em.is_running(queue.slots.states, max_steps) & (queue.slots.lane < len(queue.histories))
 
 
-def _is_to_stop(queue: Queue, how: _How) -> Array | bool:
+def _is_to_stop(queue: Queue, how: _How) -> Array:
     """Whether the other form's turn has come."""
     if how.form is None:
-        return False
+        return jnp.array(False)
     active = _active(queue, how.max_steps)
     some_far = jnp.any(active & queue.slots.is_far)
     return some_far if how.form is Form.FAST else jnp.any(active) & ~some_far

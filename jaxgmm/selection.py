@@ -233,7 +233,7 @@ def sweep(
                         for family in chosen:
                             states = start(key, batches, init, counts[0], family, settings, 1)
                             report = partial(keeper.report, family.name, counts[0])
-                            result = drive(states, batches, settings, max_steps, counts[0], search, report)
+                            result = drive(states, batches, settings, max_steps, search, report, n_components=counts[0])
                             alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
                             said = [of[0] for of in jax.device_get(of_each(alone, batches, _evidence_of))]
                             keeper.keep(family.name, counts[0], result, said)

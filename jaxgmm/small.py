@@ -46,9 +46,10 @@ def from_seeds(seeds: np.ndarray, counts: np.ndarray, batches: Batches, family: 
     rows, origin = _columns(batches), np.asarray(batches.origin)
     meant = np.arange(seeds.shape[1]) < np.asarray(counts)[:, None]
     moments = []
-    for points, is_meant in zip(seeds, meant, strict=True):
-        labels, _ = host.nearest(rows.x, points[None, is_meant] - origin)
-        moments.append(_of_labels(labels[0], points - origin, rows, family))
+    with host.quiet():
+        for points, is_meant in zip(seeds, meant, strict=True):
+            labels, _ = host.nearest(rows.x, points[None, is_meant] - origin)
+            moments.append(_of_labels(labels[0], points - origin, rows, family))
     return em.not_begun(seeds, meant, _stacked(moments), family)
 
 
@@ -63,7 +64,8 @@ def from_nothing(n_components: int, batches: Batches, family: Family) -> em.Stat
 
 def nearest(means: np.ndarray, batches: Batches) -> np.ndarray:
     """Responsibilities (N, K) of 1 for the nearest mean."""
-    labels, _ = host.nearest(_columns(batches).x, (means - np.asarray(batches.origin))[None])
+    with host.quiet():
+        labels, _ = host.nearest(_columns(batches).x, (means - np.asarray(batches.origin))[None])
     return (labels[0][:, None] == np.arange(len(means))).astype(means.dtype)
 
 

@@ -26,7 +26,11 @@ every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 
 def starts(family, batches, n_lanes=R):
     """Runs from random rows, one of them lost before it began."""
-    states = fit.start(jax.random.key(0), batches, "random_rows", K, family, SETTINGS, n_lanes)
+    counts = np.full(n_lanes, K, np.int32)
+    seeds = fit.seeds_of(
+        fit.pairs_of_keys(jax.random.key(0), n_lanes), counts, batches, seeding="random_rows", n_components=K
+    )
+    states = fit.begin(seeds, counts, batches, SETTINGS.ridge, fit.NOTHING_GIVEN, family=family)
     return states._replace(status=states.status.at[2].set(Status.COLLAPSED))
 
 

@@ -12,7 +12,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, Mixture, Race, Status, em
 from jaxgmm.families import SHELF
-from jaxgmm.fit import start
+from jaxgmm.fit import NOTHING_GIVEN, begin, pairs_of_keys, seeds_of
 from jaxgmm.runs import HELD_UP, best_of, held_up, race_to_ends, run_to_ends
 from jaxgmm.selection import sweep
 from tests import oracle
@@ -31,7 +31,9 @@ def case():
     """Starts, the ends that all of them come to, and those of a race."""
     with jax.enable_x64(True):
         batches = Batches.of(BLOBS.x, chunk_size=N)
-        states = start(jax.random.key(0), batches, "random_rows", K, SHELF["diag"], SETTINGS, R)
+        keys, counts = pairs_of_keys(jax.random.key(0), R), np.full(R, K, np.int32)
+        seeds = seeds_of(keys, counts, batches, seeding="random_rows", n_components=K)
+        states = begin(seeds, counts, batches, SETTINGS.ridge, NOTHING_GIVEN, family=SHELF["diag"])
         states = states._replace(status=states.status.at[3].set(Status.COLLAPSED))
         whole = run_to_ends(states, batches, SETTINGS, LIMIT)
         raced = race_to_ends(states, batches, SETTINGS, LIMIT, RACE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,16 @@ from .random import BLOCK
 AT_ONCE = 2**17
 """Distances that exist at a time."""
 
-Columns = np.ndarray
+
+def quiet() -> Any:
+    """A context in which numbers may overflow, as they do in programs: a run of such rows has a status that says so."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 def seeds(keys: np.ndarray, rows: Rows, seeding: str, n_components: int, count: int) -> np.ndarray:
     """Seeds by the named way, of which the first `count` are meant; the others are the origin. keys (R, 2, 2): a pair
     for each run, one for the rows to choose from and one to choose with. -> (R, K, D)."""
-    with np.errstate(over="ignore", invalid="ignore"):  # as programs have it: what overflows is no nearest
+    with quiet():
         return _seeds(keys, rows, seeding, n_components, count)
 
 
