@@ -1,8 +1,8 @@
 """How test processes compile. This runs before any test imports JAX, and what they start inherits it.
 
 Most of the tests' time is compilation, and most tests ask for answers that any optimisation level of XLA gives. So a
-test process compiles as cheaply as XLA can. Tests marked `default_flags` are about what users run – what fusing costs in
-digits, what a program is lowered to, how often it is compiled – and run in a process of their own, on the flags that
+test process compiles as cheaply as XLA can. Tests marked `default_flags` are about what users run: what fusing costs in
+digits, what a program is lowered to, how often it is compiled. They run in a process of their own, on the flags that
 users have: JAXGMM_TEST_FLAGS=default. `make test` makes both runs.
 """
 

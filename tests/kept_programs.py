@@ -2,9 +2,9 @@
 
 JAX writes an entry of its cache in place, so a process never shares a folder with another that may write: each test
 process has its own, and what it starts writes there, too. At the end of a module its new entries are linked into the
-common folder, which is atomic, and what others have put there is linked into its own. One entry that a child did not
-live to write whole is dropped then. The folder lies in pytest's cache (`--cache-clear` empties it), one for each release
-of jaxlib and each kind of processor: programs are machine code.
+common folder, which is atomic, and what others have put there is linked into its own. An entry that a child did not
+live to write whole is dropped then. The folders lie in pytest's cache, which `--cache-clear` empties: one for each
+release of jaxlib and each kind of processor, since programs are machine code.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ from jaxgmm._linalg import (
 from tests import oracle
 from tests.tolerances import assert_close
 
+pytestmark = pytest.mark.default_flags
+
 
 def definite(rng, *leading, n_features):
     factor = np.eye(n_features) + 0.3 / np.sqrt(n_features) * rng.normal(size=(*leading, n_features, n_features))

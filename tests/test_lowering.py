@@ -21,6 +21,8 @@ from jaxgmm.runs import _run_all
 from jaxgmm.seeding import SEEDINGS
 from tests import oracle
 
+pytestmark = pytest.mark.default_flags
+
 N, K, R, CHUNK = 300, 3, 20, 128
 fit = importlib.import_module("jaxgmm.fit")
 

@@ -311,6 +311,7 @@ def test_a_script_is_run_as_python_runs_it(tmp_path):
     assert "Traceback" not in made.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere signals are others")
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", -2), ("SIGKILL", -9)])
 def test_with_the_launcher_all_processes_end(name, status, tmp_path):

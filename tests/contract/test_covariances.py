@@ -18,6 +18,8 @@ from jaxgmm.families import SHELF
 from tests import oracle
 from tests.tolerances import EPS, assert_close, in_deviations, relative_covariances, tolerance
 
+pytestmark = pytest.mark.default_flags
+
 K, D, N = 3, 4, 40
 TRUTH = json.loads((oracle.DATA / "multiprecision.json").read_text())
 

@@ -107,6 +107,7 @@ def test_run_is_step_by_step(family, dtype):
     assert (int(state.status), int(last.status)) == (Status.MAX_STEPS, Status.RUNNING)
 
 
+@pytest.mark.default_flags
 @every_family
 def test_em_is_the_oracle_s(family, case):
     """Ten steps of loops in float64 NumPy come to the same mixture and objective."""
@@ -404,6 +405,7 @@ def test_a_jax_array_is_used_where_it_lies(n_rows):
     assert body.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()
 
 
+@pytest.mark.default_flags
 @every_family
 @pytest.mark.parametrize("n_features", [D, 9, 40])  # the forms of a dense covariance: see test_covariances
 def test_fast_and_safe_forms_agree(family, n_features, dtype):

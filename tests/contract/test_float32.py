@@ -14,6 +14,8 @@ from jaxgmm.families import SHELF
 from tests import oracle
 from tests.tolerances import assert_close, float32_variances
 
+pytestmark = pytest.mark.default_flags
+
 N, D, K, STEPS = 400, 3, 3, 20
 
 every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
@@ -85,6 +87,7 @@ def test_more_features(family, situation):
     assert_float32_as_float64((blobs.x + shift).astype(np.float32), labels, family, distance, n_steps=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize("form", Form)
 def test_ten_million_rows(family, form):
