@@ -16,6 +16,7 @@ from jaxgmm._linalg import columns
 from jaxgmm.covariances import Form
 from jaxgmm.families import SHELF
 from tests import oracle
+from tests.laws import every_family
 from tests.tolerances import EPS, assert_close, in_deviations, relative_covariances, tolerance
 
 pytestmark = pytest.mark.default_flags
@@ -23,7 +24,6 @@ pytestmark = pytest.mark.default_flags
 K, D, N = 3, 4, 40
 TRUTH = json.loads((oracle.DATA / "multiprecision.json").read_text())
 
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 every_width = pytest.mark.parametrize("n_features", [4, 9, 40])
 """Dense covariances keep the triangle of pairs up to 4 features, blocks of it up to 24, and no pairs above."""
 

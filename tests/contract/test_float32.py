@@ -10,15 +10,14 @@ import pytest
 import jaxgmm
 from jaxgmm.covariances import Form
 from jaxgmm.expectation import expect
-from jaxgmm.families import SHELF
 from tests import oracle
+from tests.laws import every_family
 from tests.tolerances import assert_close, float32_variances
 
 pytestmark = pytest.mark.default_flags
 
 N, D, K, STEPS = 400, 3, 3, 20
 
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 
 SITUATIONS = {
     # name: (clusters apart in sd, scale, shift in sd, distance from 0 in sd)
