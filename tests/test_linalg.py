@@ -76,9 +76,8 @@ def test_large_factors(n_features, dtype, rng):
     assert np.array_equal(factor, np.tril(factor))
     assert_close(np.asarray(factor) @ np.swapaxes(factor, -1, -2), matrices, "matrices", dtype, factor=10.0)
     identity = np.broadcast_to(np.eye(n_features), matrices.shape)
-    assert_close(
-        np.asarray(jax.jit(inverse_lower)(factor)) @ np.asarray(factor), identity, "matrices", dtype, factor=10.0
-    )
+    inverse = np.asarray(jax.jit(inverse_lower)(factor))
+    assert_close(inverse @ np.asarray(factor), identity, "matrices", dtype, factor=10.0)
 
 
 @every_pair
