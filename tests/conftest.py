@@ -20,8 +20,24 @@ GLOBAL = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_pro
 """Switches of JAX that must stand after the session's tests as they stood before."""
 
 
-LONGEST = ("test_sklearn_suite.py", "test_estimator.py", "test_sharded.py")
-"""Files that take minutes. Files are dealt out whole, one to a process: the last to begin should be short."""
+LONGEST = (
+    "test_float32.py",
+    "test_covariances.py",
+    "test_seeding.py",
+    "test_selection.py",
+    "test_em.py",
+    "test_sharded.py",
+    "test_sklearn_suite.py",
+    "test_estimator.py",
+    "test_runs.py",
+    "test_acceleration.py",
+    "test_linalg.py",
+    "test_lowering.py",
+    "test_stream.py",
+    "test_fused.py",
+)
+"""Files that take longest, of both runs. Files are dealt out whole, one to a process: the last to begin should be
+short."""
 
 KEPT = pytest.StashKey[KeptPrograms]()
 
@@ -31,6 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Where tests are dealt out, the process that deals compiles nothing.
     """
+    # Tracing makes many small objects that live, and JAX collects its own at each of Python's collections: a seventh of
+    # the time, at the usual thresholds.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     cache = getattr(config, "cache", None)
     if cache is None or jax.config.jax_compilation_cache_dir:
         return

@@ -218,7 +218,7 @@ def test_the_sample_meets_all_regions(n_rows: int, chunk_size: int | None, weigh
     numbers = np.arange(n_rows, dtype=np.float32)[:, None]
     weights = np.where(np.arange(n_rows) % 3 == 0, 2.0, 0.0) if weighted else None
     batches = Batches.of(numbers, weights, chunk_size, n_components=2)
-    rows = rows_for_seeding(jax.random.key(0), batches, 2)
+    rows = pooled(jax.random.key(0), batches)
     drawn = np.round(np.asarray(rows.x[0] + batches.origin[0])[np.asarray(rows.weights) > 0]).astype(int)
     assert drawn.min() <= 3 * n_rows / SAMPLE + 3
     assert drawn.max() >= n_rows - 1 - 3 * n_rows / SAMPLE - 3
