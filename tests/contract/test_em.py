@@ -107,7 +107,6 @@ def test_run_is_step_by_step(family, dtype):
     assert (int(state.status), int(last.status)) == (Status.MAX_STEPS, Status.RUNNING)
 
 
-@pytest.mark.default_flags
 @every_family
 def test_em_is_the_oracle_s(family, case):
     """Ten steps of loops in float64 NumPy come to the same mixture and objective."""
