@@ -32,7 +32,7 @@ else
 fi
 
 echo "== tests"
-timeout --signal=INT --kill-after=15 "$FOR_THE_TESTS" "$PYTHON" -m pytest --tb=short -m gpu -p no:cacheprovider -p no:xdist -rs tests/test_gpu.py
+timeout --signal=INT --kill-after=15 "$FOR_THE_TESTS" env JAXGMM_TEST_FLAGS=default "$PYTHON" -m pytest --tb=short -m gpu -p no:cacheprovider -p no:xdist -rs tests/test_gpu.py
 tests=$?
 
 minutes=$("$PYTHON" -c "print(max(0.5, ($SECONDS_IN_ALL - $SECONDS - $FOR_THE_REPORT) / 60))")

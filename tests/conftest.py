@@ -6,30 +6,79 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax import monitoring
 
+from tests import FLAGS
+from tests.kept_programs import KeptPrograms, make_room
+
 os.environ["JAXGMM_CACHE"] = "off"  # the command line's runs, and those of child processes, are to leave homes alone
 
-GLOBAL = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_numpy_dtype_promotion",
-    "jax_disable_jit",
-    "jax_compilation_cache_dir",
-)
+GLOBAL = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion", "jax_disable_jit")
 """Switches of JAX that must stand after the session's tests as they stood before."""
 
 
-LONGEST = ("test_sklearn_suite.py", "test_estimator.py", "test_sharded.py")
-"""Files that take minutes. Files are dealt out whole, one to a process: the last to begin should be short."""
+LONGEST = (
+    "test_float32.py",
+    "test_covariances.py",
+    "test_seeding.py",
+    "test_selection.py",
+    "test_em.py",
+    "test_sharded.py",
+    "test_sklearn_suite.py",
+    "test_estimator.py",
+    "test_runs.py",
+    "test_acceleration.py",
+    "test_linalg.py",
+    "test_lowering.py",
+    "test_stream.py",
+    "test_fused.py",
+)
+"""Files that take longest, of both runs. Files are dealt out whole, one to a process: the last to begin should be
+short."""
+
+KEPT = pytest.StashKey[KeptPrograms]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; tests marked `gpu` are skipped where JAX sees no GPU."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled programs are kept on disk, unless pytest keeps nothing or the user keeps JAX's programs elsewhere.
+
+    Where tests are dealt out, the process that deals compiles nothing.
+    """
+    # Tracing makes many small objects that live, and JAX collects its own at each of Python's collections: a seventh of
+    # the time, at the usual thresholds.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    cache = getattr(config, "cache", None)
+    if cache is None or jax.config.jax_compilation_cache_dir:
+        return
+    root = cache.mkdir("programs")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        make_room(root)
+    if not getattr(config.option, "tx", None):  # xdist's list of the processes it starts
+        config.stash[KEPT] = KeptPrograms(root)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if KEPT in config.stash:
+        config.stash[KEPT].close()
+
+
+def pytest_report_header() -> str:
+    return f"programs compiled on XLA's {FLAGS} flags (JAXGMM_TEST_FLAGS): XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those of this run's flags, the longest files first; tests marked `gpu` are skipped where JAX sees no GPU."""
+    others = [item for item in items if (FLAGS == "default") != bool(item.get_closest_marker("default_flags"))]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        left = set(others)
+        items[:] = [item for item in items if item not in left]
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _has_gpu():
@@ -54,13 +103,27 @@ def _nothing_global_is_left_changed() -> Iterator[None]:
     assert np.geterr() == errors
 
 
+MANY_MAPPINGS = 20_000  # no module makes twice as many
+
+
+def n_mappings() -> float:
+    """Memory mappings of this process; too many where the system does not say."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return float("inf")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _programs_end_with_their_module() -> Iterator[None]:
+def _programs_end_with_their_module(request: pytest.FixtureRequest) -> Iterator[None]:
     """A compiled program holds some twenty memory mappings. Thousands in one process reach the kernel's limit (65530 by
-    default on Linux), and the compiler then dies of a segmentation fault."""
+    default on Linux), and the compiler then dies of a segmentation fault. Until many are held, modules share them."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if n_mappings() > MANY_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
+    if KEPT in request.config.stash:
+        request.config.stash[KEPT].exchange()
 
 
 @pytest.fixture(scope="module")

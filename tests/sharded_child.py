@@ -17,9 +17,9 @@ jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
 
 import jaxgmm  # noqa: E402
 from jaxgmm.crews import n_devices  # noqa: E402
-from jaxgmm.families import SHELF  # noqa: E402
 from jaxgmm.fit import admit_rows  # noqa: E402
 from tests import oracle  # noqa: E402
+from tests.laws import KINDS  # noqa: E402
 
 N, D, K = 1003, 3, 4
 BLOBS = oracle.blobs(seed=21, n_rows=N, n_features=D, n_components=K, distance=4.0)
@@ -123,7 +123,7 @@ def resumed(x: Any) -> list[Any]:
 def main() -> None:
     x = BLOBS.x
     found = {"devices": len(jax.devices())}
-    found |= {family: both(x, x, family, dtype=np.float64) for family in SHELF}
+    found |= {family: both(x, x, family, dtype=np.float64) for family in KINDS}
     found["float32"] = both(x.astype(np.float32), x.astype(np.float32), "full")
     found["weighted"] = both(x, x, "full", dtype=np.float64, sample_weight=WEIGHTS)
     found["restarts"] = both(x, x, "diag", dtype=np.float64, init="k-means++", n_restarts=3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,12 @@ def history(family, method, n_steps, dtype=np.float64, weights=None):
     return np.array([start.objective, *objectives]), state
 
 
+@cache
+def history_of_em(family, n_steps, dtype):
+    """What every method is held against; made once."""
+    return history(family, None, n_steps, dtype)[0]
+
+
 def placed(family, ridge=0.0):
     """A state that EM has come to, the point from which its mixture was estimated, and a function of points."""
     mixture, batches = case(family)
@@ -65,8 +71,8 @@ def placed(family, ridge=0.0):
     def at(point):
         return maximise(moments_at(point, total), point.means, SHELF[family], state.mixture.scales, ridge)
 
-    moments = expect(at(point), batches, Form.SAFE)
-    return point, at, batches, moments
+    moments = jax.jit(lambda point: expect(at(point), batches, Form.SAFE))(point)
+    return point, jax.jit(at), batches, moments
 
 
 @every_family
@@ -74,7 +80,7 @@ def test_the_gradient_is_that_of_what_em_raises(family, x64):
     """From the moments alone, of the constrained mixture that a point stands for, and less what the ridge takes."""
     ridge = 0.1
     point, at, batches, moments = placed(family, ridge)
-    found = _gradient(point, at(point), moments, ridge)
+    found = jax.jit(_gradient)(point, at(point), moments, ridge)
     share = moments.mass / batches.total
 
     def raised(point):
@@ -133,12 +139,13 @@ def test_em_steps_along_the_natural_gradient(family, x64):
     point, at, _, moments = placed(family)
     mixture = at(point)
     step = _flat(_target(mixture, moments)) - _flat(point)
-    natural = _natural(SHELF[family].kind, point, _gradient(point, mixture, moments, 0.0))
+    slope = jax.jit(_gradient)(point, mixture, moments, 0.0)
+    natural = _natural(SHELF[family].kind, point, slope)
     # Scatters are those about the old means, less what EM's new means take away: of the second order as well.
     shift = _target(mixture, moments).means - point.means
     bound = float(jnp.max(jnp.square(step))) + float(jnp.max(jnp.abs(shift))) ** 2
     np.testing.assert_allclose(natural, step, atol=2.0 * bound)
-    slopes = float(natural @ _flat(_gradient(point, mixture, moments, 0.0)))
+    slopes = float(natural @ _flat(slope))
     assert slopes > 0.0
 
 
@@ -146,7 +153,7 @@ def test_em_steps_along_the_natural_gradient(family, x64):
 @pytest.mark.parametrize("family", ["full", "VEI", "tied"])
 def test_never_downhill_and_no_slower_to_the_same_optimum(family, method, x64):
     """A refused proposal leaves the objective where it is; the end is that of EM, reached in fewer steps."""
-    plain, _ = history(family, None, 3000)
+    plain = history_of_em(family, 3000, np.float64)
     found, state = history(family, method, 1000)
     fall = tolerance("fall", np.float64)
     assert np.all(np.diff(found) >= -(fall.absolute + fall.relative * abs(found[-1])))
@@ -162,7 +169,7 @@ def test_never_downhill_and_no_slower_to_the_same_optimum(family, method, x64):
 
 @every_method
 def test_float32_goes_the_same_way(method):
-    plain, _ = history("full", None, 500, np.float32)
+    plain = history_of_em("full", 500, np.float32)
     found, state = history("full", method, 500, np.float32)
     fall = tolerance("fall", np.float32)
     assert np.all(np.diff(found) >= -(fall.absolute + fall.relative * abs(found[-1])))

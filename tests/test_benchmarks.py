@@ -36,6 +36,8 @@ from benchmarks.problems import Problem
 
 from .tolerances import assert_close, tolerance
 
+pytestmark = pytest.mark.slow
+
 TINY = {family: Problem(family, 1000, 3, 4) for family in ("full", "tied", "diag", "spherical")}
 
 

@@ -238,6 +238,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["whole", "streamed"])
 def test_after_kill_9_nothing_is_lost(way, tmp_path):
     """A real process, killed while it computes and writes, as soon as there is something to go on from."""

@@ -12,6 +12,8 @@ import jaxgmm
 from jaxgmm import Batches, em
 from tests import oracle
 
+pytestmark = pytest.mark.default_flags
+
 TRACED = "/jax/core/compile/jaxpr_trace_duration"
 COMPILED = "/jax/core/compile/backend_compile_duration"
 D, K = 3, 2

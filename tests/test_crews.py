@@ -28,9 +28,10 @@ def test_what_is_dealt_out_is_collected_in_order(n_lanes, n_parts):
         assert np.array_equal(whole, again)
 
 
-@pytest.mark.parametrize("n_parts", [2, 3])
-@pytest.mark.parametrize("race", [False, True], ids=["whole", "race"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("n_parts", "race", "dtype"),
+    [(2, False, np.float32), (3, False, np.float64), (3, True, np.float32), (2, True, np.float64)],
+)
 def test_the_number_of_cores_changes_no_result(n_parts, race, dtype, monkeypatch):
     """Of 7 runs, each alone in its slot: to the bit, watched or not, in float64 while JAX's own switch is off, too."""
     x = oracle.blobs(seed=3, n_rows=6_000, n_features=3, n_components=4, distance=2.0).x

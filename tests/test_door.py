@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxgmm
 from jaxgmm import Batches, GaussianMixture, Mixture, em
+
+from .tolerances import assert_close, assert_same_mixture
 
 X = np.random.default_rng(0).normal(size=(20, 2))
 
@@ -266,3 +269,104 @@ def test_a_row_a_million_deviations_away_has_its_right_density() -> None:
     expected = -0.5 * ((1e6 - 1) ** 2 + 1) - np.log(2 * np.pi) + np.log(0.5)
     np.testing.assert_allclose(float(mixture.log_prob(far)), expected, rtol=1e-6)
     np.testing.assert_array_equal(mixture.responsibilities(far), [0.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    """Two clusters of 150 rows."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.normal(size=(150, 2)), rng.normal(size=(150, 2)) + 6.0])
+
+
+def test_what_the_user_writes_later_changes_nothing() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        means, rows = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=(50_000, 2)).astype(np.float32)
+        before, first = means.copy(), rows[0].copy()
+        mixture = Mixture.create(np.ones(4) / 4, means, np.ones(4), "spherical")
+        means[:] = 1e6
+        density = mixture.log_prob(rows)
+        rows[:] = 50.0
+        np.testing.assert_array_equal(mixture.means, before)
+        assert_close(density[0], mixture.log_prob(first), "log_density", np.float32)
+
+
+def test_batches_have_a_door(x: np.ndarray) -> None:
+    for arguments, message in (
+        ({"sample_weight": np.ones(50)}, "sample_weight must have shape"),
+        ({"sample_weight": -np.ones(300)}, "negative: row 0"),
+        ({"chunk_size": 0}, "chunk_size must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Batches.of(x, **arguments)
+    with pytest.raises(ValueError, match="must be a matrix"):
+        Batches.of(x[:, 0])
+    with pytest.raises(ValueError, match=r"chunk_size to Batches\.of"):
+        jaxgmm.fit(jax.random.key(0), Batches.of(x), 2, chunk_size=7)
+    with pytest.raises(TypeError, match="rows are float32 and the mixture is float64"):
+        jaxgmm.fit(jax.random.key(0), Batches.of(x), 2, dtype="float64")
+    with pytest.raises(ValueError, match="n_components = 5, n_samples = 2"):
+        jaxgmm.fit(jax.random.key(0), Batches.of(x[:2]), 5)
+    with pytest.raises(ValueError, match="n_samples = 2 of positive weight"):
+        jaxgmm.fit(jax.random.key(0), x, 3, sample_weight=(np.arange(300) < 2).astype(float))
+
+
+def test_create_takes_the_familys_own_shape_or_dense_and_nothing_else() -> None:
+    weights, means = [0.5, 0.5], np.zeros((2, 3))
+    for family, covariances in (("spherical", np.ones((2, 3))), ("EEI", np.ones((2, 3))), ("full", np.eye(3))):
+        with pytest.raises(ValueError, match="covariances have shape"):
+            Mixture.create(weights, means, covariances, family)
+    with pytest.raises(ValueError, match="must be symmetric"):
+        Mixture.create([1.0], np.zeros((1, 2)), [[[1.0, 0.8], [0.0, 1.0]]])
+
+
+def test_rows_beyond_the_dtype_have_defined_answers(x: np.ndarray) -> None:
+    gm = GaussianMixture(2, random_state=0).fit(x.astype(np.float32))
+    far = np.array([[1e20, 0.0], [3e38, 3e38]], np.float32)
+    assert np.all(gm.score_samples(far) == -np.inf)
+    assert np.all(np.isfinite(gm.predict_proba(far)))
+    assert np.isnan(Mixture.create([1.0], [[0.0]], [[[1.0]]]).log_prob([[np.nan]])).all()  # NaN is not hidden
+
+
+def test_half_precision_is_computed_in_single(x: np.ndarray) -> None:
+    assert jaxgmm.fit(jax.random.key(0), x.astype(np.float16), 2).mixture.means.dtype == np.float32
+    assert GaussianMixture(2, random_state=0).fit(jnp.asarray(x, jnp.bfloat16)).mixture_.means.dtype == np.float32
+    with pytest.raises(TypeError, match="float32 or float64, got float16"):
+        GaussianMixture(2, dtype="float16").fit(x)
+
+
+def test_the_remaining_doors(x: np.ndarray) -> None:
+    with pytest.raises(TypeError, match="Labels must be integers"):
+        jaxgmm.fit(jax.random.key(0), x, 2, init=np.repeat([0.5, 1.4], 150))
+    with pytest.raises(TypeError, match="tol must be a number"):
+        em.Settings(tol=[1e-3])
+    with pytest.raises(TypeError, match="covariance family"):
+        em.Settings(family=3)
+    with pytest.raises(TypeError, match="dates or durations"):
+        GaussianMixture().fit(np.array([["2020-01-01"], ["2020-01-02"]], "datetime64[D]"))
+    with pytest.raises(ValueError, match="masked cells"):
+        GaussianMixture().fit(np.ma.masked_array(x, mask=x > 5))
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match="random_state must lie in"):
+            GaussianMixture(random_state=seed).fit(x)
+    gm = GaussianMixture(tol=0.5)
+    with pytest.raises(ValueError, match="Invalid parameter 'bad'"):
+        gm.set_params(tol=5.0, bad=1)
+    assert gm.tol == 0.5
+    assert_same_mixture(
+        GaussianMixture(2, random_state=0, tol=jnp.float32(1e-3)).fit(x).mixture_,
+        GaussianMixture(2, random_state=jnp.int32(0), tol=np.float32(1e-3)).fit(x).mixture_,
+        np.float64,
+    )
+
+
+def test_the_dtypes_of_start_and_rows_may_differ_where_they_can(x: np.ndarray) -> None:
+    half = x.astype(np.float32)
+    gm = GaussianMixture(2, warm_start=True, random_state=0).fit(half)
+    assert gm.fit(x).means_.dtype == np.float64
+    assert gm.fit(half).means_.dtype == np.float32
+    start = GaussianMixture(2, covariance_type="tied", random_state=0).fit(x).mixture_
+    assert jaxgmm.fit(jax.random.key(0), x, 2, "tied", init=start).mixture.means.dtype == np.float32
+    mixture = Mixture.create([1.0], np.zeros((1, 2)), np.eye(2)[None])
+    with pytest.raises(TypeError, match="rows are float64 and the mixture is float32"):
+        em.init(mixture, Batches.of(x, dtype="float64"))

@@ -15,6 +15,7 @@ from jaxgmm.escape import ESCAPES, PROPOSALS, _halves, propose, split_and_merge
 from jaxgmm.families import SHELF
 from jaxgmm.runs import best_of
 from tests import oracle
+from tests.laws import KINDS
 from tests.tolerances import assert_close, assert_same_mixture, tolerance
 
 N, D, K = 240, 2, 4
@@ -28,6 +29,7 @@ TOL = 1e-6
 OPTIONS = {"tol": TOL, "max_steps": 120, "ridge": 1e-6, "chunk_size": 256, "dtype": np.float64}
 
 every_family = pytest.mark.parametrize("family", SHELF)
+every_kind = pytest.mark.parametrize("family", KINDS)
 
 
 def fit(x=X, init=PLANTED, family="full", n_components=K, **more):
@@ -41,7 +43,7 @@ def assert_rises(result, tol=TOL):
     assert float(result.objective) == heights[-1]
 
 
-@every_family
+@every_kind
 def test_a_planted_start_is_mended(family):
     """Two components on one cluster and one on two: the optimum that the truth leads to is reached from there too."""
     stuck, truth = fit(family=family), fit(init=LABELS, family=family)

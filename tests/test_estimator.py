@@ -7,12 +7,14 @@ import pickle
 import subprocess
 import sys
 import threading
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
@@ -326,8 +328,6 @@ def test_sampling_follows_the_mixture(x: np.ndarray) -> None:
 
 
 def test_pickle_copy_clone_and_joblib(x: np.ndarray) -> None:
-    from sklearn.base import clone
-
     gm = GaussianMixture(3, random_state=0).fit(x)
     for other in (pickle.loads(pickle.dumps(gm)), copy.deepcopy(gm)):
         assert other.mixture_.means.dtype == np.float64
@@ -496,3 +496,74 @@ def test_a_stream_goes_on_from_a_fit(x: np.ndarray) -> None:
     once = online.update(online.init(before), x[:100], ridge=1e-6)
     np.testing.assert_array_equal(fitted.means_, np.asarray(once.mixture.means))
     assert fitted.n_iter_ == 2
+
+
+@pytest.mark.parametrize("family", SHELF)
+def test_a_copy_is_of_the_same_family(x: np.ndarray, family: str) -> None:
+    gm = GaussianMixture(3, covariance_type=family, random_state=0).fit(x)
+    for other in (pickle.loads(pickle.dumps(gm)), copy.deepcopy(gm)):
+        assert other.mixture_.family == gm.mixture_.family
+        assert hash(other.mixture_.family) == hash(gm.mixture_.family)
+        np.testing.assert_array_equal(other.to_sklearn().precisions_cholesky_, gm.to_sklearn().precisions_cholesky_)
+        other.set_params(warm_start=True).fit(x)
+    by_object = clone(GaussianMixture(3, covariance_type=SHELF[family], random_state=0)).fit(x)
+    np.testing.assert_array_equal(by_object.precisions_, gm.precisions_)
+
+
+def test_pickles_keep_float64_of_jax_arrays(x: np.ndarray) -> None:
+    with jax.enable_x64(True):
+        data = jnp.asarray(x)
+    gm = pickle.loads(pickle.dumps(GaussianMixture(3, random_state=0).fit(data)))
+    dtypes = {getattr(gm, name).dtype for name in ("means_", "covariances_", "precisions_", "effective_counts_")}
+    assert dtypes == {np.dtype(np.float64)}
+    assert gm.sample(3)[0].dtype == np.float64
+
+
+def test_a_warm_start_goes_on_from_the_fit_and_not_from_what_was_given(x: np.ndarray) -> None:
+    gm = GaussianMixture(3, means_init=CENTRES, warm_start=True).fit(x)
+    means = gm.means_
+    np.testing.assert_array_equal(gm.set_params(max_iter=0).fit(x).means_, means)
+
+
+def test_float64_estimators_under_the_users_transformations(x: np.ndarray) -> None:
+    gm = GaussianMixture(3, random_state=0).fit(x)
+    rows = jnp.asarray(x, jnp.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        density = jax.jit(gm.score_samples)(rows)
+        slope = jax.grad(lambda r: gm.score_samples(r).sum())(rows)
+        single = jax.vmap(gm.mixture_.log_prob)(rows)
+        score = jax.jit(gm.score)(rows)
+    assert density.dtype == slope.dtype == single.dtype == np.float32
+    assert_close(density, gm.score_samples(x), "log_density", np.float32)
+    assert_close(single, gm.score_samples(x), "log_density", np.float32)
+    assert_close(score, gm.score(x), "objective", np.float32)
+    assert np.isfinite(
+        jax.jit(lambda r: jaxgmm.fit(jax.random.key(0), r, 3, dtype="float64", n_restarts=2).objective)(rows)
+    )
+
+
+def test_results_can_be_written_to(x: np.ndarray) -> None:
+    gm = GaussianMixture(3, random_state=0).fit(x)
+    for value in (gm.predict(x), gm.predict_proba(x), gm.score_samples(x), gm.means_, gm.covariances_, *gm.sample(3)):
+        assert value.flags.writeable
+
+
+def test_a_huge_step_limit_costs_nothing(x: np.ndarray) -> None:
+    gm = GaussianMixture(3, random_state=0, max_iter=10**12).fit(x)
+    assert gm.converged_
+
+
+def test_criteria_do_not_round_the_mean_first() -> None:
+    rows = np.random.default_rng(0).normal(size=(200_000, 2)).astype(np.float32)
+    gm = GaussianMixture(1).fit(rows)
+    total = gm.score_samples(rows).astype(np.float64).sum()
+    np.testing.assert_allclose(gm.aic(rows), -2 * total + 2 * 5, rtol=1e-12)
+
+
+def test_an_interval_beyond_int32_is_as_good_as_none(x: np.ndarray) -> None:
+    model = GaussianMixture(3, verbose=1, verbose_interval=2**31, max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(x)
+    assert model.n_iter_ <= 3

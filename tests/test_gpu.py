@@ -15,7 +15,11 @@ from jaxgmm.families import SHELF
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
 
-pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.default_flags,
+    pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated"),
+]
 
 N, D, K, STEPS = 5000, 6, 4, 5
 BLOBS = oracle.blobs(11, N, D, K, distance=3.0)

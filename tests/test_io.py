@@ -17,9 +17,11 @@ import jaxgmm
 from jaxgmm import Mixture, load, save
 from jaxgmm._files import atomically
 from jaxgmm.families import SHELF, Full
+from tests.laws import KINDS
 
 BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])
-SHAPES = pytest.mark.parametrize("shape", [(1, 1), (3, 2), (2, 5)], ids=str)
+SHAPES = [(family, dtype, (3, 2)) for family in SHELF for dtype in ("float32", "float64")]
+SHAPES += [(kind, dtype, shape) for kind in KINDS for dtype, shape in (("float64", (1, 1)), ("float32", (2, 5)))]
 
 
 def example(family, dtype, shape=(3, 2), seed=0):
@@ -46,9 +48,7 @@ def forged(about, arrays, version=1):
     return title + hashlib.sha256(title + payload.getvalue()).digest() + payload.getvalue()
 
 
-@SHAPES
-@BOTH
-@pytest.mark.parametrize("family", list(SHELF))
+@pytest.mark.parametrize(("family", "dtype", "shape"), SHAPES, ids=str)
 def test_a_mixture_comes_back_bit_for_bit(tmp_path, family, dtype, shape):
     mixture = example(family, dtype, shape)
     assert mixture.means.dtype == dtype  # float64 too, with JAX's switch off

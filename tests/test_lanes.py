@@ -14,14 +14,13 @@ from jaxgmm.batches import choose_width
 from jaxgmm.families import SHELF
 from jaxgmm.lanes import ended, in_waves, queue, work
 from tests import oracle
+from tests.laws import every_kind
 from tests.tolerances import assert_close
 
 N, D, K, R = 240, 2, 3, 37
 X = oracle.blobs(seed=5, n_rows=N, n_features=D, n_components=K, distance=2.5).x
 SETTINGS = em.Settings(tol=1e-5, ridge=1e-6)
 fit = importlib.import_module("jaxgmm.fit")
-
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 
 
 def starts(family, batches, n_lanes=R):
@@ -43,7 +42,7 @@ def histories(n_lanes, capacity=64):
     return np.full((n_lanes, capacity), np.nan)
 
 
-@every_family
+@every_kind
 def test_each_run_ends_as_it_would_alone(family):
     """More runs than slots, of all lengths: state, steps, status and history are those of `em.run`."""
     with jax.enable_x64(True):

@@ -29,6 +29,8 @@ from jaxgmm._linalg import (
 from tests import oracle
 from tests.tolerances import assert_close
 
+pytestmark = pytest.mark.default_flags
+
 
 def definite(rng, *leading, n_features):
     factor = np.eye(n_features) + 0.3 / np.sqrt(n_features) * rng.normal(size=(*leading, n_features, n_features))
@@ -61,20 +63,21 @@ def test_values_are_jax_s_own(pair, leading, n_features, x64, rng):
         definite(rng, *leading, n_features=n_features)
     )  # lower, and of positive diagonal: fit for both
     matrices = matrices if mine is inverse_lower else matrices @ jnp.swapaxes(matrices, -1, -2)
-    assert_close(mine(matrices), theirs(matrices), "matrices", np.float64)
+    assert_close(jax.jit(mine)(matrices), jax.jit(theirs)(matrices), "matrices", np.float64)
     lanes = jnp.stack([matrices, 2.0 * matrices])
-    assert_close(jax.jit(jax.vmap(mine))(lanes), theirs(lanes), "matrices", np.float64)
+    assert_close(jax.jit(jax.vmap(mine))(lanes), jax.jit(theirs)(lanes), "matrices", np.float64)
 
 
 @pytest.mark.parametrize("n_features", [63, 64, 65, 130])
 def test_large_factors(n_features, dtype, rng):
     """In blocks: the factor multiplied out is the matrix, its inverse times itself the identity."""
     matrices = definite(rng, 2, n_features=n_features).astype(dtype)
-    factor = cholesky(matrices)
+    factor = jax.jit(cholesky)(matrices)
     assert np.array_equal(factor, np.tril(factor))
     assert_close(np.asarray(factor) @ np.swapaxes(factor, -1, -2), matrices, "matrices", dtype, factor=10.0)
     identity = np.broadcast_to(np.eye(n_features), matrices.shape)
-    assert_close(np.asarray(inverse_lower(factor)) @ np.asarray(factor), identity, "matrices", dtype, factor=10.0)
+    inverse = np.asarray(jax.jit(inverse_lower)(factor))
+    assert_close(inverse @ np.asarray(factor), identity, "matrices", dtype, factor=10.0)
 
 
 @every_pair
@@ -94,10 +97,14 @@ def test_derivatives_are_jax_s_own(pair, leading, n_features, x64, rng):
         def scalar(a):
             return jnp.sum(weights * jnp.sin(function(inner(0.5 * (a + jnp.swapaxes(a, -1, -2))))))
 
-        along = jax.jvp(scalar, (matrices,), (tangent,))[1]
-        second = jax.jvp(jax.grad(scalar), (matrices,), (tangent,))[1]
-        lanes = jax.vmap(jax.grad(scalar))(jnp.stack([matrices, 2.0 * matrices]))
-        return along, jax.grad(scalar)(matrices), second, lanes
+        @jax.jit
+        def derivatives(matrices):
+            along = jax.jvp(scalar, (matrices,), (tangent,))[1]
+            second = jax.jvp(jax.grad(scalar), (matrices,), (tangent,))[1]
+            lanes = jax.vmap(jax.grad(scalar))(jnp.stack([matrices, 2.0 * matrices]))
+            return along, jax.grad(scalar)(matrices), second, lanes
+
+        return derivatives(matrices)
 
     for own, expected in zip(through(mine), through(theirs), strict=True):
         assert_close(own, expected, "matrices", np.float64, factor=10.0)

@@ -20,12 +20,14 @@ from jaxgmm.mixture import labels_of, log_prob_of, map_log_joint, responsibiliti
 from jaxgmm.runs import _run_all
 from jaxgmm.seeding import SEEDINGS
 from tests import oracle
+from tests.laws import every_family, every_kind
+
+pytestmark = pytest.mark.default_flags
 
 N, K, R, CHUNK = 300, 3, 20, 128
 fit = importlib.import_module("jaxgmm.fit")
 
 every_platform = pytest.mark.parametrize("platform", ["cuda", "tpu"])
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 every_form = pytest.mark.parametrize("form", Form, ids=lambda form: form.value)
 
 LAPACK = {
@@ -58,7 +60,7 @@ def case(family, n_features=5, weights=None):
 
 @pytest.mark.parametrize("n_features", [5, 30], ids=["few", "many"])
 @every_form
-@every_family
+@every_kind
 @every_platform
 def test_every_product_of_an_e_step_is_exact(platform, family, form, n_features):
     _, mixture, batches = case(family, n_features)
@@ -101,7 +103,7 @@ def test_a_fit_stays_on_the_device(platform):
     assert assert_exact_and_on_device(text, platform) > 0
 
 
-@every_family
+@every_kind
 @every_platform
 def test_what_is_asked_of_a_mixture_stays_on_the_device(platform, family):
     _, mixture, batches = case(family)

@@ -60,6 +60,7 @@ PROMISES = {"01_from_numpy_to_jax": (2, from_numpy_to_jax), "02_choosing_a_mixtu
 """By notebook: how many figures it draws, and what it leaves behind."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_leaves_what_it_promises(path):
     matplotlib = pytest.importorskip("matplotlib")

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, Mixture
+from jaxgmm import Batches, GaussianMixture, Mixture
 from jaxgmm.families import SHELF
 from jaxgmm.seeding import SEEDINGS
-from jaxgmm.seeding._rows import rows_for_seeding, squared_distances
+from jaxgmm.seeding._rows import SAMPLE, draw, rows_for_seeding, squared_distances
 from tests import oracle
+from tests.laws import every_family, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, assert_same_parameters
 
 N, D, K = 300, 3, 4
 BLOBS = oracle.blobs(seed=21, n_rows=N, n_features=D, n_components=K, distance=6.0)
 
 every_seeding = pytest.mark.parametrize("seeding", SEEDINGS)
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 
 PAIRS = list(zip(SEEDINGS, list(SHELF.values())[: len(SEEDINGS)], strict=True))
 
@@ -155,7 +155,7 @@ def test_tied_does_not_collapse_onto_the_saddle(seeding, eight_tables):
         assert_close(min(float(result.objective), theirs), theirs, "settled", np.float32, note=f"table {i}")
 
 
-@every_family
+@every_kind
 def test_given_means_stand_as_given(family, dtype):
     """At max_steps=0; weights and covariances are those of the rows nearest to each."""
     means = BLOBS.start.means.astype(dtype)
@@ -209,3 +209,62 @@ def test_random_responsibilities_count_every_row_once(chunk_size: int | None) ->
     sample = rows_for_seeding(jax.random.key(1), batches, 1)
     seeds = SEEDINGS["random_responsibilities"](jax.random.key(0), sample, 1, 1)
     np.testing.assert_allclose(seeds + batches.origin, [[rows.mean()]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_rows", [SAMPLE, SAMPLE + 1, 12_000, 16_385, 40_000])
+@pytest.mark.parametrize("chunk_size", [None, 1000, 5000])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_sample_meets_all_regions(n_rows: int, chunk_size: int | None, weighted: bool) -> None:
+    numbers = np.arange(n_rows, dtype=np.float32)[:, None]
+    weights = np.where(np.arange(n_rows) % 3 == 0, 2.0, 0.0) if weighted else None
+    batches = Batches.of(numbers, weights, chunk_size, n_components=2)
+    rows = pooled(jax.random.key(0), batches)
+    drawn = np.round(np.asarray(rows.x[0] + batches.origin[0])[np.asarray(rows.weights) > 0]).astype(int)
+    assert drawn.min() <= 3 * n_rows / SAMPLE + 3
+    assert drawn.max() >= n_rows - 1 - 3 * n_rows / SAMPLE - 3
+    assert np.diff(np.sort(drawn)).max() <= 3 * (2 * n_rows / SAMPLE + 3)
+    if weighted:
+        assert np.all(drawn % 3 == 0)
+    elif batches.n_chunks > 1 or n_rows <= 2 * SAMPLE:
+        assert len(np.unique(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("n_components", [1, 3])
+def test_one_large_chunk_is_fitted(n_components: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(20_000, 2))
+    assert np.isfinite(GaussianMixture(n_components, random_state=0, tol=1e-2).fit(rows).lower_bound_)
+
+
+def test_what_rows_of_weight_0_hold_does_not_reach_the_seeds() -> None:
+    """A row of weight 0 whose square overflows: k-means++ meets all clusters as it does without it."""
+    x = (8.0 * np.arange(8) + np.random.default_rng(1).normal(size=(60, 8))).astype(np.float32).reshape(-1, 1)
+    weights = np.ones(len(x) + 1, np.float32)
+    weights[-1] = 0.0
+    hidden = np.concatenate([x, np.full((1, 1), 1e30, np.float32)])
+    clean, with_row = (
+        jaxgmm.fit(
+            jax.random.key(0), Batches.of(rows, weights[: len(rows)], 512), 8, "spherical", n_restarts=4, max_steps=0
+        )
+        for rows in (x, hidden)
+    )
+    assert_close(with_row.restarts.objective, clean.restarts.objective, "objective", np.float32)
+
+
+def test_no_row_of_weight_0_is_drawn() -> None:
+    """Neither for a number that rounding made 1, nor where a parallel sum dips; and all others alike."""
+    weights = np.where(np.arange(4096) < 100, 0.0, 1.0).astype(np.float32)
+    weights[512:2048] = 0.0
+    uniform = np.concatenate([[0.0, 1.0], np.random.default_rng(2).uniform(size=20_000)]).astype(np.float32)
+    drawn = np.asarray(draw(jnp.asarray(uniform), jnp.asarray(weights)))
+    assert np.all(weights[drawn] > 0.0)
+    counts = np.bincount(drawn[2:], minlength=4096)[weights > 0.0]
+    assert counts.sum() == 20_000
+    assert counts.max() < 30  # about eight a row
+
+
+@pytest.mark.parametrize("offset", [300.0, 1e3, 1e4])
+def test_means_far_from_the_data_are_a_sound_start(offset: float) -> None:
+    rows = (np.random.default_rng(0).normal(size=(500, 2)) + offset).astype(np.float32)
+    result = jaxgmm.fit(jax.random.key(0), rows, 1, init=np.zeros((1, 2)), max_steps=0)
+    expected = np.cov(rows.T.astype(np.float64), bias=True)
+    assert_close(result.mixture.covariances[0], expected, "variances", np.float32, factor=3.0)

@@ -17,6 +17,7 @@ from jaxgmm.families import SHELF, Full
 from jaxgmm.groups import PADDING, groups, padding
 from jaxgmm.selection import Cell, Sweep, _folds, aic, bic, entropy, icl, n_parameters, sweep
 from tests import oracle
+from tests.laws import KINDS
 from tests.tolerances import assert_close, assert_same_mixture
 
 
@@ -387,7 +388,7 @@ def test_no_more_of_a_group_is_padding_than_its_bound(seed):
         assert list(group) == [count for count in counts if count in group]
 
 
-@pytest.mark.parametrize("family", SHELF)
+@pytest.mark.parametrize("family", KINDS)
 def test_padded_components_change_nothing(family):
     """K = 2 beside K = 5 is what a fit of two components comes to with the same key."""
     x, options = rows("iris"), {"n_restarts": 3, "max_steps": 20, "tol": 1e-6, "dtype": "float64", "chunk_size": 64}

@@ -17,8 +17,8 @@ import pytest
 
 import jaxgmm
 from jaxgmm import launch
-from jaxgmm.families import SHELF
 from tests import oracle
+from tests.laws import KINDS
 from tests.tolerances import assert_close, assert_same_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ def found():
     return json.loads(made.stdout.splitlines()[-1])
 
 
-WAYS = [*SHELF, "weighted", "float32", "as it lies", "with copies", "all rows on each"]
+WAYS = [*KINDS, "weighted", "float32", "as it lies", "with copies", "all rows on each"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -311,6 +311,7 @@ def test_a_script_is_run_as_python_runs_it(tmp_path):
     assert "Traceback" not in made.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere signals are others")
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", -2), ("SIGKILL", -9)])
 def test_with_the_launcher_all_processes_end(name, status, tmp_path):

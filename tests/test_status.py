@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, Mixture, Status, em
+from jaxgmm import Batches, GaussianMixture, Mixture, Status, em
 from jaxgmm.covariances import Diagonal
 from jaxgmm.families import SHELF
 from jaxgmm.fit import Search, drive
 from jaxgmm.moments import DIAGONAL
 from jaxgmm.status import FAILED, explain
 from tests import oracle
+from tests.laws import every_family
 from tests.tolerances import EPS, assert_close
-
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 
 
 def fit(x, n_components, family="full", **more):
@@ -222,3 +221,31 @@ def test_every_status_explains_itself():
     """A sentence for each, and another for every other."""
     assert len({explain(status) for status in Status}) == len(Status)
     assert set(FAILED) == {Status.NON_FINITE, Status.COLLAPSED}
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    """Two clusters of 150 rows."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.normal(size=(150, 2)), rng.normal(size=(150, 2)) + 6.0])
+
+
+def test_a_component_may_hold_a_single_row() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=(299, 2)), [[5.0, 5.0]]])
+    gm = GaussianMixture(2, means_init=[[0.0, 0.0], [5.0, 5.0]]).fit(rows)
+    assert gm.status_ is Status.CONVERGED
+    assert GaussianMixture(2, covariance_type="diag", random_state=0).fit([[1, 2], [3, 4], [5, 7]]).converged_
+
+
+def test_a_start_with_an_empty_component_has_lost(x: np.ndarray) -> None:
+    labels = np.repeat([0, 1], 150)
+    assert jaxgmm.fit(jax.random.key(0), x, 3, init=labels).status == Status.COLLAPSED
+    assert (
+        jaxgmm.fit(jax.random.key(0), x, 3, init=np.array([[0.0, 0.0], [5.0, 5.0], [1e3, 1e3]])).status
+        == Status.COLLAPSED
+    )
+    chosen = {"weights_init": [0.5, 0.5, 0.0], "means_init": [[0.0, 0.0], [6.0, 6.0], [1.0, 1.0]]}
+    gm = GaussianMixture(3, **chosen).fit(x)  # a weight of 0 that was asked for is no failure
+    assert gm.converged_
+    assert gm.weights_[2] == 0.0

@@ -10,10 +10,10 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Batches, Blocks, Status, em, spread, stream
-from jaxgmm.families import SHELF
 from jaxgmm.fit import admit_rows
 from jaxgmm.stream import Streamed
 from tests import oracle
+from tests.laws import KINDS
 from tests.tolerances import assert_close, assert_same_mixture
 
 N, D, K = 2000, 3, 4
@@ -21,8 +21,6 @@ BLOBS = oracle.blobs(seed=11, n_rows=N, n_features=D, n_components=K, distance=4
 SEEDS = BLOBS.x[:: N // K][:K]
 KEY = jax.random.key(3)
 FIXED = {"tol": 0.0, "max_steps": 8}
-
-every_family = pytest.mark.parametrize("family", SHELF)
 
 
 def weights_of(weighted):
@@ -34,7 +32,7 @@ def in_blocks(x, weights, cuts=(0, 1, 700, 700, 1999, N)):
     return Blocks(parts)
 
 
-@every_family
+@pytest.mark.parametrize("family", KINDS)
 def test_a_streamed_fit_is_the_fit_in_memory(family, dtype, monkeypatch):
     """From the same start, for as many steps; in several blocks a pass, the last of which is padded."""
     same_as_in_memory(family, dtype, False, monkeypatch)

@@ -16,13 +16,16 @@ from jaxgmm._linalg import columns
 from jaxgmm.covariances import Form
 from jaxgmm.families import SHELF
 from tests import oracle
+from tests.laws import KINDS, every_family
 from tests.tolerances import EPS, assert_close, in_deviations, relative_covariances, tolerance
+
+pytestmark = pytest.mark.default_flags
 
 K, D, N = 3, 4, 40
 TRUTH = json.loads((oracle.DATA / "multiprecision.json").read_text())
 
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
-every_width = pytest.mark.parametrize("n_features", [4, 9, 40])
+SHAPES = [(family, 4) for family in SHELF] + [(kind, n_features) for kind in KINDS for n_features in (9, 40)]
+every_shape = pytest.mark.parametrize(("family", "n_features"), SHAPES)
 """Dense covariances keep the triangle of pairs up to 4 features, blocks of it up to 24, and no pairs above."""
 
 
@@ -51,8 +54,7 @@ def exponent(mixture, origin, form, rows, constant=0.0):
     return mixture.scales.exponent(mixture.scales.prepare(mixture.means, origin, constants, form), columns(rows))
 
 
-@every_family
-@every_width
+@every_shape
 @pytest.mark.parametrize("form", Form)
 def test_exponent_is_that_of_the_dense_matrix(family, form, n_features, dtype, rng):
     """A constant − ½ (x − μ)ᵀ Σ⁻¹ (x − μ), whatever the form, about an origin that is not 0."""
@@ -116,8 +118,7 @@ def test_spread_is_the_distance_it_claims(family, dtype, rng):
         assert spread >= claimed * (1 - 1e3 * EPS[dtype.name])
 
 
-@every_family
-@every_width
+@every_shape
 def test_the_fast_form_loses_no_more_than_its_spread(family, n_features, rng):
     """FAST in float32 is off by at most the spread (and the row's own distance) times some eps, however far."""
     mixture, rows = well_conditioned(family, np.float32, rng, n_features=n_features)

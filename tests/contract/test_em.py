@@ -16,6 +16,7 @@ from jaxgmm.expectation import expect
 from jaxgmm.families import SHELF
 from jaxgmm.moments import Moments
 from tests import oracle
+from tests.laws import every_family, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, assert_same_parameters, tolerance
 
 N, D, K, STEPS = 100, 3, 3, 10
@@ -23,8 +24,6 @@ BLOBS = oracle.blobs(seed=3, n_rows=N, n_features=D, n_components=K)
 WEIGHTS = np.random.default_rng(4).uniform(0.2, 3.0, N)
 COUNTS = np.where(np.arange(N) % 4 == 0, 2, 1)  # 125 rows when repeated: the bucket of 128 that N = 100 is in, too
 RIDGE = 1e-3
-
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 
 
 class Case(NamedTuple):
@@ -37,7 +36,8 @@ class Case(NamedTuple):
     dtype: np.dtype
 
 
-LAYOUTS = {"whole": (None, None), "chunked": (np.ones(N), 32), "weighted": (WEIGHTS, None)}
+LAYOUTS = {"whole": (None, None), "chunked": (WEIGHTS, 32)}
+"""Chunks and weights come together: `test_chunks_do_not_matter` has each without the other."""
 
 
 def create(family, dtype, start=BLOBS.start):
@@ -92,7 +92,7 @@ def test_the_objective_is_that_of_the_mixture_returned(family, case):
     assert state.n_steps.dtype == state.status.dtype == np.int32
 
 
-@every_family
+@every_kind
 def test_run_is_step_by_step(family, dtype):
     """run(n) = n times step; only a run says why it ended."""
     mixture, batches = create(family, dtype), cut(dtype, weights=WEIGHTS)
@@ -125,7 +125,7 @@ def test_em_is_the_oracle_s(family, case):
     assert_same_parameters(got, parameters, case.dtype, "inner_iteration" if inner else "oracle" if double else None)
 
 
-@every_family
+@every_kind
 def test_integer_weights_are_repeated_rows(family, dtype):
     """A row of weight 2 counts as two rows."""
     weighted = run(create(family, dtype), cut(dtype, weights=COUNTS))
@@ -134,7 +134,7 @@ def test_integer_weights_are_repeated_rows(family, dtype):
     assert_close(weighted.objective, repeated.objective, "objective", dtype)
 
 
-@every_family
+@every_kind
 def test_the_scale_of_the_weights_does_not_matter(family, dtype):
     """The objective is per unit of weight; so is everything else."""
     one = run(create(family, dtype), cut(dtype, weights=WEIGHTS))
@@ -144,7 +144,7 @@ def test_the_scale_of_the_weights_does_not_matter(family, dtype):
         assert_close(scaled.objective, one.objective, "objective", dtype)
 
 
-@every_family
+@every_kind
 def test_zero_weight_is_an_absent_row(family, dtype):
     """Even where such a row holds what no density can be computed of, and where it comes first."""
     keep = np.arange(N) % 4 != 0
@@ -155,13 +155,14 @@ def test_zero_weight_is_an_absent_row(family, dtype):
     assert_close(zero.objective, absent.objective, "objective", dtype)
 
 
-@every_family
+@every_kind
 def test_chunks_do_not_matter(family, dtype):
     """In four chunks the sums are those of the whole."""
-    whole = run(create(family, dtype), cut(dtype, weights=WEIGHTS))
-    chunked = run(create(family, dtype), cut(dtype, weights=WEIGHTS, chunk_size=32))
-    assert_same_mixture(chunked.mixture, whole.mixture, dtype)
-    assert_close(chunked.objective, whole.objective, "objective", dtype)
+    for weights in (WEIGHTS, None):
+        whole = run(create(family, dtype), cut(dtype, weights=weights))
+        chunked = run(create(family, dtype), cut(dtype, weights=weights, chunk_size=32))
+        assert_same_mixture(chunked.mixture, whole.mixture, dtype)
+        assert_close(chunked.objective, whole.objective, "objective", dtype)
 
 
 @pytest.mark.parametrize("chunk_size", [10, 32, 50, 99, 100])
@@ -199,7 +200,7 @@ def side_by_side(mixtures, batches, settings):
     return jax.vmap(one)(mixtures)
 
 
-@every_family
+@every_kind
 def test_vmap_changes_nothing(family, dtype):
     """Three starts side by side end where each ends alone, and each stops for itself; in chunks, with weights."""
     batches = cut(dtype, weights=WEIGHTS, chunk_size=32)
@@ -218,7 +219,7 @@ def test_vmap_changes_nothing(family, dtype):
         assert_same_mixture(lane.mixture, single.mixture, dtype)
 
 
-@every_family
+@every_kind
 def test_jit_changes_nothing(family, x64):
     """The same step, operation by operation, under `jax.disable_jit`."""
     dtype = np.dtype(np.float64)
@@ -233,7 +234,7 @@ def test_jit_changes_nothing(family, x64):
     assert_close(plain.objective, compiled.objective, "objective", dtype)
 
 
-@every_family
+@every_kind
 def test_responsibilities_sum_to_one(family, case):
     """In every row, and they are the softmax of the log joint; their weighted sums are the masses."""
     mixture = run(case.mixture, case.batches).mixture
@@ -249,7 +250,7 @@ def test_responsibilities_sum_to_one(family, case):
     assert np.array_equal(np.asarray(mixture.predict(x)), joint.argmax(axis=1))
 
 
-@every_family
+@every_kind
 def test_max_steps_0_is_the_start(family, case):
     """No step is made: the start itself, at MAX_STEPS."""
     state = run(case.mixture, case.batches, n_steps=0)
@@ -259,7 +260,7 @@ def test_max_steps_0_is_the_start(family, case):
         assert np.array_equal(got, given)
 
 
-@every_family
+@every_kind
 def test_tol(family, case):
     """0 makes exactly max_steps steps, even at a fixed point; otherwise the last gain, and no other, is under tol."""
     long = run(case.mixture, case.batches, n_steps=400)
@@ -273,7 +274,7 @@ def test_tol(family, case):
     assert np.all(gains[:-1] >= tol)
 
 
-@every_family
+@every_kind
 def test_a_finished_state_comes_back_unchanged(family, case):
     """Bit by bit, whatever the step limit."""
     settings = em.Settings(tol=1e-3, ridge=RIDGE)
@@ -284,7 +285,7 @@ def test_a_finished_state_comes_back_unchanged(family, case):
         assert np.array_equal(got, given)
 
 
-@every_family
+@every_kind
 def test_a_run_resumes(family, case):
     """run(…, 5) and then run(…, 10) is run(…, 10), to the bit."""
     short = run(case.mixture, case.batches, n_steps=5)
@@ -294,7 +295,7 @@ def test_a_run_resumes(family, case):
         assert np.array_equal(got, given)
 
 
-@every_family
+@every_kind
 def test_numpy_input_follows_jax_s_rule(family):
     """float64 NumPy input with x64 off computes float32, without a warning; float32 stays float32 with x64 on."""
     start, x = BLOBS.start, BLOBS.x
@@ -307,7 +308,7 @@ def test_numpy_input_follows_jax_s_rule(family):
     assert {leaf.dtype for leaf in jax.tree.leaves((again.mixture, again.objective))} == {np.dtype(np.float32)}
 
 
-@every_family
+@every_kind
 def test_float64_values_stay_float64_with_the_switch_off(family):
     """A mixture that is float64 already is run in float64, wherever JAX's switch stands."""
     mixture = create(family, np.float64)
@@ -367,7 +368,7 @@ def intermediates(jaxpr):
                     yield from intermediates(inner)
 
 
-@every_family
+@every_kind
 @pytest.mark.parametrize("n_lanes", [None, 4], ids=["alone", "vmap"])
 def test_nothing_of_size_n_by_k_is_made(family, n_lanes):
     """The compiled program of a run on 100 000 rows holds no array of N·K elements or more, with weights."""
@@ -404,7 +405,8 @@ def test_a_jax_array_is_used_where_it_lies(n_rows):
     assert body.unsafe_buffer_pointer() == x.unsafe_buffer_pointer()
 
 
-@every_family
+@pytest.mark.default_flags
+@every_kind
 @pytest.mark.parametrize("n_features", [D, 9, 40])  # the forms of a dense covariance: see test_covariances
 def test_fast_and_safe_forms_agree(family, n_features, dtype):
     """On well-centred data both give the same moments and objective."""
@@ -450,3 +452,17 @@ def test_settings_and_data_that_do_not_fit_are_refused_at_the_door():
     for wrong in ({"tol": -1.0}, {"ridge": float("nan")}, {"family": "round"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             em.Settings(**wrong)
+
+
+@every_family
+def test_gradients_are_finite_where_a_component_has_no_mass(family):
+    """Where a mean is far from all rows."""
+    batches = cut(np.float32)
+
+    def objective(means):
+        mixture = Mixture.create(np.full(K, 1 / K), means, np.tile(np.eye(D), (K, 1, 1)), family)
+        return em.step(em.init(mixture, batches), batches).objective
+
+    means = jnp.asarray(BLOBS.start.means, jnp.float32).at[-1].set(500.0)
+    slope = jax.jit(jax.grad(objective))(means)
+    assert np.all(np.isfinite(slope))

@@ -9,12 +9,11 @@ import pytest
 
 from jaxgmm.families import NO_PRIOR, SHELF
 from tests import oracle
+from tests.laws import every_family
 from tests.tolerances import assert_close, relative_covariances
 
 K, D = 3, 4
 MASS = np.array([30.0, 50.0, 20.0])
-
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 
 
 def random_scatter(rng, mass=MASS, n_features=D):

@@ -10,13 +10,14 @@ import pytest
 import jaxgmm
 from jaxgmm.covariances import Form
 from jaxgmm.expectation import expect
-from jaxgmm.families import SHELF
 from tests import oracle
+from tests.laws import every_family, every_kind
 from tests.tolerances import assert_close, float32_variances
+
+pytestmark = pytest.mark.default_flags
 
 N, D, K, STEPS = 400, 3, 3, 20
 
-every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 
 SITUATIONS = {
     # name: (clusters apart in sd, scale, shift in sd, distance from 0 in sd)
@@ -74,7 +75,7 @@ WIDE = {
 """What dense covariances do otherwise with more features (blocks of pairs, then no pairs), near FAST's limits."""
 
 
-@every_family
+@every_kind
 @pytest.mark.parametrize("situation", WIDE)
 def test_more_features(family, situation):
     """As above, in the forms that more features take."""
@@ -85,6 +86,7 @@ def test_more_features(family, situation):
     assert_float32_as_float64((blobs.x + shift).astype(np.float32), labels, family, distance, n_steps=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize("form", Form)
 def test_ten_million_rows(family, form):
@@ -113,7 +115,7 @@ def one_step(x, start, family, form, dtype):
         return jax.tree.map(lambda a: np.asarray(a, np.float64), moments)
 
 
-@every_family
+@every_kind
 def test_a_million_rows(family):
     """Sums over a million float32 rows need their compensation: an uncompensated one resolves a tenth of a row."""
     blobs = oracle.blobs(seed=9, n_rows=1_000_000, n_features=2, n_components=2)

@@ -1,0 +1,17 @@
+"""Over what laws are run.
+
+A law about estimates holds for every family on the shelf. A law about rows, loops, devices, dtypes or files knows no
+family: it is run for each kind of second moments, with a family that has a closed form. Where size does not matter,
+there are at most 256 rows of 3 features and 3 components, so that tests share programs.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from jaxgmm.families import SHELF
+
+KINDS = {name: SHELF[name] for name in ("full", "tied", "diag", "spherical")}
+
+every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
+every_kind = pytest.mark.parametrize("family", KINDS.values(), ids=KINDS)
