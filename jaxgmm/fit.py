@@ -500,7 +500,8 @@ def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: st
     how = {"impl": jax.random.key_impl(keys), "seeding": seeding, "n_components": n_components}
     if is_traced(lanes):
         return _seeds_of(lanes, batches, **how)
-    return crews_for(len(counts), n_components, batches).each(_seeds_of, lanes, batches, **how)
+    program = partial(_seeds_of.compiled, batches.has_room)  # in a hurry where rows are few
+    return crews_for(len(counts), n_components, batches).each(program, lanes, batches, **how)
 
 
 @program(static=("impl", "seeding", "n_components"))

@@ -127,7 +127,7 @@ class Mixture:
 
     def covariance(self) -> Array:
         """Covariance of the whole mixture: within components plus between their means. -> (D, D)."""
-        return _on_host(_covariance, self)
+        return _on_host(covariance_of, self)
 
     def _rows(self, x: Any) -> Array:
         rows = own(x, self.means.dtype)
@@ -357,7 +357,8 @@ def _mean(mixture: Mixture) -> Any:
     return einsum("k,kd->d", _weights(mixture), mixture.means)
 
 
-def _covariance(mixture: Mixture) -> Any:
+def covariance_of(mixture: Mixture) -> Any:
+    """`Mixture.covariance`, of NumPy's leaves by NumPy. -> (D, D)."""
     weights, shift = _weights(mixture), mixture.means - _mean(mixture)
     return einsum("k,kij->ij", weights, _dense(mixture)) + einsum("k,ki,kj->ij", weights, shift, shift)
 

@@ -21,7 +21,7 @@ from .checkpoint import Entry, next_entry
 from .covariances import Dense, Form
 from .crews import Crews, OnCores, are_singles, at_once, crews_for
 from .lanes import Queue, bytes_of_a_run, ended, ended_on_host, queue, queue_on_host, work
-from .mixture import Mixture
+from .mixture import Mixture, covariance_of
 from .programs import program
 from .spread import Spread
 from .status import FAILED, Status, explain
@@ -446,7 +446,12 @@ def _held_up_on_host(states: em.State, ridge: Any) -> np.ndarray:
     found = np.zeros(states.mixture.log_weights.shape, bool)
     # What is no number may be anything.
     for run in np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= HELD_UP), axis=1)):
-        found[run] = _held_up(jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture), ridge)
+        mixture = jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture)
+        try:
+            with np.errstate(all="ignore"):
+                found[run] = held_up(mixture, ridge, np)
+        except np.linalg.LinAlgError:  # of a mixture that is none: programs have NaN for it
+            found[run] = _held_up(mixture, ridge)
     return found
 
 
@@ -501,14 +506,17 @@ def _held_up_each(mixtures: Mixture, ridge: Any) -> Array:
     return lax.map(lambda mixture: held_up(mixture, ridge), mixtures)
 
 
-def held_up(mixture: Mixture, ridge: Any) -> Array:
-    """Which components stand on the ridge, where the rows as a whole do not. -> (K,) bool.
+def held_up(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
+    """Which components stand on the ridge, where the rows as a whole do not. -> (K,) bool, by `jax.numpy` or, of a
+    mixture with such leaves, by NumPy.
 
     A constant or a collinear column leaves every component on it, and tells nothing of spikes.
     """
-    each = jnp.broadcast_to(jnp.asarray(ridge, mixture.means.dtype), mixture.n_features)
-    whole = Dense(cholesky(mixture.covariance())[None]).ridge_share(each)
-    return (mixture.scales.ridge_share(each) > HELD_UP) & jnp.isfinite(mixture.log_weights) & ~(whole > HELD_UP)
+    each = xp.broadcast_to(xp.asarray(ridge, mixture.means.dtype), mixture.n_features)
+    covariance = covariance_of(mixture)
+    factor = np.linalg.cholesky(covariance) if xp is np else cholesky(covariance)
+    whole = Dense(factor[None]).ridge_share(each)
+    return (mixture.scales.ridge_share(each) > HELD_UP) & xp.isfinite(mixture.log_weights) & ~(whole > HELD_UP)
 
 
 @program(hurried=True)

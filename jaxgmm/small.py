@@ -21,7 +21,7 @@ from .moments import Moments
 from .seeding import host
 from .seeding._rows import Rows
 
-ON_HOST = 2**17
+ON_HOST = 2**18
 """Distances of all seeds of all runs up to which seeds are NumPy's: no longer than compiling a program for them."""
 
 
@@ -43,7 +43,7 @@ def are_on_host(key: Any, counts: np.ndarray, batches: Batches) -> bool:
 def from_seeds(seeds: np.ndarray, counts: np.ndarray, batches: Batches, family: Family) -> em.State:
     """Runs (R, ...) that have not begun, from seeds (R, K, D) of each of which the first of `counts` (R,) are meant:
     each row belongs to the nearest."""
-    rows, origin = _columns(batches), np.asarray(batches.origin)
+    rows, origin, seeds = _columns(batches), np.asarray(batches.origin), np.asarray(seeds)
     meant = np.arange(seeds.shape[1]) < np.asarray(counts)[:, None]
     moments = []
     with host.quiet():

@@ -164,10 +164,11 @@ class Dense:
         return jnp.sum(jnp.square(inverse_lower(self.factor)), axis=-2)
 
     def ridge_share(self, ridge: Array) -> Array:
-        scaled = inverse_lower(self.factor) * jnp.sqrt(ridge)
+        inverse = np.linalg.inv(self.factor) if isinstance(self.factor, np.ndarray) else inverse_lower(self.factor)
+        scaled = inverse * ridge**0.5
         shares = einsum("kij,kil->kjl", scaled, scaled)
-        total = jnp.trace(shares, axis1=-2, axis2=-1)
-        return jnp.sum(jnp.square(shares), axis=(-2, -1)) / jnp.where(total > 0.0, total, 1.0)
+        total = shares.trace(axis1=-2, axis2=-1)
+        return (shares * shares).sum(axis=(-2, -1)) / (total + (total <= 0.0))
 
     def is_definite(self) -> Array:
         # A pivot within what rounding leaves of a singular matrix has no correct digit: that is not a variance.

@@ -81,7 +81,7 @@ class Diagonal:
         return 1.0 / self.diagonal
 
     def ridge_share(self, ridge: Array) -> Array:
-        return jnp.max(ridge / self.diagonal, axis=-1)
+        return (ridge / self.diagonal).max(axis=-1)
 
     def is_definite(self) -> Array:
         return jnp.all((self.diagonal > 0.0) & jnp.isfinite(self.diagonal), axis=-1)
