@@ -22,6 +22,7 @@ from .record import ROOT, Record
 SECTIONS = (
     "limits",
     "card",
+    "first_calls",
     "iteration",
     "searches",
     "hard",
