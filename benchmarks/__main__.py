@@ -24,6 +24,7 @@ SECTIONS = (
     "card",
     "iteration",
     "searches",
+    "many",
     "hard",
     "acceleration",
     "growth",

@@ -1,4 +1,4 @@
-"""Many small problems, one model each: all of them through one program.
+"""Many small problems, one model each: all of them through one pair of programs.
 
 A problem's runs are lanes: so many rows, a start, and their own number of steps. A program takes a slab of lanes, of a
 size that depends on no number of the caller's, and steps a few at a time side by side. Every lane of a slab begins at
@@ -6,9 +6,10 @@ once and makes one step a round, so that all that go on have made as many; after
 are sorted behind the others, and only as many stacks of lanes are stepped as still hold one that goes on. So a slot
 never waits long for a slow neighbour, and nothing is scattered.
 
-The program draws the seeds, assigns rows to them, makes the first M-step and all later ones, in the SAFE form, which is
-right for every problem whatever its neighbours are: FAST would save a third of a step, but a single lane for which it
-is wrong would call for a second program. The choice between a problem's restarts is NumPy's.
+One program draws the seeds and assigns rows to them; the other makes the first M-step and all later ones. Both are
+compiled at the same time, on a core each. Steps are in the SAFE form, which is right for every problem whatever its
+neighbours are: FAST would save a third of a step, but a single lane for which it is wrong would call for another
+program. The choice between a problem's restarts is NumPy's.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def fit_many(
     dtype: Any = None,
     progress: bool | Callable[[int, int], None] | None = None,
 ) -> FitResult:
-    """Fit a mixture of K Gaussians to each of B small problems by EM, from R starts each, through one program.
+    """Fit a mixture of K Gaussians to each of B small problems by EM, from R starts each, all through one pair of programs.
 
     key: a JAX random key. xs: an array (B, N, D), or a sequence of B arrays (N, D) of one D and any N, held in memory.
     sample_weight: (B, N), or a sequence of B arrays (N,). init: the name of a seeding, as for `fit`, or of your own
@@ -108,7 +109,8 @@ def fit_many(
     COLLAPSED from the start, and its mixture and objective are NaN. Ctrl-C ends the work with what is done: the others
     come back as RUNNING, with NaN, and there is a warning.
 
-    Problems of about as many rows share a program, which depends on D, K and the family, and not on B or R.
+    Problems of about as many rows share programs, which depend on D, K and the family, and not on B or R; where there
+    is little to do they are compiled in a hurry.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; values that
     are not finite are named by problem, row and column.

