@@ -28,7 +28,6 @@ import numpy as np
 from jax import Array, lax
 
 from . import _check, _threefry, em
-from ._linalg import einsum
 from ._precision import aligned_zeros, is_traced, is_transforming, precision_for
 from .batches import AT_ONCE, Batches, Chunked
 from .covariances import Form
@@ -56,6 +55,9 @@ SLAB_BYTES = 2**24
 
 LINE = 32
 """Rounds after which a stack is looked at again, at most; and so many objectives are written at a time."""
+
+MOST_STEPS = 2**24
+"""Steps of a run at most: so many a float32 counts exactly, as which they are kept beside the state."""
 
 IN_ONE_CHUNK = 8192
 """Rows of a problem up to which they are one chunk; longer ones are cut into chunks of a quarter of that."""
@@ -92,7 +94,7 @@ def fit_many(
     dtype: Any = None,
     progress: bool | Callable[[int, int], None] | None = None,
 ) -> FitResult:
-    """Fit a mixture of K Gaussians to each of B small problems by EM, from R starts each, all through one pair of programs.
+    """Fit a mixture of K Gaussians to each of B small problems by EM, from R starts each, through two programs.
 
     key: a JAX random key. xs: an array (B, N, D), or a sequence of B arrays (N, D) of one D and any N, held in memory.
     sample_weight: (B, N), or a sequence of B arrays (N,). init: the name of a seeding, as for `fit`, or of your own
@@ -117,7 +119,7 @@ def fit_many(
     """
     n_components = _check.count(n_components, "n_components", least=1)
     n_restarts = _check.count(n_restarts, "n_restarts", least=1)
-    max_steps = min(_check.count(max_steps, "max_steps", least=0), np.iinfo(np.int32).max - 1)
+    max_steps = min(_check.count(max_steps, "max_steps", least=0), MOST_STEPS)
     chosen: Family = _check.family(family, SHELF)
     settings = em.Settings(tol=tol, ridge=ridge, stopping=stopping)
     relative_ridge = _check.nonnegative(relative_ridge, "relative_ridge")
@@ -370,11 +372,11 @@ class _Work:
             x[w == 0.0] = 0.0  # there may be anything in them
         few, of_few = x[: len(own)], w[: len(own)].astype(np.float64)
         total = of_few.sum(axis=1)
-        origin = einsum("bn,bnd->bd", of_few, few) / total[:, None]
+        origin = np.einsum("bn,bnd->bd", of_few, few) / total[:, None]
         ridges = np.broadcast_to(self.how.settings.ridge, origin.shape)
         if self.how.relative_ridge:
             centred = np.where(of_few[..., None] > 0.0, few - origin[:, None], 0.0)
-            variances = einsum("bn,bnd->bd", of_few, centred * centred) / total[:, None]
+            variances = np.einsum("bn,bnd->bd", of_few, centred * centred) / total[:, None]
             ridges = ridges + self.how.relative_ridge * variances
         lightest = np.where(of_few > 0.0, of_few, np.inf).min(axis=1)
         figures = np.ones((size, 2 * n_features + 3), dtype)
