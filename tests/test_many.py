@@ -255,6 +255,8 @@ def test_float64_with_the_switch_off():
     for given, more in ((xs, {"dtype": np.float64}), (wide, {})):
         found = jaxgmm.fit_many(KEY, given, K, **EXACT, **more)
         assert found.objective.dtype == found.mixture.means.dtype == np.float64
+        one = found[0].mixture
+        assert {a.dtype for a in (one.weights, one.covariances, one.mean(), one.covariance())} == {np.dtype(np.float64)}
         for b in range(len(xs)):
             assert_same(found[b], expected[b], np.float64)
     assert jaxgmm.fit_many(KEY, xs, K, max_steps=1).objective.dtype == np.float32
