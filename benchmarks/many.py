@@ -6,7 +6,7 @@ times longer. scikit-learn is timed as it comes and, as "scikit-learn, one threa
 held to one: on tables this small they cost more than they bring. All contenders choose their own starts, at their
 defaults.
 
-Whether ours ends as high is asked from common starts: a mixture near the truth for each of SAMPLE problems, a tol of
+Whether ours ends as high is asked from common starts: means at random rows of each of SAMPLE problems, a tol of
 1e-6, and the mean log-likelihood (nats, in float64 by `problems.objective`) of what each program returns.
 """
 
