@@ -25,6 +25,7 @@ SECTIONS = (
     "first_calls",
     "iteration",
     "searches",
+    "many",
     "hard",
     "acceleration",
     "growth",

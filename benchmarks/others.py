@@ -98,6 +98,28 @@ def reached(cell: dict[str, Any]) -> list[str]:
     return [", ".join(f"{value:.5f}" for value in cell["objectives"]), ", ".join(map(str, cell["steps"]))]
 
 
+def many(place: Place) -> str:
+    """Many small problems: seconds of a call of all of them, and how often ours takes that."""
+    found = section(place.result, "many")
+    parts = []
+    for task in found.get("tasks", []):
+        cells = on(task, place)
+        if not cells:
+            continue
+        lines = []
+        for cell in cells:
+            first = {"first_call_s": cell.get("second_call_s"), **cell}  # a loop compiles nothing
+            lines.append([*timed(first, cells), digits(cell.get("mean_steps"))])
+        ends = task["common_starts"]
+        said = ends["missing"] or (
+            f"{ends['count']} ends less scikit-learn's from common starts, float64: least {ends['least']:.1e}, median "
+            f"{ends['median']:.1e} nats a row; {ends['below']} lie below by more than {task['not_below']:g}"
+        )
+        title = f"{task['n_problems']} problems of (N, D, K) = ({task['n']}, {task['d']}, {task['k']}), full:"
+        parts.append(f"{title}\n\n" + table([*HEADER, "steps, mean"], lines) + f"\n\n{said}.")
+    return "\n\n".join([f"### Many small problems, {place.label}", *parts]) if parts else ""
+
+
 def restarts(found: dict[str, Any], place: Place) -> str:
     cells = on(found, place)
     if not cells:

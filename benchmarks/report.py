@@ -22,6 +22,7 @@ SECTIONS = (
     others.limits,
     others.card,
     others.searches,
+    others.many,
     hard_tables.hard,
     others.acceleration,
     others.growth,

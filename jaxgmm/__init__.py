@@ -18,6 +18,7 @@ from .estimator import from_sklearn as from_sklearn
 from .fit import fit as fit
 from .io import load as load
 from .io import save as save
+from .many import fit_many as fit_many
 from .mixture import Mixture as Mixture
 from .runs import FitResult as FitResult
 from .runs import Race as Race

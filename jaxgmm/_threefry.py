@@ -24,17 +24,21 @@ def key(seed: int) -> jax.Array:
 
 def speaks(key: jax.Array) -> bool:
     """Whether numbers of this key are those that this module makes."""
-    is_default = str(jax.random.key_impl(key)) in ("fry", "threefry2x32")
-    return is_default and bool(jax.config.jax_threefry_partitionable)  # pyright: ignore
+    return is_spoken(jax.random.key_impl(key)) and bool(jax.config.jax_threefry_partitionable)  # pyright: ignore
+
+
+def is_spoken(impl: Any) -> bool:
+    """Whether keys of this kind are Threefry's, of which every key of a `vmap` draws what it would draw alone."""
+    return str(impl) in ("fry", "threefry2x32")
 
 
 def split(key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`jax.random.split`. key (2,) -> (*shape, 2)."""
-    return np.stack(_blocks(key, int(np.prod(shape))), axis=-1).reshape(*shape, 2)
+    """`jax.random.split`. key (..., 2) -> (..., *shape, 2)."""
+    return np.stack(_blocks(key, int(np.prod(shape))), axis=-1).reshape(*key.shape[:-1], *shape, 2)
 
 
-def fold_in(key: np.ndarray, data: int) -> np.ndarray:
-    """`jax.random.fold_in`. key (..., 2) -> (..., 2)."""
+def fold_in(key: np.ndarray, data: Any) -> np.ndarray:
+    """`jax.random.fold_in`. key (..., 2), data (...) -> (..., 2)."""
     return np.stack(_hash(key, np.uint32(0), np.uint32(data)), axis=-1)
 
 

@@ -342,7 +342,8 @@ def _on_host(function: Callable[[Any], Any], mixture: Mixture) -> Array:
         return function(mixture)
     like = mixture.means
     where = like.sharding if isinstance(like, jax.Array) and like.committed else None
-    return jax.device_put(function(jax.tree.map(np.asarray, mixture)), where)
+    with precision_for(like.dtype):
+        return jax.device_put(function(jax.tree.map(np.asarray, mixture)), where)
 
 
 def _weights(mixture: Mixture) -> Any:

@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from . import _check, em, one_by_one, spread
 from ._linalg import cholesky
-from ._precision import from_host, is_traced, is_transforming, to_host
+from ._precision import from_host, is_traced, is_transforming, to_device, to_host
 from .batches import Batches, next_power_of_two
 from .checkpoint import Entry, next_entry
 from .covariances import Dense, Form
@@ -82,9 +82,23 @@ class FitResult:
 
     __getstate__, __setstate__ = to_host, from_host
 
+    def __getitem__(self, index: Any) -> FitResult:
+        """Of one problem of several (see `fit_many`), or of some of them: every leaf at that index of its first axis.
+
+        TypeError where this is the result of one problem.
+        """
+        if not self.objective.ndim:
+            raise TypeError("This is the result of one problem: only a stack of them, as of fit_many, has an index.")
+        if is_traced((self, index)):
+            return jax.tree.map(lambda leaf: leaf[index], self)
+        # On the host: each leaf would be a program.
+        return jax.tree.map(lambda leaf: to_device(np.asarray(np.asarray(leaf)[index])), self)
+
     def __repr__(self) -> str:
-        if is_traced(self) or self.objective.ndim:
+        if is_traced(self) or self.objective.ndim > 1:
             return f"FitResult(objective={self.objective!r}, mixture={self.mixture!r})"
+        if self.objective.ndim:
+            return _in_short(self)
         status = Status(int(self.status))
         n_moves = 0 if self.escapes is None else len(self.escapes) - 1
         moves = f" and {n_moves} move{'s' if n_moves > 1 else ''} from there" if n_moves else ""
@@ -95,6 +109,24 @@ class FitResult:
             f"{float(self.objective):.6f} nats, best of {self.restarts.objective.size} restarts{moves} "
             f"({explain(status)})\n{self.mixture!r}{warning}"
         )
+
+
+def _in_short(result: FitResult) -> str:
+    """What there is to say of B problems together."""
+    status, objective, n_steps = (np.asarray(leaf) for leaf in (result.status, result.objective, result.n_steps))
+    ends = ", ".join(f"{np.sum(status == of)} {Status(of).name}" for of in np.unique(status))
+    known = objective[np.isfinite(objective)]
+    figures = f", mean log-likelihoods {known.min():.6f} to {known.max():.6f} nats" if len(known) else ""
+    steps = f"{n_steps.min()} to {n_steps.max()} steps" if len(n_steps) else "no steps"
+    *_, n_components, n_features = result.mixture.means.shape
+    n_spiked = int(np.asarray(result.held_up).any(axis=-1).sum())
+    warning = f"\nheld up by the ridge alone: a component of {n_spiked} of them" if n_spiked else ""
+    best_of = result.restarts.objective.shape[-1]
+    return (
+        f"FitResult of {len(status)} problems: {ends}; after {steps}{figures}, best of {best_of} restarts each\n"
+        f"{n_components} Gaussians in {n_features} dimensions each, family {result.mixture.family.name!r}; result[b] "
+        f"is that of problem b{warning}"
+    )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ FLOORS = [
     {"stream", "sharded", "runs"},
     {"workers", "escape", "progress"},
     {"fit", "online"},
-    {"groups", "io", "_arrays", "_sklearn", "_check_estimator"},
+    {"groups", "many", "io", "_arrays", "_sklearn", "_check_estimator"},
     {"selection", "bootstrap"},
     {"estimator", "plot", "tables"},
     {"cli", "__init__", "__main__", "launch"},
