@@ -60,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
         make_room(root)
     if not getattr(config.option, "tx", None):  # xdist's list of the processes it starts
         config.stash[KEPT] = KeptPrograms(root)
+        config.stash[KEPT].use()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
