@@ -54,6 +54,8 @@ class KeptPrograms:
         )  # of the same file system, for links
         self.known: set[str] = set()
         self.exchange()
+
+    def use(self) -> None:
         settings = {"JAX_COMPILATION_CACHE_DIR": str(self.own), **SETTINGS}
         for name, value in settings.items():
             os.environ[name] = value  # for the processes that tests start
@@ -116,7 +118,9 @@ def make_room(root: Path) -> None:
     for left in root.glob("process-*"):
         if not runs(int(left.name.split("-")[1])):
             shutil.rmtree(left, ignore_errors=True)
-    entries = sorted(((entry.stat(), entry) for entry in root.glob(f"*/*{SUFFIX}")), key=lambda pair: -pair[0].st_mtime)
+    entries = sorted(
+        ((entry.stat(), entry) for entry in root.glob(f"jaxlib-*/*{SUFFIX}")), key=lambda pair: -pair[0].st_mtime
+    )
     total = 0
     for status, entry in entries:
         total += status.st_size
