@@ -22,7 +22,7 @@ from .families import Family
 from .fit import NOTHING_GIVEN, Search, begin, may_begin_later, nearest_to, not_begun, seeds_of
 from .mixture import in_shared_family
 from .moments import FULL, Moments, projected
-from .programs import SHARED_UP_TO, components, program
+from .programs import SHARED_UP_TO, SMALL, components, program
 from .runs import ON_HOST, FitResult, Restarts, Told, best, best_of, history_length, race_to_ends, trimmed
 from .spread import Spread
 
@@ -194,13 +194,12 @@ def of_each(results: FitResult, rows: Batches | Spread, also: Callable[[FitResul
     """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
     if isinstance(rows, Spread):
         return rows.sum(_said, results, also=also)
-    if isinstance(results.status, np.ndarray):
-        shared = [in_shared_family(mixture) for mixture in _unstacked(results.mixture)]
-        results = replace(results, mixture=jax.tree.map(lambda *leaves: np.stack(leaves), *shared))
     if rows.has_room:
-        each = [also(result, rows) for result in _unstacked(results)]
+        each = [also(replace(of, mixture=in_shared_family(of.mixture)), rows) for of in _unstacked(results)]
         return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *each)
-    return _of_each(rows, results, also=also)
+    n_results, n_components = results.mixture.means.shape[:2]
+    is_hurried = n_results * n_components * rows.n_chunks * rows.chunk_size <= SMALL
+    return _of_each.compiled(is_hurried, rows, results, also=also)
 
 
 def _unstacked(tree: Any) -> list[Any]:

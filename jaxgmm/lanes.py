@@ -68,14 +68,17 @@ def for_fits(function: Callable[[Any], Any], mapped: Any, shape: tuple[int, ...]
     return in_waves(function, mapped, n_components, batches.chunk_size, each)
 
 
-def queue(states: em.State, histories: Array, n_rows: int, settings: em.Settings, max_steps: Array) -> Queue:
+def queue(
+    states: em.State, histories: Array, n_rows: int, settings: em.Settings, max_steps: Array, is_far: Any = None
+) -> Queue:
     """Runs of `em.run` from every state (R, ...), which will write the objective after t steps to histories[:, t].
 
-    n_rows: of a chunk.
+    n_rows: of a chunk. is_far (R,): which runs are likely to need the SAFE form.
     """
     states = jax.vmap(lambda state: em.resumed(state, max_steps))(states)
     n = _length(states)
-    every = Slots(jnp.arange(n, dtype=jnp.int32), states, jnp.zeros(n, bool))
+    is_far = jnp.zeros(n, bool) if is_far is None else is_far
+    every = Slots(jnp.arange(n, dtype=jnp.int32), states, is_far)
     going, histories = em.is_running(states, max_steps), _written(histories, every)
     order = jnp.argsort(~going).astype(jnp.int32)  # stable
     remembering = _remembering(states, settings)

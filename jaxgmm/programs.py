@@ -9,6 +9,8 @@ XLA flag, no configuration of JAX.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import gc
 import threading
@@ -107,6 +109,14 @@ class Program:
                 raise
             return self._nested(*args, **kwargs)
 
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
+        """As of a function under `jax.jit`: for reading what is compiled."""
+        return self._nested.lower(*args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        """Likewise."""
+        return self._nested.trace(*args, **kwargs)
+
     def _key(self, hurried: bool, args: Any, kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
         """Static arguments, the others by name, and what tells programs apart; None where an argument is traced."""
         static = {name: value for name, value in kwargs.items() if name in self.static}
@@ -193,4 +203,6 @@ def _kept(key: Any, static: dict[str, Any]) -> _One:
     if gone:
         gone.clear()
         gc.collect()
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems have no such call
+            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps half of what a compiler has freed
     return one

@@ -338,7 +338,8 @@ def _run_each(
     states = jax.tree.map(np.asarray, states)
     resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
     states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32), memory=None)
-    states, histories = one_by_one.run(states, histories, batches, settings, em.NOT_BEGUN)
+    # One who watches is told of the starts first.
+    states, histories = one_by_one.run(states, histories, batches, settings, 0 if watch else em.NOT_BEGUN)
     if entry is not None and found is not None:
         states, histories = entry.as_tree(found, (states, histories))
     is_watched = watch is not None or entry is not None
@@ -572,8 +573,9 @@ def _run_all(
 
 
 @program(static="n_rows", hurried=True)
-def _queue(part: tuple[em.State, Array], settings: em.Settings, max_steps: Array, *, n_rows: int) -> Queue:
-    return queue(*part, n_rows, settings, max_steps)
+def _queue(part: tuple[em.State, Array, Array], settings: em.Settings, max_steps: Array, *, n_rows: int) -> Queue:
+    states, histories, is_far = part
+    return queue(states, histories, n_rows, settings, max_steps, is_far)
 
 
 _work, _ended = program(work, static="form"), program(ended, hurried=True)

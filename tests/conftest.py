@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 from jax import monitoring
 
+import jaxgmm
 from tests import FLAGS
-from tests.kept_programs import KeptPrograms, make_room
-
-os.environ["JAXGMM_CACHE"] = "off"  # the command line's runs, and those of child processes, are to leave homes alone
 
 GLOBAL = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion", "jax_disable_jit")
 """Switches of JAX that must stand after the session's tests as they stood before."""
@@ -42,11 +40,12 @@ LONGEST = (
 """Files that take longest, of both runs. Files are dealt out whole, one to a process: the last to begin should be
 short."""
 
-KEPT = pytest.StashKey[KeptPrograms]()
+PROGRAMS = "JAXGMM_TEST_PROGRAMS"
+"""The variable that tells the processes which tests start where compiled programs are kept."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiled programs are kept on disk, unless pytest keeps nothing or the user keeps JAX's programs elsewhere.
+    """Compiled programs are kept on disk, in pytest's cache, unless that is off or the user keeps JAX's elsewhere.
 
     Where tests are dealt out, the process that deals compiles nothing.
     """
@@ -55,19 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.freeze()
     gc.set_threshold(100_000, 10, 10)
     cache = getattr(config, "cache", None)
-    if cache is None or jax.config.jax_compilation_cache_dir:
-        return
-    root = cache.mkdir("programs")
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        make_room(root)
-    if not getattr(config.option, "tx", None):  # xdist's list of the processes it starts
-        config.stash[KEPT] = KeptPrograms(root)
-        config.stash[KEPT].use()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if KEPT in config.stash:
-        config.stash[KEPT].close()
+    if cache is not None and not jax.config.jax_compilation_cache_dir:
+        os.environ[PROGRAMS] = str(cache.mkdir("programs"))
+        if not getattr(config.option, "tx", None):  # xdist's list of the processes it starts
+            jaxgmm.enable_cache(os.environ[PROGRAMS])
+    # The command line's runs, and those of child processes, are to leave homes alone.
+    os.environ["JAXGMM_CACHE"] = "off"
 
 
 def pytest_report_header() -> str:
@@ -125,7 +117,7 @@ def give_memory_back() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _programs_end_with_their_module(request: pytest.FixtureRequest) -> Iterator[None]:
+def _programs_end_with_their_module() -> Iterator[None]:
     """A compiled program holds some twenty memory mappings. Thousands in one process reach the kernel's limit (65530 by
     default on Linux), and the compiler then dies of a segmentation fault. Until many are held, modules share them."""
     yield
@@ -133,8 +125,6 @@ def _programs_end_with_their_module(request: pytest.FixtureRequest) -> Iterator[
         jax.clear_caches()
         gc.collect()
         give_memory_back()
-    if KEPT in request.config.stash:
-        request.config.stash[KEPT].exchange()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ What is compared is compared by `test_sharded.py`; here everything is as a user 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from typing import Any
 
@@ -20,6 +21,10 @@ from jaxgmm.crews import n_devices  # noqa: E402
 from jaxgmm.fit import admit_rows  # noqa: E402
 from tests import oracle  # noqa: E402
 from tests.laws import KINDS  # noqa: E402
+
+if "JAXGMM_TEST_PROGRAMS" in os.environ:
+    os.environ["JAXGMM_CACHE"] = ""  # off, for the command line
+    jaxgmm.enable_cache(os.environ["JAXGMM_TEST_PROGRAMS"])
 
 N, D, K = 1003, 3, 4
 BLOBS = oracle.blobs(seed=21, n_rows=N, n_features=D, n_components=K, distance=4.0)

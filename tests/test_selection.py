@@ -167,7 +167,7 @@ def test_far_components_and_switched_off_ones_give_no_nan():
 def test_nothing_of_size_n_by_k_is_made():
     n_rows, n_components = 2**18, 64
     x = jnp.zeros((n_rows, 2), jnp.float32)
-    program = criteria.evidence.__wrapped__.lower(  # type: ignore[attr-defined]
+    program = criteria._evidence.lower(
         example("float32", n_components), Batches.of(x, n_components=n_components), np.float32(0), kind="soft"
     )
     memory = program.compile().memory_analysis()
