@@ -23,6 +23,7 @@ SECTIONS = (
     "limits",
     "card",
     "first_calls",
+    "shapes",
     "iteration",
     "searches",
     "many",

@@ -1,7 +1,7 @@
 """What a user waits for before anything is compiled: the first fit of a process, loops over K, the command line.
 
-Ours beside scikit-learn, each in fresh processes by turns, ours without programs on disk unless a row says so. And how
-a process fares that fits tables of ever other shapes: its programs, its memory mappings, its memory.
+Ours beside scikit-learn, each in fresh processes by turns, ours without programs on disk unless a row says so. First
+calls of whole searches are in `searches`; how a process fares that fits ever other shapes is in `shapes`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ def measure(options: Options) -> dict[str, Any]:
         "process": processes(1 if quick else 7),
         "loops": [loops(most, 1 if quick else 3) for most in ((2,) if quick else (20, 30))],
         "others": child("others", {}, OFF),
-        "shapes": [child("shapes", {"n_fits": n}, OFF) for n in ((3,) if quick else (300, 1000))],
         "command_line": command_line(1 if quick else 3),
     }
 

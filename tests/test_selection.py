@@ -168,7 +168,11 @@ def test_nothing_of_size_n_by_k_is_made():
     n_rows, n_components = 2**18, 64
     x = jnp.zeros((n_rows, 2), jnp.float32)
     program = criteria._evidence.lower(
-        example("float32", n_components), Batches.of(x, n_components=n_components), np.float32(0), kind="soft"
+        example("float32", n_components),
+        Batches.of(x, n_components=n_components),
+        np.float32(0),
+        kind="soft",
+        form=None,
     )
     memory = program.compile().memory_analysis()
     assert memory.temp_size_in_bytes < 4 * n_rows * n_components / 16
