@@ -26,7 +26,7 @@ from .moments import Moments
 from .programs import SMALL, program
 from .status import Status
 
-WORTH_A_THREAD = 2**17
+WORTH_A_THREAD = 2**15
 """Responsibilities of a step of all runs from which on a second thread is felt."""
 
 LINE = 256

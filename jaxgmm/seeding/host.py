@@ -53,6 +53,9 @@ def _seeds(keys: np.ndarray, rows: Rows, seeding: str, n_components: int, count:
 
 def nearest(x: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nearest of the points to every row, and its squared distance. (D, S), (B, P, D) -> (B, S), (B, S)."""
+    if points.shape[0] * points.shape[1] * x.shape[1] <= AT_ONCE:
+        distances = _squares(x, points)
+        return distances.argmin(axis=1), distances.min(axis=1)
     labels = np.zeros((len(points), x.shape[1]), np.intp)
     closest = _squares(x, points[:, 0])
     for index in range(1, points.shape[1]):
