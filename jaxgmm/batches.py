@@ -195,7 +195,7 @@ class Batches:
                 weights = cut(sample_weight, size, dtype, pad_with_zero=True)
             count = np.int32(min(n_rows, np.iinfo(np.int32).max))
             # The rows themselves are no output of a compiled function: that would copy them.
-            origin, total, lightest = _describe(rows, weights)
+            origin, total, lightest = _describe.compiled(_are_few(rows), rows, weights)
             return cls(rows, weights, origin, total, lightest, jnp.asarray(count), fused=bool(fused))
 
     @classmethod
@@ -253,7 +253,7 @@ class Batches:
         weights = cut(sample_weight, self.chunk_size, self.dtype, pad_with_zero=True)
         if not is_traced(self.origin) and len(self.origin.devices()) > 1:  # to where the rows are, once for all
             weights = jax.device_put(weights, self.origin.sharding)
-        origin, total, lightest = _describe(self.rows, weights)
+        origin, total, lightest = _describe.compiled(_are_few(self.rows), self.rows, weights)
         return replace(self, weights=weights, origin=origin, total=total, lightest=lightest)
 
     def row_weights(self) -> np.ndarray:
@@ -385,7 +385,11 @@ def _described(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, Any, 
     return einsum("n,nd->d", weights, rows) / total, total, weights.min()
 
 
-@programs.program(hurried=True)
+def _are_few(rows: Chunked) -> bool:
+    return rows.n_chunks * rows.tail.size <= programs.SMALL
+
+
+@programs.program
 def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
     """Origin (the weighted mean, near enough), total and lightest weight of batches."""
     zero = jnp.zeros((), rows.tail.dtype)

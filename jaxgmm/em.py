@@ -30,7 +30,7 @@ from .families import SHELF, Family, shape_of_scales
 from .maximisation import maximise
 from .mixture import Mixture, is_fast
 from .moments import Moments
-from .programs import program
+from .programs import SMALL, program
 from .status import Status
 
 STOPPING = ("gain", "aitken")
@@ -196,8 +196,13 @@ def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batc
 
 
 @keeps_precision
-@program(hurried=True)
 def _init(mixture: Mixture, batches: Batches) -> State:
+    n_responsibilities = mixture.n_components * batches.n_chunks * batches.chunk_size
+    return _first.compiled(n_responsibilities <= SMALL, mixture, batches)
+
+
+@program
+def _first(mixture: Mixture, batches: Batches) -> State:
     # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
     return begun(mixture, expect(mixture, batches, Form.SAFE), batches)
 

@@ -203,7 +203,7 @@ def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: B
         return settings
     if isinstance(batches, Spread):
         return replace(settings, ridge=settings.ridge + relative_ridge * batches.variances())
-    return replace(settings, ridge=_ridge(batches, settings.ridge, relative_ridge))
+    return replace(settings, ridge=_ridge.compiled(batches.has_room, batches, settings.ridge, relative_ridge))
 
 
 def seeding(name: str) -> str:
@@ -474,7 +474,7 @@ def drive(
     return at_home(result, batches.origin) if n_devices(batches.origin) > 1 else result
 
 
-@program(hurried=True)
+@program
 def _ridge(batches: Batches, ridge: Any, relative: Any) -> Array:
     return ridge + relative * batches.variances()
 

@@ -31,7 +31,7 @@ from ._precision import (
 from .batches import Chunked, Roomy, choose_chunk_size, cut
 from .covariances import Covariance, Dense, Form
 from .families import SHELF, Family, Full, is_matrix_shape, shape_of_scales, show_dense, shown_shape
-from .programs import ROWS_AT_ONCE, chunks, components, is_small, program
+from .programs import ROWS_AT_ONCE, SMALL, chunks, components, is_small, program
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ class Mixture:
     def sample(self, key: Array, n: int, return_labels: bool = False) -> Array | tuple[Array, Array]:
         """n independent rows. -> x (n, D), or with `return_labels` also the components (n,) they came from."""
         _check.count(n, "n", least=0)
-        x, labels = _sample(self, key, n=n)
+        x, labels = _sample.compiled(n * self.n_features <= SMALL // 16, self, key, n=n)
         return (x, labels) if return_labels else x
 
     def mean(self) -> Array:
@@ -364,7 +364,7 @@ def covariance_of(mixture: Mixture) -> Any:
     return einsum("k,kij->ij", weights, _dense(mixture)) + einsum("k,ki,kj->ij", weights, shift, shift)
 
 
-@program(static="n", hurried=True)
+@program(static="n")
 def _sample(mixture: Mixture, key: Array, n: int) -> tuple[Array, Array]:
     which, noise = jax.random.split(key)
     # By the cumulative weights: a draw by noise for every component would be n×K. In (0, 1], so that none of weight 0

@@ -110,7 +110,7 @@ def _init(mixture: Mixture, weight: Any) -> State:
     return State(mixture, moments, jnp.asarray(weight), jnp.int32(0), jnp.full((), jnp.nan, shares.dtype))
 
 
-@program(hurried=True)
+@program
 def _update(state: State, batches: Batches, decay: Any, forgetting: Any, ridge: Any) -> State:
     old, kept, kind = state.mixture, state.moments, state.mixture.family.kind
     found = expect(old, batches)
