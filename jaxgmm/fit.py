@@ -26,7 +26,7 @@ from .lanes import for_fits, in_waves
 from .maximisation import maximise
 from .mixture import Mixture, padded
 from .moments import Kind, Moments, projected
-from .programs import components, is_small, program
+from .programs import Effort, components, effort, is_small, program
 from .progress import listening
 from .runs import ON_HOST, FitResult, Progress, Race, Told, best, history_length, race_to_ends, trimmed
 from .seeding import SEEDINGS, by_nearest, from_labels, from_means, from_responsibilities, seeds_from
@@ -500,7 +500,8 @@ def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: st
     how = {"impl": jax.random.key_impl(keys), "seeding": seeding, "n_components": n_components}
     if is_traced(lanes):
         return _seeds_of(lanes, batches, **how)
-    program = partial(_seeds_of.compiled, batches.has_room)  # in a hurry where rows are few
+    how_well = Effort.HURRIED if batches.has_room else effort(int(batches.n_rows), n_components, len(counts))
+    program = _seeds_of.at(how_well)
     return crews_for(len(counts), n_components, batches).each(program, lanes, batches, **how)
 
 
@@ -518,7 +519,8 @@ def nearest_to(seeds: Array, counts: Any, batches: Batches | Spread, kind: Kind)
     """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
     if isinstance(batches, Spread):
         return spread.nearest_to(seeds, counts, batches, kind)
-    return _by_crews(_nearest_to, (seeds, counts), batches, kind=kind)
+    how = effort(int(batches.n_rows), seeds.shape[1], len(seeds))
+    return _by_crews(_nearest_to.at(how), (seeds, counts), batches, kind=kind)
 
 
 def begin(
@@ -548,7 +550,7 @@ def prepare(
     if not isinstance(batches, Batches) or settings.acceleration or is_traced(settings) or is_transforming():
         return
     if n_devices(batches.origin) == 1 and are_singles(n_runs, n_components, batches):
-        one_by_one.prepare(families, n_components, batches, settings)
+        one_by_one.prepare(families, n_components, batches, settings, n_runs)
 
 
 def may_begin_later(seeds: Array, batches: Batches | Spread, settings: em.Settings) -> bool:

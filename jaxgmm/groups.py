@@ -22,7 +22,7 @@ from .families import Family
 from .fit import NOTHING_GIVEN, Search, begin, may_begin_later, nearest_to, not_begun, seeds_of
 from .mixture import in_shared_family
 from .moments import FULL, Moments, projected
-from .programs import SHARED_UP_TO, SMALL, components, program
+from .programs import SHARED_UP_TO, components, effort, program
 from .runs import ON_HOST, FitResult, Restarts, Told, best, best_of, history_length, race_to_ends, trimmed
 from .spread import Spread
 
@@ -198,8 +198,7 @@ def of_each(results: FitResult, rows: Batches | Spread, also: Callable[[FitResul
         each = [also(replace(of, mixture=in_shared_family(of.mixture)), rows) for of in _unstacked(results)]
         return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *each)
     n_results, n_components = results.mixture.means.shape[:2]
-    is_hurried = n_results * n_components * rows.n_chunks * rows.chunk_size <= SMALL
-    return _of_each.compiled(is_hurried, rows, results, also=also)
+    return _of_each.compiled(effort(int(rows.n_rows), n_components, n_results), rows, results, also=also)
 
 
 def _unstacked(tree: Any) -> list[Any]:

@@ -23,7 +23,7 @@ from .crews import at_once, in_background, n_cores
 from .families import Family
 from .mixture import FAST_UP_TO
 from .moments import Moments
-from .programs import SMALL, program
+from .programs import Effort, effort, program
 from .status import Status
 
 WORTH_A_THREAD = 2**15
@@ -42,10 +42,7 @@ def run(
     fixed: em.Fixed | None = None,
 ) -> tuple[em.State, np.ndarray]:
     """Run states (R, ...) with NumPy leaves until each has converged, failed or made `limit` steps; the objective after
-    t steps goes to histories[:, t]. How this is cut into calls makes no difference.
-
-    Where few runs need the SAFE form, its program is compiled in a hurry: it would not make up for more.
-    """
+    t steps goes to histories[:, t]. How this is cut into calls makes no difference."""
     if states.ridge_trace is None:
         states = states._replace(ridge_trace=_ridge_traces(states.mixture, settings))
     if states.is_far is None:
@@ -57,7 +54,7 @@ def run(
 
     going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
     of_each = states.mixture.means.shape[1] * int(batches.n_rows)
-    is_small = {None: True, Form.FAST: False, Form.SAFE: states.is_far[going].sum() * of_each <= SMALL}
+    how = partial(_effort, states.mixture.means.shape[1], batches, len(states.objective))
 
     def one(index: int) -> None:
         state = jax.tree.map(lambda leaf: leaf[index], states)
@@ -65,7 +62,7 @@ def run(
             first = int(state.n_steps)
             until = np.int32(min(limit, first + LINE))
             form = _form(state, batches)
-            found = _run.compiled(is_small[form], state, batches, settings, fixed, until, form=form)
+            found = _run.compiled(how(form), state, batches, settings, fixed, until, form=form)
             state, line = jax.device_get(found)
             made = np.arange(first + 1, int(state.n_steps) + 1)
             _write(histories, index, made, line[: len(made)])
@@ -78,7 +75,9 @@ def run(
     return states, histories
 
 
-def prepare(families: Iterable[Family], n_components: int, batches: Batches, settings: em.Settings) -> None:
+def prepare(
+    families: Iterable[Family], n_components: int, batches: Batches, settings: em.Settings, n_runs: int
+) -> None:
     """Compile the programs that runs are likely to need beside whatever else is done until then."""
     about = np.zeros((1, n_components, batches.n_features), batches.dtype)
     nothing = about[..., 0]
@@ -91,7 +90,9 @@ def prepare(families: Iterable[Family], n_components: int, batches: Batches, set
         state = jax.tree.map(lambda leaf: leaf[0], states)
         fixed = _nothing_fixed(states) if batches.has_room else None
         # A run that is over: the program is compiled, and returns at once.
-        _run.compiled(batches.has_room, state, batches, settings, fixed, np.int32(0), form=_form(state, batches))
+        form = _form(state, batches)
+        how = _effort(n_components, batches, n_runs, form)
+        _run.compiled(how, state, batches, settings, fixed, np.int32(0), form=form)
 
     in_background([partial(one, family) for family in families])
 
@@ -108,6 +109,13 @@ def guessed_far(states: em.State, batches: Batches) -> np.ndarray:
         distance = np.square(means - np.asarray(batches.origin)).sum(axis=-1)
         furthest = np.where(np.isfinite(states.mixture.log_weights), distance, 0.0).max(axis=1)
         return ~(furthest <= FAST_UP_TO[means.dtype.itemsize] * within)
+
+
+def _effort(n_components: int, batches: Batches, n_runs: int, form: Form | None) -> Effort:
+    """Most steps are made in the FAST form, where it is used at all: its loop is the one to be compiled well."""
+    if form is None:
+        return Effort.HURRIED
+    return Effort.WELL if form is Form.FAST else effort(int(batches.n_rows), n_components, n_runs)
 
 
 def _form(state: em.State, batches: Batches) -> Form | None:

@@ -16,6 +16,7 @@ import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any
 
 import jax
@@ -29,14 +30,28 @@ of them, fewer than 16,000 mappings."""
 GIVEN_BACK = 16
 """Programs that go at a time, since finding out that nobody holds them takes a tenth of a second."""
 
-HURRIED = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_parallel_codegen_split_count": 1,
+
+class Effort(Enum):
+    """How a program is compiled: how soon against how well."""
+
+    HURRIED = "hurried"
+    BRISK = "brisk"
+    WELL = "well"
+
+
+OPTIONS: dict[Effort, dict[str, Any]] = {
+    Effort.HURRIED: {
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    },
+    Effort.BRISK: {"xla_cpu_use_fusion_emitters": False},
+    Effort.WELL: {},
 }
-"""XLA's options for a program that is to be compiled soon rather than well. On jaxlib 0.10 they save four fifths of the
-time and of the mappings; later ones do not know the first, and save two fifths of the time. A loop over rows is then
-five to eight times slower."""
+"""XLA's options, on a CPU. On jaxlib 0.10 HURRIED saves four fifths of the time and of the mappings, and a loop over
+rows is then five to eight times slower; BRISK saves two fifths, at no loss in loops over a few thousand rows and of up
+to two thirds in those over a million. Later versions do not know the first option: there HURRIED saves two fifths of
+the time, and BRISK nothing."""
 
 ROWS_AT_ONCE = 512
 """Rows of a chunk of a small table."""
@@ -77,6 +92,12 @@ def is_small(n_rows: int, n_features: int, count: int, n_runs: int) -> bool:
     )
 
 
+def effort(n_rows: int, count: int, n_runs: int) -> Effort:
+    """How well to compile what reads the rows of a search that is not small: as soon as it is large, well."""
+    is_medium = n_rows <= 2**14 and count * n_rows <= 2**18 and count * n_rows * n_runs <= 2**23
+    return Effort.BRISK if is_medium else Effort.WELL
+
+
 def next_power_of_two(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
@@ -90,15 +111,17 @@ class Program:
 
     def __init__(self, function: Callable[..., Any], static: Sequence[str] = (), hurried: bool = False) -> None:
         self.function, self.static, self.hurried = function, tuple(static), hurried
+        self._at: dict[Effort, Callable[..., Any]] = {}
         self._nested: Any = jax.jit(function, static_argnames=self.static)
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.compiled(self.hurried, *args, **kwargs)
 
-    def compiled(self, hurried: bool, /, *args: Any, **kwargs: Any) -> Any:
-        """A call, with a say in how its program is compiled."""
-        static, traced, key = self._key(hurried, args, kwargs)
+    def compiled(self, how: Effort | bool, /, *args: Any, **kwargs: Any) -> Any:
+        """A call, with a say in how its program is compiled; by a word, or whether in a hurry."""
+        how = how if isinstance(how, Effort) else Effort.HURRIED if how else Effort.WELL
+        static, traced, key = self._key(how, args, kwargs)
         if jax.config.jax_disable_jit or key is None:
             return self._nested(*args, **kwargs)
         try:
@@ -109,6 +132,10 @@ class Program:
                 raise
             return self._nested(*args, **kwargs)
 
+    def at(self, how: Effort) -> Callable[..., Any]:
+        """The calls of an effort, as a function that is the same every time."""
+        return self._at.setdefault(how, functools.partial(self.compiled, how))
+
     def lower(self, *args: Any, **kwargs: Any) -> Any:
         """As of a function under `jax.jit`: for reading what is compiled."""
         return self._nested.lower(*args, **kwargs)
@@ -117,7 +144,7 @@ class Program:
         """Likewise."""
         return self._nested.trace(*args, **kwargs)
 
-    def _key(self, hurried: bool, args: Any, kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    def _key(self, how: Effort, args: Any, kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
         """Static arguments, the others by name, and what tells programs apart; None where an argument is traced."""
         static = {name: value for name, value in kwargs.items() if name in self.static}
         traced = {name: value for name, value in kwargs.items() if name not in self.static}
@@ -125,7 +152,7 @@ class Program:
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return static, traced, None
         shapes = tuple((np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
-        return static, traced, (self, hurried, tuple(static.items()), structure, shapes)
+        return static, traced, (self, how, tuple(static.items()), structure, shapes)
 
 
 def program(function: Any = None, /, *, static: str | Sequence[str] = (), hurried: bool = False) -> Any:
@@ -144,11 +171,11 @@ def n_kept() -> int:
 class _One:
     """A program for arguments of one shape."""
 
-    def __init__(self, function: Callable[..., Any], static: dict[str, Any], hurried: bool) -> None:
+    def __init__(self, function: Callable[..., Any], static: dict[str, Any], how: Effort) -> None:
         # A function of its own: JAX keeps what is compiled for a function, and gives it back when that is gone.
         bound = functools.partial(function, **static)
         functools.update_wrapper(bound, function)
-        self.bound, self.hurried = bound, hurried
+        self.bound, self.how = bound, how
         self.lock, self.jitted = threading.Lock(), None
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -158,7 +185,7 @@ class _One:
             if self.jitted is not None:
                 return self.jitted(*args, **kwargs)
             while True:
-                options = _options() if self.hurried else {}
+                options = _options(self.how)
                 jitted: Any = jax.jit(self.bound, compiler_options=options) if options else jax.jit(self.bound)
                 try:
                     result = jitted(*args, **kwargs)
@@ -170,8 +197,8 @@ class _One:
                     return result
 
 
-def _options() -> dict[str, Any]:
-    return {} if jax.default_backend() != "cpu" else {k: v for k, v in HURRIED.items() if k not in _UNKNOWN}
+def _options(how: Effort) -> dict[str, Any]:
+    return {} if jax.default_backend() != "cpu" else {k: v for k, v in OPTIONS[how].items() if k not in _UNKNOWN}
 
 
 def _forget_option(options: dict[str, Any], error: Exception) -> bool:

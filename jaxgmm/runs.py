@@ -335,6 +335,7 @@ def _run_each(
     found: list[np.ndarray] | None,
 ) -> tuple[em.State, np.ndarray]:
     """Runs (R, ...) to their ends one after the other; for one who watches, so many steps of all and then more."""
+    watch = None if getattr(watch, "is_silent", False) else watch
     states = jax.tree.map(np.asarray, states)
     resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
     states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32), memory=None)

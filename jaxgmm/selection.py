@@ -364,6 +364,8 @@ class _Watch:
 
     def __init__(self, keeper: _Keeper, family: str, group: Group) -> None:
         self.keeper, self.family, self.n_ended = keeper, family, 0
+        # Between runs that are made one by one an interrupt gets through anyway.
+        self.is_silent = keeper.progress is None
         self.left = list(zip(group.counts, group.members, group.n_starts, strict=True))
 
     def __call__(self, told: Told) -> None:
