@@ -54,7 +54,7 @@ def run(
 
     going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
     of_each = states.mixture.means.shape[1] * int(batches.n_rows)
-    how = partial(_effort, states.mixture.means.shape[1], batches, len(states.objective))
+    how = _effort(states.mixture.means.shape[1], batches, len(states.objective))
 
     def one(index: int) -> None:
         state = jax.tree.map(lambda leaf: leaf[index], states)
@@ -62,7 +62,7 @@ def run(
             first = int(state.n_steps)
             until = np.int32(min(limit, first + LINE))
             form = _form(state, batches)
-            found = _run.compiled(how(form), state, batches, settings, fixed, until, form=form)
+            found = _run.compiled(how, state, batches, settings, fixed, until, form=form)
             state, line = jax.device_get(found)
             made = np.arange(first + 1, int(state.n_steps) + 1)
             _write(histories, index, made, line[: len(made)])
@@ -90,9 +90,8 @@ def prepare(
         state = jax.tree.map(lambda leaf: leaf[0], states)
         fixed = _nothing_fixed(states) if batches.has_room else None
         # A run that is over: the program is compiled, and returns at once.
-        form = _form(state, batches)
-        how = _effort(n_components, batches, n_runs, form)
-        _run.compiled(how, state, batches, settings, fixed, np.int32(0), form=form)
+        how = _effort(n_components, batches, n_runs)
+        _run.compiled(how, state, batches, settings, fixed, np.int32(0), form=_form(state, batches))
 
     in_background([partial(one, family) for family in families])
 
@@ -111,11 +110,8 @@ def guessed_far(states: em.State, batches: Batches) -> np.ndarray:
         return ~(furthest <= FAST_UP_TO[means.dtype.itemsize] * within)
 
 
-def _effort(n_components: int, batches: Batches, n_runs: int, form: Form | None) -> Effort:
-    """Most steps are made in the FAST form, where it is used at all: its loop is the one to be compiled well."""
-    if form is None:
-        return Effort.HURRIED
-    return Effort.WELL if form is Form.FAST else effort(int(batches.n_rows), n_components, n_runs)
+def _effort(n_components: int, batches: Batches, n_runs: int) -> Effort:
+    return Effort.HURRIED if batches.has_room else effort(int(batches.n_rows), n_components, n_runs)
 
 
 def _form(state: em.State, batches: Batches) -> Form | None:
