@@ -120,6 +120,48 @@ def many(place: Place) -> str:
     return "\n\n".join([f"### Many small problems, {place.label}", *parts]) if parts else ""
 
 
+def first_calls(place: Place) -> str:
+    """What is waited for before anything is compiled."""
+    found = section(place.result, "first_calls")
+    if not found or place.device != "cpu":
+        return ""
+    lines = [["a process that fits (2000, 2), K = 5, and predicts", *of_both(found["process"])]]
+    lines += [[f"K = 1 to {loop['most']}, 4 types, fit and bic of (500, 4)", *of_both(loop)] for loop in found["loops"]]
+    parts = ["### First calls", table(["fresh process", OURS, "scikit-learn", "ours / scikit-learn"], lines)]
+    commands = found["command_line"]["median_s"]
+    parts.append(
+        f"With programs on disk the first takes {duration(found['process']['median_s'][f'{OURS}, programs on disk'])}. "
+        f"`jaxgmm fit iris.csv {found['command_line']['arguments']}` takes {duration(commands['first'])}, and "
+        f"{duration(commands['second'])} once more."
+    )
+    fits = found["others"].get("fits")
+    if fits:
+        header = ["after a first fit of (2000, 2), K = 5", "seconds", "programs"]
+        lines = [[name, duration(fit["seconds"]), str(fit["programs"])] for name, fit in fits.items()]
+        parts.append(table(header, lines))
+    return "\n\n".join(parts)
+
+
+def of_both(measured: dict[str, Any]) -> list[str]:
+    """Ours, scikit-learn's, and their ratio."""
+    ours, theirs = (measured["median_s"].get(name) for name in (OURS, "scikit-learn"))
+    return [duration(ours), duration(theirs), digits(ours / theirs) if ours and theirs else NONE]
+
+
+def shapes(place: Place) -> str:
+    """How a process fares that fits tables of ever other shapes."""
+    found = section(place.result, "shapes")
+    if not found or place.device != "cpu":
+        return ""
+    lines = []
+    for of in found["processes"]:
+        resident = [f"{bytes_ / 2**20:.0f}" for bytes_ in (of.get("resident_bytes_after") or {}).values()]
+        told = [of["n_fits"], of.get("programs"), of.get("programs_kept"), of.get("mappings")]
+        lines.append([*map(str, told), ", ".join(resident), duration(of.get("seconds"))])
+    header = ["fits", "programs compiled", "kept", "mappings, at most", "MB resident after each 100 fits", "seconds"]
+    return "### Fits of many shapes in one process\n\n" + table(header, lines)
+
+
 def restarts(found: dict[str, Any], place: Place) -> str:
     cells = on(found, place)
     if not cells:
@@ -267,6 +309,15 @@ def readme(found: list[Place]) -> str:
             dtype = next(cells[0]["dtype"] for _, cells in asked.values() if cells)
             header = ["search", "ours, first call", "ours, later", "scikit-learn", "scikit-learn / ours, later"]
             parts.append(f"Searches in {dtype}, {place.label}:\n\n" + table(header, rows))
+        first = section(place.result, "first_calls")
+        if first and place.device == "cpu":
+            loop, fits = first["loops"][0], first["others"].get("fits", {})
+            ours, theirs, _ = of_both(first["process"])
+            told = f"A process that fits 2000 rows and predicts takes {ours}, scikit-learn {theirs}"
+            told += f", imports in both; the loop over K = 1 to {loop['most']} and four types on 500 rows "
+            told += f"{of_both(loop)[0]}, scikit-learn {of_both(loop)[1]}, compiling included"
+            told += f"; a second fit {duration(fits['again']['seconds'])}." if "again" in fits else "."
+            parts.append(told)
         small = {cell["cache"]: cell for cell in on(searches.get("small") or {}, place) if cell["how"] == "fit"}
         if all("first_call_s" in small.get(cache, {}) for cache in (None, "filled cache")):
             first, cached = (duration(small[cache]["first_call_s"]) for cache in (None, "filled cache"))

@@ -20,6 +20,8 @@ KINDS = ("suite", "quick")
 SECTIONS = (
     markdown.iteration,
     others.limits,
+    others.first_calls,
+    others.shapes,
     others.card,
     others.searches,
     others.many,

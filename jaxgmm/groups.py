@@ -124,7 +124,7 @@ def fit_group(
     """
     lanes = group.seeds, group.lane_counts
     if isinstance(batches, Batches) and batches.has_room:
-        states = small.from_seeds(*jax.tree.map(np.asarray, lanes), batches, family)
+        states = small.from_seeds(*jax.tree.map(np.asarray, lanes), batches, family)  # pyright: ignore
     elif may_begin_later(group.seeds, batches, settings):
         nearest = projected(group.nearest, family.kind) if group.nearest else nearest_to(*lanes, batches, family.kind)
         states = not_begun(*lanes, nearest, family)
@@ -133,7 +133,7 @@ def fit_group(
     states, histories = race_to_ends(states, batches, settings, max_steps, search.race, group.members, watch)
     length = history_length(max_steps)
     if isinstance(states.objective, np.ndarray):
-        each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in group.members]
+        each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in group.members]  # pyright: ignore
         results = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     else:
         results = _best_of_each(states, histories, group.members, settings.ridge, length=length)
@@ -168,7 +168,7 @@ def keys_of(key: Array, counts: np.ndarray, restart: np.ndarray, n_restarts: int
     data = np.asarray(jax.random.key_data(key))
     of = {count: _threefry.split(_threefry.fold_in(data, count), (n_restarts, 2)) for count in set(counts.tolist())}
     pairs = np.stack([of[count][index] for count, index in zip(counts.tolist(), restart.tolist(), strict=True)])
-    return jax.random.wrap_key_data(pairs, impl=jax.random.key_impl(key))
+    return jax.random.wrap_key_data(pairs, impl=jax.random.key_impl(key))  # pyright: ignore
 
 
 @program(static="n_restarts", hurried=True)

@@ -106,11 +106,11 @@ def _vacant(
     width = choose_width(states.mixture.means.shape[1], n, n_rows, bytes_of_a_run(states, settings))
     n_queued = going.sum(dtype=np.int32)
     if width == n:
-        slots = Slots(np.arange(n, dtype=np.int32), states, is_far)
-        return Queue(slots, states._replace(memory=None), histories, is_far, order, n_queued, n_queued, zero)
+        slots = Slots(np.arange(n, dtype=np.int32), states, is_far)  # pyright: ignore
+        return Queue(slots, states._replace(memory=None), histories, is_far, order, n_queued, n_queued, zero)  # pyright: ignore
     some = jax.tree.map(lambda leaf: leaf[:width], states)
-    slots = Slots(np.full(width, n, np.int32), some, np.zeros(width, bool))
-    return Queue(slots, states._replace(memory=None), histories, is_far, order, n_queued, zero, zero)
+    slots = Slots(np.full(width, n, np.int32), some, np.zeros(width, bool))  # pyright: ignore
+    return Queue(slots, states._replace(memory=None), histories, is_far, order, n_queued, zero, zero)  # pyright: ignore
 
 
 def work(
@@ -178,7 +178,7 @@ def ended_on_host(queue: Queue) -> tuple[em.State, np.ndarray]:
     few = jax.tree.map(lambda leaf: leaf[of_runs], slots.states._replace(memory=None))
     jax.tree.map(lambda many, some: many.__setitem__(slots.lane[of_runs], some), states, few)
     status = np.where(states.status == Status.RUNNING, Status.MAX_STEPS, states.status)
-    return states._replace(status=status.astype(np.int32)), queue.histories
+    return states._replace(status=status.astype(np.int32)), queue.histories  # pyright: ignore
 
 
 def ended(queue: Queue) -> tuple[em.State, Array]:

@@ -231,7 +231,7 @@ class Evaluated(NamedTuple):
 
 def is_few(mixture: Mixture, x: Any) -> bool:
     """Whether rows x (N, D) are few, and known, so that `evaluate_few` is the sooner way to ask of them."""
-    if is_traced((mixture, x)) or not len(x) or not is_small(*x.shape, mixture.n_components, 1) or is_transforming():
+    if is_traced((mixture, x)) or not len(x) or not is_small(*x.shape, mixture.n_components, 1) or is_transforming():  # pyright: ignore
         return False
     arrays = [each for each in (x, mixture.means) if isinstance(each, jax.Array)]
     return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
@@ -244,7 +244,7 @@ def evaluate_few(mixture: Mixture, x: Any) -> Evaluated:
     rows[:n_rows] = np.asarray(x)
     with precision_for(rows.dtype):
         wide = padded(in_shared_family(mixture), components(count))
-        found = jax.device_get(_evaluate_few(wide, Roomy(rows, ROWS_AT_ONCE), np.int32(-(-n_rows // ROWS_AT_ONCE))))
+        found = jax.device_get(_evaluate_few(wide, Roomy(rows, ROWS_AT_ONCE), np.int32(-(-n_rows // ROWS_AT_ONCE))))  # pyright: ignore
     joint, log_prob, responsibilities = (np.moveaxis(part, 0, -2) for part in found)
     joint, responsibilities = (part.reshape(len(part), -1)[:count, :n_rows] for part in (joint, responsibilities))
     return Evaluated(joint, log_prob.reshape(-1)[:n_rows], responsibilities)

@@ -48,7 +48,7 @@ def run(
     if states.is_far is None:
         states = states._replace(is_far=guessed_far(states, batches))
     states, histories = jax.tree.map(np.array, (states, histories))
-    _write(histories, np.arange(len(histories)), states.n_steps, states.objective)
+    _write(histories, np.arange(len(histories)), states.n_steps, states.objective)  # pyright: ignore
     if fixed is None and batches.has_room:  # there it is part of the one program
         fixed = _nothing_fixed(states)
 

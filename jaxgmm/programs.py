@@ -126,7 +126,7 @@ class Program:
         """A call, with a say in how its program is compiled; by a word, or whether in a hurry."""
         how = how if isinstance(how, Effort) else Effort.HURRIED if how else Effort.WELL
         static, traced, key = self._key(how, args, kwargs)
-        if jax.config.jax_disable_jit or key is None:
+        if jax.config.jax_disable_jit or key is None:  # pyright: ignore
             return self._nested(*args, **kwargs)
         try:
             return _kept(key, static).call(*args, **traced)

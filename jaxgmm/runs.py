@@ -211,13 +211,13 @@ def run_to_ends(
         return _run_all((states, histories), batches, settings, limit)
     found = None if entry is None else entry.found()
     if is_one_by_one(states, batches, settings):
-        return _run_each(states, histories, batches, settings, max_steps, watch, every, entry, found)
+        return _run_each(states, histories, batches, settings, max_steps, watch, every, entry, found)  # pyright: ignore
     crews = _crews(states, batches, settings, None if found is None else int(found.pop()))
     is_light = isinstance(crews, OnCores) and is_on_host(states) and settings.acceleration is None
     far = one_by_one.guessed_far(states, batches)
     parts = crews.deal((states, np.array(histories), far))
     if is_light:
-        under_way = [queue_on_host(*part, batches.chunk_size, settings, max_steps) for part in parts]
+        under_way = [queue_on_host(*part, batches.chunk_size, settings, max_steps) for part in parts]  # pyright: ignore
     else:
         under_way = crews.run(_queue, parts, settings, limit, n_rows=batches.chunk_size)
     if entry is not None and found is not None:
@@ -424,7 +424,7 @@ def race_to_ends(
 def _looked_at(states: em.State, settings: em.Settings) -> tuple[Told, np.ndarray]:
     """How runs (R, ...) stand, and which have a component on the ridge, on the host and free to be changed."""
     told = Told(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
-    return told, _held_up_on_host(states, settings.ridge).any(axis=1)
+    return told, _held_up_on_host(states, settings.ridge).any(axis=1)  # pyright: ignore
 
 
 def _watch_all(watch: Watch, told: Told, chosen: np.ndarray, few: Told) -> None:
@@ -468,8 +468,8 @@ def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitRes
         n_steps=state.n_steps,
         history=history,
         effective_counts=state.moments.mass,
-        held_up=stands_on_it[winner],
-        restarts=Restarts(objective, states.status, states.n_steps, histories),
+        held_up=stands_on_it[winner],  # pyright: ignore
+        restarts=Restarts(objective, states.status, states.n_steps, histories),  # pyright: ignore
     )
 
 

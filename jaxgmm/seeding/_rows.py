@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ def rows_kept(n_components: int) -> int:
 class Rows(NamedTuple):
     """Rows in one piece, about the batches' origin, as columns: what is done to a feature runs over whole vectors."""
 
-    x: Array  # (D, S)
-    weights: Array  # (S,)
+    x: Any  # (D, S), of JAX or, on the host, of NumPy
+    weights: Any  # (S,)
 
 
 def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
