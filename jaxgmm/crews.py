@@ -195,7 +195,8 @@ def in_background(jobs: Sequence[Callable[[], Any]]) -> None:
                 with contextlib.suppress(Exception):
                     job()
 
-    threading.Thread(target=all_of_them, daemon=True).start()
+    # Not a daemon: a process that ends while XLA compiles may die of it, so it waits those seconds.
+    threading.Thread(target=all_of_them).start()
 
 
 def _mesh_of(origin: Array) -> Mesh | None:
