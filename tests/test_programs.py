@@ -1,0 +1,158 @@
+"""Compiled programs: few live at a time, small problems share them, and what NumPy does instead agrees with them."""
+
+from __future__ import annotations
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Batches, GaussianMixture, _threefry, programs
+from jaxgmm.families import SHELF
+from jaxgmm.mixture import evaluate_few, labels_of, log_prob_of, responsibilities_of
+from jaxgmm.programs import Effort, program
+from jaxgmm.seeding import SEEDINGS, host
+from jaxgmm.seeding._rows import Rows
+from tests import oracle
+from tests.tolerances import assert_close, assert_same_mixture
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+N, D, K = 240, 3, 3
+BLOBS = oracle.blobs(seed=8, n_rows=N, n_features=D, n_components=K, distance=3.0)
+WEIGHTS = np.random.default_rng(3).uniform(0.5, 2.0, N) * (np.arange(N) % 7 > 0)
+fit = importlib.import_module("jaxgmm.fit")
+
+kinds = pytest.mark.parametrize("family", ["full", "tied", "diag", "spherical"])
+
+
+# Programs
+
+
+def test_few_are_kept_and_those_that_go_come_back(monkeypatch):
+    monkeypatch.setattr(programs, "KEPT", 4)
+    monkeypatch.setattr(programs, "GIVEN_BACK", 2)
+    monkeypatch.setattr(programs, "_PROGRAMS", type(programs._PROGRAMS)())
+    double = program(lambda x: 2 * x, hurried=True)
+    for length in (*range(1, 9), 1):
+        assert np.array_equal(double(np.arange(length)), 2 * np.arange(length))
+        assert programs.n_kept() <= 4
+
+
+def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setitem(programs.OPTIONS, Effort.BRISK, {"xla_no_such_option_of_ours": True})
+    triple = program(lambda x: 3 * x)
+    assert float(triple.compiled(Effort.BRISK, np.float32(2.0))) == 6.0
+    assert "xla_no_such_option_of_ours" in programs._UNKNOWN
+    programs._UNKNOWN.discard("xla_no_such_option_of_ours")
+
+
+def test_a_program_is_a_function_within_transformations():
+    square = program(lambda x, *, power: x**power, static="power", hurried=True)
+    assert float(jax.grad(lambda x: square(x, power=3))(2.0)) == 12.0
+    assert np.array_equal(jax.vmap(lambda x: square(x, power=2))(jnp.arange(3.0)), [0.0, 1.0, 4.0])
+    known = np.float32(3.0)
+    assert float(jax.jit(lambda x: x + square(known, power=2))(1.0)) == 10.0
+
+
+def test_small_tables_of_other_lengths_counts_and_starts_compile_nothing(events):
+    """The first fit and prediction may; the bic of another mixture is asked of the same program."""
+    x = BLOBS.x.astype(np.float32)
+    GaussianMixture(K, random_state=0, max_iter=300).fit(x).predict(x)
+    events.clear()
+    for n_components, n_rows, how in (
+        (1, N, {}),
+        (5, 100, {"n_init": 3}),
+        (16, 180, {"init_params": "random_from_data"}),
+        (K, N, {"means_init": BLOBS.start[1]}),
+    ):
+        found = GaussianMixture(n_components, random_state=1, max_iter=300, **how).fit(x[:n_rows])
+        assert found.means_.shape == (n_components, D)
+        found.bic(x[:77])
+        found.predict_proba(x)
+    GaussianMixture(K, random_state=1).fit(x, sample_weight=WEIGHTS)
+    assert events.count(COMPILED) == 0
+
+
+# What buckets must not change
+
+
+@kinds
+@pytest.mark.parametrize("start", ["seeds", "means", "labels", "responsibilities", "mixture"])
+def test_a_small_search_is_the_search_that_it_is(family, start, dtype, monkeypatch):
+    """Room for rows, padded components and NumPy's start come to what exact shapes come to; of one run, since among
+    several that end alike rounding chooses."""
+    x = BLOBS.x.astype(dtype)
+    own = np.random.default_rng(1)
+    init = {
+        "seeds": "k-means",
+        "means": x[:K].copy(),
+        "labels": own.integers(0, K, N),
+        "responsibilities": own.dirichlet(np.ones(K), N).astype(dtype),
+        "mixture": jaxgmm.Mixture.create(*BLOBS.start, dtype=dtype)
+        if family == "full"
+        else jaxgmm.Mixture.create(BLOBS.start[0], BLOBS.start[1], BLOBS.start[2], family, dtype=dtype),
+    }[start]
+    how = {"init": init, "sample_weight": WEIGHTS, "n_restarts": 1, "tol": 0.0, "max_steps": 5}
+
+    def ends():
+        return jaxgmm.fit(jax.random.key(2), x, K, family, **how)
+
+    assert programs.is_small(N, D, K, 1)
+    small = ends()
+    monkeypatch.setattr(programs, "SMALL", 0)
+    exact = ends()
+    assert int(small.n_steps) == int(exact.n_steps) == 5
+    assert small.mixture.means.shape == exact.mixture.means.shape
+    assert small.history.shape == exact.history.shape
+    assert_close(small.objective, exact.objective, "objective", dtype)
+    assert_same_mixture(small.mixture, exact.mixture, dtype)
+
+
+@kinds
+def test_few_rows_are_evaluated_as_many_are(family, dtype):
+    mixture = jaxgmm.fit(jax.random.key(0), BLOBS.x.astype(dtype), K, family, n_restarts=2).mixture
+    x = jnp.asarray(BLOBS.x, dtype)
+    found = evaluate_few(mixture, x)
+    whole = jax.jit(lambda m, x: (m.log_prob(x), m.responsibilities(x), m.predict(x)))(mixture, x)
+    assert_close(found.by(log_prob_of), whole[0], "log_density", dtype)
+    assert_close(found.by(responsibilities_of), whole[1], "responsibilities", dtype)
+    assert np.array_equal(found.by(labels_of), whole[2])
+
+
+# What NumPy does
+
+
+def test_random_numbers_are_jax_s(dtype):
+    key = jax.random.key(123)
+    data = np.asarray(jax.random.key_data(key))
+    assert _threefry.speaks(key)
+    assert np.array_equal(_threefry.split(data, (3, 2)), jax.random.key_data(jax.random.split(key, (3, 2))))
+    assert np.array_equal(_threefry.fold_in(data, 77), jax.random.key_data(jax.random.fold_in(key, 77)))
+    assert np.array_equal(_threefry.uniform(data, 50, dtype), jax.random.uniform(key, (50,), dtype))
+    assert np.array_equal(jax.random.key_data(_threefry.key(123)), data)
+    assert not _threefry.speaks(jax.random.key(1, impl="rbg"))
+
+
+@pytest.mark.parametrize("name", SEEDINGS)
+def test_seeds_of_numpy_are_those_of_the_programs(name, dtype):
+    """The same draws by the same rules: for a count below the padding, too."""
+    key, room, count, n_runs = jax.random.key(4), 8, 5, 2
+    batches = Batches.of(BLOBS.x.astype(dtype), n_components=room, dtype=dtype)
+    keys = fit.pairs_of_keys(key, n_runs)
+    theirs = fit.seeds_of(keys, np.full(n_runs, count, np.int32), batches, seeding=name, n_components=room)
+    origin = np.asarray(batches.origin)
+    rows = Rows(np.ascontiguousarray((BLOBS.x.astype(dtype) - origin).T), np.ones(N, dtype))
+    ours = host.seeds(np.asarray(jax.random.key_data(keys)), rows, name, room, count) + origin
+    assert_close(ours[:, :count], np.asarray(theirs)[:, :count], "means", dtype, factor=float(np.std(BLOBS.x)))
+
+
+def test_every_family_knows_the_shape_of_its_covariances():
+    for family in SHELF.values():
+        shapes = jaxgmm.families.shape_of_scales(family, 4, D, np.dtype(np.float32))
+        fitted = jaxgmm.fit(jax.random.key(0), BLOBS.x.astype(np.float32), 4, family, n_restarts=1, max_steps=1)
+        assert [leaf.shape for leaf in jax.tree.leaves(fitted.mixture.scales)] == [
+            leaf.shape for leaf in jax.tree.leaves(shapes)
+        ]
