@@ -319,7 +319,8 @@ def readme(found: list[Place]) -> str:
             told += f"; a second fit {duration(fits['again']['seconds'])}." if "again" in fits else "."
             parts.append(told)
         small = {cell["cache"]: cell for cell in on(searches.get("small") or {}, place) if cell["how"] == "fit"}
-        if all("first_call_s" in small.get(cache, {}) for cache in (None, "filled cache")):
+        is_told = any(section(other.result, "first_calls") for other in found)
+        if not is_told and all("first_call_s" in small.get(cache, {}) for cache in (None, "filled cache")):
             first, cached = (duration(small[cache]["first_call_s"]) for cache in (None, "filled cache"))
             parts.append(
                 f"A first `fit` of one restart to {searches['small']['n']} rows takes {first}, nearly all of it to "
