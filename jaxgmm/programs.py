@@ -144,10 +144,6 @@ class Program:
         """As of a function under `jax.jit`: for reading what is compiled."""
         return self._nested.lower(*args, **kwargs)
 
-    def trace(self, *args: Any, **kwargs: Any) -> Any:
-        """Likewise."""
-        return self._nested.trace(*args, **kwargs)
-
     def _key(self, how: Effort, args: Any, kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
         """Static arguments, the others by name, and what tells programs apart; None where an argument is traced."""
         static = {name: value for name, value in kwargs.items() if name in self.static}
