@@ -37,7 +37,7 @@ from .fit import seeding
 from .lanes import side_by_side
 from .mixture import Mixture
 from .moments import Moments
-from .programs import next_power_of_two, program
+from .programs import Effort, next_power_of_two, program
 from .progress import Count, Listener, listening
 from .runs import HELD_UP, HISTORY, FitResult, Restarts, held_up
 from .seeding import by_nearest, seeds_from
@@ -66,6 +66,10 @@ WORTH_A_PROGRAM = 2**22
 """Responsibilities of a step of all problems of a bucket up to which they join the next larger one, and up to which its
 programs are compiled in a hurry: all steps then take less time than to compile them, or to compile them well. For two
 components and 320 rows that is 6,500 runs."""
+
+WORTH_COMPILING_WELL = 2**26
+"""As many up to which those of larger buckets are compiled briskly: that takes a second less, and the steps of
+some 2**23 of them a tenth of a second longer."""
 
 WORTH_A_THREAD = 2**17
 """Responsibilities of a step of all lanes from which on a second thread is felt."""
@@ -224,7 +228,7 @@ class _Unit(NamedTuple):
 
     problems: np.ndarray
     n_rows: int  # for which there is room
-    hurried: bool
+    effort: Effort
 
 
 class _Work:
@@ -267,12 +271,12 @@ class _Work:
         of_a_row = self.n_components * self.n_restarts * (1.0 + self.problems.rows.shape[1] ** 2 / 32)
         for n_rows, members in buckets(lengths, of_a_row):
             of_bucket = those[members]
-            hurried = len(of_bucket) * n_rows * of_a_row <= WORTH_A_PROGRAM
+            effort = _effort(len(of_bucket) * n_rows * of_a_row)
             each = max(1, self._size(n_rows) // self.n_restarts)
             # As many units for each thread, of about as many problems.
             n_units = -(-len(of_bucket) // each)
             n_units = min(len(of_bucket), -(-n_units // self.n_threads) * self.n_threads)
-            units += [_Unit(part, n_rows, hurried) for part in np.array_split(of_bucket, n_units)]
+            units += [_Unit(part, n_rows, effort) for part in np.array_split(of_bucket, n_units)]
         return units
 
     def _width(self, n_rows: int) -> int:
@@ -304,7 +308,7 @@ class _Work:
         """Both programs of every kind of unit that is worth it, at the same time: by running them on nothing."""
         jobs: list[Callable[[], Any]] = []
         for unit in {unit.n_rows: unit._replace(problems=unit.problems[:0]) for unit in self.units}.values():
-            if not unit.hurried:
+            if unit.effort is not Effort.HURRIED:
                 size = self._size(unit.n_rows)
                 tables, nobody = self._tables(unit, size), np.zeros(0, np.intp)
                 begin, run = self._programs(unit, nobody, nobody, size)
@@ -411,12 +415,19 @@ class _Work:
         numbers = replace(how.settings, ridge=0.0), np.int32(how.max_steps)
 
         def begin(tables: Tables) -> Any:
-            return _begin.compiled(unit.hurried, tables, lanes, given, impl=how.impl, seeding=how.seeding, **shape)
+            return _begin.compiled(unit.effort, tables, lanes, given, impl=how.impl, seeding=how.seeding, **shape)
 
         def run(packed: Any, tables: Tables) -> Any:
-            return _run.compiled(unit.hurried, packed, tables, lanes, given, *numbers, capacity=self.capacity, **shape)
+            return _run.compiled(unit.effort, packed, tables, lanes, given, *numbers, capacity=self.capacity, **shape)
 
         return begin, run
+
+
+def _effort(n_responsibilities: float) -> Effort:
+    """How well to compile for a bucket, by the responsibilities of a step of all its problems."""
+    if n_responsibilities <= WORTH_A_PROGRAM:
+        return Effort.HURRIED
+    return Effort.BRISK if n_responsibilities <= WORTH_COMPILING_WELL else Effort.WELL
 
 
 def buckets(lengths: np.ndarray, of_a_row: float) -> list[tuple[int, np.ndarray]]:
