@@ -58,10 +58,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         # JAX rebuilds this from placeholders when it maps over trees: only what a user wrote is looked at.
-        for name, check in (("tol", _check.nonnegative), ("ridge", _check.ridge)):
+        for name, checked in (("tol", _check.nonnegative), ("ridge", _check.ridge)):
             value = getattr(self, name)
             if isinstance(value, (bool, str, int, float, np.number, np.ndarray, list, tuple)):
-                object.__setattr__(self, name, check(value, name))
+                object.__setattr__(self, name, checked(value, name))
         if self.family is not None:
             object.__setattr__(self, "family", _check.family(self.family, SHELF))
         _check.acceleration(self.acceleration, METHODS)
@@ -110,7 +110,7 @@ NOT_BEGUN = -1
 M-step from there, with no verdict on how much was gained. So one program serves the start and the steps."""
 
 
-def not_begun(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Family) -> State:
+def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Family) -> State:
     """States (R, ...) of runs that have not begun, on the host.
 
     seeds (R, K, D), about which `moments` (R, ...) are taken, of the family's kind; meant (R, K) bool: which components

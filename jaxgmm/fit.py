@@ -344,7 +344,7 @@ def start(
         return begin(seeds, counts, batches, settings.ridge, given, family=family)
     mixture = mixture_from(init, batches, n_components, family, settings)
     if isinstance(batches, Spread):
-        states = spread.init(_one_lane(given.onto(mixture)), batches)
+        states = spread.init_lanes(_one_lane(given.onto(mixture)), batches)
         return (
             states
             if isinstance(init, Mixture)
@@ -518,7 +518,7 @@ def _seeds_of(lanes: tuple[Array, Array], batches: Batches, *, impl: Any, seedin
 def nearest_to(seeds: Array, counts: Any, batches: Batches | Spread, kind: Kind) -> Moments:
     """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
     if isinstance(batches, Spread):
-        return spread.nearest_to(seeds, counts, batches, kind)
+        return spread.nearest_to_partitioned(seeds, counts, batches, kind)
     how = effort(int(batches.n_rows), seeds.shape[1], len(seeds))
     return _by_crews(_nearest_to.at(how), (seeds, counts), batches, kind=kind)
 
@@ -539,7 +539,7 @@ def begin(
     """
     if isinstance(batches, Spread):
         mixtures = spread.mixtures_from(seeds, counts, batches, family, ridge, nearest)
-        return _lost_each(spread.init(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
+        return _lost_each(spread.init_lanes(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
     return _by_crews(_begin, (seeds, counts, nearest), batches, ridge, given, family=family)
 
 
@@ -563,7 +563,7 @@ def may_begin_later(seeds: Array, batches: Batches | Spread, settings: em.Settin
 def not_begun(seeds: Array, counts: Any, moments: Moments, family: Family) -> em.State:
     """Runs (R, ...) that have not begun, from `nearest_to` of the family's kind."""
     seeds_, moments = jax.device_get((seeds, moments))
-    return em.not_begun(seeds_, np.arange(seeds.shape[1]) < np.asarray(counts)[:, None], moments, family)
+    return em.unstarted(seeds_, np.arange(seeds.shape[1]) < np.asarray(counts)[:, None], moments, family)
 
 
 def _by_crews(program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches, *shared: Any, **static: Any) -> T:

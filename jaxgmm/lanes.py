@@ -240,8 +240,8 @@ def _rounds(queue: Queue, how: _How) -> Queue:
         slots, histories, made = carry
         stepped, is_far = side_by_side(_step, slots.states, how)
         if len(slots.lane) > 1:  # a single slot is stepped only while its run goes on
-            is_running = em.is_running(slots.states, how.max_steps)
-            stepped, is_far = _where(is_running, (stepped, is_far), (slots.states, slots.is_far))
+            goes_on = em.is_running(slots.states, how.max_steps)
+            stepped, is_far = _where(goes_on, (stepped, is_far), (slots.states, slots.is_far))
         slots = slots._replace(states=stepped, is_far=is_far)
         return slots, _written(histories, slots), made + 1
 

@@ -668,7 +668,7 @@ def _blank(family: Family, n_components: int, n_features: int, dtype: Any) -> em
     seeds, meant = np.zeros((1, n_components, n_features), dtype), np.ones((1, n_components), bool)
     of_kind = family.kind.project(np.zeros((n_components, n_features, n_features), dtype))  # pyright: ignore
     moments = Moments(seeds[..., 0], seeds, of_kind[None], np.zeros(1, dtype))  # pyright: ignore
-    several = em.not_begun(seeds, meant, moments, family)
+    several = em.unstarted(seeds, meant, moments, family)
     return jax.tree.map(lambda leaf: leaf[0], several)
 
 

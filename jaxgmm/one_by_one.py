@@ -85,7 +85,7 @@ def prepare(
     def one(family: Family) -> None:
         dense = np.zeros((*about.shape, batches.n_features), batches.dtype)
         moments = Moments(nothing, about, np.asarray(family.kind.project(dense)), nothing[:, 0])  # pyright: ignore
-        states = em.not_begun(about, nothing > 0.0, moments, family)
+        states = em.unstarted(about, nothing > 0.0, moments, family)
         states = states._replace(status=np.full(1, Status.COLLAPSED, np.int32), is_far=np.zeros(1, bool))
         state = jax.tree.map(lambda leaf: leaf[0], states)
         fixed = _nothing_fixed(states) if batches.has_room else None
@@ -151,8 +151,8 @@ def _run(
     first = state.n_steps
 
     def going(carry: tuple[em.State, Array]) -> Array:
-        is_running = em.is_running(carry[0], limit)
-        return is_running if form is None else is_running & (carry[0].is_far == (form is Form.SAFE))
+        goes_on = em.is_running(carry[0], limit)
+        return goes_on if form is None else goes_on & (carry[0].is_far == (form is Form.SAFE))
 
     def body(carry: tuple[em.State, Array]) -> tuple[em.State, Array]:
         state, line = carry

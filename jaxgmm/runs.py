@@ -320,7 +320,7 @@ def _run_spread(
         # Of so many lanes that few programs are compiled; the last is repeated, and written as often.
         n_lanes = min(len(told.status), next_power_of_two(len(going)))
         chosen = going[np.minimum(np.arange(n_lanes), len(going) - 1)]
-        states = _put(states, chosen, spread.step(_of(states, chosen), rows, settings))
+        states = _put(states, chosen, spread.step_lanes(_of(states, chosen), rows, settings))
 
 
 def _run_each(

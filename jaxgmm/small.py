@@ -50,7 +50,7 @@ def from_seeds(seeds: np.ndarray, counts: np.ndarray, batches: Batches, family: 
         for points, is_meant in zip(seeds, meant, strict=True):
             labels, _ = host.nearest(rows.x, points[None, is_meant] - origin)
             moments.append(_of_labels(labels[0], points - origin, rows, family))
-    return em.not_begun(seeds, meant, _stacked(moments), family)
+    return em.unstarted(seeds, meant, _stacked(moments), family)
 
 
 def from_nothing(n_components: int, batches: Batches, family: Family) -> em.State:
@@ -59,7 +59,7 @@ def from_nothing(n_components: int, batches: Batches, family: Family) -> em.Stat
     one_each = Rows(np.zeros((batches.n_features, n_components), batches.dtype), np.ones(n_components, batches.dtype))
     moments = _of_labels(np.arange(n_components), about, one_each, family, spread=1.0)
     meant = np.zeros((1, n_components), bool)  # a weight of 0 is the user's own
-    return em.not_begun(about[None], meant, _stacked([moments]), family)
+    return em.unstarted(about[None], meant, _stacked([moments]), family)
 
 
 def nearest(means: np.ndarray, batches: Batches) -> np.ndarray:
@@ -85,7 +85,7 @@ def from_responsibilities(
         second[k] = einsum("in,jn->ij", centred * weighted[k], centred)
     moments = _moments(mass, np.zeros_like(means), second, batches.dtype, family)
     meant = (np.arange(n_components) < count)[None]
-    return em.not_begun((means + origin).astype(batches.dtype)[None], meant, _stacked([moments]), family)
+    return em.unstarted((means + origin).astype(batches.dtype)[None], meant, _stacked([moments]), family)
 
 
 def _columns(batches: Batches) -> Rows:

@@ -190,7 +190,7 @@ def rng_of(key: Array) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
-def nearest_to(seeds: Array, counts: Any, rows: Spread, kind: Kind) -> Moments:
+def nearest_to_partitioned(seeds: Array, counts: Any, rows: Spread, kind: Kind) -> Moments:
     """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
     return rows.sum(_assigned, seeds, counts, kind=kind)
 
@@ -199,16 +199,16 @@ def mixtures_from(
     seeds: Array, counts: Any, rows: Spread, family: Family, ridge: Any, nearest: Moments | None = None
 ) -> Mixture:
     """Mixtures (R, ...) of one M-step from `nearest_to`, which is of kind `FULL` where it is known already."""
-    moments = nearest_to(seeds, counts, rows, family.kind) if nearest is None else nearest
+    moments = nearest_to_partitioned(seeds, counts, rows, family.kind) if nearest is None else nearest
     return _maximised(moments, seeds, ridge, family=family, is_dense=nearest is not None)
 
 
-def init(mixtures: Mixture, rows: Spread) -> em.State:
+def init_lanes(mixtures: Mixture, rows: Spread) -> em.State:
     """`em.init` of mixtures (R, ...)."""
     return _begun(mixtures, rows.sum(_moments, mixtures, form=Form.SAFE), rows.scale)
 
 
-def step(states: em.State, rows: Spread, settings: em.Settings) -> em.State:
+def step_lanes(states: em.State, rows: Spread, settings: em.Settings) -> em.State:
     """`em.step` of states (R, ...): one pass over the rows for all of them."""
     states, proposals = _proposed(states, settings)
     return _concluded(states, proposals, rows.sum(_moments, proposals.mixture, form=None), rows.scale, settings)

@@ -201,15 +201,15 @@ def test_few_blocks_are_as_full_as_can_be(n_rows):
 
 
 def test_streaming_by_hand_is_em_by_hand():
-    """`admit_rows`, `spread.init` and `spread.step` are `em.init` and `em.step` with a lane in front."""
+    """`admit_rows`, `spread.init_lanes` and `spread.step_lanes` are `em.init` and `em.step` with a lane in front."""
     settings = em.Settings(tol=0.0)
     with jax.enable_x64(True):
         rows = admit_rows(KEY, in_blocks(BLOBS.x, None), None, K, 1, 64, np.float64)
         mixture = jaxgmm.Mixture.create(np.full(K, 1 / K), SEEDS, np.ones(K), "spherical", dtype=np.float64)
-        states = spread.init(jax.tree.map(lambda leaf: leaf[None], mixture), rows)
+        states = spread.init_lanes(jax.tree.map(lambda leaf: leaf[None], mixture), rows)
         state = em.init(mixture, BLOBS.x)
         for _ in range(3):
-            states, state = spread.step(states, rows, settings), em.step(state, BLOBS.x, settings)
+            states, state = spread.step_lanes(states, rows, settings), em.step(state, BLOBS.x, settings)
         assert_close(states.objective[0], state.objective, "objective", np.float64)
 
 
