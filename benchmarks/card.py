@@ -224,7 +224,7 @@ def factors(quick: bool) -> Asked:
     import jax
     import jax.numpy as jnp
 
-    from jaxgmm._linalg import cholesky, inverse_lower
+    from jaxgmm._base.linalg import cholesky, inverse_lower
 
     def one(k: int, d: int) -> dict[str, Any]:
         a = jax.random.normal(jax.random.key(0), (k, d, 2 * d))
@@ -254,11 +254,11 @@ def stages(quick: bool) -> Asked:
     import jax.numpy as jnp
 
     from jaxgmm import em
-    from jaxgmm._linalg import columns
+    from jaxgmm._base.linalg import columns
     from jaxgmm.covariances import Form
-    from jaxgmm.expectation import expect
-    from jaxgmm.maximisation import maximise
-    from jaxgmm.mixture import normalise, prepare
+    from jaxgmm.density import normalise, prepare
+    from jaxgmm.em.expectation import expect
+    from jaxgmm.em.maximisation import maximise
 
     def cut(problem: Problem) -> dict[str, Any]:
         mixture, batches = _on_device(problem)
@@ -297,10 +297,10 @@ def kernels(quick: bool) -> Asked:
     import jax
     from jax import lax
 
-    from jaxgmm import fused
     from jaxgmm.covariances import Form
-    from jaxgmm.expectation import expect, finish
-    from jaxgmm.mixture import prepare
+    from jaxgmm.density import prepare
+    from jaxgmm.em import kernel as fused
+    from jaxgmm.em.expectation import expect, finish
 
     @functools.lru_cache(maxsize=1)  # the data of one problem at a time
     def by_xla(problem: Problem) -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -352,13 +352,13 @@ def large(quick: bool, is_fused: bool = False) -> Asked:
     import jax
 
     from jaxgmm.covariances import Form
-    from jaxgmm.mixture import log_prob_of, map_log_joint
+    from jaxgmm.evaluation import log_prob_of, map_log_joint
 
     def one(problem: Problem) -> dict[str, Any]:
         mixture, batches = _on_device(problem, is_fused=is_fused)
         if is_fused:
-            from jaxgmm import fused
-            from jaxgmm.mixture import prepare
+            from jaxgmm.density import prepare
+            from jaxgmm.em import kernel as fused
 
             operands = jax.eval_shape(lambda m: prepare(m, batches.origin, Form.FAST), mixture)
             if jax.default_backend() != "gpu" or not fused.supports(mixture.family.kind, operands, batches):
@@ -471,7 +471,7 @@ def _in_float64(mixture: Any, batches: Any) -> Any:
     import jax.numpy as jnp
 
     from jaxgmm.covariances import Form
-    from jaxgmm.expectation import expect
+    from jaxgmm.em.expectation import expect
 
     with jax.enable_x64(True):
 

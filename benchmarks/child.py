@@ -86,6 +86,6 @@ def form_of(mixture: Any, origin: Any) -> str:
     import jax.numpy as jnp
 
     from jaxgmm.covariances import Form
-    from jaxgmm.mixture import in_safe_form
+    from jaxgmm.density import in_safe_form
 
     return "safe" if bool(in_safe_form(mixture, origin, lambda form: jnp.array(form is Form.SAFE))) else "fast"

@@ -158,7 +158,7 @@ def others() -> dict[str, Any]:
 
 def shapes(n_fits: int) -> dict[str, Any]:
     """Fits of random distinct shapes in one process: how many mappings at most, and memory as it goes on."""
-    from jaxgmm import programs
+    from jaxgmm._base import programs
 
     estimator, compiled = of(OURS)
     rng = np.random.default_rng(0)

@@ -204,18 +204,21 @@ def whole(seed: int, x: np.ndarray, k: int, starts: int, tol: float = TOL) -> tu
     import jax
     from jax import lax
 
-    from jaxgmm import em, runs
-    from jaxgmm._precision import precision_for
+    from jaxgmm import em
+    from jaxgmm._base.precision import precision_for
     from jaxgmm.families import SHELF
-    from jaxgmm.fit import admit, start
+    from jaxgmm.rows.door import admit
+    from jaxgmm.search import result as results
+    from jaxgmm.search import runs as driver
+    from jaxgmm.search.start import start
 
     settings = em.Settings(tol=tol, ridge=RIDGE)
     batches = admit(x, None, k, starts, None, np.float64)
     with precision_for(batches.dtype):
         states = start(jax.random.key(seed), batches, "k-means++", k, SHELF["full"], settings, starts)
-        states, histories = runs.run_to_ends(states, batches, settings, MAX_STEPS)
-        result = runs.best(states, histories, RIDGE, length=runs.history_length(MAX_STEPS))
-        held_up = lax.map(lambda mixture: runs.held_up(mixture, RIDGE), states.mixture)
+        states, histories = driver.run_to_ends(states, batches, settings, MAX_STEPS)
+        result = results.best(states, histories, RIDGE, length=results.history_length(MAX_STEPS))
+        held_up = lax.map(lambda mixture: results.held_up(mixture, RIDGE), states.mixture)
         return jax.block_until_ready((result, held_up.any(axis=1)))
 
 
@@ -244,12 +247,13 @@ def anneal(problem: list[Any], seeds: int) -> dict[str, Any]:
     from jax import lax
 
     from jaxgmm import em
-    from jaxgmm._precision import precision_for
-    from jaxgmm.expectation import expect
+    from jaxgmm._base.precision import precision_for
+    from jaxgmm.em.expectation import expect
+    from jaxgmm.em.maximisation import maximise
     from jaxgmm.families import SHELF
-    from jaxgmm.fit import admit, start
-    from jaxgmm.maximisation import maximise
     from jaxgmm.mixture import Mixture
+    from jaxgmm.rows.door import admit
+    from jaxgmm.search.start import start
 
     asked, family = Hard(*problem), SHELF["full"]
     x = asked.rows()

@@ -65,7 +65,7 @@ def streamed(path: str, n: int, family: str) -> dict[str, Any]:
     import jax
 
     import jaxgmm
-    from jaxgmm import spread as steps
+    from jaxgmm.em import lanes
 
     means = write(path, n)
     read = [seconds_to_read(path) for _ in range(2)]
@@ -74,12 +74,12 @@ def streamed(path: str, n: int, family: str) -> dict[str, Any]:
     with Watched() as watched:
         surveyed, rows = stopwatch(admitted, key, np.load(path, mmap_mode="r"))
         forget(path)
-        states = steps.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows)
-        states = steps.step_lanes(states, rows, settings)  # compiles
+        states = lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows)
+        states = lanes.step_lanes(states, rows, settings)  # compiles
         timed = []
         for _ in range(STEPS):
             forget(path)
-            seconds, states = stopwatch(stepped, steps.step_lanes, states, rows, settings)
+            seconds, states = stopwatch(stepped, lanes.step_lanes, states, rows, settings)
             timed.append(seconds)
     in_memory = seconds_in_memory(start, settings)
     return {
@@ -99,7 +99,7 @@ def fits(n: int, family: str) -> dict[str, Any]:
 
     import jaxgmm
     from jaxgmm import Blocks
-    from jaxgmm import spread as steps
+    from jaxgmm.em import lanes
 
     x, means = clusters(0, n, D, K)
     key, start, settings = jax.random.key(0), near(means, family), jaxgmm.em.Settings(tol=0.0)
@@ -110,12 +110,12 @@ def fits(n: int, family: str) -> dict[str, Any]:
         np.save(Path(folder) / "x.npy", x)
         sources = {"array": Blocks.from_array(x), "memmap": Blocks.from_file(Path(folder) / "x.npy")}
         rows = {name: admitted(key, source) for name, source in sources.items()}
-        states = {name: steps.step_lanes(steps.init_lanes(one, of), of, settings) for name, of in rows.items()}
+        states = {name: lanes.step_lanes(lanes.init_lanes(one, of), of, settings) for name, of in rows.items()}
         timed: dict[str, list[float]] = {"in memory": [], **{name: [] for name in rows}}
         for _ in range(REPEATS):  # in turn, so that a slow moment meets all
             timed["in memory"].append(stopwatch(stepped, jaxgmm.em.step, state, batches, settings)[0])
             for name, of in rows.items():
-                timed[name].append(stopwatch(stepped, steps.step_lanes, states[name], of, settings)[0])
+                timed[name].append(stopwatch(stepped, lanes.step_lanes, states[name], of, settings)[0])
     return {"step_s": {name: spread(seconds) for name, seconds in timed.items()}}
 
 
@@ -134,23 +134,23 @@ def one_of_several(n: int) -> None:
     import jax
 
     import jaxgmm
-    from jaxgmm import spread as steps
-    from jaxgmm.sharded import Sharded, shares_of
+    from jaxgmm.em import lanes
+    from jaxgmm.rows.sharded import Sharded, shares_of
 
     own, of = jax.process_index(), jax.process_count()
     x, means = clusters(0, n, D, K)
     x = x[own * n // of : (own + 1) * n // of]
     start, settings = near(means, "full"), jaxgmm.em.Settings(tol=0.0)
     rows = Sharded(jax.random.key(0), *shares_of(x, None), K)
-    states = steps.step_lanes(steps.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows), rows, settings)
-    timed = [stopwatch(stepped, steps.step_lanes, states, rows, settings)[0] for _ in range(REPEATS)]
+    states = lanes.step_lanes(lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows), rows, settings)
+    timed = [stopwatch(stepped, lanes.step_lanes, states, rows, settings)[0] for _ in range(REPEATS)]
     reduced = sum(leaf.nbytes for leaf in jax.tree.leaves(states.moments))
     if own == 0:
         print(json.dumps({"step_s": spread(timed), "reduced_bytes": reduced}), flush=True)
 
 
 def admitted(key: Any, x: Any) -> Any:
-    from jaxgmm.fit import admit_rows
+    from jaxgmm.rows.door import admit_rows
 
     return admit_rows(key, x, None, K, 1, None, np.float32)
 

@@ -19,16 +19,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._files import atomically
-from ._precision import is_traced, precision_for
+from ._base.files import atomically
+from ._base.precision import is_traced, precision_for
 from ._version import __version__
 from .covariances import Covariance
 from .families import SHELF, Family
 from .mixture import Mixture
 
 FORMAT = 1
+
 _TITLE = re.compile(rb"jaxgmm-mixture (\d{4})\n")
+
+
 _TITLE_SIZE, _DIGEST_SIZE = 20, hashlib.sha256().digest_size
+
 _STORED = (np.float16, np.float32, np.float64)
 
 

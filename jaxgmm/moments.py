@@ -13,23 +13,13 @@ Chunks come as columns, features by rows (D, n).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._linalg import (
-    PACKED_UP_TO,
-    einsum,
-    lower_product,
-    mirror,
-    over_components,
-    quadratic_features,
-    unpack_symmetric,
-)
-
-Tree = TypeVar("Tree")
+from ._base.linalg import einsum, over_components
+from ._base.packed import PACKED_UP_TO, lower_product, mirror, quadratic_features, unpack_symmetric
 
 
 class Moments(NamedTuple):
@@ -264,23 +254,6 @@ FULL, POOLED, DIAGONAL, TRACE = Full(), Pooled(), Diagonal(), Trace()
 def projected(moments: Moments, kind: Kind) -> Moments:
     """Moments of kind `FULL` as those of another."""
     return moments._replace(second=kind.project(moments.second))
-
-
-def add(total: Tree, error: Tree, term: Tree) -> tuple[Tree, Tree]:
-    """One step of a compensated sum (Neumaier 1974): the new total, and the rounding error still owed to it.
-
-    A float32 sum of a million rows resolves 1e-1 of a row without it, and 1e-7 of the whole with it; the sums are
-    tiny beside the rows, so it costs nothing.
-    """
-
-    def one(total: Array, error: Array, term: Array) -> tuple[Array, Array]:
-        new = total + term
-        lost = jnp.where(jnp.abs(total) >= jnp.abs(term), (total - new) + term, (term - new) + total)
-        return new, error + lost
-
-    pairs = jax.tree.map(one, total, error, term)
-    new, owed = jax.tree.transpose(jax.tree.structure(total), jax.tree.structure((0, 0)), pairs)
-    return new, owed
 
 
 def recentre(kind: Kind, mass: Array, first: Array, second: Array, shift: Array) -> tuple[Array, Array]:

@@ -19,15 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import _check, em
-from ._precision import keeps_precision, precision_for, to_device
-from .batches import Batches
-from .expectation import expect
+from . import em
+from ._base import check
+from ._base.memory import to_device
+from ._base.precision import keeps_precision, precision_for
+from ._base.programs import program
+from .em.expectation import expect
+from .em.maximisation import maximise
 from .families import show_dense
-from .maximisation import maximise
 from .mixture import Mixture
 from .moments import Moments, recentre
-from .programs import program
+from .rows import _check as rows_check
+from .rows.batches import Batches
 
 DECAY = 0.7
 """The power by which γ falls. Above ½ the noise of the batches averages out; with 1 they all count alike, and the
@@ -53,8 +56,8 @@ def init(mixture: Mixture, weight: float = 1.0) -> State:
 
     TypeError for what is no Mixture, ValueError for a weight that is not positive.
     """
-    _check.mixture(mixture)
-    _check.positive(weight, "weight")
+    check.mixture(mixture)
+    check.positive(weight, "weight")
     return _init(mixture, np.float64(weight).astype(mixture.means.dtype))
 
 
@@ -78,22 +81,21 @@ def update(
     Raises ValueError or TypeError for arguments and rows that cannot be used. Batches of one shape are compiled for
     once; give `Batches` of one chunk size where they differ.
     """
-    decay, forgetting = _check.decay(decay), _check.forgetting(forgetting)
+    decay, forgetting = check.decay(decay), check.forgetting(forgetting)
     dtype, n_features = state.mixture.means.dtype, state.mixture.n_features
     ridge = em.Settings(ridge=ridge).ridge
-    _check.of_features(ridge, n_features)
+    check.of_features(ridge, n_features)
     if isinstance(x, Batches):
-        if sample_weight is not None:
-            raise ValueError("Batches carry their own weights: give sample_weight to Batches.of instead.")
-        _check.same_dtype(x.dtype, dtype)
-        _check.last_axis((int(x.n_rows), x.n_features), n_features)
+        rows_check.no_weights_beside_batches(sample_weight)
+        rows_check.same_dtype(x.dtype, dtype)
+        rows_check.last_axis((int(x.n_rows), x.n_features), n_features)
     else:
-        x = _check.observations(x, "x")
-        _check.last_axis(x.shape, n_features)
+        x = rows_check.observations(x, "x")
+        rows_check.last_axis(x.shape, n_features)
         with precision_for(dtype), np.errstate(over="ignore"):
             x = x.astype(dtype, copy=False)  # what is too large for it is no finite number, and would poison all
-        _check.finite(x, "x")
-        sample_weight = _check.row_weights(sample_weight, len(x))
+        rows_check.finite(x, "x")
+        sample_weight = rows_check.row_weights(sample_weight, len(x))
         x = Batches.of(x, sample_weight, n_components=state.mixture.n_components, dtype=dtype)
     with precision_for(dtype):
         numbers = (np.asarray(value, dtype) for value in (decay, forgetting))

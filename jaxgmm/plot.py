@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _check
+from ._base import check
+from ._base.status import FAILED, Status
 from .mixture import Mixture
-from .runs import FitResult
-from .selection import FAILURES, LARGER_IS_BETTER, Cell, Sweep
-from .status import FAILED, Status
+from .rows import _check as rows_check
+from .search.result import FitResult
+from .search.table import FAILURES, LARGER_IS_BETTER, Cell, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 """Okabe and Ito's colours for all kinds of colour vision, with the yellow, too pale on white, made violet."""
 
 MARKERS = "osD^vPX*<>h8dp"
+
 GREY, INK = "#9AA0A6", "#222222"
+
 PALE = "#D8B98A"
 """For what a race left behind: neither as dark as what went on, nor of its colour."""
 
@@ -184,7 +187,7 @@ def _axes(ax: Axes | None) -> Axes:
 def _dims(dims: Sequence[int], n_features: int) -> tuple[int, ...]:
     if n_features == 1:
         return (0,)
-    pair = tuple(_check.count(d, "dims", least=0) for d in np.atleast_1d(np.asarray(dims)))
+    pair = tuple(check.count(d, "dims", least=0) for d in np.atleast_1d(np.asarray(dims)))
     if len(pair) not in (1, 2) or len(set(pair)) != len(pair) or max(pair) >= n_features:
         raise ValueError(f"dims must name one or two different features from 0 to {n_features - 1}, got {dims!r}.")
     return pair
@@ -194,8 +197,8 @@ def _rows(mixture: Mixture, x: Any, labels: Any) -> tuple[np.ndarray | None, np.
     """The rows to draw, evenly thinned, with their components."""
     if x is None:
         return None, np.empty(0, int)
-    rows = _check.observations(x, "x")
-    _check.last_axis(rows.shape, mixture.n_features)
+    rows = rows_check.observations(x, "x")
+    rows_check.last_axis(rows.shape, mixture.n_features)
     n_rows = len(rows)
     if labels is not None:
         labels = np.asarray(labels)

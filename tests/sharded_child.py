@@ -17,8 +17,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
 
 import jaxgmm  # noqa: E402
-from jaxgmm.crews import n_devices  # noqa: E402
-from jaxgmm.fit import admit_rows  # noqa: E402
+from jaxgmm.rows.door import admit_rows  # noqa: E402
+from jaxgmm.rows.replicated import n_devices  # noqa: E402
 from tests import oracle  # noqa: E402
 from tests.laws import KINDS  # noqa: E402
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import cache, partial
 
 import jax
@@ -12,18 +11,18 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Batches, GaussianMixture, Mixture, Status, em
-from jaxgmm.acceleration import METHODS, Point, _flat, _gradient, _natural, _target, moments_at
 from jaxgmm.covariances import Form
-from jaxgmm.expectation import expect
+from jaxgmm.em.acceleration import METHODS, Point, _flat, _gradient, _natural, _target, moments_at
+from jaxgmm.em.expectation import expect
+from jaxgmm.em.maximisation import maximise
 from jaxgmm.families import SHELF
-from jaxgmm.maximisation import maximise
-from jaxgmm.runs import run_to_ends
+from jaxgmm.search import start as starting
+from jaxgmm.search.runs import run_to_ends
 from tests import oracle
 from tests.tolerances import TABLE, assert_close, assert_same_mixture, tolerance
 
 N, D, K = 400, 2, 3
 BLOBS = oracle.blobs(seed=5, n_rows=N, n_features=D, n_components=K, distance=1.5)
-fit = importlib.import_module("jaxgmm.fit")
 
 every_method = pytest.mark.parametrize("method", METHODS)
 every_family = pytest.mark.parametrize("family", SHELF)
@@ -230,7 +229,7 @@ def test_restarts_end_as_alone_and_as_in_bursts(method):
     """Through fewer slots than runs, and whoever watches: memory belongs to a run, not to its slot."""
     batches = Batches.of(BLOBS.x.astype(np.float32), None, 100)
     chosen = settings(method, 1e-6, 1e-6)
-    states = fit.start(jax.random.key(0), batches, "random_rows", K, SHELF["spherical"], chosen, 40)
+    states = starting.start(jax.random.key(0), batches, "random_rows", K, SHELF["spherical"], chosen, 40)
     at_once, histories = run_to_ends(states, batches, chosen, 80)
     in_bursts, watched = run_to_ends(states, batches, chosen, 80, watch=lambda told: None, every=3)
     for one, other in zip(jax.tree.leaves(at_once), jax.tree.leaves(in_bursts), strict=True):

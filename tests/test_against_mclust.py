@@ -11,7 +11,7 @@ import pytest
 
 from jaxgmm import Batches, em
 from jaxgmm.families import SHELF
-from jaxgmm.fit import mixture_from
+from jaxgmm.search.start import mixture_from
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_parameters
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm.blocks import Blocks, Steps, ahead, as_blocks
+from jaxgmm.rows.blocks import Blocks
+from jaxgmm.rows.door import as_blocks
+from jaxgmm.rows.prefetch import Steps, ahead
 
 N, D = 1003, 3
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)

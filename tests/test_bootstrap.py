@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import pickle
 from dataclasses import replace
@@ -15,14 +14,14 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Batches, Mixture, Status, em
-from jaxgmm._precision import precision_for
+from jaxgmm._base.precision import precision_for
 from jaxgmm.families import SHELF
 from jaxgmm.moments import DIAGONAL, FULL, POOLED, TRACE
+from jaxgmm.search import bootstrap as module
 from tests import oracle
 from tests.test_compile_once import nothing_new
 from tests.tolerances import assert_close, assert_same_mixture
 
-module = importlib.import_module("jaxgmm.bootstrap")
 bootstrap, likelihood_ratio_test = jaxgmm.bootstrap, jaxgmm.likelihood_ratio_test
 
 B = 400

@@ -15,9 +15,9 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import jaxgmm
-from jaxgmm import cache
-from jaxgmm.cache import Store, enable_cache
-from jaxgmm.cli import main
+from jaxgmm._base import cache
+from jaxgmm._base.cache import Store, enable_cache
+from jaxgmm.cli.main import main
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -174,7 +174,7 @@ def test_a_disk_that_fails_is_no_error(store, monkeypatch):
 
 def test_a_reader_sees_whole_programs_only_also_when_the_writer_is_killed(store):
     code = (
-        "import sys; from pathlib import Path; from jaxgmm.cache import Store\n"
+        "import sys; from pathlib import Path; from jaxgmm._base.cache import Store\n"
         "store = Store(Path(sys.argv[1]))\n"
         "while True:\n"
         "    for letter in (b'a', b'b'): store.put('key', letter * 3_000_000)"

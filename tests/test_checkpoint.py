@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Blocks, Checkpoint, checkpoint
+from jaxgmm import Blocks, Checkpoint
+from jaxgmm.search import checkpoint
 from tests import oracle
 
 K, D = 4, 2

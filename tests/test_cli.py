@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import cli, tables
-from jaxgmm.cli import main
-from jaxgmm.progress import Bar, SweepProgress
-from jaxgmm.runs import Progress
-from jaxgmm.selection import Cell
+from jaxgmm.cli import main as cli
+from jaxgmm.cli import tables
+from jaxgmm.cli.main import main
+from jaxgmm.search import sweep
+from jaxgmm.search.progress import Bar, Progress, SweepProgress
+from jaxgmm.search.table import Cell
 from tests import oracle
 
 FAITHFUL = str(oracle.DATA / "faithful.csv")
@@ -202,7 +203,7 @@ def test_options_of_the_search_reach_it(tmp_path, monkeypatch, capsys):
         asked.update(options, criterion=arguments[5])
         raise ValueError("enough")
 
-    monkeypatch.setattr(cli, "sweep", record)
+    monkeypatch.setattr(sweep, "sweep", record)
     options = "--race --escape split-merge --stopping aitken --relative-ridge 1e-4 --folds 3 --criterion held_out"
     assert main(f"fit {FAITHFUL} {options} --out {tmp_path}".split()) == 2
     wanted = {"race": True, "escape": "split-merge", "stopping": "aitken", "relative_ridge": 1e-4, "n_folds": 3}
@@ -451,14 +452,14 @@ def test_an_interrupt_is_no_traceback(tmp_path, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "sweep", interrupted)
+    monkeypatch.setattr(sweep, "sweep", interrupted)
     assert main(["fit", FAITHFUL, "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "jaxgmm: interrupted\n"
 
 
 def interrupt_when(monkeypatch, is_time):
     """Ctrl-C, as the real search meets it."""
-    real = cli.sweep
+    real = sweep.sweep
 
     def pressed(*arguments, progress, **options):
         def told(now):
@@ -468,7 +469,7 @@ def interrupt_when(monkeypatch, is_time):
 
         return real(*arguments, progress=told, **options)
 
-    monkeypatch.setattr(cli, "sweep", pressed)
+    monkeypatch.setattr(sweep, "sweep", pressed)
 
 
 def test_an_interrupted_search_writes_what_is_done(fitted, tmp_path, capsys, monkeypatch, recwarn):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, crews
+from jaxgmm import Batches
+from jaxgmm.search import pool as crews
 from tests import oracle
 
 BATCHES = Batches.of(np.zeros((8, 2), np.float32))

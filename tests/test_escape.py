@@ -11,9 +11,9 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Batches, Mixture, Status, em
-from jaxgmm.escape import ESCAPES, PROPOSALS, _halves, propose, split_and_merge
 from jaxgmm.families import SHELF
-from jaxgmm.runs import best_of
+from jaxgmm.search.escape import ESCAPES, PROPOSALS, _halves, propose, split_and_merge
+from jaxgmm.search.result import best_of
 from tests import oracle
 from tests.laws import KINDS
 from tests.tolerances import assert_close, assert_same_mixture, tolerance

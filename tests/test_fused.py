@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxgmm import Batches, Mixture, em, fused
+from jaxgmm import Batches, Mixture, em
 from jaxgmm.covariances import Form
-from jaxgmm.expectation import expect, finish
+from jaxgmm.density import prepare
+from jaxgmm.em import kernel as fused
+from jaxgmm.em.expectation import expect, finish
 from jaxgmm.families import SHELF
-from jaxgmm.mixture import prepare
 from tests import oracle
 from tests.tolerances import assert_close
 

@@ -10,7 +10,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, GaussianMixture, Mixture, Status, em
 from jaxgmm.covariances import Form
-from jaxgmm.expectation import expect
+from jaxgmm.em.expectation import expect
 from jaxgmm.families import SHELF
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture

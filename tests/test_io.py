@@ -15,7 +15,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Mixture, load, save
-from jaxgmm._files import atomically
+from jaxgmm._base.files import atomically
 from jaxgmm.families import SHELF, Full
 from tests.laws import KINDS
 

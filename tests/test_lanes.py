@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-
 import jax
 import numpy as np
 import pytest
 
 import jaxgmm
 from jaxgmm import Batches, Status, em
-from jaxgmm.batches import choose_width
+from jaxgmm.em.lanes import in_waves
 from jaxgmm.families import SHELF
-from jaxgmm.lanes import ended, in_waves, queue, work
+from jaxgmm.rows.sizes import choose_width
+from jaxgmm.search import start as starting
+from jaxgmm.search.queue import ended, queue, work
 from tests import oracle
 from tests.laws import every_kind
 from tests.tolerances import assert_close
@@ -20,16 +20,15 @@ from tests.tolerances import assert_close
 N, D, K, R = 240, 2, 3, 37
 X = oracle.blobs(seed=5, n_rows=N, n_features=D, n_components=K, distance=2.5).x
 SETTINGS = em.Settings(tol=1e-5, ridge=1e-6)
-fit = importlib.import_module("jaxgmm.fit")
 
 
 def starts(family, batches, n_lanes=R):
     """Runs from random rows, one of them lost before it began."""
     counts = np.full(n_lanes, K, np.int32)
-    seeds = fit.seeds_of(
-        fit.pairs_of_keys(jax.random.key(0), n_lanes), counts, batches, seeding="random_rows", n_components=K
+    seeds = starting.seeds_of(
+        starting.pairs_of_keys(jax.random.key(0), n_lanes), counts, batches, seeding="random_rows", n_components=K
     )
-    states = fit.begin(seeds, counts, batches, SETTINGS.ridge, fit.NOTHING_GIVEN, family=family)
+    states = starting.begin(seeds, counts, batches, SETTINGS.ridge, starting.NOTHING_GIVEN, family=family)
     return states._replace(status=states.status.at[2].set(Status.COLLAPSED))
 
 

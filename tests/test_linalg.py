@@ -11,16 +11,11 @@ import numpy as np
 import pytest
 
 from jaxgmm import Batches, Mixture, em
-from jaxgmm._linalg import (
-    FEW,
-    cholesky,
-    columns,
-    einsum,
-    inverse_lower,
+from jaxgmm._base.linalg import FEW, cholesky, columns, einsum, inverse_lower, over_components
+from jaxgmm._base.packed import (
     lower_product,
     lower_squares,
     mirror,
-    over_components,
     pack_symmetric,
     quadratic_features,
     slabs,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from functools import partial
 
@@ -13,19 +12,19 @@ import pytest
 
 from jaxgmm import Batches, Mixture, em
 from jaxgmm.covariances import Form
-from jaxgmm.criteria import evidence
-from jaxgmm.expectation import expect
+from jaxgmm.em.expectation import expect
+from jaxgmm.evaluation import labels_of, log_prob_of, map_log_joint, responsibilities_of
 from jaxgmm.families import SHELF
-from jaxgmm.mixture import labels_of, log_prob_of, map_log_joint, responsibilities_of
-from jaxgmm.runs import _run_all
-from jaxgmm.seeding import SEEDINGS
+from jaxgmm.search import start as starting
+from jaxgmm.search.criteria import evidence
+from jaxgmm.search.runs import _run_all
+from jaxgmm.search.seeding import SEEDINGS
 from tests import oracle
 from tests.laws import every_family, every_kind
 
 pytestmark = pytest.mark.default_flags
 
 N, K, R, CHUNK = 300, 3, 20, 128
-fit = importlib.import_module("jaxgmm.fit")
 
 every_platform = pytest.mark.parametrize("platform", ["cuda", "tpu"])
 every_form = pytest.mark.parametrize("form", Form, ids=lambda form: form.value)
@@ -91,9 +90,9 @@ def test_a_fit_stays_on_the_device(platform):
     _, mixture, batches = case(family)
     keys, counts = jax.random.split(jax.random.key(0), (R, 2)), np.full(R, K, np.int32)
     for seeding in SEEDINGS:
-        seeds_of = partial(fit.seeds_of, seeding=seeding, n_components=K)
+        seeds_of = partial(starting.seeds_of, seeding=seeding, n_components=K)
         assert_exact_and_on_device(lowered(platform, seeds_of, keys, counts, batches), platform)
-    begin = partial(fit.begin, given=fit.NOTHING_GIVEN, family=family)
+    begin = partial(starting.begin, given=starting.NOTHING_GIVEN, family=family)
     text = lowered(platform, begin, np.zeros((R, K, 5), np.float32), counts, batches, 1e-6)
     assert assert_exact_and_on_device(text, platform) > 0
     state = jax.eval_shape(em.init, mixture, batches)

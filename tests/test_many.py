@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Status, many, runs
+from jaxgmm import Status
+from jaxgmm._base import programs
+from jaxgmm.search import pool, progress, result
+from jaxgmm.search.many import buckets, outcome, slab
+from jaxgmm.search.many import work as many
 from tests import oracle
 from tests.test_compile_once import nothing_new
 from tests.tolerances import assert_close, assert_same_mixture
@@ -192,10 +196,10 @@ def test_the_winner_is_that_of_runs(rng):
     objective = rng.choice([-1.0, -2.0, -3.0, np.nan, np.inf], (n_problems, n_runs))
     status = rng.choice(np.arange(1, 6), (n_problems, n_runs))
     stands = rng.random((n_problems, n_runs, K)) < 0.3
-    competing, winner = many.winners(objective, status, stands)
+    competing, winner = outcome.winners(objective, status, stands)
     for b in range(n_problems):
-        told = runs.Told(objective[b], status[b], status[b])
-        expected, best = runs._winner(told, stands[b], np)
+        told = progress.Told(objective[b], status[b], status[b])
+        expected, best = result._winner(told, stands[b], np)
         np.testing.assert_array_equal(competing[b], expected)
         assert winner[b] == best
 
@@ -206,8 +210,8 @@ def test_slabs_and_buckets_make_no_difference(x64, monkeypatch):
     found = jaxgmm.fit_many(KEY, xs, K, n_restarts=5, tol=1e-4)
     monkeypatch.setattr(many, "SIDE_BY_SIDE", 1)
     monkeypatch.setattr(many, "STACKS", 2)
-    monkeypatch.setattr(many, "WORTH_A_PROGRAM", 0)
-    assert [room for room, _ in many.buckets(np.array([len(x) for x in xs]), 1.0)] == [160, 128, 64, 32]
+    monkeypatch.setattr(buckets, "WORTH_A_PROGRAM", 0)
+    assert [room for room, _ in buckets.buckets(np.array([len(x) for x in xs]), 1.0)] == [160, 128, 64, 32]
     cut = jaxgmm.fit_many(KEY, xs, K, n_restarts=5, tol=1e-4)
     for b in range(len(xs)):
         assert_same_ends(cut[b], found[b], np.float64)
@@ -216,9 +220,9 @@ def test_slabs_and_buckets_make_no_difference(x64, monkeypatch):
 def test_long_problems_are_cut_into_chunks(x64, monkeypatch):
     xs = tables(np.float64, lengths=(1000, 900))
     found = jaxgmm.fit_many(KEY, xs, K, **EXACT)
-    monkeypatch.setattr(many, "IN_ONE_CHUNK", 512)
-    for program in (many._begin, many._run):  # what was compiled for whole ones has the same shapes
-        monkeypatch.setattr(many, program.function.__name__, many.program(program.function, static=program.static))
+    monkeypatch.setattr(slab, "IN_ONE_CHUNK", 512)
+    for program in (slab._begin, slab._run):  # what was compiled for whole ones has the same shapes
+        monkeypatch.setattr(many, program.function.__name__, programs.program(program.function, static=program.static))
     cut = jaxgmm.fit_many(KEY, xs, K, **EXACT)
     for b in range(len(xs)):
         assert_same(cut[b], found[b], np.float64)
@@ -226,7 +230,7 @@ def test_long_problems_are_cut_into_chunks(x64, monkeypatch):
 
 @pytest.mark.parametrize("n_rows", [1, 16, 17, 31, 64, 65, 300, 2000, 8192, 10_000])
 def test_rooms_are_a_quarter_too_large_at_most(n_rows):
-    [(room, members)] = many.buckets(np.array([n_rows]), 1.0)
+    [(room, members)] = buckets.buckets(np.array([n_rows]), 1.0)
     assert members.tolist() == [0]
     assert n_rows <= room < max(n_rows + 16, 1.25 * n_rows)
 
@@ -292,7 +296,7 @@ def test_progress_is_told_and_changes_nothing(monkeypatch):
 def test_an_interrupt_gives_back_what_is_done(n_threads, monkeypatch):
     monkeypatch.setattr(many, "STACKS", 2)
     monkeypatch.setattr(many, "SIDE_BY_SIDE", 1)
-    monkeypatch.setattr(many, "n_cores", lambda: n_threads)
+    monkeypatch.setattr(pool, "n_cores", lambda: n_threads)
     monkeypatch.setattr(many, "WORTH_A_THREAD", 1)
     whole = jaxgmm.fit_many(KEY, tables(lengths=(40,) * 20), K, **EXACT)
 

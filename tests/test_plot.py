@@ -19,8 +19,8 @@ from matplotlib.patches import Ellipse, Rectangle
 
 import jaxgmm
 from jaxgmm import Mixture, Status, plot
-from jaxgmm.runs import FitResult, Restarts
-from jaxgmm.selection import Cell, Sweep
+from jaxgmm.search.result import FitResult, Restarts
+from jaxgmm.search.table import Cell, Sweep
 
 COVARIANCES = np.array(
     [[[4.0, 1.5, 0.3], [1.5, 1.0, 0.2], [0.3, 0.2, 0.5]], [[1.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 1.0]]]

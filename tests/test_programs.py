@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, GaussianMixture, _threefry, programs
+from jaxgmm import Batches, GaussianMixture
+from jaxgmm._base import programs
+from jaxgmm._base import threefry as _threefry
+from jaxgmm._base.programs import Effort, program
+from jaxgmm.evaluation import evaluate_few, labels_of, log_prob_of, responsibilities_of
 from jaxgmm.families import SHELF
-from jaxgmm.mixture import evaluate_few, labels_of, log_prob_of, responsibilities_of
-from jaxgmm.programs import Effort, program
-from jaxgmm.seeding import SEEDINGS, host
-from jaxgmm.seeding._rows import Rows
+from jaxgmm.search import start as starting
+from jaxgmm.search.seeding import SEEDINGS, host
+from jaxgmm.search.seeding.sample import Rows
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
 
@@ -23,7 +24,6 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 N, D, K = 240, 3, 3
 BLOBS = oracle.blobs(seed=8, n_rows=N, n_features=D, n_components=K, distance=3.0)
 WEIGHTS = np.random.default_rng(3).uniform(0.5, 2.0, N) * (np.arange(N) % 7 > 0)
-fit = importlib.import_module("jaxgmm.fit")
 
 kinds = pytest.mark.parametrize("family", ["full", "tied", "diag", "spherical"])
 
@@ -141,8 +141,8 @@ def test_seeds_of_numpy_are_those_of_the_programs(name, dtype):
     """The same draws by the same rules: for a count below the padding, too."""
     key, room, count, n_runs = jax.random.key(4), 8, 5, 2
     batches = Batches.of(BLOBS.x.astype(dtype), n_components=room, dtype=dtype)
-    keys = fit.pairs_of_keys(key, n_runs)
-    theirs = fit.seeds_of(keys, np.full(n_runs, count, np.int32), batches, seeding=name, n_components=room)
+    keys = starting.pairs_of_keys(key, n_runs)
+    theirs = starting.seeds_of(keys, np.full(n_runs, count, np.int32), batches, seeding=name, n_components=room)
     origin = np.asarray(batches.origin)
     rows = Rows(np.ascontiguousarray((BLOBS.x.astype(dtype) - origin).T), np.ones(N, dtype))
     ours = host.seeds(np.asarray(jax.random.key_data(keys)), rows, name, room, count) + origin

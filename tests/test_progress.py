@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import progress, stream
-from jaxgmm.blocks import Blocks
-from jaxgmm.progress import Bar, Count
-from jaxgmm.runs import Progress
+from jaxgmm.rows import streamed as stream
+from jaxgmm.rows.blocks import Blocks
+from jaxgmm.search import progress
+from jaxgmm.search.progress import Bar, Count, Progress
 from tests import oracle
 
 X = oracle.blobs(seed=7, n_rows=900, n_features=2, n_components=3, distance=2.0).x

@@ -12,9 +12,11 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, Mixture, Race, Status, em
 from jaxgmm.families import SHELF
-from jaxgmm.fit import NOTHING_GIVEN, begin, pairs_of_keys, seeds_of
-from jaxgmm.runs import HELD_UP, best_of, held_up, race_to_ends, run_to_ends
-from jaxgmm.selection import sweep
+from jaxgmm.search.race import race_to_ends
+from jaxgmm.search.result import HELD_UP, best_of, held_up
+from jaxgmm.search.runs import run_to_ends
+from jaxgmm.search.start import NOTHING_GIVEN, begin, pairs_of_keys, seeds_of
+from jaxgmm.search.sweep import sweep
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_parameters
 

@@ -10,8 +10,9 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, GaussianMixture, Mixture
 from jaxgmm.families import SHELF
-from jaxgmm.seeding import SEEDINGS
-from jaxgmm.seeding._rows import SAMPLE, draw, rows_for_seeding, squared_distances
+from jaxgmm.rows.survey import SAMPLE
+from jaxgmm.search.seeding import SEEDINGS
+from jaxgmm.search.seeding.sample import draw, rows_for_seeding, squared_distances
 from tests import oracle
 from tests.laws import every_family, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, assert_same_parameters

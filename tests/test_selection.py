@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, Mixture, Status, criteria
+from jaxgmm import Batches, Mixture, Status
 from jaxgmm.families import SHELF, Full
-from jaxgmm.groups import PADDING, groups, padding
-from jaxgmm.selection import Cell, Sweep, _folds, aic, bic, entropy, icl, n_parameters, sweep
+from jaxgmm.search import criteria
+from jaxgmm.search.buckets import PADDING, groups, padding
+from jaxgmm.search.criteria import aic, bic, entropy, icl, n_parameters
+from jaxgmm.search.sweep import _folds, sweep
+from jaxgmm.search.table import Cell, Sweep
 from tests import oracle
 from tests.laws import KINDS
 from tests.tolerances import assert_close, assert_same_mixture

@@ -11,11 +11,12 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Batches, GaussianMixture, Mixture, Status, em
+from jaxgmm._base.status import FAILED, explain
 from jaxgmm.covariances import Diagonal
 from jaxgmm.families import SHELF
-from jaxgmm.fit import Search, drive
 from jaxgmm.moments import DIAGONAL
-from jaxgmm.status import FAILED, explain
+from jaxgmm.search.fit import drive
+from jaxgmm.search.plan import Search
 from tests import oracle
 from tests.laws import every_family
 from tests.tolerances import EPS, assert_close

@@ -9,7 +9,8 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Batches, Mixture, Status, em
-from jaxgmm.acceleration import METHODS
+from jaxgmm.em import state, verdict
+from jaxgmm.em.acceleration import METHODS
 from tests import oracle
 from tests.tolerances import assert_close
 
@@ -20,7 +21,7 @@ BLOBS = oracle.blobs(seed=5, n_rows=N, n_features=D, n_components=K, distance=1.
 def settles(gain, last, tol, stopping="aitken", change=None, rounding=1e-15):
     settings = em.Settings(tol=tol, stopping=stopping)
     change = gain if change is None else change
-    return bool(em._has_settled(*map(jnp.float32, (change, gain, last, rounding)), settings))
+    return bool(verdict._has_settled(*map(jnp.float32, (change, gain, last, rounding)), settings))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9, 0.99])
@@ -43,14 +44,14 @@ def test_gains_that_do_not_shrink_tell_nothing(gain, last):
     assert settles(gain, last, 1e-3, rounding=1e-5)
 
 
-@pytest.mark.parametrize("stopping", em.STOPPING)
+@pytest.mark.parametrize("stopping", state.STOPPING)
 def test_a_tol_of_0_never_stops(stopping):
     assert not any(
         settles(g, last, 0.0, stopping) for g, last in ((0.0, 0.0), (1e-30, 1e-3), (0.0, 1.0), (0.0, np.inf))
     )
 
 
-@pytest.mark.parametrize("stopping", em.STOPPING)
+@pytest.mark.parametrize("stopping", state.STOPPING)
 def test_a_fall_that_takes_back_the_rise_before_it_ends_a_run(stopping):
     """A run in float32 may go to and fro between two mixtures, each step far larger than tol."""
     assert settles(-4.3e-5, 4.3e-5, 1e-5, stopping)
@@ -75,7 +76,7 @@ def run(tol, stopping, acceleration=None, max_steps=4000, ridge=0.0):
 
 def test_a_slow_run_ends_within_tol_of_its_optimum_and_by_its_last_gain_far_off(x64):
     tol, optimum = 1e-4, run(1e-13, "gain")
-    below = {stopping: float(optimum.objective) - float(run(tol, stopping).objective) for stopping in em.STOPPING}
+    below = {stopping: float(optimum.objective) - float(run(tol, stopping).objective) for stopping in state.STOPPING}
     assert int(optimum.status) == Status.CONVERGED
     assert below["aitken"] < 2.0 * tol
     assert below["gain"] > 2.0 * below["aitken"]

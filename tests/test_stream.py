@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, Blocks, Status, em, spread, stream
-from jaxgmm.fit import admit_rows
-from jaxgmm.stream import Streamed
+from jaxgmm import Batches, Blocks, Status, em
+from jaxgmm.em import lanes
+from jaxgmm.rows import streamed as stream
+from jaxgmm.rows.door import admit_rows
+from jaxgmm.rows.streamed import Streamed
 from tests import oracle
 from tests.laws import KINDS
 from tests.tolerances import assert_close, assert_same_mixture
@@ -206,10 +208,10 @@ def test_streaming_by_hand_is_em_by_hand():
     with jax.enable_x64(True):
         rows = admit_rows(KEY, in_blocks(BLOBS.x, None), None, K, 1, 64, np.float64)
         mixture = jaxgmm.Mixture.create(np.full(K, 1 / K), SEEDS, np.ones(K), "spherical", dtype=np.float64)
-        states = spread.init_lanes(jax.tree.map(lambda leaf: leaf[None], mixture), rows)
+        states = lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], mixture), rows)
         state = em.init(mixture, BLOBS.x)
         for _ in range(3):
-            states, state = spread.step_lanes(states, rows, settings), em.step(state, BLOBS.x, settings)
+            states, state = lanes.step_lanes(states, rows, settings), em.step(state, BLOBS.x, settings)
         assert_close(states.objective[0], state.objective, "objective", np.float64)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxgmm import tables
+from jaxgmm.cli import tables
 from tests import oracle
 
 
@@ -306,7 +306,7 @@ def test_without_pyarrow_an_error_names_what_to_install(tmp_path, monkeypatch):
 def test_reading_csv_imports_no_pyarrow():
     import subprocess
 
-    code = "import sys; from jaxgmm import tables; tables.read(sys.argv[1]); print('pyarrow' in sys.modules)"
+    code = "import sys; from jaxgmm.cli import tables; tables.read(sys.argv[1]); print('pyarrow' in sys.modules)"
     path = str(oracle.DATA / "faithful.csv")
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm.fit import admit_rows
-from jaxgmm.workers import WithWorkers
+from jaxgmm.rows.dask import WithWorkers
+from jaxgmm.rows.door import admit_rows
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
 

@@ -10,16 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .._linalg import (
-    PACKED_UP_TO,
-    cholesky,
-    einsum,
-    inverse_lower,
-    lower_squares,
-    over_components,
-    pack_symmetric,
-    quadratic_features,
-)
+from .._base.linalg import cholesky, einsum, inverse_lower, over_components
+from .._base.packed import PACKED_UP_TO, lower_squares, pack_symmetric, quadratic_features
 from ._covariance import Form
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .._linalg import einsum, over_components
+from .._base.linalg import einsum, over_components
 from ._covariance import Form
 from .dense import Dense, of_deviations
 

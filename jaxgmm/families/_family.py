@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .._precision import precision_for
+from .._base.precision import precision_for
 from ..covariances import Covariance
 from ..moments import POOLED, Kind
 

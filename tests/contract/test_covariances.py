@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm._linalg import columns
+from jaxgmm._base.linalg import columns
 from jaxgmm.covariances import Form
 from jaxgmm.families import SHELF
 from tests import oracle

@@ -12,7 +12,7 @@ import pytest
 
 from jaxgmm import Batches, Mixture, Status, em
 from jaxgmm.covariances import Form
-from jaxgmm.expectation import expect
+from jaxgmm.em.expectation import expect
 from jaxgmm.families import SHELF
 from jaxgmm.moments import Moments
 from tests import oracle

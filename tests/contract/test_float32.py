@@ -9,7 +9,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm.covariances import Form
-from jaxgmm.expectation import expect
+from jaxgmm.em.expectation import expect
 from tests import oracle
 from tests.laws import every_family, every_kind
 from tests.tolerances import assert_close, float32_variances

@@ -1,0 +1,67 @@
+"""The expectation step: from a mixture and rows to moments, chunk by chunk.
+
+Nothing of size N×K is ever stored: a chunk's responsibilities live as long as the chunk.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from .._base.linalg import columns
+from ..covariances import Form
+from ..density import in_safe_form, normalise, prepare
+from ..mixture import Mixture
+from ..moments import Kind, Moments, Statistics
+from ..rows.batches import Batches
+from . import kernel
+
+
+def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Moments:
+    """Moments of the rows under the mixture, about its means. Bishop 2006, eqs. 9.13 and 9.18.
+
+    In the given form, or in the fastest that keeps the promised digits.
+    """
+    kind, means, origin = mixture.family.kind, mixture.means, batches.origin
+
+    def program(form: Form) -> Moments:
+        operands = prepare(mixture, origin, form)
+
+        def chunked(given: kernel.Given, batches: Batches) -> Statistics:
+            operands, means = given
+
+            def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
+                del index
+                x = columns(rows)
+                log_prob, responsibilities = normalise(mixture.scales.exponent(operands, x))
+                objective = jnp.sum(jnp.where(weights > 0.0, weights * log_prob, 0.0))
+                return statistics(kind, form, means, batches.origin, x, responsibilities * weights, objective)
+
+            return batches.sum(chunk)
+
+        if batches.fused and form is Form.FAST and kernel.supports(kind, operands, batches):
+            sums = kernel.sums(chunked, (operands, means), batches)
+        else:
+            sums = chunked((operands, means), batches)
+        return finish(kind, form, means, origin, sums)
+
+    return program(form) if form else in_safe_form(mixture, origin, program)
+
+
+def statistics(
+    kind: Kind, form: Form, means: Array, origin: Array, x: Array, weighted: Array, objective: Array
+) -> Statistics:
+    """The additive sums of one chunk. Columns x (D, n), weighted responsibilities (K, n)."""
+    mass = jnp.sum(weighted, axis=1)
+    if form is Form.FAST:
+        return Statistics(mass, *kind.about_origin(weighted, x - origin[:, None], means - origin), objective)
+    first, second = kind.about_means(weighted, x, means)
+    return Statistics(mass, first, second, objective)
+
+
+def finish(kind: Kind, form: Form, means: Array, origin: Array, sums: Statistics) -> Moments:
+    """The sums over all chunks as moments about the means."""
+    if form is Form.FAST:
+        first, second = kind.from_origin(sums.mass, sums.first, sums.second, means - origin)
+        return Moments(sums.mass, first, second, sums.objective)
+    return Moments(sums.mass, sums.first, kind.from_means(sums.second, means), sums.objective)

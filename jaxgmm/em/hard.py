@@ -1,0 +1,117 @@
+"""M-steps from assignments that someone else decides: means, labels, responsibilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._base.linalg import columns
+from ..covariances import Form
+from ..families import Family
+from ..mixture import Mixture
+from ..moments import TRACE, Kind, Moments, Statistics
+from ..rows.batches import Batches
+from ..rows.chunks import Chunked
+from .expectation import finish, statistics
+from .maximisation import maximise
+
+
+def assign(kind: Kind, means: Array, batches: Batches, responsibilities: Callable[[Array, Array], Array]) -> Moments:
+    """Moments about `means` (K, D) under responsibilities that someone else decides; objective 0.
+
+    `responsibilities(index, rows (n, D))` -> (K, n) of one chunk.
+    """
+
+    def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
+        weighted = responsibilities(index, rows) * weights
+        return statistics(kind, Form.SAFE, means, batches.origin, columns(rows), weighted, jnp.zeros((), rows.dtype))
+
+    return finish(kind, Form.SAFE, means, batches.origin, batches.sum(chunk))
+
+
+def nearest(x: Array, points: Array, n_points: Array | int | None = None) -> tuple[Array, Array]:
+    """The nearest of the first `n_points` (all where None), and its squared distance. (D, S), (P, D) -> (S,), (S,).
+
+    One point at a time: with many components and restarts, distances to all of them would outgrow the data.
+    """
+
+    def compare(best: tuple[Array, Array], candidate: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        index, point = candidate
+        distance = jnp.sum(jnp.square(x - point[:, None]), axis=0)
+        closer = distance < best[1]
+        if n_points is not None:
+            closer &= index < n_points
+        return (jnp.where(closer, index, best[0]), jnp.where(closer, distance, best[1])), None
+
+    none = (jnp.zeros(x.shape[1], jnp.int32), jnp.full(x.shape[1], jnp.inf, x.dtype))
+    return lax.scan(compare, none, (jnp.arange(len(points), dtype=jnp.int32), points))[0]
+
+
+def from_means(means: Array, batches: Batches, family: Family, ridge: Any, count: Array | int | None = None) -> Mixture:
+    """Each row to its nearest mean (K, D), one M-step. Means past the first `count` get no rows, and so no weight."""
+    given = _to_nearest(means, count)
+    return _one_step(given, _means_of(given, means, batches), batches, family, ridge)
+
+
+def by_nearest(kind: Kind, seeds: Array, batches: Batches, count: Array | int | None = None) -> Moments:
+    """The moments about seeds (K, D) where each row belongs to the nearest of the first `count`.
+
+    One M-step from there is `from_means` in one pass: about seeds that lie among the rows little is lost.
+    """
+    return assign(kind, seeds, batches, _to_nearest(seeds, count))
+
+
+def _to_nearest(means: Array, count: Array | int | None) -> Responsibilities:
+    def given(index: Array, rows: Array) -> Array:
+        del index
+        return _one_hot(nearest(columns(rows), means, count)[0], len(means), rows.dtype)
+
+    return given
+
+
+def from_labels(labels: Chunked, n_components: int, batches: Batches, family: Family, ridge: Any) -> Mixture:
+    """One M-step from given labels (N,)."""
+
+    def given(index: Array, rows: Array) -> Array:
+        return _one_hot(labels.take(index), n_components, rows.dtype)
+
+    return _one_step(given, _means_of(given, _origins(n_components, batches), batches), batches, family, ridge)
+
+
+def from_responsibilities(responsibilities: Chunked, batches: Batches, family: Family, ridge: Any) -> Mixture:
+    """One M-step from given responsibilities (N, K)."""
+
+    def given(index: Array, rows: Array) -> Array:
+        del rows
+        return responsibilities.take(index).T
+
+    return _one_step(
+        given, _means_of(given, _origins(responsibilities.tail.shape[1], batches), batches), batches, family, ridge
+    )
+
+
+Responsibilities = Callable[[Array, Array], Array]
+
+
+def _one_step(given: Responsibilities, about: Array, batches: Batches, family: Family, ridge: Any) -> Mixture:
+    return maximise(assign(family.kind, about, batches, given), about, family, None, ridge)
+
+
+def _origins(n_components: int, batches: Batches) -> Array:
+    return jnp.broadcast_to(batches.origin, (n_components, batches.n_features))
+
+
+def _means_of(given: Responsibilities, about: Array, batches: Batches) -> Array:
+    """The component means, by a pass of their own, so that second moments can be taken about them.
+
+    A component without rows stays at its point of `about` (K, D).
+    """
+    moments = assign(TRACE, about, batches, given)
+    return about + moments.first / jnp.where(moments.mass > 0.0, moments.mass, 1.0)[:, None]
+
+
+def _one_hot(labels: Array, n_components: int, dtype: Any) -> Array:
+    return (labels == jnp.arange(n_components)[:, None]).astype(dtype)

@@ -1,0 +1,85 @@
+"""Steps of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._base.programs import program
+from ..covariances import Form
+from ..mixture import Mixture
+from ..moments import Moments
+from ..rows.batches import Batches
+from ..rows.chunks import Scale
+from ..rows.partitioned import Spread
+from ..rows.sizes import bytes_of_fit, choose_width
+from .expectation import expect
+from .loop import concluded, proposed
+from .state import Proposal, Settings, State, begun
+
+
+def init_lanes(mixtures: Mixture, rows: Spread) -> State:
+    """`em.init` of mixtures (R, ...)."""
+    return _begun(mixtures, rows.sum(_moments, mixtures, form=Form.SAFE), rows.scale)
+
+
+def step_lanes(states: State, rows: Spread, settings: Settings) -> State:
+    """`em.step` of states (R, ...): one pass over the rows for all of them."""
+    states, proposals = _proposed(states, settings)
+    return _concluded(states, proposals, rows.sum(_moments, proposals.mixture, form=None), rows.scale, settings)
+
+
+def _moments(block: Batches, mixtures: Mixture, *, form: Form | None) -> Moments:
+    return for_fits(lambda mixture: expect(mixture, block, form), mixtures, mixtures.means.shape, block)
+
+
+@program(hurried=True)
+def _begun(mixtures: Mixture, moments: Moments, scale: Scale) -> State:
+    return jax.vmap(lambda mixture, moments: begun(mixture, moments, scale))(mixtures, moments)
+
+
+@program
+def _proposed(states: State, settings: Settings) -> tuple[State, Proposal]:
+    return jax.vmap(lambda state: proposed(state, settings))(states)
+
+
+@program
+def _concluded(states: State, proposals: Proposal, moments: Moments, scale: Scale, settings: Settings) -> State:
+    def one(state: State, proposal: Proposal, moments: Moments) -> State:
+        return concluded(state, proposal, moments, scale, settings)
+
+    return jax.vmap(one)(states, proposals, moments)
+
+
+def side_by_side(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any:
+    """function(one of `mapped`, *shared) for all of them; without `vmap` where there is only one."""
+    if n_lanes_of(mapped) > 1:
+        return jax.vmap(lambda one: function(one, *shared))(mapped)
+    single = function(jax.tree.map(lambda leaf: leaf[0], mapped), *shared)
+    return jax.tree.map(lambda leaf: leaf[None], single)
+
+
+def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, n_rows: int, bytes_each: int = 0) -> Any:
+    """`side_by_side`, as many at a time as run so on chunks of `n_rows`; the last wave is filled up by repetition."""
+    n = n_lanes_of(mapped)
+    width = choose_width(n_components, n, n_rows, bytes_each)
+    if width == n:
+        return side_by_side(function, mapped)
+    index = jnp.minimum(jnp.arange(-(-n // width) * width).reshape(-1, width), n - 1)
+    waves = lax.map(lambda wave: side_by_side(function, wave), jax.tree.map(lambda leaf: leaf[index], mapped))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], waves)
+
+
+def for_fits(function: Callable[[Any], Any], mapped: Any, shape: tuple[int, ...], batches: Batches) -> Any:
+    """`in_waves` of what is done to rows for fits with means of `shape` (R, K, D)."""
+    _, n_components, n_features = shape
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    return in_waves(function, mapped, n_components, batches.chunk_size, each)
+
+
+def n_lanes_of(tree: Any) -> int:
+    return len(jax.tree.leaves(tree)[0])

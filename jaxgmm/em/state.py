@@ -1,0 +1,186 @@
+"""What a run of EM is told, and where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .._base import check
+from .._base.precision import keeps_precision
+from .._base.status import Status
+from ..families import SHELF, Family, shape_of_scales
+from ..mixture import Mixture
+from ..moments import Moments
+from ..rows.batches import Batches
+from ..rows.chunks import Scale
+from .acceleration import METHODS, Memory, remember_nothing
+
+STOPPING = ("gain", "aitken")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Settings:
+    """What a run is told besides the data. The numbers are traced: changing them compiles nothing.
+
+    family: name or object; the mixture's own where it is None. tol: nats of the mean log-likelihood; 0 runs to the step
+    limit. ridge: added to the diagonal of every covariance, () or one for each feature (D,). A family whose constraint
+    the sum would leave is given it in the scatter instead, which is the same for all of scikit-learn's types.
+    acceleration: "squarem", "anderson" or "lbfgs" (see `acceleration.py`); None is EM as it is. stopping: a run has
+    converged when a step brings less than tol ("gain"), or when all steps to come together would ("aitken": the gains
+    are taken to shrink by a constant rate, as EM's do in the end; Böhning et al. 1994).
+    ValueError for a negative or NaN number, or an unknown family, acceleration or stopping.
+    """
+
+    family: Family | None = field(default=None, metadata={"static": True})
+    tol: Any = 1e-3
+    ridge: Any = 1e-6
+    acceleration: str | None = field(default=None, metadata={"static": True})
+    stopping: str = field(default="gain", metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        # JAX rebuilds this from placeholders when it maps over trees: only what a user wrote is looked at.
+        for name, checked in (("tol", check.nonnegative), ("ridge", check.ridge)):
+            value = getattr(self, name)
+            if isinstance(value, (bool, str, int, float, np.number, np.ndarray, list, tuple)):
+                object.__setattr__(self, name, checked(value, name))
+        if self.family is not None:
+            object.__setattr__(self, "family", check.family(self.family, SHELF))
+        check.acceleration(self.acceleration, METHODS)
+        check.one_of(self.stopping, STOPPING, "stopping")
+
+    @property
+    def steps_to_judge(self) -> int:
+        """How many steps of EM's own, one after the other, tell whether a run has converged."""
+        return 2 if self.stopping == "aitken" else 1
+
+
+class State(NamedTuple):
+    """Where a run stands. Every field belongs to `mixture`."""
+
+    mixture: Mixture
+    moments: Moments
+    objective: Array  # (): mean log-likelihood, nats per unit of weight
+    n_steps: Array  # (): int32
+    status: Array  # (): a `Status`, int32
+    fell: Array  # (): whether the objective ever fell by more than rounding and the ridge explain
+    gain: Array  # (): by how much the last step raised what EM raises, nats; infinite where that is not known
+    memory: Memory | None = None  # of an accelerated run
+    ridge_trace: Array | None = None  # (K,): tr(ridge Σ⁻¹) of each component, where a loop is to carry it
+    is_far: Array | None = None  # (): whether FAST would cost the next step the promised digits, likewise
+
+
+class Fixed(NamedTuple):
+    """What the first M-step is not to decide: parts of a mixture, and which of them count."""
+
+    mixture: Mixture
+    parts: Any  # (3,) bool: whether its weights, means and covariances stand as they are
+
+    def onto(self, mixture: Mixture) -> Mixture:
+        """The mixture with the parts that count in their place."""
+        pairs = zip(self.parts, mixture_parts(self.mixture), mixture_parts(mixture), strict=True)
+        chosen = (jax.tree.map(partial(jnp.where, stands), own, found) for stands, own, found in pairs)
+        return Mixture(*chosen, mixture.family)  # pyright: ignore
+
+
+def mixture_parts(mixture: Mixture) -> tuple[Array, Array, Any]:
+    return mixture.log_weights, mixture.means, mixture.scales
+
+
+NOT_BEGUN = -1
+"""Steps of a run that has not begun: its moments are those of a first assignment of the rows, and its first step is the
+M-step from there, with no verdict on how much was gained. So one program serves the start and the steps."""
+
+
+def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Family) -> State:
+    """States (R, ...) of runs that have not begun, on the host.
+
+    seeds (R, K, D), about which `moments` (R, ...) are taken, of the family's kind; meant (R, K) bool: which components
+    there are. A run in which one of them gets no rows has lost before it began.
+    """
+    n_runs, n_components, n_features = seeds.shape
+    dtype = seeds.dtype
+
+    def unit(leaf: Any) -> np.ndarray:
+        """Where a family's inner iteration may begin: matrices as the identity, and all else as 1."""
+        is_matrix = leaf.shape[-2:] == (n_features, n_features) and len(leaf.shape) > 2
+        value = np.eye(n_features, dtype=leaf.dtype) if is_matrix else np.ones((), leaf.dtype)
+        return np.array(np.broadcast_to(value, (n_runs, *leaf.shape)))
+
+    scales = jax.tree.map(unit, shape_of_scales(family, n_components, n_features, dtype))
+    log_weights = np.where(meant, 0.0, -np.inf).astype(dtype)
+    return State(
+        mixture=Mixture(log_weights, seeds, scales, family),  # pyright: ignore
+        moments=moments,
+        objective=np.full(n_runs, -np.inf, dtype),  # pyright: ignore
+        n_steps=np.full(n_runs, NOT_BEGUN, np.int32),  # pyright: ignore
+        status=np.full(n_runs, Status.RUNNING, np.int32),  # pyright: ignore
+        fell=np.zeros(n_runs, bool),  # pyright: ignore
+        gain=np.full(n_runs, np.inf, dtype),  # pyright: ignore
+        ridge_trace=np.zeros((n_runs, n_components), dtype),  # pyright: ignore
+    )
+
+
+def begun(mixture: Mixture, moments: Moments, rows: Batches | Scale) -> State:
+    """The state before the first step, from a mixture and its moments."""
+    objective = moments.objective / rows.total
+    broken = ~jnp.all(mixture.scales.is_definite())
+    status = jnp.select([broken, ~jnp.isfinite(objective)], [Status.COLLAPSED, Status.NON_FINITE], Status.RUNNING)
+    unknown = jnp.full_like(objective, jnp.inf)
+    return State(mixture, moments, objective, jnp.int32(0), status.astype(jnp.int32), jnp.array(False), unknown)
+
+
+class Proposal(NamedTuple):
+    """The mixture that a step goes to, if it stands once the rows have been summed under it."""
+
+    mixture: Mixture
+    tried: Any = None  # of an accelerated run: what it is to learn from
+    is_plain: Any = None  # whether the step is one of EM's own
+
+
+@keeps_precision
+def prepared(state: State, settings: Settings) -> State:
+    """The state with the memory that its acceleration needs; without one where it has none."""
+    if settings.acceleration is None:
+        return state._replace(memory=None)
+    if state.memory is not None:
+        return state
+    return state._replace(memory=remember_nothing(settings.acceleration, state.mixture, state.moments))
+
+
+def _begun(state: State, settings: Settings) -> State:
+    """`prepared`, and without what another method remembers, to which the numbers mean something else."""
+    old, new = state.memory, prepared(state._replace(memory=None), settings).memory
+    if old is None or new is None:
+        return state._replace(memory=new)
+    return state._replace(memory=jax.tree.map(partial(jnp.where, old.method == new.method), old, new))
+
+
+def resumed(state: State, max_steps: Array) -> State:
+    """The state with which a run begins: one that a lower limit had stopped goes on."""
+    resumable = (state.status == Status.MAX_STEPS) & (state.n_steps < max_steps)
+    return state._replace(status=jnp.where(resumable, Status.RUNNING, state.status).astype(jnp.int32))
+
+
+def is_running(state: State, max_steps: Array) -> Array:
+    """Whether a run makes another step."""
+    return (state.status == Status.RUNNING) & (state.n_steps < max_steps)
+
+
+def stopped(state: State) -> State:
+    """The state with which a run ends: what is running still has met the limit."""
+    status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
+    return state._replace(status=status.astype(jnp.int32))
+
+
+def ridge_trace(mixture: Mixture, settings: Settings) -> Array:
+    """tr(ridge Σ⁻¹) of each component, which is no less than the ridge's share of its smallest variance. -> (K,)."""
+    precisions = mixture.scales.precision_diagonal()
+    trace = jnp.sum(jnp.asarray(settings.ridge, precisions.dtype) * precisions, axis=-1)
+    return jnp.broadcast_to(trace, mixture.log_weights.shape)

@@ -1,0 +1,80 @@
+"""The verdict on a step: whether it failed, fell, or brought so little that the run has converged."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .._base.status import Status
+from ..mixture import Mixture
+from ..rows.batches import Batches
+from ..rows.chunks import Scale
+from .state import Settings, State, ridge_trace
+
+
+def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put_off: Array | bool = False) -> State:
+    """The state that stands after a step, with its status: the only place that decides one.
+
+    A step to a broken covariance or objective is taken back, so that a state always holds a usable mixture. One that is
+    `put_off` is as if it had not been tried.
+    """
+    change = new.objective - old.objective
+    # By how much the step lowers what the ridge takes, nats. The M-step maximises Q − ½ Σ_k π_k tr(ridge Σ_k⁻¹) and not
+    # Q, so the objective may give up what the penalty gains.
+    before = ridge_trace(old.mixture, settings) if old.ridge_trace is None else old.ridge_trace
+    after = ridge_trace(new.mixture, settings)
+    eased = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
+    gain = change + eased
+    broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
+    # Half a row and not one: a sound component that holds a single row gives a little of it to the others.
+    lost = jnp.any((new.moments.mass < 0.5 * rows.lightest) & jnp.isfinite(old.mixture.log_weights))
+    lost &= old.n_steps >= 0
+    finite = jnp.isfinite(new.objective)
+    rounding = _rounding(new)
+    fell = old.fell | (change < -64.0 * rounding - jnp.maximum(eased, 0.0))
+    settled = jnp.where(fell, Status.NOT_MONOTONE, Status.CONVERGED)
+    status = jnp.select(
+        [broken, ~finite, lost, _has_settled(change, gain, old.gain, rounding, settings)],
+        [Status.COLLAPSED, Status.NON_FINITE, Status.COLLAPSED, settled],
+        Status.RUNNING,
+    ).astype(jnp.int32)
+    new = new._replace(
+        status=status, fell=fell, gain=gain, ridge_trace=None if old.ridge_trace is None else after, is_far=old.is_far
+    )
+    taken_back = old._replace(status=jnp.where(put_off, old.status, status))
+    return jax.tree.map(partial(jnp.where, broken | ~finite | put_off), taken_back, new)
+
+
+def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, settings: Settings) -> Array:
+    """Whether a step that changed the objective by `change`, and raised what EM raises by `gain`, ends the run.
+
+    Both must be small: under a large ridge the objective's change passes through 0 long before EM is at rest. So
+    does a fall that takes back the rise before it: in float32 a run can go to and fro between two such mixtures.
+    """
+    to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
+    if settings.stopping == "gain":
+        return to_and_fro | (jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol)
+    rate = gain / last
+    shrinks = (rate >= 0.0) & (rate < 1.0) & jnp.isfinite(last)
+    to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
+    at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # where rates are those of rounding errors
+    return to_and_fro | jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest)
+
+
+def _rounding(state: State) -> Array:
+    """What the mean of log-densities whose terms are of the size of D and log det Σ may be off by."""
+    log_det = jnp.max(jnp.abs(state.mixture.scales.log_det()))
+    return jnp.finfo(state.objective.dtype).eps * (jnp.abs(state.objective) + log_det + state.mixture.n_features)
+
+
+def _is_point(mixture: Mixture, settings: Settings) -> Array:
+    """Whether a component stands on a single value: its standard deviation is within the rounding of its mean.
+
+    A ridge holds such a spike up; then it counts as an estimate, and `Covariance.ridge_share` shows it.
+    """
+    resolution = 4.0 * jnp.finfo(mixture.means.dtype).eps * jnp.abs(mixture.means)
+    is_point = (mixture.scales.variances() <= jnp.square(resolution)) & (settings.ridge <= 0.0)
+    return jnp.any(jnp.any(is_point, axis=-1) & jnp.isfinite(mixture.log_weights))

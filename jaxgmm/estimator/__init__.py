@@ -1,0 +1,2 @@
+from .gaussian_mixture import GaussianMixture as GaussianMixture
+from .gaussian_mixture import from_sklearn as from_sklearn

@@ -1,0 +1,165 @@
+"""The estimator's side of the door: parameters that only scikit-learn's interface has.
+
+Messages that scikit-learn's own tests look for are part of that interface and stand as the first line.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .._base import threefry
+from ..rows._check import finite, floating_dtype
+
+
+def init_params(value: Any, names: Mapping[str, str]) -> Any:
+    """A seeding by scikit-learn's name or ours, or a start of the user's own."""
+    if not isinstance(value, str):
+        return value
+    if value in names:
+        return names[value]
+    if value in names.values():
+        return value
+    known = ", ".join(map(repr, dict.fromkeys([*names, *names.values()])))
+    raise ValueError(f"Unknown init_params {value!r}. Expected one of {known}, or a start of your own.")
+
+
+def dtype_of(x: np.ndarray | Array, dtype: Any) -> np.dtype:
+    """float32 stays, float64 is computed in float64, all else NumPy brings becomes float64."""
+    if dtype is not None:
+        return floating_dtype((), dtype)
+    if x.dtype in (np.float32, np.float64):
+        return np.dtype(x.dtype)
+    return floating_dtype((x,)) if isinstance(x, jax.Array) else np.dtype(np.float64)
+
+
+def weights_init(value: Any, n_components: int) -> np.ndarray:
+    """Weights (K,) in [0, 1] that sum to 1."""
+    weights = np.asarray(value, np.float64)
+    _parameter_shape(weights, (n_components,), "weights")
+    if not (np.all(weights >= 0.0) and np.all(weights <= 1.0)):
+        raise ValueError(
+            "The parameter 'weights' should be in the range [0, 1], but got max value "
+            f"{np.max(weights):.5f}, min value {np.min(weights):.5f}. Correct weights_init."
+        )
+    if not abs(1.0 - weights.sum()) <= 1e-6:
+        raise ValueError(
+            f"The parameter 'weights' should be normalized, but got sum(weights) = {weights.sum():.5f}. "
+            "Divide weights_init by its sum."
+        )
+    return weights
+
+
+def means_init(value: Any, n_components: int, n_features: int) -> np.ndarray:
+    """Finite means (K, D)."""
+    means = np.asarray(value, np.float64)
+    _parameter_shape(means, (n_components, n_features), "means")
+    finite(means, "means_init")
+    return means
+
+
+def precisions_init(value: Any, shape: tuple[int, ...], is_matrix: bool, family_name: str) -> np.ndarray:
+    """Covariances from positive definite precisions, in the family's own shape."""
+    precisions = np.asarray(value, np.float64)
+    _parameter_shape(precisions, shape, f"{family_name} precision")
+    finite(precisions, "precisions_init")
+    if not is_matrix:
+        if not np.all(precisions > 0.0):
+            raise ValueError(f"'{family_name} precision' should be positive, got a smallest of {precisions.min():g}.")
+        return 1.0 / precisions
+    symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2))
+    if not symmetric or not np.all(np.linalg.eigvalsh(precisions) > 0.0):
+        what = (
+            f"a smallest eigenvalue of {np.linalg.eigvalsh(precisions).min():g}" if symmetric else "it is not symmetric"
+        )
+        raise ValueError(f"'{family_name} precision' should be symmetric, positive-definite; {what}.")
+    return np.linalg.inv(precisions)
+
+
+def _parameter_shape(value: np.ndarray, shape: tuple[int, ...], name: str) -> None:
+    if value.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {value.shape}")
+
+
+def random_key(value: Any) -> Array:
+    """One JAX key from whatever scikit-learn takes as `random_state`, a NumPy Generator, or a key."""
+    if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jnp.integer):
+        return value
+    if isinstance(value, jax.Array) and value.ndim:  # a key in the older form, two words
+        return jax.random.wrap_key_data(value)
+    if value is None:
+        value = np.random.mtrand._rand  # NumPy's global state, as scikit-learn does: np.random.seed then reproduces
+    if isinstance(value, np.random.RandomState):
+        return threefry.key(int(value.randint(np.iinfo(np.int32).max)))
+    if isinstance(value, np.random.Generator):
+        return threefry.key(int(value.integers(np.iinfo(np.int32).max)))
+    try:
+        seed = operator.index(value)
+    except TypeError:
+        raise ValueError(
+            f"random_state must be an integer, a RandomState, a Generator, a JAX key or None, got {value!r}."
+        ) from None
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"random_state must lie in 0 … 2³² − 1, got {seed}.")
+    return threefry.key(seed)
+
+
+def same_mixture(previous: Any, n_components: int, n_features: int, family: Any, what: str = "warm_start") -> None:
+    """A warm start, or a stream, goes on only where nothing about the shape has changed."""
+    had = (previous.n_components, previous.n_features, previous.family.name)
+    want = (n_components, n_features, family.name)
+    if had != want:
+        raise ValueError(
+            f"{what} cannot go on from (n_components, n_features, covariance_type) = {had} with {want}. "
+            "For a fresh start call fit, with warm_start=False."
+        )
+
+
+def device(value: Any) -> Any:
+    """A JAX device from its platform's name or itself; None for JAX's default, and where "all" share the rows."""
+    if value is None or isinstance(value, jax.Device):
+        return value
+    if isinstance(value, str) and value == "all":
+        return None
+    if value not in ("cpu", "gpu", "tpu"):
+        raise ValueError(f"device must be None, 'cpu', 'gpu', 'tpu', 'all' or a JAX device, got {value!r}.")
+    try:
+        return jax.devices(value)[0]
+    except RuntimeError:
+        raise ValueError(f"JAX sees no {value!r} here, only {jax.devices()}.") from None
+
+
+def feature_count(n_features: int, expected: int, estimator: str) -> None:
+    if n_features != expected:
+        raise ValueError(f"X has {n_features} features, but {estimator} is expecting {expected} features as input.")
+
+
+def feature_names(names: np.ndarray | None, fitted: np.ndarray | None, estimator: str) -> None:
+    """Columns by the names, and in the order, of the fit."""
+    if names is None and fitted is not None:
+        warnings.warn(
+            f"X does not have valid feature names, but {estimator} was fitted with feature names",
+            UserWarning,
+            stacklevel=4,
+        )
+    elif names is not None and fitted is None:
+        warnings.warn(
+            f"X has feature names, but {estimator} was fitted without feature names", UserWarning, stacklevel=4
+        )
+    elif names is not None and fitted is not None and (len(names) != len(fitted) or np.any(names != fitted)):
+        message = "The feature names should match those that were passed during fit.\n"
+        unseen, missing = sorted(set(names) - set(fitted)), sorted(set(fitted) - set(names))
+        if unseen:
+            message += "Feature names unseen at fit time:\n" + "".join(f"- {name}\n" for name in unseen)
+        if missing:
+            message += "Feature names seen at fit time, yet now missing:\n" + "".join(f"- {name}\n" for name in missing)
+        if not unseen and not missing:
+            message += "Feature names must be in the same order as they were in fit.\n"
+        raise ValueError(message)

@@ -1,0 +1,222 @@
+"""Rows in chunks: the only form in which data enter the compiled programs.
+
+`rows` are one body of whole chunks, viewed and not copied where that is possible, and one tail chunk that is padded
+with rows of weight 0. So the shapes, and with them the compiled programs, depend on N only through the number of
+chunks; and a chunk with its K responsibilities a row stays in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from .._base import programs
+from .._base.linalg import einsum
+from .._base.memory import aligned_zeros
+from .._base.precision import is_traced, precision_for
+from .._base.programs import next_power_of_two
+from .._base.sums import add
+from . import _check
+from .chunks import Chunked, Counted, Roomy, T, _roomy_weights, cut
+from .sizes import choose_chunk_size
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batches:
+    """N weighted rows as C chunks of n. Make one with `Batches.of`."""
+
+    rows: Chunked | Roomy  # (·, D)
+    weights: Chunked | Counted | Roomy  # (·,); no body where all rows weigh 1
+    origin: Array  # (D,): a point among the data, about which sums are taken
+    total: Array  # (): Σ weights
+    lightest: Array  # (): the smallest positive weight, "one row's weight"
+    n_rows: Array  # (): N, an int32
+    n_used: Array | None = None  # (): how many chunks hold rows, an int32; None where all do
+    fused: bool = field(default=False, metadata={"static": True})  # by `fused.py`, where there is a kernel
+
+    @classmethod
+    def of(
+        cls,
+        x: Any,
+        sample_weight: Any = None,
+        chunk_size: int | None = None,
+        *,
+        n_components: int = 16,
+        n_lanes: int = 1,
+        dtype: Any = None,
+        fused: bool = False,
+    ) -> Batches:
+        """Cut rows x (N, D) with weights (N,) into chunks.
+
+        `chunk_size` is chosen, where it is not given, for `n_components` and for `n_lanes` fits side by side. JAX's
+        rule decides the dtype (float32 or float64) unless `dtype` does. `fused`, an experiment: on an NVIDIA card
+        (Ampere or newer), in float32, the sums of diagonal and spherical covariances of up to 128 features, and of full
+        ones of up to 12, come from one kernel or two, which need 16 MB for each fit side by side. The values of x are
+        not looked at. ValueError or TypeError for shapes that do not fit and for weights that are
+        negative, not finite or all zero.
+        """
+        _check.matrix_shape(np.shape(x), "x")
+        sample_weight = _check.row_weights(sample_weight, np.shape(x)[0])
+        chunk_size = _check.chunk_size(chunk_size)
+        explicit, dtype = dtype is not None, _check.floating_dtype((x,), dtype)
+        if not explicit or is_traced(x):  # JAX's switch rules, above all inside the user's own transformations
+            dtype = jax.dtypes.canonicalize_dtype(dtype)
+        with precision_for(dtype):
+            n_rows, n_features = np.shape(x)
+            size = chunk_size or choose_chunk_size(n_features, n_components, dtype.itemsize, n_lanes)
+            size = min(size, next_power_of_two(n_rows))
+            rows = cut(x, size, dtype)
+            if sample_weight is None:
+                padding = np.arange(size) < n_rows - (rows.n_chunks - 1) * size
+                weights = Chunked(None, jnp.asarray(padding.astype(dtype)), rows.n_chunks)
+            else:
+                weights = cut(sample_weight, size, dtype, pad_with_zero=True)
+            count = np.int32(min(n_rows, np.iinfo(np.int32).max))
+            # The rows themselves are no output of a compiled function: that would copy them.
+            origin, total, lightest = _describe.compiled(_are_few(rows), rows, weights)
+            return cls(rows, weights, origin, total, lightest, jnp.asarray(count), fused=bool(fused))
+
+    @classmethod
+    def with_room(cls, x: Any, sample_weight: Any, dtype: Any) -> Batches:
+        """Few rows x (N, D), known and not traced, in an array that has room for more: N, and whether there are
+        weights, change no shape. Made on the host, since a program for every N would take longer than all else. They
+        go where x is, if that is bound to a device."""
+        with precision_for(dtype):
+            n_rows, n_features = np.shape(x)
+            size = programs.ROWS_AT_ONCE
+            capacity = programs.chunks(n_rows) * size
+            rows = aligned_zeros((capacity, n_features), dtype)
+            with np.errstate(over="ignore"):  # what is too large has been refused, or has weight 0
+                rows[:n_rows] = np.asarray(x)
+            device = x.sharding if isinstance(x, jax.Array) and x.committed else None
+            weights = _roomy_weights(sample_weight, n_rows, capacity, dtype)
+            return cls._with_room(jax.device_put(rows, device), weights, n_rows)
+
+    @classmethod
+    def _with_room(cls, rows: Array, weights: np.ndarray, n_rows: int) -> Batches:
+        size = programs.ROWS_AT_ONCE
+        origin, total, lightest = _described(np.asarray(rows)[:n_rows], weights[:n_rows])
+        scalars = np.asarray(total, rows.dtype), np.asarray(lightest, rows.dtype), np.int32(n_rows)
+        parts = (weights, origin.astype(rows.dtype), *scalars, np.int32(-(-n_rows // size)))
+        device = rows.sharding if rows.committed else None
+        weights_, origin_, total_, lightest_, count, used = jax.device_put(parts, device)
+        return cls(Roomy(rows, size), Roomy(weights_, size), origin_, total_, lightest_, count, used)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether these are few rows, as `with_room` holds them."""
+        return self.n_used is not None
+
+    @property
+    def n_features(self) -> int:
+        return self.origin.shape[0]
+
+    @property
+    def n_chunks(self) -> int:
+        return self.rows.n_chunks
+
+    @property
+    def chunk_size(self) -> int:
+        return self.rows.chunk_size
+
+    @property
+    def dtype(self) -> Any:
+        return self.origin.dtype
+
+    def reweighted(self, sample_weight: Any) -> Batches:
+        """The same rows, not copied, under other weights (N,)."""
+        if isinstance(self.rows, Roomy):
+            n_rows, capacity = int(self.n_rows), len(self.rows.body)
+            return self._with_room(self.rows.body, _roomy_weights(sample_weight, n_rows, capacity, self.dtype), n_rows)
+        weights = cut(sample_weight, self.chunk_size, self.dtype, pad_with_zero=True)
+        if not is_traced(self.origin) and len(self.origin.devices()) > 1:  # to where the rows are, once for all
+            weights = jax.device_put(weights, self.origin.sharding)
+        origin, total, lightest = _describe.compiled(_are_few(self.rows), self.rows, weights)
+        return replace(self, weights=weights, origin=origin, total=total, lightest=lightest)
+
+    def row_weights(self) -> np.ndarray:
+        """The weights of all rows, on the host. -> (N,) in float64."""
+        if isinstance(self.weights, Roomy):
+            return np.asarray(self.weights.body).astype(np.float64)[: int(self.n_rows)]
+        whole = (self.n_chunks - 1) * self.chunk_size
+        body = np.ones(whole) if self.weights.body is None else np.asarray(self.weights.body)[:whole]
+        return np.concatenate([body, np.asarray(self.weights.tail)]).astype(np.float64)[: int(self.n_rows)]
+
+    def variances(self) -> Array:
+        """The variance of each feature over the weighted rows. -> (D,)."""
+
+        def term(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
+            centred = rows - self.origin
+            return einsum("n,nd->d", weights, centred), einsum("n,nd->d", weights, centred * centred)
+
+        first, second = self.sum(term)
+        return jnp.maximum(second / self.total - jnp.square(first / self.total), 0.0)
+
+    def sum(self, term: Callable[[Array, Array, Array], T]) -> T:
+        """Σ over chunks of term(index, rows (n, D), weights (n,)), a pytree of arrays; compensated.
+
+        Rows that the user gave weight 0 come as the origin: what they hold may overflow, and 0 · inf would be NaN.
+        """
+        may_overflow = self.weights.body is not None or self.n_chunks == 1 or self.has_room
+
+        def at(index: Array) -> T:
+            rows, weights = self.rows.take(index), self.weights.take(index)
+            if may_overflow:
+                rows = jnp.where((weights > 0.0)[:, None], rows, self.origin)
+            return term(index, rows, weights)
+
+        if self.n_chunks == 1 and self.n_used is None:
+            return at(jnp.int32(0))
+        if self.n_used is not None:  # so few that a sum that is not compensated keeps its digits
+            nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
+            return lax.fori_loop(0, self.n_used, lambda i, total: jax.tree.map(jnp.add, total, at(i)), nothing)
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
+
+        def body(carry: tuple[T, T], index: Array) -> tuple[tuple[T, T], None]:
+            return add(*carry, at(index)), None
+
+        (total, error), _ = lax.scan(body, (zero, zero), jnp.arange(self.n_chunks, dtype=jnp.int32))
+        return jax.tree.map(jnp.add, total, error)
+
+
+def _described(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, Any, Any]:
+    """`_describe` on the host, in float64."""
+    counted = weights > 0.0
+    if not counted.all():
+        rows, weights = rows[counted], weights[counted]
+    weights = weights.astype(np.float64)
+    total = weights.sum()
+    return einsum("n,nd->d", weights, rows) / total, total, weights.min()
+
+
+def _are_few(rows: Chunked) -> bool:
+    return rows.n_chunks * rows.tail.size <= programs.SMALL
+
+
+@programs.program
+def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
+    """Origin (the weighted mean, near enough), total and lightest weight of batches."""
+    zero = jnp.zeros((), rows.tail.dtype)
+    about = rows.tail[jnp.argmax(weights.tail)]
+    if rows.body is not None and weights.body is not None:  # the rows of the tail may all weigh 0
+        about = jnp.where(jnp.max(weights.tail) > 0.0, about, rows.body[jnp.argmax(weights.body)])
+    draft = Batches(rows, weights, about, zero, zero, jnp.int32(0))
+
+    def term(index: Array, chunk: Array, weight: Array) -> tuple[Array, Array]:
+        del index
+        # About a row of the data, so that the sum of a far-off cloud does not lose the cloud.
+        return jnp.sum(weight), jnp.sum(weight[:, None] * (chunk - draft.origin), axis=0)
+
+    total, first = draft.sum(term)
+    origin = draft.origin + first / jnp.where(total > 0.0, total, 1.0)
+    lightest = jnp.min(jnp.where(weights.tail > 0.0, weights.tail, jnp.inf))
+    if weights.body is not None:
+        lightest = jnp.minimum(lightest, jnp.min(jnp.where(weights.body > 0.0, weights.body, jnp.inf)))
+    return origin, total, lightest

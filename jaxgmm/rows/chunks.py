@@ -1,0 +1,163 @@
+"""Arrays of rows cut into chunks, and the scale by which their sums are weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from .._base.memory import aligned_zeros, own
+from .._base.precision import is_traced
+
+T = TypeVar("T")
+
+IN_PLACE_ABOVE = 64 * 2**20
+"""Bytes above which a device's array is used where it lies, at the price of a program for this very N."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Chunked:
+    """An array over rows, cut into chunks of n rows: all but the last in the body, the last in the tail.
+
+    Rows of the body past the last whole chunk are not read.
+    """
+
+    body: Array | None  # (at least (C−1)·n, ...)
+    tail: Array  # (n, ...)
+    n_chunks: int = field(metadata={"static": True})
+
+    @property
+    def chunk_size(self) -> int:
+        return self.tail.shape[0]
+
+    def take(self, index: Array) -> Array:
+        """Chunk `index`. -> (n, ...)."""
+        if self.n_chunks == 1:
+            return self.tail
+        body, size = self.body, self.chunk_size
+        if body is None:  # an array of ones, of which only the padded end is kept
+            return jnp.where(index < self.n_chunks - 1, jnp.ones_like(self.tail), self.tail)
+        in_body = index < self.n_chunks - 1
+
+        # Rows are copied for it; a second copy of the code that uses them would double the compile time.
+        def by_branch() -> Array:
+            return lax.cond(in_body, lambda: lax.dynamic_slice_in_dim(body, index * size, size), lambda: self.tail)
+
+        def by_choice() -> Array:  # a GPU would ask the host at every chunk which branch it is to take
+            return jnp.where(in_body, lax.dynamic_slice_in_dim(body, index * size, size), self.tail)
+
+        return lax.platform_dependent(cpu=by_branch, default=by_choice)
+
+    def rows_at(self, index: Array) -> Array:
+        """The rows of these numbers, counted through body and tail. index (S,) -> (S, ...)."""
+        whole = (self.n_chunks - 1) * self.chunk_size
+        last = self.tail[jnp.clip(index - whole, 0, self.chunk_size - 1)]
+        if not whole:
+            return last
+        first = jnp.ones_like(last) if self.body is None else self.body[jnp.clip(index, 0, whole - 1)]
+        return jnp.where(jnp.reshape(index < whole, (-1,) + (1,) * (last.ndim - 1)), first, last)
+
+    def map(self, function: Callable[[Array], T]) -> T:
+        """function(chunk (n, ...)) for every chunk. Results (n, ...) become (C, n, ...)."""
+        return lax.map(lambda index: function(self.take(index)), jnp.arange(self.n_chunks, dtype=jnp.int32))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Roomy:
+    """An array over rows with room for more of them, so that tables of other lengths share its shape."""
+
+    body: Array  # (C·n, ...)
+    chunk_size: int = field(metadata={"static": True})
+
+    @property
+    def n_chunks(self) -> int:
+        """For which there is room."""
+        return len(self.body) // self.chunk_size
+
+    @property
+    def tail(self) -> Array:
+        """The last chunk there is room for. -> (n, ...)."""
+        return self.body[-self.chunk_size :]
+
+    def take(self, index: Array) -> Array:
+        """Chunk `index`. -> (n, ...)."""
+        return lax.dynamic_slice_in_dim(self.body, index * self.chunk_size, self.chunk_size)
+
+    def rows_at(self, index: Array) -> Array:
+        """The rows of these numbers. index (S,) -> (S, ...)."""
+        return self.body[index]
+
+
+class Scale(NamedTuple):
+    """How much all rows weigh: what a step is judged by, of rows wherever they are."""
+
+    total: Array  # (): Σ weights
+    lightest: Array  # (): the smallest positive weight, "one row's weight"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Counted:
+    """Weights (C·n,) of 1 for the first `n_rows`, a traced number, and of 0 for what pads them."""
+
+    n_rows: Array  # ()
+    like: Array  # (0,), of the weights' dtype
+    chunk_size: int = field(metadata={"static": True})
+    n_chunks: int = field(metadata={"static": True})
+
+    body = None
+
+    @property
+    def tail(self) -> Array:
+        """The last chunk. -> (n,)."""
+        return self.take(jnp.int32(self.n_chunks - 1))
+
+    def take(self, index: Array) -> Array:
+        """Chunk `index`. -> (n,)."""
+        return self.rows_at(index * self.chunk_size + jnp.arange(self.chunk_size, dtype=jnp.int32))
+
+    def rows_at(self, index: Array) -> Array:
+        return (index < self.n_rows).astype(self.like.dtype)
+
+
+def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunked:
+    """An array over rows as chunks of `size`; copied only where it must be.
+
+    The padding repeats the last row (a value from elsewhere might overflow), or is 0.
+    """
+    n_rows = np.shape(x)[0]
+    n_chunks = -(-n_rows // size)
+    whole = (n_chunks - 1) * size
+    if not isinstance(x, jax.Array):
+        x = np.asarray(x)
+        tail = np.empty((size, *x.shape[1:]), dtype)
+        with np.errstate(over="ignore"):  # what is too large has been refused, or has weight 0
+            body = own(x[:whole], dtype) if whole else None
+            tail[: n_rows - whole] = x[whole:]
+        tail[n_rows - whole :] = 0 if pad_with_zero else x[-1]
+        return Chunked(body, jnp.asarray(tail), n_chunks)
+    if not is_traced(x) and x.dtype == dtype and all(one.platform == "cpu" for one in x.devices()):
+        # A view through NumPy keeps the buffer alive and costs no copy; JAX arrays do not change.
+        view = np.asarray(x)
+        body = jax.device_put(view[:whole], x.sharding, may_alias=True) if whole else None
+        return Chunked(body, cut(view[whole:], size, dtype, pad_with_zero=pad_with_zero).tail, n_chunks)
+    x = x.astype(dtype)
+    padding = [(0, n_chunks * size - n_rows)] + [(0, 0)] * (x.ndim - 1)
+    tail = jnp.pad(x[whole:], padding, mode="constant" if pad_with_zero else "edge")
+    if not whole:
+        return Chunked(None, tail, n_chunks)
+    return Chunked(x if is_traced(x) or x.nbytes > IN_PLACE_ABOVE else x[:whole], tail, n_chunks)
+
+
+def _roomy_weights(sample_weight: Any, n_rows: int, capacity: int, dtype: Any) -> np.ndarray:
+    """Weights (N,), 1 where there are none, and 0 for the room behind them."""
+    weights = aligned_zeros((capacity,), dtype)
+    weights[:n_rows] = 1.0 if sample_weight is None else np.asarray(sample_weight)
+    return weights

@@ -1,0 +1,153 @@
+"""The one way in: whatever a user calls rows, as rows that can be summed over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from .._base.precision import is_traced, is_transforming
+from .._base.programs import is_small
+from . import _check
+from .batches import Batches
+from .blocks import Blocks, _of_npy
+from .dask import WithWorkers, client_of
+from .partitioned import Spread
+from .replicated import on_all_devices
+from .sharded import Sharded, is_shared_out, one_copy, shares_of
+from .sources import _existing, is_dask
+from .streamed import Streamed
+
+
+def as_blocks(x: Any, sample_weight: Any = None) -> Blocks | None:
+    """What the user gives for rows as blocks, or None where it is to be held in memory."""
+    if isinstance(x, Blocks):
+        if sample_weight is not None:
+            raise ValueError("Blocks carry their own weights: give pairs of rows and weights instead of sample_weight.")
+        return x
+    if isinstance(x, (str, os.PathLike)):
+        if sample_weight is None:
+            return Blocks.from_file(x)
+        if not os.fspath(x).endswith(".npy"):
+            raise ValueError("Weights of a Parquet file are one of its columns: Blocks.from_file(path, weights=name).")
+        return _of_npy(_existing(x), sample_weight)
+    if isinstance(x, np.memmap):
+        return Blocks.from_array(x, sample_weight)
+    if is_dask(x):
+        return Blocks.from_dask(x, sample_weight)
+    return None
+
+
+ON_EACH = 2**26
+"""Bytes of rows up to which every device may have them all: then restarts are shared out, and none waits for others."""
+
+
+def admit_rows(
+    key: Array,
+    x: Any,
+    sample_weight: Any,
+    n_components: int,
+    n_lanes: int,
+    chunk_size: int | None,
+    dtype: Any,
+    device: str | None = None,
+    read: Callable[[int, int], None] | None = None,
+    n_runs: int | None = None,
+) -> Batches | Spread:
+    """The user's data, checked: as batches, or, of what is read in blocks, after a pass over it, in which the key draws
+    the rows that seeds are chosen from. read: who is told of the rows that were read, in this pass and in all later
+    ones. n_runs: as for `admit`."""
+    everywhere = _check.devices(device)
+    client = client_of() if is_dask(x) else None
+    blocks = None if client is not None else as_blocks(x, sample_weight)
+    if isinstance(x, Batches) and everywhere:
+        _check.in_memory("device='all'", "Batches lie on one device")
+    if blocks is None and client is None and not (everywhere or is_shared_out(x)):
+        return admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs)
+    chunk_size = _check.chunk_size(chunk_size)
+    dtype = None if dtype is None else _check.floating_dtype((), dtype)
+    if everywhere and (blocks is not None or client is not None):
+        _check.in_memory("device='all'", "blocks and partitions are each read for one device")
+    if client is not None:
+        return WithWorkers(key, x, sample_weight, client, n_components, chunk_size, dtype)
+    if blocks is not None:
+        return Streamed(key, blocks, n_components, chunk_size, dtype, read)
+    if is_shared_out(x) or jax.process_count() > 1:
+        return Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
+    return _admit_here(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype)
+
+
+def _admit_here(
+    key: Array, x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any
+) -> Batches | Spread:
+    """Rows for all devices of this process, the only one: each has a share, or all rows and a share of the lanes."""
+    x, n_own = _check.observations(one_copy(x), "x"), len(jax.local_devices())
+    n_bytes = x.size * _dtype_of(x, dtype).itemsize
+    if n_own == 1 or (n_own <= n_lanes and n_bytes <= ON_EACH):
+        if isinstance(sample_weight, jax.Array) and not is_traced(sample_weight):
+            sample_weight = np.asarray(sample_weight)  # it may lie on another device than the rows
+        batches = admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype)
+        return batches if n_own == 1 else on_all_devices(batches)
+    return Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
+
+
+def _dtype_of(x: Any, dtype: Any) -> np.dtype:
+    """In which rows are computed."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(_check.floating_dtype((x,))) if dtype is None else dtype)
+
+
+def admit(
+    x: Any,
+    sample_weight: Any,
+    n_components: int,
+    n_lanes: int,
+    chunk_size: int | None,
+    dtype: Any,
+    n_runs: int | None = None,
+) -> Batches:
+    """The user's data, checked, as batches. n_runs: of a search that may be a small one; None where it may not."""
+    if isinstance(x, Blocks):
+        _check.in_memory("This", "it takes Blocks in fit and sweep alone")
+    chunk_size = _check.chunk_size(chunk_size)
+    dtype = None if dtype is None else _check.floating_dtype((), dtype)
+    if isinstance(x, Batches):
+        for name, value in (("sample_weight", sample_weight), ("chunk_size", chunk_size)):
+            if value is not None:
+                raise ValueError(f"Batches carry their own weights and chunks: give {name} to Batches.of instead.")
+        if dtype is not None:
+            _check.same_dtype(x.dtype, dtype)
+        if not is_traced(x):
+            _check.enough_rows(int(x.n_rows), None, n_components)
+        return x
+    x = _check.observations(x, "x")
+    sample_weight = _check.row_weights(sample_weight, len(x))
+    _check.finite(x, "x", sample_weight)
+    _check.within(x, _dtype_of(x, dtype), "x", sample_weight)
+    _check.enough_rows(len(x), sample_weight, n_components)
+    if chunk_size is None and n_runs is not None and have_room(x, sample_weight, n_components, n_runs):
+        return Batches.with_room(x, sample_weight, _dtype_of(x, dtype))
+    return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
+
+
+def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> bool:
+    """Whether rows are those of a small search, known, and on one CPU."""
+    if is_transforming() or not is_small(*x.shape, n_components, n_runs):  # pyright: ignore
+        return False
+    arrays = [each for each in (x, sample_weight) if isinstance(each, jax.Array)]
+    return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
+
+
+def in_blocks(batches: Batches | Spread, escape: str | None = None, n_folds: int = 0) -> None:
+    """ValueError for what cannot be had of rows that are read in blocks."""
+    if isinstance(batches, Spread):
+        how = ""
+        if isinstance(batches, Sharded):
+            how = f" Or give device='all' as many restarts as devices, and no more than {ON_EACH >> 20} MB of rows."
+        if escape is not None:
+            _check.in_memory(f"escape={escape!r}", "its proposals are made of several passes each", how)
+        if n_folds:
+            _check.in_memory("n_folds", "a fold is a weight of 0 for every row of the others", how)

@@ -1,0 +1,67 @@
+"""Rows that no one program sees whole: read in blocks, shared out to devices, or lying with other machines.
+
+What all of them have is a sum over the rows of what a function says of some of them as `Batches`. Moments are such a
+sum, and nothing else passes between the two steps of EM. So a step here is one sum, made by whoever holds the rows, and
+the M-step and the verdict on it, made once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from . import _check
+from .batches import Batches
+from .chunks import Scale
+from .survey import Survey, T
+
+How = tuple[Callable[..., Any], tuple[tuple[str, Any], ...]]
+"""A function of `Batches`, and the values by name that it is compiled for."""
+
+
+class Spread(ABC):
+    """Rows (N, D), wherever they are. Has what `Batches` have besides the rows themselves."""
+
+    name: str  # what messages call the rows
+    dtype: np.dtype
+    n_rows: int
+    n_features: int
+    chunk_size: int
+    origin: Array  # (D,)
+    total: Array  # ()
+    lightest: Array  # ()
+    sample: Batches  # rows that seeds are chosen from
+
+    def sum(self, function: Callable[..., T], *shared: Any, **static: Any) -> T:
+        """Σ over the rows of function(Batches, *shared, **static), a pytree of arrays.
+
+        Compiled once for one and the same function and static values, whatever the number of rows.
+        """
+        return self._sum((function, tuple(sorted(static.items()))), shared)
+
+    @abstractmethod
+    def _sum(self, how: How, shared: Any) -> Any: ...
+
+    @property
+    def scale(self) -> Scale:
+        return Scale(self.total, self.lightest)
+
+    def variances(self) -> Array:
+        """The variance of each feature over the weighted rows. -> (D,)."""
+        return jnp.asarray(self._variances, self.dtype)
+
+    def _describe(self, survey: Survey, n_components: int) -> None:
+        """Set what a first pass has found. ValueError where too few rows count."""
+        _check.some_weight(survey.total, self.name)
+        _check.enough_rows(survey.n_weighted, None, n_components)
+        self.n_rows = survey.n_rows
+        self.sample = Batches.of(*survey.sample(), n_components=n_components, dtype=self.dtype)
+        self._variances = survey.scatter / survey.total
+        self.origin = jnp.asarray(survey.mean, self.dtype)
+        self.total = jnp.asarray(survey.total, self.dtype)
+        self.lightest = jnp.asarray(survey.lightest, self.dtype)

@@ -1,0 +1,191 @@
+"""Rows that are read block by block: a program works on one while the next is read.
+
+A first pass looks at all values, finds the point about which sums are taken, and draws the rows that seeds are chosen
+from. All passes have fixed shapes, so one program serves all blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .._base.precision import precision_for
+from .._base.programs import next_power_of_two, program
+from .._base.sums import add
+from . import _check
+from .batches import Batches
+from .blocks import Blocks
+from .chunks import Chunked, Counted
+from .partitioned import How, Spread
+from .prefetch import ahead
+from .sizes import choose_chunk_size
+from .sources import Piece
+from .survey import Survey, described, moved, rng_of, rows_kept, sound_row
+
+BLOCK = 2**25
+"""Bytes of rows a block: few enough that three of them are nothing, enough that starting a program is nothing."""
+
+FEW = 16
+"""Blocks up to which they are cut such that all are full, at the price of a program for so many chunks."""
+
+
+class Layout(NamedTuple):
+    """How blocks of rows are seen: their shape, and what `Batches` know of all rows."""
+
+    dtype: np.dtype
+    chunk_size: int
+    n_chunks: int
+    origin: Any  # (D,)
+    total: Any  # ()
+    lightest: Any  # ()
+
+    @property
+    def size(self) -> int:
+        """Rows a block."""
+        return self.chunk_size * self.n_chunks
+
+    def batch(self, piece: Piece) -> Batches:
+        """A piece of `size` rows as batches."""
+        whole = (self.n_chunks - 1) * self.chunk_size
+
+        def chunked(array: np.ndarray) -> Chunked:
+            # With the dtype that there is, and without which it would copy, JAX on a CPU uses the rows where they lie.
+            body = jnp.asarray(array[:whole], self.dtype) if whole else None
+            return Chunked(body, jnp.asarray(array[whole:], self.dtype), self.n_chunks)
+
+        count = jnp.asarray(np.int32(piece.count))
+        origin, total, lightest = map(jnp.asarray, (self.origin, self.total, self.lightest))
+        weights = Counted(count, origin[:0], self.chunk_size, self.n_chunks)
+        if piece.weights is not None:
+            weights = chunked(piece.weights)
+        return Batches(chunked(piece.rows), weights, origin, total, lightest, count)
+
+
+Read = Callable[[int, int], None]
+"""Is told how many rows of a pass have been read, and how many there are: 0 where that is not known yet."""
+
+
+def sum_over(
+    blocks: Blocks, layout: Layout, how: How, shared: Any, n_rows_known: int = 0, read: Read | None = None
+) -> tuple[Any, int]:
+    """Σ over blocks of what a function says of each, compensated; and how many rows there were."""
+    sums: Any = None
+    n_rows = 0
+    for piece in ahead(blocks.pieces(layout.size, layout.dtype)):
+        if n_rows and read is not None:
+            read(n_rows, n_rows_known)
+        block = layout.batch(piece)
+        if sums is None:
+            shapes = jax.eval_shape(partial(_said, how=how), block, shared)
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+            sums = zeros, zeros
+        # One block is computed, and one is read meanwhile: a host that ran ahead would read all of them.
+        jax.block_until_ready(sums)
+        sums = _added(sums, block, shared, how=how)
+        n_rows += piece.count
+    return jax.block_until_ready(_whole(sums)), n_rows
+
+
+def survey_of(
+    blocks: Blocks, layout: Layout, rng: np.random.Generator, n_kept: int, read: Read | None = None
+) -> tuple[Survey, Layout]:
+    """What a pass over blocks finds; and the layout without needless padding.
+
+    ValueError, with the place, for values that are not finite, and for weights that are negative.
+    """
+    survey = Survey(rng, n_kept)
+    for piece in ahead(blocks.pieces(layout.size, layout.dtype)):
+        if survey.n_rows and read is not None:
+            read(survey.n_rows, 0)
+        rows, weights = piece.rows[: piece.count], None if piece.weights is None else piece.weights[: piece.count]
+        if weights is not None:
+            _check.block_weights(weights, survey.n_rows, blocks.name)
+        if not survey.n_rows and piece.count < layout.size:  # all there is
+            layout = fitted_to(layout, piece.count)
+            piece = Piece(*(None if part is None else part[: layout.size] for part in piece[:2]), piece.count)  # pyright: ignore
+        about = sound_row(rows, weights)
+        found = _described(layout._replace(origin=np.zeros_like(rows[0]) if about is None else about).batch(piece))
+        if not all(np.isfinite(of).all() for of in map(np.asarray, found)):
+            _check.finite_block(rows, weights, survey.n_rows, blocks.name)  # or squares of sound numbers overflow
+        survey.describe(*found)
+        survey.draw(rows, weights)
+    return survey, layout
+
+
+def layout_for(n_features: int, n_components: int, chunk_size: int | None, dtype: np.dtype) -> Layout:
+    """That of rows of which nothing more is known."""
+    size = chunk_size or choose_chunk_size(n_features, n_components, dtype.itemsize)
+    one = np.ones((), dtype)
+    n_chunks = max(1, BLOCK // (n_features * dtype.itemsize * size))
+    return Layout(dtype, size, n_chunks, np.zeros(n_features, dtype), one, one)
+
+
+def fitted_to(layout: Layout, n_rows: int) -> Layout:
+    """The layout for so many rows: in as few blocks and, where they are `FEW`, with as little padding as they allow."""
+    n_blocks = -(-n_rows // layout.size)
+    if n_blocks > FEW:
+        return layout
+    size = min(layout.chunk_size, next_power_of_two(-(-n_rows // n_blocks)))
+    return layout._replace(chunk_size=size, n_chunks=-(-n_rows // (n_blocks * size)))
+
+
+class Streamed(Spread):
+    """Rows of `Blocks`, which all that computes sees as blocks of one shape."""
+
+    def __init__(
+        self,
+        key: Array,
+        blocks: Blocks,
+        n_components: int,
+        chunk_size: int | None = None,
+        dtype: Any = None,
+        read: Read | None = None,
+    ) -> None:
+        """After a pass over all rows."""
+        self.blocks, self.name, self.read = blocks, blocks.name, read
+        head, _ = blocks.head()
+        self.dtype = _check.floating_dtype((head,), dtype)
+        self.n_features = head.shape[1]
+        layout = layout_for(self.n_features, n_components, chunk_size, self.dtype)
+        with precision_for(self.dtype):
+            survey, layout = survey_of(blocks, layout, rng_of(key), rows_kept(n_components), read)
+            layout = fitted_to(layout, survey.n_rows)
+            self.chunk_size = layout.chunk_size
+            self._describe(survey, n_components)
+            self.layout = layout._replace(origin=self.origin, total=self.total, lightest=self.lightest)
+
+    def _sum(self, how: How, shared: Any) -> Any:
+        sums, n_rows = sum_over(self.blocks, self.layout, how, shared, self.n_rows, self.read)
+        _check.same_rows(n_rows, self.n_rows, self.name)
+        return sums
+
+
+@program
+def _described(block: Batches) -> tuple[Array, Array, Array, Array]:
+    """A point amid the rows, and `described` about it."""
+    about = moved(block.origin, *described(block)[:2])
+    return about, *described(replace(block, origin=about))
+
+
+@program(static="how")
+def _said(block: Batches, shared: Any, *, how: How) -> Any:
+    function, static = how
+    return function(block, *shared, **dict(static))
+
+
+@program(static="how")
+def _added(sums: Any, block: Batches, shared: Any, *, how: How) -> Any:
+    total, error = sums
+    return add(total, error, _said(block, shared, how=how))
+
+
+@program
+def _whole(sums: Any) -> Any:
+    return jax.tree.map(jnp.add, *sums)

@@ -1,0 +1,228 @@
+"""Fits with several numbers of components through one program: those with fewer are padded with components of weight 0.
+
+A program is compiled for the largest K of a group. What a padded component costs is its share of the arithmetic; what
+it saves is a program, which takes longer to compile than many fits to a small table take to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array, lax
+
+from .. import em
+from .._base import threefry
+from .._base.programs import SHARED_UP_TO, components, effort, next_power_of_two, program
+from ..evaluation import in_shared_family
+from ..families import Family
+from ..moments import FULL, Moments, projected
+from ..rows.batches import Batches
+from ..rows.partitioned import Spread
+from ..rows.replicated import at_home
+from ..rows.sizes import bytes_of_fit
+from . import small
+from .escape import ESCAPES
+from .plan import Search
+from .progress import Told
+from .race import race_to_ends
+from .result import ON_HOST, FitResult, Restarts, best, best_of, history_length, trimmed
+from .start import NOTHING_GIVEN, begin, may_begin_later, nearest_to, not_begun, seeds_of
+
+SMALL_TABLE = 2**20
+"""Numbers in a table (N·D) up to which compiling for another K takes longer than what its padding costs."""
+
+HELD = 2**33
+"""Bytes that all runs of a group may take."""
+
+PADDING = 0.5
+"""Most of a group's components that may be padding: then no search takes more than twice the arithmetic it needs."""
+
+
+class Group(NamedTuple):
+    """The runs of several numbers of components."""
+
+    counts: tuple[int, ...]
+    n_starts: tuple[int, ...]  # runs of each count: one component has one, since all starts end in the same place
+    seeds: Array  # (L, K, D), K the largest of the counts
+    lane_counts: np.ndarray  # (L,) int32: the number of components of each run
+    members: np.ndarray  # (counts, R) int32: the runs of each count, the first repeated where they are fewer
+    nearest: Moments | None  # (L, ...), of the rows nearest to each seed, where families of several kinds need it
+
+
+def groups(counts: Iterable[int], batches: Batches | Spread, n_restarts: int = 1) -> list[tuple[int, ...]]:
+    """Which counts share a program: no more than `PADDING` of a group's components are padding, and its runs hold no
+    more than `HELD` bytes.
+
+    For a small table all up to `SHARED_UP_TO`, and above it those between two powers of two; for a large one none.
+    """
+    is_small = int(batches.n_rows) * batches.n_features <= SMALL_TABLE
+    shared: dict[int, list[int]] = {}
+    for count in counts:
+        shared.setdefault(max(SHARED_UP_TO, next_power_of_two(count)) if is_small else count, []).append(count)
+    bounded: list[list[int]] = []
+    for together in shared.values():
+        rest = sorted(together, reverse=True)
+        while rest:  # the largest, and as many of the others as the bound allows
+            each = n_restarts * bytes_of_fit(rest[0], batches.n_features, batches.dtype.itemsize)
+            within = max(1, min(len(rest), HELD // each))
+            most = next(n for n in range(within, 0, -1) if padding(rest[:n]) <= PADDING)
+            bounded.append(rest[:most])
+            rest = rest[most:]
+    order = {count: place for place, count in enumerate(counts)}
+    return sorted((tuple(sorted(group, key=order.__getitem__)) for group in bounded), key=lambda g: order[g[0]])
+
+
+def padding(counts: Sequence[int]) -> float:
+    """Which share of the components of a group are padding, were each count run equally often."""
+    return 1.0 - sum(counts) / (max(counts) * len(counts))
+
+
+def room_for(counts: Sequence[int], batches: Batches | Spread) -> int:
+    """With how many components the runs of a group are made."""
+    has_room = isinstance(batches, Batches) and batches.has_room
+    return components(max(counts)) if has_room else max(counts)
+
+
+def group_of(
+    key: Array,
+    counts: tuple[int, ...],
+    batches: Batches | Spread,
+    seeding: str,
+    n_restarts: int,
+    families: Iterable[Family],
+) -> Group:
+    """Seeds for `n_restarts` runs of every count, which do not depend on the other counts."""
+    starts = tuple(1 if count == 1 else n_restarts for count in counts)
+    lane_counts = np.repeat(np.array(counts, np.int32), starts)
+    restart = np.concatenate([np.arange(n, dtype=np.int32) for n in starts])
+    first = np.cumsum([0, *starts[:-1]])
+    members = np.stack([f + np.arange(n_restarts) % n for f, n in zip(first, starts, strict=True)]).astype(np.int32)
+    keys = keys_of(key, lane_counts, restart, n_restarts)
+    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=room_for(counts, batches))
+    if isinstance(batches, Batches) and batches.has_room:
+        return Group(counts, starts, seeds, lane_counts, members, None)
+    # One pass for all families, where one of them would make it anyway; its sums are the largest.
+    kinds = {family.kind for family in families}
+    nearest = nearest_to(seeds, lane_counts, batches, FULL) if FULL in kinds and len(kinds) > 1 else None
+    if nearest is not None and seeds.size * batches.n_features <= ON_HOST:
+        nearest = jax.device_get(nearest)
+    return Group(counts, starts, seeds, lane_counts, members, nearest)
+
+
+def fit_group(
+    group: Group,
+    batches: Batches | Spread,
+    judged: Batches | Spread,
+    family: Family,
+    settings: em.Settings,
+    max_steps: int,
+    search: Search,
+    also: Callable[[FitResult, Batches], Any],
+    watch: Callable[[Told], None],
+) -> list[tuple[FitResult, Any]]:
+    """For every count the best of its runs, and what `also` says of it and the rows `judged`.
+
+    `watch` is shown all runs as they go.
+    """
+    lanes = group.seeds, group.lane_counts
+    if isinstance(batches, Batches) and batches.has_room:
+        states = small.from_seeds(*jax.tree.map(np.asarray, lanes), batches, family)  # pyright: ignore
+    elif may_begin_later(group.seeds, batches, settings):
+        nearest = projected(group.nearest, family.kind) if group.nearest else nearest_to(*lanes, batches, family.kind)
+        states = not_begun(*lanes, nearest, family)
+    else:
+        states = begin(*lanes, batches, settings.ridge, NOTHING_GIVEN, family=family, nearest=group.nearest)
+    states, histories = race_to_ends(states, batches, settings, max_steps, search.race, group.members, watch)
+    length = history_length(max_steps)
+    if isinstance(states.objective, np.ndarray):
+        each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in group.members]  # pyright: ignore
+        results = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+    else:
+        results = _best_of_each(states, histories, group.members, settings.ridge, length=length)
+    escapes: list[Any] = [None] * len(group.counts)
+    if search.escape is not None:
+        escaped = []
+        for index in range(len(group.counts)):
+            single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
+            # The runs that are watched have ended; but between bursts an interrupt gets through.
+            assert isinstance(batches, Batches)
+            found = ESCAPES[search.escape](single, batches, settings, max_steps, lambda _: None)
+            escapes[index] = np.asarray(found.escapes)
+            escaped.append(replace(found, escapes=None))
+        results = jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *escaped)
+    results, more = jax.device_get((results, of_each(results, judged, also)))
+    cut, said = [], []
+    for index, count in enumerate(group.counts):
+        result, of_it = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
+        cut.append(_trimmed(result, count, group.n_starts[index], escapes[index]))
+        said.append(of_it)
+    return list(zip(at_home(cut, batches.origin), said, strict=True))
+
+
+def _lanes(states: em.State, histories: np.ndarray, lanes: np.ndarray) -> tuple[em.State, np.ndarray]:
+    return jax.tree.map(lambda leaf: leaf[lanes], (states, histories))
+
+
+def keys_of(key: Array, counts: np.ndarray, restart: np.ndarray, n_restarts: int) -> Array:
+    """`_keys`, of a key that is known without a program."""
+    if not threefry.speaks(key):
+        return _keys(key, counts, restart, n_restarts=n_restarts)
+    data = np.asarray(jax.random.key_data(key))
+    of = {count: threefry.split(threefry.fold_in(data, count), (n_restarts, 2)) for count in set(counts.tolist())}
+    pairs = np.stack([of[count][index] for count, index in zip(counts.tolist(), restart.tolist(), strict=True)])
+    return jax.random.wrap_key_data(pairs, impl=jax.random.key_impl(key))  # pyright: ignore
+
+
+@program(static="n_restarts", hurried=True)
+def _keys(key: Array, counts: Array, restart: Array, *, n_restarts: int) -> Array:
+    """The pair of keys that `fit` gives the restart, were it given this key and its count folded into one."""
+
+    def one(count: Array, restart: Array) -> Array:
+        return jax.random.split(jax.random.fold_in(key, count), (n_restarts, 2))[restart]
+
+    return jax.vmap(one)(counts, restart)
+
+
+@program(static="length", hurried=True)
+def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any, *, length: int) -> FitResult:
+    def one(lanes: Array) -> FitResult:
+        runs, lines = jax.tree.map(lambda leaf: leaf[lanes], (states, histories[:, :length]))
+        return best_of(runs, lines, ridge)
+
+    return jax.vmap(one)(members)
+
+
+def of_each(results: FitResult, rows: Batches | Spread, also: Callable[[FitResult, Batches], Any]) -> Any:
+    """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
+    if isinstance(rows, Spread):
+        return rows.sum(_said, results, also=also)
+    if rows.has_room:
+        each = [also(replace(of, mixture=in_shared_family(of.mixture)), rows) for of in _unstacked(results)]
+        return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *each)
+    n_results, n_components = results.mixture.means.shape[:2]
+    return _of_each.compiled(effort(int(rows.n_rows), n_components, n_results), rows, results, also=also)
+
+
+def _unstacked(tree: Any) -> list[Any]:
+    """The members of a tree of host arrays with an axis in front."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(len(jax.tree.leaves(tree)[0]))]
+
+
+def _said(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:
+    return lax.map(lambda result: also(result, batches), results)
+
+
+_of_each = program(_said, static="also")
+
+
+def _trimmed(result: FitResult, count: int, n_restarts: int, escapes: Any) -> FitResult:
+    """A result of host arrays without the components that pad it, and without the runs that do."""
+    return replace(
+        trimmed(result, count),
+        restarts=Restarts(*(leaf[:n_restarts] for leaf in jax.tree.leaves(result.restarts))),
+        escapes=escapes,
+    )

@@ -1,0 +1,288 @@
+"""What a long search has done so far, on disk, so that it goes on after it was killed.
+
+A search is a sequence of calls of `run_to_ends`, each of which depends on the arguments and the calls before it alone.
+So what is kept is numbered: how far each call has come. A search that begins again goes through the same sequence,
+takes up each call where it was last kept, and ends with the same bits.
+
+about.json      what the search is of: a folder belongs to one
+0003.part       where call 3 stands or ended: a title, a digest, arrays; whole, or not there
+0003.before     where it stood the time before
+.lock           held by the run that is at work here
+
+Where several processes search together, process 0 alone reads and writes, and tells the others what it found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.experimental import multihost_utils
+
+from .._base import check
+from .._base.files import atomically, delete_drafts, is_draft, locked
+from .._base.programs import program
+from .._version import __version__
+from ..rows import _check as rows_check
+
+T = TypeVar("T")
+
+TITLE = b"jaxgmm-checkpoint 0001\n"
+
+LOCK = ".lock"
+
+STAYS_ABOVE = 2**20
+"""Bytes above which an accelerator's array is not brought to the host to be told from others."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a search is kept, and after how many seconds it is kept again.
+
+    The folder is made where it is not there; it belongs to one search, of which one run at a time may be at work, and
+    stays when that has ended: then it gives the result again. Processes that share out the rows of one search all give
+    a checkpoint, of which that of process 0 counts; those that search for themselves need a folder each. TypeError or
+    ValueError for no path, or for seconds that are no number ≥ 0.
+    """
+
+    folder: str | os.PathLike[str]
+    every: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, (str, os.PathLike)):
+            raise TypeError(f"checkpoint must be a folder's path, or a Checkpoint, got {self.folder!r}.")
+        check.nonnegative(self.every, "every")
+
+    @classmethod
+    def of(cls, value: Any) -> Checkpoint | None:
+        """From a user's argument: a folder, a Checkpoint or None."""
+        return value if value is None or isinstance(value, cls) else cls(value)
+
+
+class Journal:
+    """The calls of one search, in turn."""
+
+    def __init__(self, checkpoint: Checkpoint, about: Callable[[], dict[str, Any]], is_shared: bool = False) -> None:
+        """is_shared: whether all processes go through this search together.
+
+        ValueError where the folder belongs to another search, is something else, or is another run's now.
+        """
+        self.folder, self.every, self.n_calls = Path(checkpoint.folder), float(checkpoint.every), 0
+        self.is_shared, self.held = is_shared, contextlib.ExitStack()
+        self.said(partial(self._open, about))
+
+    def _open(self, about: Callable[[], dict[str, Any]]) -> bytes:
+        told = {"jaxgmm": __version__, "jax": jax.__version__, **{name: str(value) for name, value in about().items()}}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "about.json"
+        if not path.exists() and any(each.name != LOCK and not is_draft(each.name) for each in self.folder.iterdir()):
+            raise ValueError(f"{self.folder} holds other files: give an empty or a new folder as checkpoint.")
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self.folder / LOCK))
+            except BlockingIOError:
+                raise ValueError(
+                    f"Another run is at work in {self.folder}. Wait until it ends, or give another folder."
+                ) from None
+            self._claim(path, told)
+            delete_drafts(self.folder)
+            self.held = held.pop_all()
+        return b""
+
+    def _claim(self, path: Path, about: dict[str, str]) -> None:
+        if not path.exists():
+            with atomically(path) as file:
+                file.write(json.dumps(about, indent=1, sort_keys=True).encode())
+            return
+        try:
+            kept = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): delete {self.folder} and begin again.") from error
+        if kept != about:
+            names = sorted(name for name in {*kept, *about} if kept.get(name) != about.get(name))
+            told = "; ".join(f"{name} was {kept.get(name)} and is {about.get(name)}" for name in names)
+            raise ValueError(f"{self.folder} belongs to another search: {told}. Give another folder, or delete it.")
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        self.held.close()
+
+    def said(self, job: Callable[[], bytes]) -> bytes:
+        """What the job returns; where processes go together, in process 0. Where it raises there, it raises in all."""
+        if not self.is_shared:
+            return job()
+        said, error = b"", None
+        if jax.process_index() == 0:
+            try:
+                said = job()
+            except BaseException as raised:
+                error, said = raised, str(raised).encode() or b"it was interrupted"
+        length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said) if error is None else -len(said))))
+        if length:
+            sent = np.frombuffer(said, np.uint8) if said else np.zeros(abs(length), np.uint8)
+            said = np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes()
+        if error is not None:
+            raise error
+        if length < 0:
+            raise ValueError(f"Process 0, which keeps the search, says: {said.decode()}")
+        return said
+
+    def next_call(self) -> Entry:
+        """The entry of the call that begins now."""
+        self.n_calls += 1
+        return Entry(self, self.n_calls - 1)
+
+
+class Entry:
+    """Where one call stands."""
+
+    def __init__(self, journal: Journal, number: int) -> None:
+        self.journal = journal
+        self.path = journal.folder / f"{number:04d}.part"
+        self.before = self.path.with_suffix(".before")
+        self.last = time.monotonic()
+        self.is_sound = False  # whether what lies at `path` was read or written here
+
+    def found(self) -> list[np.ndarray] | None:
+        """The arrays that were last kept, or of the time before where those are damaged; None where there are none."""
+        payload = self.journal.said(self._found)
+        if not payload:
+            return None
+        with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+            return [archive[f"arr_{i}"] for i in range(len(archive.files))]
+
+    def _found(self) -> bytes:
+        for path, instead in ((self.path, "What was kept before it is used."), (self.before, "The call begins anew.")):
+            if path.exists():
+                try:
+                    payload = _read(path)
+                except ValueError as error:
+                    warnings.warn(f"{error} {instead}", stacklevel=2)
+                else:
+                    self.is_sound = path is self.path
+                    return payload
+        return b""
+
+    def as_tree(self, leaves: list[np.ndarray], like: T) -> T:
+        """Leaves that were found, in the place of those of `like`. ValueError where they do not fit."""
+        kept, wanted = ([(leaf.shape, leaf.dtype) for leaf in of] for of in (leaves, jax.tree.leaves(like)))
+        if kept != wanted:
+            raise ValueError(f"{self.path} holds other arrays than this search makes. Give another folder.")
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def keep(self, tree: Any, is_done: bool = False) -> None:
+        """Write the leaves of a tree, where it is done or the last time is long enough ago."""
+        self.journal.said(partial(self._keep, tree, is_done))
+
+    def _keep(self, tree: Any, is_done: bool) -> bytes:
+        if is_done or time.monotonic() - self.last >= self.journal.every:
+            payload = io.BytesIO()
+            np.savez(payload, *(np.asarray(leaf) for leaf in jax.tree.leaves(tree)))
+            # What is damaged is written over: in the place of the one before, it would cost a sound one.
+            if self.is_sound and self.path.exists():
+                os.replace(self.path, self.before)
+            with atomically(self.path) as file:
+                file.write(TITLE)
+                file.write(hashlib.sha256(payload.getbuffer()).digest())
+                file.write(payload.getbuffer())
+            self.is_sound, self.last = True, time.monotonic()
+        return b""
+
+
+def _read(path: Path) -> bytes:
+    content = path.read_bytes()
+    digest, payload = content[len(TITLE) :][:32], content[len(TITLE) + 32 :]
+    if not content.startswith(TITLE) or hashlib.sha256(payload).digest() != digest:
+        raise ValueError(f"{path} is damaged: its checksum does not match.")
+    return payload
+
+
+def digest(tree: Any) -> str:
+    """Of the values of a tree of arrays and numbers, and their dtypes. 64 MB in 0.05 s, on one core."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        leaf = leaf if isinstance(leaf, Array) else np.asarray(leaf)
+        found.update(f"{leaf.dtype}{leaf.shape}".encode())
+        if isinstance(leaf, Array) and leaf.nbytes > STAYS_ABOVE and next(iter(leaf.devices())).platform != "cpu":
+            leaf = mixed(leaf)
+        found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()[:16]
+
+
+@program
+def mixed(array: Array) -> Array:
+    """Two sums of the bits of an array's numbers, each with its place (MurmurHash3's last steps). -> (2,).
+
+    Whole numbers add up to the same in any order, so this is the same on any device.
+    """
+    bits = lax.bitcast_convert_type(array, jnp.uint32)
+    for axis, factor in enumerate((0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)[: bits.ndim]):
+        bits = bits * jnp.uint32(0xCC9E2D51) + lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(factor)
+
+    def summed(seed: int) -> Array:
+        some = bits + jnp.uint32(seed)
+        some = (some ^ (some >> 16)) * jnp.uint32(0x85EBCA6B)
+        some = (some ^ (some >> 13)) * jnp.uint32(0xC2B2AE35)
+        return jnp.sum(some ^ (some >> 16), dtype=jnp.uint32)
+
+    return jnp.stack([summed(1), summed(0x27D4EB2F)])
+
+
+def told(family: Any) -> str:
+    """A family in words that the next process finds, too: its name, its form and its fields, without addresses."""
+    words = f"{family.name} {family!r} {getattr(family, '__dict__', None) or ''}".strip()
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", words)
+
+
+_journal: ContextVar[Journal | None] = ContextVar("journal", default=None)
+
+
+@contextlib.contextmanager
+def kept(checkpoint: Checkpoint | None, about: Callable[[], dict[str, Any]], is_shared: bool = False) -> Iterator[None]:
+    """Within this every call of `run_to_ends` is kept; none is where there is no checkpoint.
+
+    is_shared: whether all processes come here together. Where only some have a checkpoint, ValueError in all.
+    """
+    if is_shared:
+        has_one = multihost_utils.process_allgather(np.array([checkpoint is not None], np.int32))
+        rows_check.same_in_all(has_one, ("checkpoint",))
+    journal = None if checkpoint is None else Journal(checkpoint, about, is_shared)
+    token = _journal.set(journal)
+    try:
+        yield
+    finally:
+        _journal.reset(token)
+        if journal is not None:
+            journal.close()
+
+
+@contextlib.contextmanager
+def set_aside() -> Iterator[None]:
+    """Within this nothing is kept: what a user's callback fits is no call of the search that it is told of."""
+    token = _journal.set(None)
+    try:
+        yield
+    finally:
+        _journal.reset(token)
+
+
+def next_entry() -> Entry | None:
+    """The entry of the call that begins now, where calls are kept."""
+    journal = _journal.get()
+    return None if journal is None else journal.next_call()

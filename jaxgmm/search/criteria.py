@@ -1,0 +1,101 @@
+"""Information criteria: what a mixture's log-likelihood is worth, less what its parameters cost.
+
+They have scikit-learn's sign: smaller is better. (mclust's are their negatives.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .._base import check
+from .._base.linalg import columns
+from .._base.precision import is_traced, keeps_precision
+from .._base.programs import program
+from ..covariances import Form
+from ..density import in_safe_form, prepare
+from ..mixture import Mixture
+from ..rows import _check as rows_check
+from ..rows.batches import Batches
+
+KINDS = ("soft", "hard")
+
+
+def n_parameters(mixture: Mixture) -> Any:
+    """Free parameters: means, weights (which sum to 1) and covariances. Components of weight 0 are not counted."""
+    active: Any = jnp.sum(mixture.log_weights != -jnp.inf) if is_traced(mixture) else _count_active(mixture)
+    n_features = mixture.n_features
+    return active * n_features + active - 1 + mixture.family.n_free(active, n_features)
+
+
+def aic(log_likelihood: Any, n_parameters: Any) -> Any:
+    """Akaike 1974: −2 log L + 2 p. log_likelihood: the total, nats."""
+    return -2.0 * log_likelihood + 2.0 * n_parameters
+
+
+def bic(log_likelihood: Any, n_parameters: Any, n: Any) -> Any:
+    """Schwarz 1978: −2 log L + p log n. log_likelihood: the total, nats; n: the total weight of the rows."""
+    return -2.0 * log_likelihood + n_parameters * (jnp.log(n) if is_traced(n) else np.log(n))
+
+
+def icl(log_likelihood: Any, n_parameters: Any, n: Any, entropy: Any) -> Any:
+    """Biernacki, Celeux and Govaert 2000: bic + 2 · `entropy` of the responsibilities (total, nats).
+
+    With the soft entropy it is their criterion; with the hard one it is mclust's.
+    """
+    return bic(log_likelihood, n_parameters, n) + 2.0 * entropy
+
+
+def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Array:
+    """Entropy of the responsibilities r, summed over weighted rows, nats. x (N, D) or `Batches` -> ().
+
+    kind "soft": −Σ w Σ_k r log r. kind "hard": −Σ w log max_k r, which counts the winning component only. Chunk by
+    chunk: nothing of size N×K is made. ValueError for another kind, or where D differs.
+    """
+    check.one_of(kind, KINDS, "kind of entropy")
+    if not isinstance(batches, Batches):
+        rows_check.matrix_shape(np.shape(batches), "x")
+        batches = Batches.of(batches, n_components=mixture.n_components, dtype=mixture.means.dtype)
+    rows_check.last_axis((batches.n_features,), mixture.n_features)
+    return evidence(mixture, batches, np.zeros((), batches.dtype), kind=kind)[1]
+
+
+@keeps_precision
+def evidence(
+    mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None = None
+) -> tuple[Array, Array]:
+    """Σ w (log density − centre), and the entropy of the responsibilities."""
+    return _evidence.compiled(batches.has_room, mixture, batches, centre, kind=kind, form=form)
+
+
+@program(static=("kind", "form"))
+def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None) -> tuple[Array, Array]:
+    def in_form(form: Form) -> tuple[Array, Array]:
+        operands = prepare(mixture, batches.origin, form)
+
+        def chunk(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
+            joint = mixture.scales.exponent(operands, columns(rows))
+            largest = jnp.max(joint, axis=0)
+            below = joint - largest
+            shares = jnp.exp(below)
+            total = jnp.sum(shares, axis=0)
+            # −log of the winner's share is log(total); −Σ r log r adds the mean of −below, where 0 · −∞ is 0.
+            spread = jnp.log(total)
+            if kind == "soft":
+                spread = spread - jnp.sum(jnp.where(shares > 0.0, shares * below, 0.0), axis=0) / total
+            counts = weights > 0.0
+            return (
+                jnp.sum(jnp.where(counts, weights * (largest + jnp.log(total) - centre), 0.0)),
+                jnp.sum(jnp.where(counts, weights * spread, 0.0)),
+            )
+
+        return batches.sum(chunk)
+
+    return in_form(form) if form else in_safe_form(mixture, batches.origin, in_form)
+
+
+def _count_active(mixture: Mixture) -> int:
+    return int(np.sum(np.asarray(mixture.log_weights) != -np.inf))

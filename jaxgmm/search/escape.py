@@ -1,0 +1,290 @@
+"""Out of a local optimum: two components are made one, and a third is split in two, at the same time.
+
+Where EM has come to rest with two components on one cluster and one on two, no step of its own mends that: the way
+leads down before it leads up (Ueda, Nakano, Ghahramani and Hinton 2000). What is proposed is judged by running it: all
+proposals make a short run side by side, the best of them a whole one, and that stands only where it ends higher.
+Deterministic annealing, another way out, was tried and is not offered: see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from .. import em
+from .._base.linalg import cholesky, columns, einsum
+from .._base.programs import program
+from .._base.status import FAILED, Status
+from ..covariances import Form
+from ..density import in_safe_form, normalise, prepare
+from ..em.lanes import in_waves
+from ..em.maximisation import maximise
+from ..families import show_dense
+from ..mixture import Mixture
+from ..moments import Moments
+from ..rows.batches import Batches
+from ..rows.sizes import bytes_of_fit
+from .progress import Told
+from .race import Race, race_to_ends
+from .result import FitResult, best, history_length
+
+PROPOSALS = 16
+"""Moves that are tried side by side: as many as run at once on a CPU, half of them by each of two rankings."""
+
+OF_A_GAUSSIAN = math.log(2.0) - 0.5 * math.log(math.pi / (math.pi - 2.0))
+"""What cutting a Gaussian in halves costs, nats a row: a component that is one has nothing to gain."""
+
+AT_MOST = 0.99
+"""Share of a covariance that may lie between the means of its two halves."""
+
+ROUNDS = 4
+"""Passes in which the planes that split components are turned. From any direction the second is nearly right."""
+
+RACE = Race(steps=10, finalists=2)
+"""The proposals' own: two, since the best after a short run need not be the best in the end."""
+
+
+class Halves(NamedTuple):
+    """Sums over the rows, by responsibility, on the upper side of each component's plane, and on both."""
+
+    mass: Array  # (K,)
+    first: Array  # (K, D), about the origin
+    whole_mass: Array  # (K,)
+    whole_first: Array  # (K, D)
+    together: Array  # (K, K): Σ w r_i r_j
+
+
+def split_and_merge(
+    result: FitResult,
+    batches: Batches,
+    settings: em.Settings,
+    max_steps: int,
+    tell: Callable[[Told], None] | None = None,
+) -> FitResult:
+    """The best fit that moves lead to from that of `result`, each of which must gain more than tol.
+
+    Steps, status and history are those of the last move's run. A move takes three components.
+    """
+    heights = [float(result.objective)]
+    if np.sum(np.isfinite(np.asarray(result.mixture.log_weights))) < 3:
+        return replace(result, escapes=jnp.asarray(heights, result.objective.dtype))
+
+    def watch(told: Told) -> None:
+        assert tell is not None
+        tell(_beside(told, result))
+
+    while np.isfinite(heights[-1]):
+        states = propose(result.mixture, batches)
+        states, histories = race_to_ends(states, batches, settings, max_steps, RACE, watch=watch if tell else None)
+        found = best(states, histories, settings.ridge, length=history_length(max_steps))
+        if not _is_better(found, result, float(settings.tol)):
+            break
+        result = replace(found, restarts=result.restarts)
+        heights.append(float(result.objective))
+    return replace(result, escapes=jnp.asarray(heights, result.objective.dtype))
+
+
+def _is_better(found: FitResult, result: FitResult, tol: float) -> bool:
+    """Whether a move stands: off the ridge, where what it left was on it, and never the other way; or else higher by
+    more than tol and rounding."""
+    if int(found.status) in FAILED or (np.asarray(found.held_up).any() and not np.asarray(result.held_up).any()):
+        return False
+    if np.asarray(result.held_up).any() and not np.asarray(found.held_up).any():
+        return True
+    rounding = 64.0 * float(jnp.finfo(result.objective.dtype).eps) * (1.0 + abs(float(result.objective)))
+    return int(result.status) in FAILED or float(found.objective) - float(result.objective) > max(tol, rounding)
+
+
+def propose(mixture: Mixture, batches: Batches) -> em.State:
+    """States (PROPOSALS, ...) after one move each, the most promising first; what is no move has status COLLAPSED."""
+    return _states(*_propose(mixture, batches), batches)
+
+
+@program
+def _states(mixtures: Mixture, is_move: Array, batches: Batches) -> em.State:
+    n_components, n_features = mixtures.means.shape[1:]
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    states = in_waves(lambda mixture: em.init(mixture, batches), mixtures, n_components, batches.chunk_size, each)
+    status = jnp.where(is_move, states.status, Status.COLLAPSED)
+    return states._replace(status=status.astype(jnp.int32))
+
+
+@program
+def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
+    """Mixtures (PROPOSALS, ...), and whether each is a move at all."""
+    n_components = mixture.n_components
+    origin, live = batches.origin, jnp.isfinite(mixture.log_weights)
+    noise = jax.random.normal(jax.random.key(0), mixture.means.shape, mixture.means.dtype)
+    axes = mixture.scales.colour(noise, jnp.arange(n_components))
+
+    def turn(_: int, carry: tuple[Array, Halves]) -> tuple[Array, Halves]:
+        halves = _halves(mixture, batches, carry[0])
+        upper, lower = _centres(halves)
+        return upper - lower, halves
+
+    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(_halves, mixture, batches, axes))
+    apart, halves = lax.fori_loop(0, ROUNDS, turn, (axes, nothing))
+    split, merged, into, is_move = _ranked(mixture, halves, apart, live)
+    upper, lower = (centre + origin for centre in _centres(halves))
+    whole = halves.whole_mass
+    share = _upper_share(halves)
+    dense = show_dense(mixture.scales, n_components)
+    # A covariance whose shape others decide may be narrower than its rows are wide; what is left must be definite.
+    taken = share * (1.0 - share)
+    taken *= AT_MOST / jnp.maximum(taken * _own_distances(mixture, apart), AT_MOST)
+
+    def moved(move: tuple[Array, Array, Array]) -> Mixture:
+        """Component `merged` joins `into`, and takes the lower half of `split`: the M-step of what that makes."""
+        split, merged, into = move
+        both = whole[into] + whole[merged]
+        of_both, between = _joined(mixture, whole, into, merged, dense)
+        rest = whole[split] - halves.mass[split]
+        mass = whole.at[into].set(both).at[split].set(halves.mass[split]).at[merged].set(rest)
+        means = mixture.means.at[into].set(of_both).at[split].set(upper[split]).at[merged].set(lower[split])
+        half = dense[split] - taken[split] * apart[split][:, None] * apart[split]
+        covariances = dense.at[into].set(between).at[split].set(half).at[merged].set(half)
+        second = mixture.family.kind.project(mass[:, None, None] * covariances)
+        moments = Moments(mass, jnp.zeros_like(means), second, jnp.zeros_like(batches.total))
+        return maximise(moments, means, mixture.family, None, 0.0)
+
+    return lax.map(moved, (split, merged, into)), is_move
+
+
+def _joined(mixture: Mixture, mass: Array, one: Array, other: Array, dense: Array) -> tuple[Array, Array]:
+    """The mean (D,) and covariance (D, D) of two components together."""
+    share = mass[one] / (mass[one] + mass[other])
+    shift = mixture.means[one] - mixture.means[other]
+    within = share * dense[one] + (1.0 - share) * dense[other]
+    mean = mixture.means[other] + share * shift
+    return mean, within + share * (1.0 - share) * shift[:, None] * shift
+
+
+def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
+    """The rows of each component on either side of the plane through its mean, across its axis (K, D)."""
+    shift = mixture.means - batches.origin
+    offset = einsum("kd,kd->k", axes, shift)
+
+    def program(form: Form) -> Halves:
+        operands = prepare(mixture, batches.origin, form)
+
+        def chunk(_: Array, rows: Array, weights: Array) -> Halves:
+            x = columns(rows)
+            _, responsibilities = normalise(mixture.scales.exponent(operands, x))
+            weighted = responsibilities * weights
+            centred = x - batches.origin[:, None]
+            upper = jnp.where(einsum("kd,dn->kn", axes, centred) > offset[:, None], weighted, 0.0)
+
+            def first(weighted: Array) -> Array:
+                return einsum("kn,dn->kd", weighted, centred)
+
+            return Halves(
+                jnp.sum(upper, axis=1),
+                first(upper),
+                jnp.sum(weighted, axis=1),
+                first(weighted),
+                einsum("in,jn->ij", weighted, responsibilities),
+            )
+
+        return batches.sum(chunk)
+
+    return in_safe_form(mixture, batches.origin, program)
+
+
+def _centres(halves: Halves) -> tuple[Array, Array]:
+    """The means of the upper and lower halves (K, D), about the origin."""
+    lower = halves.whole_mass - halves.mass
+
+    def mean(first: Array, mass: Array) -> Array:
+        return first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
+
+    return mean(halves.first, halves.mass), mean(halves.whole_first - halves.first, lower)
+
+
+def _ranked(mixture: Mixture, halves: Halves, apart: Array, live: Array) -> tuple[Array, Array, Array, Array]:
+    """The most promising moves (PROPOSALS,): what to split, what to merge, into what, and whether that is a move.
+
+    By what a move would gain in expected complete-data log-likelihood, were every row wholly its component's: half of
+    them by what two halves of one covariance gain, less what lies between their means; half by how wide a component
+    is. What the pair loses is as `_pairs` says.
+    """
+    n_components, mass, share = len(live), halves.whole_mass, _upper_share(halves)
+    between = share * (1.0 - share) * _own_distances(mixture, apart)
+    # Above 1 only where covariances are shared, or of fewer parameters than the rows ask for.
+    within = -0.5 * jnp.log1p(-jnp.minimum(between, AT_MOST)) + 0.5 * jnp.maximum(between - AT_MOST, 0.0)
+    gain = mass * (within + OF_A_GAUSSIAN - _entropy(share))
+    # One that lies on two clusters and has a few rows of others is no flatter than a Gaussian, but it is wide.
+    log_det = jnp.broadcast_to(mixture.scales.log_det(), mass.shape)
+    width = 0.5 * mass * (log_det - jnp.sum(jnp.where(live, mass * log_det, 0.0)) / jnp.sum(mass))
+
+    into, merged, loss = _pairs(mixture, halves, live)
+    split = jnp.arange(n_components)[:, None]
+    is_move = (split != into) & (split != merged) & (live & (share > 0.0) & (share < 1.0))[:, None] & (loss < jnp.inf)
+    n_pairs, n_moves = len(loss), min(PROPOSALS // 2, is_move.size)
+    flat, places = _largest(jnp.where(is_move, gain[:, None] - loss, -jnp.inf), n_moves)
+    is_move = is_move & ~jnp.isin(jnp.arange(is_move.size), places).reshape(is_move.shape)
+    wide, others = _largest(jnp.where(is_move, width[:, None] - loss, -jnp.inf), n_moves)
+    missing = (0, PROPOSALS - 2 * n_moves)
+    places = jnp.pad(jnp.concatenate([places, others]), missing)
+    found = jnp.pad(jnp.isfinite(jnp.concatenate([flat, wide])), missing)
+    return places // n_pairs, merged[places % n_pairs], into[places % n_pairs], found
+
+
+def _largest(values: Array, n: int) -> tuple[Array, Array]:
+    """The n largest entries, and where they are in the array made flat; NaN is none of them."""
+    return lax.top_k(jnp.where(jnp.isnan(values), -jnp.inf, values).ravel(), n)
+
+
+def _pairs(mixture: Mixture, halves: Halves, live: Array) -> tuple[Array, Array, Array]:
+    """The 4 K pairs with the most rows in common, and what one Gaussian in their place loses (Runnalls 2007)."""
+    n_components, mass = len(live), halves.whole_mass
+    overlap = halves.together / jnp.minimum(mass[:, None], mass)
+    is_pair = jnp.triu(live[:, None] & live, 1)
+    n_pairs = min(4 * n_components, n_components * n_components)
+    overlap, pairs = _largest(jnp.where(is_pair, overlap, -1.0), n_pairs)
+    first, second = pairs // n_components, pairs % n_components
+    dense = show_dense(mixture.scales, n_components)
+    log_det = jnp.broadcast_to(mixture.scales.log_det(), mass.shape)
+
+    def loss(first: Array, second: Array) -> Array:
+        both = mass[first] + mass[second]
+        share = mass[first] / both
+        factor = cholesky(_joined(mixture, mass, first, second, dense)[1])
+        volume = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)))
+        apart = share * log_det[first] + (1.0 - share) * log_det[second]
+        return both * (0.5 * (volume - apart) + OF_A_GAUSSIAN - _entropy(share))
+
+    lost = lax.map(lambda pair: loss(*pair), (first, second))
+    return first, second, jnp.where(overlap >= 0.0, lost, jnp.inf)
+
+
+def _upper_share(halves: Halves) -> Array:
+    return halves.mass / jnp.where(halves.whole_mass > 0.0, halves.whole_mass, 1.0)
+
+
+def _entropy(share: Array) -> Array:
+    """Of two shares that sum to 1, nats."""
+    return jax.scipy.special.entr(share) + jax.scipy.special.entr(1.0 - share)
+
+
+def _own_distances(mixture: Mixture, apart: Array) -> Array:
+    """Squared lengths of vectors (K, D), each in units of its component's covariance. -> (K,)."""
+    nothing = jnp.zeros_like(mixture.log_weights)
+    operands = mixture.scales.prepare(jnp.zeros_like(apart), jnp.zeros_like(apart[0]), nothing, Form.SAFE)
+    return -2.0 * jnp.diagonal(mixture.scales.exponent(operands, columns(apart)))
+
+
+def _beside(told: Told, result: FitResult) -> Told:
+    """Proposals, and beside them what they are to surpass."""
+    best_so_far = (result.objective, result.status, result.n_steps)
+    return Told(*(np.append(leaf, np.asarray(of)) for leaf, of in zip(told, best_so_far, strict=True)))
+
+
+ESCAPES: dict[str, Callable[..., FitResult]] = {"split-merge": split_and_merge}
+"""The shelf: (result, batches, settings, max_steps, tell) -> a result that is at least as good."""

@@ -1,0 +1,1 @@
+from .fit_many import fit_many as fit_many

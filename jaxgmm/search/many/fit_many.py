@@ -1,0 +1,123 @@
+"""`fit_many`: what is asked, and what comes back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ... import em
+from ..._base import check, threefry
+from ..._base.precision import is_traced, is_transforming, precision_for
+from ...families import SHELF, Family, shape_of_scales
+from ...mixture import Mixture
+from ...rows import _check as rows_check
+from .. import _check
+from ..progress import listening
+from ..result import FitResult
+from ..start import seeding
+from .problems import Problems, _Given, _How
+from .work import _Work
+
+MOST_STEPS = 2**24
+"""Steps of a run at most: so many a float32 counts exactly, as which they are kept beside the state."""
+
+
+def fit_many(
+    key: Array,
+    xs: Any,
+    n_components: int,
+    family: str | Family = "full",
+    *,
+    sample_weight: Any = None,
+    n_restarts: int = 1,
+    init: str | Mixture | Any = "k-means++",
+    tol: float = 1e-3,
+    max_steps: int = 200,
+    ridge: Any = 1e-6,
+    relative_ridge: float = 0.0,
+    stopping: str = "gain",
+    dtype: Any = None,
+    progress: bool | Callable[[int, int], None] | None = None,
+) -> FitResult:
+    """Fit a mixture of K Gaussians to each of B small problems by EM, from R starts each, through two programs.
+
+    key: a JAX random key. xs: an array (B, N, D), or a sequence of B arrays (N, D) of one D and any N, held in memory.
+    sample_weight: (B, N), or a sequence of B arrays (N,). init: the name of a seeding, as for `fit`, or of your own
+    means (B, K, D) or a stack of mixtures, from which one run is made for each. relative_ridge times a feature's
+    variance over the problem's own rows is added to `ridge`. progress: True for a bar on standard error, or a function
+    that is called with (done, B) as problems are done. Everything else as for `fit`.
+
+    -> one `FitResult` whose leaves have a leading axis of problems, in the order given: objective, status and n_steps
+    (B,), means (B, K, D), history (B, max_steps + 1), restarts (B, R). `result[b]` is that of problem b: what
+    `fit(jax.random.fold_in(key, b), xs[b], ...)` finds, up to rounding and whatever else was in the call. Objectives
+    are nats per unit of weight. Of long histories as many steps are kept as 2**26 numbers in all allow.
+
+    How a problem ends is its status, and harms no other. One with fewer rows of positive weight than components is
+    COLLAPSED from the start, and its mixture and objective are NaN. Ctrl-C ends the work with what is done: the others
+    come back as RUNNING, with NaN, and there is a warning.
+
+    Problems of about as many rows share programs, which depend on D, K and the family, and not on B or R; where there
+    is little to do they are compiled in a hurry.
+
+    Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; values that
+    are not finite are named by problem, row and column.
+    """
+    n_components = check.count(n_components, "n_components", least=1)
+    n_restarts = check.count(n_restarts, "n_restarts", least=1)
+    max_steps = min(check.count(max_steps, "max_steps", least=0), MOST_STEPS)
+    chosen: Family = check.family(family, SHELF)
+    settings = em.Settings(tol=tol, ridge=ridge, stopping=stopping)
+    relative_ridge = check.nonnegative(relative_ridge, "relative_ridge")
+    dtype = None if dtype is None else rows_check.floating_dtype((), dtype)
+    if isinstance(init, str):
+        seeding(init)
+    else:
+        n_restarts = 1
+    if is_traced((key, xs, sample_weight, settings, init)) or is_transforming():
+        check.concrete((key, xs, sample_weight, settings, init), "fit_many")
+    problems = Problems.of(xs, sample_weight, dtype)
+    shape = (len(problems.lengths), n_components, problems.rows.shape[1])
+    given = None if isinstance(init, str) else _given(init, chosen, shape, problems.dtype)
+    check.of_features(settings.ridge, shape[2])
+    tell = (lambda now: progress(now.n_done, now.n_parts)) if callable(progress) else progress
+    _check.progress(progress)
+    with precision_for(problems.dtype), listening(tell, None) as listener:
+        keys = _pairs_of_keys(key, len(problems.lengths), n_restarts)
+        impl = jax.random.key_impl(key)
+        how = _How(chosen, settings, relative_ridge, max_steps, None if given else str(init), impl)
+        work = _Work(problems, keys, given, how, n_components, n_restarts, listener)
+        work.run()
+        if work.n_done < len(problems.lengths):
+            if not work.n_done:
+                raise KeyboardInterrupt
+            warnings.warn(
+                f"fit_many was interrupted: of {len(problems.lengths)} problems {work.n_done} are done. The others "
+                "come back with status RUNNING, and NaN.",
+                stacklevel=2,
+            )
+        return work.found.result()
+
+
+def _given(init: Any, family: Family, shape: tuple[int, int, int], dtype: np.dtype) -> _Given:
+    if isinstance(init, Mixture):
+        _check.mixtures_of_problems(init, family, shape)
+        return _Given(jax.tree.map(lambda leaf: np.asarray(leaf, dtype), init), np.ones(3, bool))
+    means = _check.starts_of_problems(init, shape).astype(dtype)
+    like = shape_of_scales(family, *shape[1:], dtype)
+    scales = jax.tree.map(lambda leaf: np.zeros((shape[0], *leaf.shape), dtype), like)
+    return _Given(Mixture(np.zeros(shape[:2], dtype), means, scales, family), np.array([False, True, False]))  # pyright: ignore
+
+
+def _pairs_of_keys(key: Array, n_problems: int, n_restarts: int) -> np.ndarray:
+    """A pair of keys for each run, as numbers: those that `fit` would make of `fold_in(key, b)`. -> (B, R, 2, ·)."""
+    if threefry.speaks(key):
+        of_each = threefry.fold_in(np.asarray(jax.random.key_data(key)), np.arange(n_problems))
+        return threefry.split(of_each, (n_restarts, 2))
+    of_each = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(key, b), (n_restarts, 2)))(jnp.arange(n_problems))
+    return np.asarray(jax.random.key_data(of_each))

@@ -1,0 +1,133 @@
+"""What has been found of all problems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array, lax
+
+from ... import em
+from ..._base.programs import program
+from ..._base.status import FAILED, Status
+from ...families import Family, shape_of_scales
+from ...mixture import Mixture
+from ..result import HELD_UP, FitResult, Restarts, held_up
+
+LOOKED_AT = 64
+"""Mixtures that are asked at a time whether a component stands on the ridge."""
+
+
+def _held_up(states: em.State, ridges: np.ndarray) -> np.ndarray:
+    """`held_up` of every run (L, ...), asked only where it may be. -> (L, K) bool."""
+    found = np.zeros(states.mixture.log_weights.shape, bool)
+    # What is no number may be anything.
+    asked = np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= HELD_UP), axis=1))
+    for first in range(0, len(asked), LOOKED_AT):
+        some = asked[first : first + LOOKED_AT]
+        filled = some[np.minimum(np.arange(LOOKED_AT), len(some) - 1)]
+        few = jax.tree.map(lambda leaf, filled=filled: leaf[filled], states.mixture)
+        found[some] = np.asarray(_stand_on_ridge(few, ridges[filled]))[: len(some)]
+    return found
+
+
+@program(hurried=True)
+def _stand_on_ridge(mixtures: Mixture, ridges: Array) -> Array:
+    return lax.map(lambda each: held_up(*each), (mixtures, ridges))
+
+
+def winners(objective: np.ndarray, status: np.ndarray, stands_on_it: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By the rule of `runs.best_of`: the objectives (B, R) by which runs compete, and the best of each problem (B,).
+
+    objective, status: (B, R). stands_on_it: (B, R, K).
+    """
+    failed = np.isin(status, FAILED) | ~np.isfinite(objective)
+    competing = np.where(failed, -np.inf, objective)
+    sound = ~failed & ~stands_on_it.any(axis=2)
+    last_held = np.where(np.isfinite(objective), objective, -np.inf)
+    otherwise = np.where(failed.all(axis=1, keepdims=True), last_held, competing)
+    among = np.where(sound.any(axis=1, keepdims=True), np.where(sound, competing, -np.inf), otherwise)
+    return competing, among.argmax(axis=1)
+
+
+@dataclass
+class _Found:
+    """Results of B problems, as far as they are there; what is not is NaN, and RUNNING."""
+
+    mixture: Mixture  # (B, ...)
+    mass: np.ndarray  # (B, K)
+    held_up: np.ndarray  # (B, K)
+    objective: np.ndarray  # (B,)
+    status: np.ndarray  # (B,)
+    n_steps: np.ndarray  # (B,)
+    history: np.ndarray  # (B, H)
+    run_objective: np.ndarray  # (B, R)
+    run_status: np.ndarray  # (B, R)
+    run_steps: np.ndarray  # (B, R)
+    run_history: np.ndarray  # (B, R, H)
+
+    @classmethod
+    def of(
+        cls, family: Family, n_problems: int, n_runs: int, n_components: int, n_features: int, length: int, dtype: Any
+    ) -> _Found:
+        def unknown(*shape: int) -> np.ndarray:
+            return np.full((n_problems, *shape), np.nan, dtype)
+
+        scales = jax.tree.map(
+            lambda leaf: unknown(*leaf.shape), shape_of_scales(family, n_components, n_features, dtype)
+        )
+        mixture: Any = (unknown(n_components), unknown(n_components, n_features), scales, family)
+        histories = unknown(n_runs, length)
+        return cls(
+            mixture=Mixture(*mixture),
+            mass=unknown(n_components),
+            held_up=np.zeros((n_problems, n_components), bool),
+            objective=unknown(),
+            status=np.full(n_problems, Status.RUNNING, np.int32),
+            n_steps=np.zeros(n_problems, np.int32),
+            history=histories[:, 0] if n_runs == 1 else unknown(length),
+            run_objective=np.full((n_problems, n_runs), -np.inf, dtype),
+            run_status=np.full((n_problems, n_runs), Status.RUNNING, np.int32),
+            run_steps=np.zeros((n_problems, n_runs), np.int32),
+            run_history=histories,
+        )
+
+    def keep(self, problems: np.ndarray, states: em.State, histories: np.ndarray, stands_on_it: np.ndarray) -> None:
+        """The runs of these problems (P,), those of one after the other: (P · R, ...)."""
+
+        def by_problem(leaf: Any) -> np.ndarray:
+            return leaf.reshape(len(problems), -1, *leaf.shape[1:])
+
+        objective, status = by_problem(states.objective), by_problem(states.status)
+        competing, winner = winners(objective, status, by_problem(stands_on_it))
+        every = np.arange(len(problems))
+
+        def put(many: np.ndarray, leaf: Any) -> None:
+            many[problems] = by_problem(leaf)[every, winner]
+
+        jax.tree.map(put, self.mixture, states.mixture)
+        put(self.mass, states.moments.mass)
+        put(self.held_up, stands_on_it)
+        put(self.objective, states.objective)
+        put(self.status, states.status)
+        put(self.n_steps, states.n_steps)
+        self.run_objective[problems], self.run_status[problems] = competing, status
+        self.run_steps[problems], self.run_history[problems] = by_problem(states.n_steps), by_problem(histories)
+        if self.run_history.shape[1] > 1:  # else it is the same memory
+            put(self.history, histories)
+
+    def result(self) -> FitResult:
+        """All of it, on JAX's default device."""
+        found = FitResult(
+            mixture=self.mixture,
+            objective=self.objective,  # pyright: ignore
+            status=self.status,  # pyright: ignore
+            n_steps=self.n_steps,  # pyright: ignore
+            history=self.history,  # pyright: ignore
+            effective_counts=self.mass,  # pyright: ignore
+            held_up=self.held_up,  # pyright: ignore
+            restarts=Restarts(self.run_objective, self.run_status, self.run_steps, self.run_history),  # pyright: ignore
+        )
+        return jax.device_put(found)

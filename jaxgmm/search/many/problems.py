@@ -1,0 +1,63 @@
+"""Problems, one behind the other in one array."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ... import em
+from ...families import Family
+from ...mixture import Mixture
+from ...rows import _check as rows_check
+from .. import _check
+
+
+class Problems(NamedTuple):
+    """B tables, one below the other, on the host."""
+
+    rows: np.ndarray  # (ΣN, D)
+    weights: np.ndarray | None  # (ΣN,)
+    lengths: np.ndarray  # (B,): N of each
+    dtype: np.dtype  # in which is computed
+
+    @classmethod
+    def of(cls, xs: Any, sample_weight: Any, dtype: Any) -> Problems:
+        """A user's, checked."""
+        rows, lengths, dtypes = _check.problems(xs)
+        if dtype is None:
+            own = xs if isinstance(xs, (list, tuple)) else (xs,)
+            is_wide = any(isinstance(x, jax.Array) and x.dtype == np.float64 for x in own)  # such an array keeps it
+            dtype = np.dtype(
+                np.float64 if is_wide else jax.dtypes.canonicalize_dtype(rows_check.floating_dtype(dtypes))
+            )
+        weights = _check.weights_of_problems(sample_weight, lengths)
+        _check.values_of_problems(rows, lengths, dtype, weights)
+        return cls(rows, weights, lengths, dtype)
+
+    def counted(self) -> np.ndarray:
+        """How many rows of each problem are of positive weight. -> (B,)."""
+        if self.weights is None:
+            return self.lengths
+        ends = np.cumsum(self.lengths)
+        so_far = np.append(0, np.cumsum(self.weights > 0))
+        return so_far[ends] - so_far[ends - self.lengths]
+
+
+class _Given(NamedTuple):
+    """Starts of the user's own, of B problems."""
+
+    mixture: Mixture  # (B, ...); of means alone, with what is not looked at in the place of the rest
+    parts: np.ndarray  # (3,) bool: whether weights, means and covariances stand as they are
+
+
+class _How(NamedTuple):
+    """What all problems of a call have in common."""
+
+    family: Family
+    settings: em.Settings
+    relative_ridge: float
+    max_steps: int
+    seeding: str | None
+    impl: Any  # of the keys

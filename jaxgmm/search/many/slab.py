@@ -1,0 +1,254 @@
+"""The programs: many runs of many problems to their ends, a stack of lanes at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ... import em
+from ..._base import threefry
+from ..._base.programs import program
+from ...covariances import Form
+from ...em.hard import by_nearest
+from ...em.lanes import side_by_side
+from ...em.loop import advance
+from ...em.state import NOT_BEGUN, Fixed, is_running, unstarted
+from ...families import Family
+from ...mixture import Mixture
+from ...moments import Moments
+from ...rows.batches import Batches
+from ...rows.chunks import Chunked
+from ..seeding.shelf import seeds_from
+
+LINE = 32
+"""Rounds after which a stack is looked at again, at most; and so many objectives are written at a time."""
+
+IN_ONE_CHUNK = 8192
+"""Rows of a problem up to which they are one chunk; longer ones are cut into chunks of a quarter of that."""
+
+
+class Tables(NamedTuple):
+    """The rows of P problems, and what a step must know of them."""
+
+    x: Any  # (P, n, D)
+    weights: Any  # (P, n)
+    figures: Any  # (P, 2 D + 3): origin, ridge, total, lightest, and how many rows there are
+
+    @property
+    def ridge(self) -> Any:
+        """Of one problem, (D,), or of all, (P, D)."""
+        n_features = self.x.shape[-1]
+        return self.figures[..., n_features : 2 * n_features]
+
+    def batches(self) -> Batches:
+        """Of one problem, taken from the others by its index."""
+        size = self.x.shape[0] if self.x.shape[0] <= IN_ONE_CHUNK else IN_ONE_CHUNK // 4
+        n_chunks = self.x.shape[0] // size
+        whole = (n_chunks - 1) * size
+        rows, weights = (
+            Chunked(part[:whole] if whole else None, part[whole:], n_chunks) for part in (self.x, self.weights)
+        )
+        total, lightest, n_rows = self.figures[-3:]
+        return Batches(rows, weights, self.figures[: self.x.shape[1]], total, lightest, n_rows.astype(jnp.int32))
+
+
+class Lanes(NamedTuple):
+    """L runs, of which the first few are meant."""
+
+    problem: Array  # (L,): which of the tables each is of
+    keys: Array | None  # (L, 2, ·)
+    n_used: Array  # ()
+
+
+class Ended(NamedTuple):
+    """How runs (L, ...) ended."""
+
+    state: em.State  # (L, ...)
+    history: np.ndarray  # (L, capacity)
+
+
+class _Layout(NamedTuple):
+    """How a state is written as one row of F numbers: what is moved is then one array, and programs are shorter."""
+
+    structure: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, state: em.State) -> _Layout:
+        leaves, structure = jax.tree.flatten(state)
+        return cls(structure, tuple(leaf.shape for leaf in leaves), tuple(leaf.dtype for leaf in leaves))
+
+    def pack(self, states: em.State) -> Array:
+        """States (W, ...) as rows (W, F). Counts, flags and statuses are small, and exact as floats."""
+        leaves = jax.tree.leaves(states)
+        dtype = states.objective.dtype
+        return jnp.concatenate([leaf.reshape(len(leaf), -1).astype(dtype) for leaf in leaves], axis=1)
+
+    def unpack(self, rows: Any) -> em.State:
+        """Rows (W, F), of JAX or NumPy, as states (W, ...)."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        parts = zip(ends, self.shapes, self.dtypes, strict=True)
+        leaves = [
+            rows[:, end - math.prod(shape) : end].reshape(-1, *shape).astype(dtype) for end, shape, dtype in parts
+        ]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+@program(static=("impl", "seeding", "family", "n_components", "width"))
+def _begin(
+    tables: Tables,
+    lanes: Lanes,
+    given: Fixed | None,
+    *,
+    impl: Any,
+    seeding: str | None,
+    family: Family,
+    n_components: int,
+    width: int,
+) -> Array:
+    """The runs of a slab before their first M-step: rows (L, F) of a `_Layout`."""
+    blank = _blank(family, n_components, tables.x.shape[2], tables.x.dtype)
+    layout = _Layout.of(blank)
+
+    def begun(lane: tuple[Tables, Fixed | None, Array | None]) -> em.State:
+        table, fixed, keys = lane
+        batches = table.batches()
+        if fixed is None:
+            assert keys is not None
+            assert seeding is not None
+            meant = jnp.array(True)
+            seeds = seeds_from(jax.random.wrap_key_data(keys, impl=impl), batches, seeding, n_components, n_components)
+        else:
+            meant, seeds = ~jnp.all(fixed.parts), fixed.mixture.means  # a weight of 0 is the user's own
+        log_weights = jnp.where(meant, blank.mixture.log_weights, -jnp.inf)
+        mixture = Mixture(log_weights, seeds, blank.mixture.scales, family)
+        return blank._replace(mixture=mixture, moments=by_nearest(family.kind, seeds, batches))
+
+    def begin(index: Array, packed: Array) -> Array:
+        which = index * width + jnp.arange(width, dtype=jnp.int32)
+        keys = None if lanes.keys is None else lanes.keys[which]
+        own = *_of_lanes(which, tables, lanes, given), keys
+        # Under `vmap` JAX's other generators would draw for a lane what depends on its neighbours.
+        few = layout.pack(side_by_side(begun, own) if threefry.is_spoken(impl) else lax.map(begun, own))
+        return lax.dynamic_update_slice_in_dim(packed, few, index * width, axis=0)
+
+    nothing = layout.pack(jax.tree.map(lambda leaf: leaf[None], blank))
+    packed = jnp.broadcast_to(nothing, (len(lanes.problem), nothing.shape[1]))
+    return lax.fori_loop(jnp.int32(0), (lanes.n_used + width - 1) // width, begin, packed)
+
+
+@program(static=("family", "n_components", "width", "capacity"))
+def _run(
+    packed: Array,
+    tables: Tables,
+    lanes: Lanes,
+    given: Fixed | None,
+    settings: em.Settings,
+    limit: Array,
+    *,
+    family: Family,
+    n_components: int,
+    width: int,
+    capacity: int,
+) -> tuple[Array, Array]:
+    """Runs of a slab, rows (L, F), to their ends. -> the rows, and the objectives after t steps (L, capacity)."""
+    n_lanes, dtype = packed.shape[0], tables.x.dtype
+    layout = _Layout.of(_blank(family, n_components, tables.x.shape[2], dtype))
+    is_meant = jnp.arange(n_lanes, dtype=jnp.int32) < lanes.n_used
+
+    def stepped_once(lane: tuple[em.State, Tables, Fixed | None]) -> em.State:
+        state, table, fixed = lane
+        own = replace(settings, ridge=table.ridge)
+        return advance(state, table.batches(), own, fixed, Form.SAFE)[0]
+
+    def stack(which: Array, packed: Array, history: Array, n_made: Array, n_rounds: Array) -> tuple[Array, Array]:
+        """The rounds of one stack. which (W,): its lanes; n_made: steps that they have made before."""
+        tables_, fixed = _of_lanes(which, tables, lanes, given)
+
+        def going(carry: tuple[em.State, Array, Array]) -> Array:
+            few, _, made = carry
+            return (made < n_rounds) & jnp.any(is_running(few, limit))
+
+        def step(carry: tuple[em.State, Array, Array]) -> tuple[em.State, Array, Array]:
+            few, line, made = carry
+            goes_on = is_running(few, limit)
+            stepped = side_by_side(stepped_once, (few, tables_, fixed))
+            few = jax.tree.map(lambda new, old: jnp.where(_like(goes_on, new), new, old), stepped, few)
+            # A step that was taken back counts for none.
+            stands = goes_on & (few.n_steps == n_made + made + 1)
+            objective = jnp.where(stands, few.objective, jnp.nan)
+            return few, lax.dynamic_update_slice_in_dim(line, objective[:, None], made, axis=1), made + 1
+
+        line = jnp.full((width, LINE), jnp.nan, dtype)
+        few, line, _ = lax.while_loop(going, step, (layout.unpack(packed[which]), line, jnp.int32(0)))
+        rows, column = layout.pack(few), jnp.minimum(n_made + 1, capacity)
+
+        def write(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            packed, history = carry
+            own, objectives = (lax.dynamic_slice_in_dim(part, index, 1) for part in (rows, line))
+            return (
+                lax.dynamic_update_slice(packed, own, (which[index], jnp.int32(0))),
+                lax.dynamic_update_slice(history, objectives, (which[index], column)),
+            )
+
+        return lax.fori_loop(jnp.int32(0), jnp.int32(width), write, (packed, history))
+
+    def rounds(carry: _Round) -> _Round:
+        goes_on = carry.goes_on
+        order = jnp.argsort(~goes_on).astype(jnp.int32)
+        n_stacks = (jnp.sum(goes_on, dtype=jnp.int32) + width - 1) // width
+        # A quarter of the steps so far: so little is waited for those that end in between.
+        n_rounds = jnp.clip(carry.n_steps // 4, 2, LINE)
+
+        def one(index: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
+            which = lax.dynamic_slice_in_dim(order, index * width, width)
+            return stack(which, *carried, carry.n_steps, n_rounds)
+
+        packed, history = lax.fori_loop(jnp.int32(0), n_stacks, one, (carry.packed, carry.history))
+        goes_on = is_meant & is_running(layout.unpack(packed), limit)
+        return _Round(packed, history, goes_on, carry.n_steps + n_rounds)
+
+    history = jnp.full((n_lanes, capacity + LINE), jnp.nan, dtype)
+    first = _Round(packed, history, is_meant, jnp.int32(NOT_BEGUN))
+    last = lax.while_loop(lambda carry: jnp.any(carry.goes_on), rounds, first)
+    return last.packed, last.history
+
+
+class _Round(NamedTuple):
+    """A slab under way."""
+
+    packed: Array  # (L, F)
+    history: Array  # (L, capacity + LINE)
+    goes_on: Array  # (L,) bool
+    n_steps: Array  # (): of all that go on
+
+
+def _of_lanes(which: Array, tables: Tables, lanes: Lanes, given: Fixed | None) -> tuple[Tables, Fixed | None]:
+    """What a stack of lanes (W,) needs of their problems, and of starts that are given."""
+    problem = lanes.problem[which]
+    fixed = None
+    if given is not None:
+        parts = jnp.broadcast_to(given.parts, (len(which), 3))
+        fixed = Fixed(jax.tree.map(lambda leaf: leaf[which], given.mixture), parts)
+    return jax.tree.map(lambda leaf: leaf[problem], tables), fixed
+
+
+def _blank(family: Family, n_components: int, n_features: int, dtype: Any) -> em.State:
+    """The state of a run that has not begun, without its seeds and moments."""
+    seeds, meant = np.zeros((1, n_components, n_features), dtype), np.ones((1, n_components), bool)
+    of_kind = family.kind.project(np.zeros((n_components, n_features, n_features), dtype))  # pyright: ignore
+    moments = Moments(seeds[..., 0], seeds, of_kind[None], np.zeros(1, dtype))  # pyright: ignore
+    several = unstarted(seeds, meant, moments, family)
+    return jax.tree.map(lambda leaf: leaf[0], several)
+
+
+def _like(chosen: Array, leaf: Array) -> Array:
+    """A choice (W,) for a leaf (W, ...)."""
+    return chosen.reshape(-1, *[1] * (leaf.ndim - 1))

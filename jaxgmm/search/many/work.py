@@ -1,0 +1,254 @@
+"""Many small problems, one model each: all of them through one pair of programs.
+
+A problem's runs are lanes: so many rows, a start, and their own number of steps. A program takes a slab of lanes, of a
+size that depends on no number of the caller's, and steps a few at a time side by side. Every lane of a slab begins at
+once and makes one step a round, so that all that go on have made as many; after every few rounds those that have ended
+are sorted behind the others, and only as many stacks of lanes are stepped as still hold one that goes on. So a slot
+never waits long for a slow neighbour, and nothing is scattered.
+
+One program draws the seeds and assigns rows to them; the other makes the first M-step and all later ones. Both are
+compiled at the same time, on a core each. Steps are in the SAFE form, which is right for every problem whatever its
+neighbours are: FAST would save a third of a step, but a single lane for which it is wrong would call for another
+program. The choice between a problem's restarts is NumPy's.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..._base.memory import aligned_zeros
+from ..._base.programs import Effort, next_power_of_two
+from ..._base.status import Status
+from ...em.state import Fixed
+from ...rows.sizes import AT_ONCE
+from ..pool import at_once, n_cores
+from ..progress import Count, Listener
+from ..result import HISTORY
+from .buckets import buckets, effort_for
+from .outcome import _Found, _held_up
+from .problems import Problems, _Given, _How
+from .slab import Ended, Lanes, Tables, _begin, _blank, _Layout, _run
+
+STACKS = 128
+"""Stacks of lanes in a slab. While the last lane of a slab goes on alone, a whole stack is stepped for it: some hundred
+steps, which many stacks make a small part of the work."""
+
+SIDE_BY_SIDE = 64
+"""Lanes of a stack at most. Of problems of a few hundred rows 8 take a step almost as fast as 64, each."""
+
+SLAB_BYTES = 2**24
+"""Bytes that the rows of a slab take, about: the memory of a call beside the data is some times that for each core."""
+
+WORTH_A_THREAD = 2**17
+"""Responsibilities of a step of all lanes from which on a second thread is felt."""
+
+HISTORIES = 2**26
+"""Objectives that are kept of all restarts of all problems together."""
+
+
+class _Unit(NamedTuple):
+    """Problems that are done together."""
+
+    problems: np.ndarray
+    n_rows: int  # for which there is room
+    effort: Effort
+
+
+class _Work:
+    """Problems, cut into units; whoever has time takes the next one."""
+
+    def __init__(
+        self,
+        problems: Problems,
+        keys: np.ndarray,
+        given: _Given | None,
+        how: _How,
+        n_components: int,
+        n_restarts: int,
+        listener: Listener | None,
+    ) -> None:
+        self.problems, self.keys, self.given, self.how = problems, keys, given, how
+        self.n_components, self.n_restarts, self.listener = n_components, n_restarts, listener
+        self.first_row = np.cumsum(problems.lengths) - problems.lengths
+        n_problems, n_features = len(problems.lengths), problems.rows.shape[1]
+        kept = max(1, HISTORIES // (n_problems * n_restarts))
+        self.length = min(how.max_steps + 1, HISTORY, kept)
+        self.capacity = min(next_power_of_two(how.max_steps + 1), HISTORY)
+        self.found = _Found.of(
+            how.family, n_problems, n_restarts, n_components, n_features, self.length, problems.dtype
+        )
+        fits = problems.counted() >= n_components
+        self.found.status[~fits] = self.found.run_status[~fits] = Status.COLLAPSED
+        self.n_done, self.is_stopped, self.lock = int(np.sum(~fits)), False, threading.Lock()
+        work = int(problems.lengths[fits].sum()) * n_components * n_restarts
+        is_alone = jax.config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty  # pyright: ignore
+        alone = is_alone or jax.default_backend() != "cpu"
+        self.n_threads = 1 if alone else max(1, min(n_cores(), work // WORTH_A_THREAD))
+        self.units = self._cut(np.flatnonzero(fits))[::-1]
+
+    def _cut(self, those: np.ndarray) -> list[_Unit]:
+        """Units of problems that have room for as many rows, and of no more lanes than a slab has."""
+        units: list[_Unit] = []
+        lengths = self.problems.lengths[those]
+        # With many features the squares of their distances take longer than the exponentials.
+        of_a_row = self.n_components * self.n_restarts * (1.0 + self.problems.rows.shape[1] ** 2 / 32)
+        for n_rows, members in buckets(lengths, of_a_row):
+            of_bucket = those[members]
+            effort = effort_for(len(of_bucket) * n_rows * of_a_row)
+            each = max(1, self._size(n_rows) // self.n_restarts)
+            # As many units for each thread, of about as many problems.
+            n_units = -(-len(of_bucket) // each)
+            n_units = min(len(of_bucket), -(-n_units // self.n_threads) * self.n_threads)
+            units += [_Unit(part, n_rows, effort) for part in np.array_split(of_bucket, n_units)]
+        return units
+
+    def _width(self, n_rows: int) -> int:
+        """Lanes that are stepped side by side."""
+        if jax.default_backend() != "cpu":
+            return SIDE_BY_SIDE
+        most = max(1, AT_ONCE // (self.n_components * n_rows))
+        return min(SIDE_BY_SIDE, 1 << (most.bit_length() - 1))
+
+    def _size(self, n_rows: int) -> int:
+        """Lanes of a slab: whole stacks of them, and at least two."""
+        width, n_features = self._width(n_rows), self.problems.rows.shape[1]
+        of_a_lane = n_rows * (n_features + 1) * self.problems.dtype.itemsize
+        return width * int(np.clip(SLAB_BYTES // (of_a_lane * width), 2, STACKS))
+
+    def run(self) -> None:
+        """All units, or those that were done when an interrupt came."""
+        n_threads = min(self.n_threads, max(1, len(self.units)))
+        try:
+            self._tell()
+            if n_threads > 1:
+                self._compile()
+            at_once([partial(self._take, is_first=index == 0) for index in range(n_threads)])
+            self._tell()
+        except KeyboardInterrupt:
+            self.is_stopped = True
+
+    def _compile(self) -> None:
+        """Both programs of every kind of unit that is worth it, at the same time: by running them on nothing."""
+        jobs: list[Callable[[], Any]] = []
+        for unit in {unit.n_rows: unit._replace(problems=unit.problems[:0]) for unit in self.units}.values():
+            if unit.effort is not Effort.HURRIED:
+                size = self._size(unit.n_rows)
+                tables, nobody = self._tables(unit, size), np.zeros(0, np.intp)
+                begin, run = self._programs(unit, nobody, nobody, size)
+                layout = _Layout.of(_blank(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype))
+                length = sum(math.prod(shape) for shape in layout.shapes)
+                jobs += [partial(begin, tables), partial(run, np.zeros((size, length), tables.x.dtype), tables)]
+        if jobs:
+            at_once(jobs)
+
+    def _take(self, is_first: bool) -> None:
+        """Units, one after the other, until none is left. The first thread, which is the caller's, tells of them."""
+        n_problems = len(self.problems.lengths)
+        try:
+            while True:
+                with self.lock:
+                    if self.is_stopped or not self.units:
+                        break
+                    unit = self.units.pop()
+                self._do(unit)
+                if is_first and self.n_done < n_problems:
+                    self._tell()
+        except BaseException:
+            self.is_stopped = True  # the other threads end with what they have in hand
+            raise
+
+    def _tell(self) -> None:
+        if self.listener is not None:
+            self.listener(Count(self.n_done, len(self.problems.lengths), "problems"))
+
+    def _do(self, unit: _Unit) -> None:
+        """All runs of the problems of a unit, and the best of each."""
+        places = np.repeat(np.arange(len(unit.problems)), self.n_restarts)
+        runs = np.tile(np.arange(self.n_restarts), len(unit.problems))
+        size = self._size(unit.n_rows)
+        tables = self._tables(unit, size)
+        parts = [
+            self._solved(unit, tables, places[first : first + size], runs[first : first + size], size)
+            for first in range(0, len(places), size)
+        ]
+        state, history = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        stands_on_it = _held_up(state, tables.ridge[places])
+        with self.lock:
+            self.found.keep(unit.problems, state, history, stands_on_it)
+            self.n_done += len(unit.problems)
+
+    def _tables(self, unit: _Unit, size: int) -> Tables:
+        """The rows of a unit's problems, padded by rows of weight 0, and by problems that no lane is of."""
+        rows, weights, lengths, dtype = self.problems
+        n_features = rows.shape[1]
+        x = aligned_zeros((size, unit.n_rows, n_features), dtype)
+        w = aligned_zeros((size, unit.n_rows), dtype)
+        own = lengths[unit.problems]
+        is_plain = len(own) and (own == own[0]).all() and (np.diff(unit.problems) == 1).all()
+        with np.errstate(over="ignore"):  # what is too large has weight 0
+            if is_plain:
+                first = self.first_row[unit.problems[0]]
+                block = slice(first, first + len(own) * own[0])
+                x[: len(own), : own[0]] = rows[block].reshape(len(own), own[0], n_features)
+                w[: len(own), : own[0]] = 1.0 if weights is None else weights[block].reshape(len(own), own[0])
+            else:
+                for place, (first, length) in enumerate(zip(self.first_row[unit.problems], own, strict=True)):
+                    x[place, :length] = rows[first : first + length]
+                    w[place, :length] = 1.0 if weights is None else weights[first : first + length]
+        if weights is not None:
+            x[w == 0.0] = 0.0  # there may be anything in them
+        few, of_few = x[: len(own)], w[: len(own)].astype(np.float64)
+        total = of_few.sum(axis=1)
+        origin = np.einsum("bn,bnd->bd", of_few, few) / total[:, None]
+        ridges = np.broadcast_to(self.how.settings.ridge, origin.shape)
+        if self.how.relative_ridge:
+            centred = np.where(of_few[..., None] > 0.0, few - origin[:, None], 0.0)
+            variances = np.einsum("bn,bnd->bd", of_few, centred * centred) / total[:, None]
+            ridges = ridges + self.how.relative_ridge * variances
+        lightest = np.where(of_few > 0.0, of_few, np.inf).min(axis=1)
+        figures = np.ones((size, 2 * n_features + 3), dtype)
+        figures[: len(own)] = np.concatenate([origin, ridges, total[:, None], lightest[:, None], own[:, None]], axis=1)
+        return Tables(x, w, figures)
+
+    def _solved(self, unit: _Unit, tables: Tables, places: np.ndarray, runs: np.ndarray, size: int) -> Ended:
+        """The ends of so many runs, a slab at most, of problems at these places of the unit."""
+        begin, run = self._programs(unit, places, runs, size)
+        packed, history = jax.device_get(run(begin(tables), tables))
+        blank = _blank(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype)
+        state = _Layout.of(blank).unpack(packed[: len(places)])
+        status = np.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(np.int32)
+        return Ended(state._replace(status=status), history[: len(places), : self.length])
+
+    def _programs(
+        self, unit: _Unit, places: np.ndarray, runs: np.ndarray, size: int
+    ) -> tuple[Callable[[Tables], Any], Callable[[Any, Tables], Any]]:
+        """`_begin` and `_run` for these runs of the problems at these places of a unit."""
+        n, how = len(places), self.how
+        filled = np.zeros(size, np.int32)
+        filled[:n] = places
+        keys = given = None
+        if self.given is not None:
+            which = unit.problems[filled] if n else filled
+            given = Fixed(jax.tree.map(lambda leaf: leaf[which], self.given.mixture), self.given.parts)
+        else:
+            keys = np.zeros((size, *self.keys.shape[2:]), np.uint32)
+            keys[:n] = self.keys[unit.problems[places], runs]
+        lanes = Lanes(filled, keys, np.int32(n))  # pyright: ignore
+        shape = {"family": how.family, "n_components": self.n_components, "width": self._width(unit.n_rows)}
+        numbers = replace(how.settings, ridge=0.0), np.int32(how.max_steps)
+
+        def begin(tables: Tables) -> Any:
+            return _begin.compiled(unit.effort, tables, lanes, given, impl=how.impl, seeding=how.seeding, **shape)
+
+        def run(packed: Any, tables: Tables) -> Any:
+            return _run.compiled(unit.effort, packed, tables, lanes, given, *numbers, capacity=self.capacity, **shape)
+
+        return begin, run

@@ -1,0 +1,165 @@
+"""Runs one after the other, driven from the host: one program that knows of a single run, on every core another run.
+
+On a CPU a step of one run keeps a core busy as soon as a chunk has some ten thousand responsibilities, and handing the
+next run to the program costs a fifth of a millisecond. In return there is nothing about many runs to compile, and no
+shape in which their number appears; each runs in the form that it asks for, and makes its own number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from .. import em
+from .._base.programs import Effort, effort, program
+from .._base.status import Status
+from ..covariances import Form
+from ..density import FAST_UP_TO
+from ..em.loop import advance
+from ..em.state import Fixed, is_running, ridge_trace, unstarted
+from ..families import Family
+from ..moments import Moments
+from ..rows.batches import Batches
+from .pool import at_once, in_background, n_cores
+
+WORTH_A_THREAD = 2**15
+"""Responsibilities of a step of all runs from which on a second thread is felt."""
+
+LINE = 256
+"""Steps of one call: as many as it has room for to write down what each came to."""
+
+
+def run(
+    states: em.State,
+    histories: np.ndarray,
+    batches: Batches,
+    settings: em.Settings,
+    limit: int,
+    fixed: Fixed | None = None,
+) -> tuple[em.State, np.ndarray]:
+    """Run states (R, ...) with NumPy leaves until each has converged, failed or made `limit` steps; the objective after
+    t steps goes to histories[:, t]. How this is cut into calls makes no difference."""
+    if states.ridge_trace is None:
+        states = states._replace(ridge_trace=_ridge_traces(states.mixture, settings))
+    if states.is_far is None:
+        states = states._replace(is_far=guessed_far(states, batches))
+    states, histories = jax.tree.map(np.array, (states, histories))
+    _write(histories, np.arange(len(histories)), states.n_steps, states.objective)  # pyright: ignore
+    if fixed is None and batches.has_room:  # there it is part of the one program
+        fixed = _nothing_fixed(states)
+
+    going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
+    of_each = states.mixture.means.shape[1] * int(batches.n_rows)
+    how = _effort(states.mixture.means.shape[1], batches, len(states.objective))
+
+    def one(index: int) -> None:
+        state = jax.tree.map(lambda leaf: leaf[index], states)
+        while state.status == Status.RUNNING and state.n_steps < limit:
+            first = int(state.n_steps)
+            until = np.int32(min(limit, first + LINE))
+            form = _form(state, batches)
+            found = _run.compiled(how, state, batches, settings, fixed, until, form=form)
+            state, line = jax.device_get(found)
+            made = np.arange(first + 1, int(state.n_steps) + 1)
+            _write(histories, index, made, line[: len(made)])
+        jax.tree.map(lambda many, one: many.__setitem__(index, one), states, state)
+
+    n_threads = max(1, min(n_cores(), len(going), len(going) * of_each // WORTH_A_THREAD))
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        n_threads = 1
+    at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)])
+    return states, histories
+
+
+def prepare(
+    families: Iterable[Family], n_components: int, batches: Batches, settings: em.Settings, n_runs: int
+) -> None:
+    """Compile the programs that runs are likely to need beside whatever else is done until then."""
+    about = np.zeros((1, n_components, batches.n_features), batches.dtype)
+    nothing = about[..., 0]
+
+    def one(family: Family) -> None:
+        dense = np.zeros((*about.shape, batches.n_features), batches.dtype)
+        moments = Moments(nothing, about, np.asarray(family.kind.project(dense)), nothing[:, 0])  # pyright: ignore
+        states = unstarted(about, nothing > 0.0, moments, family)
+        states = states._replace(status=np.full(1, Status.COLLAPSED, np.int32), is_far=np.zeros(1, bool))
+        state = jax.tree.map(lambda leaf: leaf[0], states)
+        fixed = _nothing_fixed(states) if batches.has_room else None
+        # A run that is over: the program is compiled, and returns at once.
+        how = _effort(n_components, batches, n_runs)
+        _run.compiled(how, state, batches, settings, fixed, np.int32(0), form=_form(state, batches))
+
+    in_background([partial(one, family) for family in families])
+
+
+def guessed_far(states: em.State, batches: Batches) -> np.ndarray:
+    """Which runs (R, ...) are likely to need the SAFE form: those with a mean further from the origin than the fast one
+    allows, in standard deviations within components. A wrong guess costs a program. -> (R,) bool."""
+    means, mass, second = (np.asarray(of) for of in (states.mixture.means, states.moments.mass, states.moments.second))
+    n_runs, _, n_features = means.shape
+    is_matrix = second.ndim == 4 and second.shape[-2:] == (n_features, n_features)
+    total = second.trace(axis1=-2, axis2=-1) if is_matrix else second
+    with np.errstate(all="ignore"):
+        within = total.reshape(n_runs, -1).sum(axis=1) / (mass.sum(axis=1) * n_features)
+        distance = np.square(means - np.asarray(batches.origin)).sum(axis=-1)
+        furthest = np.where(np.isfinite(states.mixture.log_weights), distance, 0.0).max(axis=1)
+        return ~(furthest <= FAST_UP_TO[means.dtype.itemsize] * within)
+
+
+def _effort(n_components: int, batches: Batches, n_runs: int) -> Effort:
+    return Effort.HURRIED if batches.has_room else effort(int(batches.n_rows), n_components, n_runs)
+
+
+def _form(state: em.State, batches: Batches) -> Form | None:
+    """The form of a run's next step; None is SAFE to the end: a small table is not worth a second program."""
+    if batches.has_room:
+        return None
+    return Form.SAFE if state.is_far else Form.FAST
+
+
+def _nothing_fixed(states: em.State) -> Fixed:
+    nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), states.mixture)
+    return Fixed(nothing, np.zeros(3, bool))
+
+
+def _all(one: Callable[[int], None], indices: np.ndarray) -> None:
+    for index in indices:
+        one(index)
+
+
+def _write(histories: np.ndarray, runs: Any, steps: np.ndarray, objectives: np.ndarray) -> None:
+    """Objectives in their places; past a history's end none is kept."""
+    has_room = (steps >= 0) & (steps < histories.shape[1])
+    runs = np.broadcast_to(runs, steps.shape)
+    histories[runs[has_room], steps[has_room]] = objectives[has_room]
+
+
+@program(hurried=True)
+def _ridge_traces(mixtures: Any, settings: em.Settings) -> Array:
+    return jax.vmap(lambda mixture: ridge_trace(mixture, settings))(mixtures)
+
+
+@program(static="form")
+def _run(
+    state: em.State, batches: Batches, settings: em.Settings, fixed: Fixed | None, limit: Array, *, form: Form | None
+) -> tuple[em.State, Array]:
+    """-> the state after no more than LINE steps, or where the other form's turn has come; the objective after each."""
+    first = state.n_steps
+
+    def going(carry: tuple[em.State, Array]) -> Array:
+        goes_on = is_running(carry[0], limit)
+        return goes_on if form is None else goes_on & (carry[0].is_far == (form is Form.SAFE))
+
+    def body(carry: tuple[em.State, Array]) -> tuple[em.State, Array]:
+        state, line = carry
+        new, is_far = advance(state, batches, settings, fixed, form or Form.SAFE)
+        new = new._replace(is_far=state.is_far if form is None else is_far)
+        return new, line.at[new.n_steps - first - 1].set(new.objective, mode="drop")
+
+    return lax.while_loop(going, body, (state, jnp.zeros(LINE, state.objective.dtype)))

@@ -1,0 +1,205 @@
+"""Lanes dealt out to crews, each of which takes its own through the same program; a lane's result is the same.
+
+To the cores of a CPU: XLA gives a loop to one core and shares out single operations, and those of a fit to a small
+table are too short to be shared. Threads that run one program on different lanes keep every core busy. To several
+devices, each of which has all rows: no step of a lane waits for another device. One device that is no CPU, and a
+program that is being traced, have one crew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from .._base.precision import is_traced, settings_here
+from .._base.programs import program
+from ..rows.batches import Batches
+from ..rows.replicated import AXIS, T, at_home, mesh_of
+from ..rows.sizes import choose_width
+
+WORTH_A_CREW = 2**18
+"""Responsibilities of a step of all lanes that are worth a thread."""
+
+
+class Crews(ABC):
+    """Those to whom lanes (L, ...) are dealt out. What is dealt out, and what becomes of it, is a list of parts."""
+
+    def __init__(self, number: int, batches: Batches) -> None:
+        self.number, self.batches = number, batches
+
+    def each(self, program: Callable[..., Any], lanes: Any, *shared: Any, **static: Any) -> Any:
+        """program(lanes (L, ...), *shared, **static) -> leaves (L, ...), computed by all crews at the same time."""
+        n_lanes = len(jax.tree.leaves(lanes)[0])
+        return self.collect(self.run(program, self.deal(lanes), *shared, **static), n_lanes)
+
+    @abstractmethod
+    def deal(self, lanes: Any) -> list[Any]:
+        """Lanes (L, ...) as equal parts in turn, filled up with the last: part p holds p, p + crews, p + 2 crews ..."""
+
+    @abstractmethod
+    def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
+        """What becomes of the parts by program(part, *shared, **static), a function that has a module's name."""
+
+    @abstractmethod
+    def placed(self, parts: list[Any]) -> list[Any]:
+        """Parts of host arrays where the crews have theirs."""
+
+    @abstractmethod
+    def collect(self, parts: list[Any], n_lanes: int) -> Any:
+        """Parts whose leaves are those of lanes, as lanes (L, ...)."""
+
+    @abstractmethod
+    def gathered(self, parts: list[Any], n_lanes: int) -> Any:
+        """As `collect`, in host memory."""
+
+
+class OnCores(Crews):
+    """A thread each, or the caller's own where there is one crew."""
+
+    def deal(self, lanes: Any) -> list[Any]:
+        if self.number == 1:
+            return [lanes]
+        parts = _in_turn(lanes, self.number)
+        # What lies nowhere yet goes where the program runs, at once and for nothing.
+        return self.placed(parts) if self.batches.origin.committed else parts
+
+    def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
+        return at_once([partial(program, part, *shared, **static) for part in parts])
+
+    def placed(self, parts: Any) -> Any:
+        # Bound to the device of the batches only if they are.
+        return jax.device_put(parts, self.batches.origin.sharding if self.batches.origin.committed else None)
+
+    def collect(self, parts: list[Any], n_lanes: int) -> Any:
+        # On the host: a slice on a device would be a program.
+        return parts[0] if self.number == 1 else self.placed(self.gathered(parts, n_lanes))
+
+    def gathered(self, parts: list[Any], n_lanes: int) -> Any:
+        return jax.tree.map(lambda *leaves: _in_order(np.stack(list(map(np.asarray, leaves))), n_lanes), *parts)
+
+
+class OnDevices(Crews):
+    """A device each. There is one part, whose leaves have an axis more, which lies across the devices."""
+
+    def __init__(self, mesh: Mesh, batches: Batches) -> None:
+        super().__init__(mesh.size, batches)
+        self.mesh = mesh
+
+    def deal(self, lanes: Any) -> list[Any]:
+        return self.placed([jax.tree.map(lambda *leaves: np.stack(leaves), *_in_turn(lanes, self.number))])
+
+    def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        shared = jax.tree.map(lambda x: jax.device_put(x, everywhere) if isinstance(x, Array) else x, shared)
+        return [_on_devices(parts[0], shared, how=(program, tuple(sorted(static.items()))), mesh=self.mesh)]
+
+    def placed(self, parts: Any) -> Any:
+        return jax.device_put(parts, NamedSharding(self.mesh, PartitionSpec(AXIS)))
+
+    def collect(self, parts: list[Any], n_lanes: int) -> Any:
+        return at_home(self.gathered(parts, n_lanes), self.batches.origin)
+
+    def gathered(self, parts: list[Any], n_lanes: int) -> Any:
+        return jax.tree.map(lambda leaf: _in_order(np.asarray(leaf), n_lanes), parts[0])
+
+
+def crews_for(n_lanes: int, n_components: int, batches: Batches, bytes_each: int = 0) -> Crews:
+    """Those to whom so many lanes are dealt out: the devices where rows are `on_all_devices`, else cores: all there
+    are, as long as each has a whole width of lanes and enough to do."""
+    # A mesh that the user has set belongs to one thread, and rules out another one.
+    if is_traced(batches) or jax.config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty:  # pyright: ignore
+        return OnCores(1, batches)
+    mesh = mesh_of(batches.origin)
+    if mesh is not None:
+        return OnDevices(mesh, batches)
+    if any(one.platform != "cpu" for one in batches.origin.devices()):
+        return OnCores(1, batches)
+    width = choose_width(n_components, n_lanes, batches.chunk_size, bytes_each)
+    worth = n_lanes * n_components * batches.n_chunks * batches.chunk_size // WORTH_A_CREW
+    return OnCores(max(1, min(n_cores(), -(-n_lanes // width), worth)), batches)
+
+
+def are_singles(n_lanes: int, n_components: int, batches: Batches) -> bool:
+    """Whether on this CPU a single lane keeps a core busy."""
+    if len(batches.origin.devices()) > 1 or any(one.platform != "cpu" for one in batches.origin.devices()):
+        return False
+    return choose_width(n_components, n_lanes, batches.chunk_size) == 1
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """What the jobs return, each of which runs in a thread of its own; the first in this one.
+
+    JAX's settings belong to threads, and go along. Where there is one that cannot, all jobs run in this thread.
+    """
+    if len(jobs) == 1:
+        return [jobs[0]()]
+    settings, asked = settings_here(), jax.config.values
+
+    def with_settings(job: Callable[[], T]) -> list[T]:
+        with settings():
+            return [jax.block_until_ready(job())] if jax.config.values == asked else []
+
+    with ThreadPoolExecutor(len(jobs) - 1) as pool:
+        others = [pool.submit(with_settings, job) for job in jobs[1:]]
+        first = jax.block_until_ready(jobs[0]())
+        done = [other.result() for other in others]
+    return [first, *(of[0] if of else job() for of, job in zip(done, jobs[1:], strict=True))]
+
+
+def in_background(jobs: Sequence[Callable[[], Any]]) -> None:
+    """Do jobs in turn, beside what follows, under this thread's settings of JAX. What one raises is nobody's: who needs
+    the same comes upon it too."""
+    settings, asked = settings_here(), jax.config.values
+
+    def all_of_them() -> None:
+        with settings():
+            for job in jobs if jax.config.values == asked else []:
+                with contextlib.suppress(Exception):
+                    job()
+
+    # Not a daemon: a process that ends while XLA compiles may die of it, so it waits those seconds.
+    threading.Thread(target=all_of_them).start()
+
+
+def _in_turn(lanes: Any, n_parts: int) -> list[Any]:
+    n_lanes = len(jax.tree.leaves(lanes)[0])
+    places = np.minimum(np.arange(-(-n_lanes // n_parts) * n_parts), n_lanes - 1)
+    held = jax.tree.map(np.asarray, lanes)
+    return [jax.tree.map(lambda leaf, of=places[first::n_parts]: leaf[of], held) for first in range(n_parts)]
+
+
+def _in_order(leaf: np.ndarray, n_lanes: int) -> np.ndarray:
+    """Leaves of all parts (P, L / P, ...) as those of lanes (L, ...)."""
+    return np.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])[:n_lanes]
+
+
+@program(static=("how", "mesh"))
+def _on_devices(parts: Any, shared: Any, *, how: tuple[Callable[..., Any], Any], mesh: Mesh) -> Any:
+    program, static = how
+
+    def local(parts: Any, shared: Any) -> Any:
+        done = program(jax.tree.map(lambda leaf: leaf[0], parts), *shared, **dict(static))
+        return jax.tree.map(lambda leaf: leaf[None], done)
+
+    # No device waits for another: there is nothing to reduce.
+    each, everywhere = PartitionSpec(AXIS), PartitionSpec()
+    shared_out: Callable[..., Any] = jax.shard_map(
+        local, mesh=mesh, in_specs=(each, everywhere), out_specs=each, check_vma=False
+    )
+    return shared_out(parts, shared)

@@ -1,0 +1,113 @@
+"""Races: all runs make some steps, and only the best go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from .. import em
+from .._base import check
+from .._base.status import Status
+from ..rows.batches import Batches
+from ..rows.partitioned import Spread
+from .progress import Told, Watch
+from .result import _held_up_on_host
+from .runs import SHORT_RUN, _no_history, _of, _put, run_to_ends
+
+OF_WHICH_FINISH = 4
+"""Of so many runs of a race one goes on, unless it is told how many are to. `benchmarks/hard.py` tries cuts at 5, 10
+and 20 steps with a quarter to a sixteenth going on. With a quarter, each cut beats as many steps spent on whole runs on
+both hard problems; with less not. On small tables, where a whole run is some thirty steps, no race pays."""
+
+
+@dataclass(frozen=True)
+class Race:
+    """A race of restarts: each makes `steps` steps, and only the best `finalists` go on. Biernacki et al. 2003 (emEM).
+
+    finalists: one in four, and at least one, where it is None. What is out keeps the status MAX_STEPS, with the steps
+    it made. Where no finalist ends sound, the next best go on. ValueError for less than one step or finalist.
+    """
+
+    steps: int = SHORT_RUN
+    finalists: int | None = None
+
+    def __post_init__(self) -> None:
+        check.count(self.steps, "steps", least=1)
+        if self.finalists is not None:
+            check.count(self.finalists, "finalists", least=1)
+
+    def places(self, n_runs: int) -> int:
+        """How many of so many runs go on."""
+        return min(n_runs, self.finalists or max(1, n_runs // OF_WHICH_FINISH))
+
+
+def race_to_ends(
+    states: em.State,
+    batches: Batches | Spread,
+    settings: em.Settings,
+    max_steps: int,
+    race: Race | None,
+    rivals: np.ndarray | None = None,
+    watch: Watch | None = None,
+    every: int | None = None,
+) -> tuple[em.State, Array]:
+    """`run_to_ends` of the finalists, after a short run of all. Without a race of all.
+
+    rivals (G, R / G): which of the runs (R, ...) compete with one another; all of them where it is None.
+    """
+    if rivals is None:
+        rivals = np.arange(len(states.objective))[None]
+    if race is None or race.places(rivals.shape[1]) == rivals.shape[1] or race.steps >= max_steps:
+        return run_to_ends(states, batches, settings, max_steps, watch, every)
+    histories = _no_history(states, max_steps)
+    states, histories = run_to_ends(states, batches, settings, race.steps, watch, every, histories)
+    told, is_spiked = _looked_at(states, settings)
+    order = np.lexsort((-told.ranks()[rivals], is_spiked[rivals]), axis=1)
+    places, is_open = race.places(rivals.shape[1]), np.ones(len(rivals), bool)
+    for place in range(0, rivals.shape[1], places):
+        next_best = order[is_open, place : place + places]
+        chosen = np.unique(np.take_along_axis(rivals[is_open], next_best, axis=1)).astype(np.int32)
+        few, lines = _taken(states, histories, chosen)
+        of_all = watch and partial(_watch_all, watch, told, chosen)
+        few, lines = run_to_ends(few, batches, settings, max_steps, of_all, every, lines)
+        states, histories = _put_back(states, histories, chosen, few, lines)
+        told, is_spiked = _looked_at(states, settings)
+        # A run that is out is not to win over finalists that all came to nothing: then those behind them go on.
+        is_sound = np.isfinite(told.ranks()) & ~is_spiked
+        is_out = (told.status == Status.MAX_STEPS) & (told.n_steps < max_steps)
+        is_open = ~np.any((is_sound & ~is_out)[rivals], axis=1) & np.any((is_sound & is_out)[rivals], axis=1)
+        if not is_open.any():
+            break
+    return states, histories
+
+
+def _looked_at(states: em.State, settings: em.Settings) -> tuple[Told, np.ndarray]:
+    """How runs (R, ...) stand, and which have a component on the ridge, on the host and free to be changed."""
+    told = Told(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
+    return told, _held_up_on_host(states, settings.ridge).any(axis=1)  # pyright: ignore
+
+
+def _watch_all(watch: Watch, told: Told, chosen: np.ndarray, few: Told) -> None:
+    """Show the runs `chosen` as they go among all the others."""
+    for whole, part in zip(told, few, strict=True):
+        whole[chosen] = part
+    watch(told)
+
+
+def _taken(states: em.State, histories: Any, chosen: np.ndarray) -> tuple[em.State, Any]:
+    if isinstance(states.objective, np.ndarray):
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], (states, histories))
+    return _of((states, histories), chosen)
+
+
+def _put_back(states: em.State, histories: Any, chosen: np.ndarray, few: em.State, lines: Any) -> tuple[em.State, Any]:
+    if not isinstance(states.objective, np.ndarray):
+        return _put((states, histories), chosen, (few, lines))
+    states, histories = jax.tree.map(np.array, (states, histories))
+    jax.tree.map(lambda many, some: many.__setitem__(chosen, some), (states, histories), (few, lines))
+    return states, histories

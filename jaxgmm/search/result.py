@@ -1,0 +1,227 @@
+"""What a fit gives back, and which of its runs wins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from .. import em
+from .._base.linalg import cholesky
+from .._base.memory import from_host, to_device, to_host
+from .._base.precision import is_traced
+from .._base.programs import program
+from .._base.status import FAILED, Status, explain
+from ..covariances import Dense
+from ..mixture import Mixture, covariance_of
+
+HISTORY = 16384
+"""Steps whose objectives are kept; a run may make more."""
+
+ON_HOST = 2**24
+"""Numbers of all states of a search that may go through the host's memory between programs."""
+
+HELD_UP = 0.5
+"""Share of the ridge in a component's smallest variance from which on the ridge, and not the data, decides it. Such a
+component stands on a few rows or on one repeated value, where the likelihood has no bound but the ridge."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Restarts:
+    """How each of R restarts ended. A restart that failed (collapsed, non-finite) has objective −inf."""
+
+    objective: Array  # (R,)
+    status: Array  # (R,)
+    n_steps: Array  # (R,)
+    history: Array  # (R, max_steps + 1), or (R, HISTORY) where that is less
+
+    __getstate__, __setstate__ = to_host, from_host
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FitResult:
+    """The best fit, and how it came about. All of it belongs to `mixture`."""
+
+    mixture: Mixture
+    objective: Array  # (): mean log-likelihood, nats per unit of weight
+    status: Array  # (): a `Status`
+    n_steps: Array  # ()
+    history: Array  # (max_steps + 1,): the objective after t steps, NaN past the end; at most HISTORY of them
+    effective_counts: Array  # (K,): Σ weight · responsibility
+    held_up: Array  # (K,) bool: whether the ridge, and not the data, decides a component's smallest variance
+    restarts: Restarts
+    escapes: Array | None = None  # (M + 1,): objectives before and after each of M moves out of a local optimum, of
+    # which `n_steps` and `history` then tell the last run; the first may fall, where it leaves the ridge behind
+
+    __getstate__, __setstate__ = to_host, from_host
+
+    def __getitem__(self, index: Any) -> FitResult:
+        """Of one problem of several (see `fit_many`), or of some of them: every leaf at that index of its first axis.
+
+        TypeError where this is the result of one problem.
+        """
+        if not self.objective.ndim:
+            raise TypeError("This is the result of one problem: only a stack of them, as of fit_many, has an index.")
+        if is_traced((self, index)):
+            return jax.tree.map(lambda leaf: leaf[index], self)
+        # On the host: each leaf would be a program.
+        return jax.tree.map(lambda leaf: to_device(np.asarray(np.asarray(leaf)[index])), self)
+
+    def __repr__(self) -> str:
+        if is_traced(self) or self.objective.ndim > 1:
+            return f"FitResult(objective={self.objective!r}, mixture={self.mixture!r})"
+        if self.objective.ndim:
+            return _in_short(self)
+        status = Status(int(self.status))
+        n_moves = 0 if self.escapes is None else len(self.escapes) - 1
+        moves = f" and {n_moves} move{'s' if n_moves > 1 else ''} from there" if n_moves else ""
+        spikes = [str(k) for k in np.flatnonzero(np.asarray(self.held_up))]
+        warning = f"\nheld up by the ridge alone: component {', '.join(spikes)}" if spikes else ""
+        return (
+            f"FitResult: {status.name} after {int(self.n_steps)} steps, mean log-likelihood "
+            f"{float(self.objective):.6f} nats, best of {self.restarts.objective.size} restarts{moves} "
+            f"({explain(status)})\n{self.mixture!r}{warning}"
+        )
+
+
+def _in_short(result: FitResult) -> str:
+    """What there is to say of B problems together."""
+    status, objective, n_steps = (np.asarray(leaf) for leaf in (result.status, result.objective, result.n_steps))
+    ends = ", ".join(f"{np.sum(status == of)} {Status(of).name}" for of in np.unique(status))
+    known = objective[np.isfinite(objective)]
+    figures = f", mean log-likelihoods {known.min():.6f} to {known.max():.6f} nats" if len(known) else ""
+    steps = f"{n_steps.min()} to {n_steps.max()} steps" if len(n_steps) else "no steps"
+    *_, n_components, n_features = result.mixture.means.shape
+    n_spiked = int(np.asarray(result.held_up).any(axis=-1).sum())
+    warning = f"\nheld up by the ridge alone: a component of {n_spiked} of them" if n_spiked else ""
+    best_of = result.restarts.objective.shape[-1]
+    return (
+        f"FitResult of {len(status)} problems: {ends}; after {steps}{figures}, best of {best_of} restarts each\n"
+        f"{n_components} Gaussians in {n_features} dimensions each, family {result.mixture.family.name!r}; result[b] "
+        f"is that of problem b{warning}"
+    )
+
+
+def history_length(max_steps: int) -> int:
+    """How many objectives of a run are kept."""
+    return min(max_steps + 1, HISTORY)
+
+
+def best(states: em.State, histories: Any, ridge: Any, *, length: int) -> FitResult:
+    """`best_of`, with histories of `length`; on the host, where the runs are there."""
+    if isinstance(states.objective, np.ndarray):
+        return _best_on_host(states, histories[:, :length], ridge)
+    return _best(states, histories, ridge, length=length)
+
+
+@program(static="length", hurried=True)
+def _best(states: em.State, histories: Array, ridge: Any, *, length: int) -> FitResult:
+    return best_of(states, histories[:, :length], ridge)
+
+
+def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitResult:
+    """`best_of` for states with NumPy leaves."""
+    stands_on_it = _held_up_on_host(states, ridge)
+    objective, winner = _winner(states, stands_on_it, np)
+    state, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
+    return FitResult(
+        mixture=state.mixture,
+        objective=state.objective,
+        status=state.status,
+        n_steps=state.n_steps,
+        history=history,
+        effective_counts=state.moments.mass,
+        held_up=stands_on_it[winner],  # pyright: ignore
+        restarts=Restarts(objective, states.status, states.n_steps, histories),  # pyright: ignore
+    )
+
+
+def _held_up_on_host(states: em.State, ridge: Any) -> np.ndarray:
+    """`held_up` of every run (R, ...), asked only where it may be. -> (R, K) bool."""
+    if states.ridge_trace is None:
+        return np.asarray(_held_up_each(states.mixture, ridge))
+    found = np.zeros(states.mixture.log_weights.shape, bool)
+    # What is no number may be anything.
+    for run in np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= HELD_UP), axis=1)):
+        mixture = jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture)
+        try:
+            with np.errstate(all="ignore"):
+                found[run] = held_up(mixture, ridge, np)
+        except np.linalg.LinAlgError:  # of a mixture that is none: programs have NaN for it
+            found[run] = _held_up(mixture, ridge)
+    return found
+
+
+def trimmed(result: FitResult, count: int) -> FitResult:
+    """A result on the host without the components that pad it; on a device each cut would be a program."""
+    padded = result.mixture
+    scales = jax.tree.map(lambda leaf: leaf[:count], padded.scales)
+    return replace(
+        result,
+        mixture=Mixture(padded.log_weights[:count], padded.means[:count], scales, padded.family),
+        effective_counts=result.effective_counts[:count],
+        held_up=result.held_up[:count],
+    )
+
+
+def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
+    """The run (R, ...) with the highest finite objective, and how all of them ended.
+
+    A run with a component that the ridge holds up wins only where all have one: its objective says how small the ridge
+    is, and nothing of the data.
+    """
+    stands_on_it = lax.map(lambda mixture: held_up(mixture, ridge), states.mixture)
+    objective, winner = _winner(states, stands_on_it, jnp)
+    best, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
+    return FitResult(
+        mixture=best.mixture,
+        objective=best.objective,
+        status=best.status,
+        n_steps=best.n_steps,
+        history=history,
+        effective_counts=best.moments.mass,
+        held_up=stands_on_it[winner],
+        restarts=Restarts(objective, states.status, states.n_steps, histories),
+    )
+
+
+def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
+    """The objectives (R,) by which runs compete, and the best run, by NumPy or `jax.numpy`."""
+    failed = xp.isin(states.status, xp.array(FAILED)) | ~xp.isfinite(states.objective)
+    objective = xp.where(failed, -xp.inf, states.objective)
+    sound = ~failed & ~xp.any(stands_on_it, axis=1)
+    # Where every restart failed, the best of what they last held is still worth looking at.
+    last_held = xp.where(xp.isfinite(states.objective), states.objective, -xp.inf)
+    among = xp.where(sound, objective, -xp.inf)
+    among = xp.where(xp.any(sound), among, xp.where(xp.all(failed), last_held, objective))
+    return objective, xp.argmax(among)
+
+
+@program(hurried=True)
+def _held_up_each(mixtures: Mixture, ridge: Any) -> Array:
+    """`held_up` of mixtures (R, ...). -> (R, K) bool."""
+    return lax.map(lambda mixture: held_up(mixture, ridge), mixtures)
+
+
+def held_up(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
+    """Which components stand on the ridge, where the rows as a whole do not. -> (K,) bool, by `jax.numpy` or, of a
+    mixture with such leaves, by NumPy.
+
+    A constant or a collinear column leaves every component on it, and tells nothing of spikes.
+    """
+    each = xp.broadcast_to(xp.asarray(ridge, mixture.means.dtype), mixture.n_features)
+    covariance = covariance_of(mixture)
+    factor = np.linalg.cholesky(covariance) if xp is np else cholesky(covariance)
+    whole = Dense(factor[None]).ridge_share(each)
+    return (mixture.scales.ridge_share(each) > HELD_UP) & xp.isfinite(mixture.log_weights) & ~(whole > HELD_UP)
+
+
+@program(hurried=True)
+def _held_up(mixture: Mixture, ridge: Any) -> Array:
+    return held_up(mixture, ridge)

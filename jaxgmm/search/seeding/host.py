@@ -1,0 +1,195 @@
+"""Seeds of small tables, in NumPy: the same draws and the same rules as the programs, all runs and tries together.
+
+A program for them would take longer to compile than all of this takes to run, and another for every number of
+components. Keys are pairs of uint32 (see `_threefry.py`); rows come as columns about an origin, x (D, S).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..._base import threefry
+from ..._base.linalg import einsum
+from ...rows.survey import SAMPLE
+from .kmeans import DRAWS, LLOYD_STEPS, TRIES
+from .random import BLOCK
+from .sample import Rows
+
+AT_ONCE = 2**17
+"""Distances that exist at a time."""
+
+
+def quiet() -> Any:
+    """A context in which numbers may overflow, as they do in programs: a run of such rows has a status that says so."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
+def seeds(keys: np.ndarray, rows: Rows, seeding: str, n_components: int, count: int) -> np.ndarray:
+    """Seeds by the named way, of which the first `count` are meant; the others are the origin. keys (R, 2, 2): a pair
+    for each run, one for the rows to choose from and one to choose with. -> (R, K, D)."""
+    with quiet():
+        return _seeds(keys, rows, seeding, n_components, count)
+
+
+def _seeds(keys: np.ndarray, rows: Rows, seeding: str, n_components: int, count: int) -> np.ndarray:
+    x, weights = (np.asarray(part) for part in rows)
+    many = max(2 * SAMPLE, 32 * n_components)
+    if x.shape[1] <= many:
+        found = _by_name[seeding](keys[:, 1], x, weights, n_components, count)
+    else:
+        size = many // 2
+        parts = []
+        for pair in keys:
+            places = (np.arange(size) + threefry.uniform(pair[0], size, x.dtype)) / size
+            few = x[:, np.searchsorted(np.cumsum(weights, dtype=np.float64), places * weights.sum(dtype=np.float64))]
+            parts.append(_by_name[seeding](pair[None, 1], few, np.ones(size, x.dtype), n_components, count))
+        found = np.concatenate(parts)
+    found[:, count:] = 0.0
+    return found
+
+
+def nearest(x: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest of the points to every row, and its squared distance. (D, S), (B, P, D) -> (B, S), (B, S)."""
+    if points.shape[0] * points.shape[1] * x.shape[1] <= AT_ONCE:
+        distances = _squares(x, points)
+        return distances.argmin(axis=1), distances.min(axis=1)
+    labels = np.zeros((len(points), x.shape[1]), np.intp)
+    closest = _squares(x, points[:, 0])
+    for index in range(1, points.shape[1]):
+        distance = _squares(x, points[:, index])
+        np.copyto(labels, index, where=distance < closest)
+        np.minimum(closest, distance, out=closest)
+    return labels, closest
+
+
+def _squares(x: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """|x − point|². (D, S), (..., D) -> (..., S)."""
+    total = np.square(x[0] - points[..., 0, None])
+    for feature in range(1, len(x)):
+        total += np.square(x[feature] - points[..., feature, None])
+    return total
+
+
+def _best_of_tries(refine: bool) -> Callable[..., np.ndarray]:
+    def choose(keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int) -> np.ndarray:
+        at_once = max(1, AT_ONCE // (TRIES * 4 * x.shape[1]))
+        found = [
+            _of_runs(keys[first : first + at_once], x, weights, n_components, count, refine)
+            for first in range(0, len(keys), at_once)
+        ]
+        return np.concatenate(found)
+
+    return choose
+
+
+def _of_runs(
+    keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int, refine: bool
+) -> np.ndarray:
+    uniform = threefry.uniform(keys, n_components * TRIES * DRAWS, x.dtype)
+    uniform = np.swapaxes(uniform.reshape(-1, n_components, TRIES, DRAWS), 1, 2).reshape(-1, n_components, DRAWS)
+    found = _greedy(uniform, x, weights, n_components, count)
+    if refine:
+        found = _lloyd(found, x, weights)
+    potentials = einsum("bs,s->b", nearest(x, found)[1], weights).reshape(-1, TRIES)
+    whole = np.zeros((len(keys), n_components, len(x)), x.dtype)
+    whole[:, :count] = found.reshape(-1, TRIES, count, len(x))[np.arange(len(keys)), np.argmin(potentials, axis=1)]
+    return whole
+
+
+def _greedy(uniform: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int) -> np.ndarray:
+    """Greedy k-means++ (see `kmeans.py`). uniform (B, K, DRAWS) -> (B, count, D)."""
+    most = min(DRAWS, 2 + int(math.log(n_components)))
+    n_tried = min(most, 2 + int(math.log(count + 1e-3)))
+    found = np.zeros((len(uniform), count, len(x)), x.dtype)
+    before, every = None, np.arange(len(uniform))
+    for index in range(count):
+        potential = np.broadcast_to(weights, (len(uniform), len(weights))) if before is None else weights * before
+        if before is not None:
+            is_empty = ~(potential.sum(axis=1) > 0.0)
+            potential[is_empty] = weights
+        drawn = _draw(uniform[:, index, : 1 if before is None else n_tried], potential)
+        candidates = np.moveaxis(x[:, drawn], 0, -1)  # (B, tried, D)
+        remaining = _squares(x, candidates)
+        if before is not None:
+            np.minimum(remaining, before[:, None], out=remaining)
+        best = np.argmin(einsum("bts,s->bt", remaining, weights), axis=1)
+        found[:, index], before = candidates[every, best], remaining[every, best]
+    return found
+
+
+def _draw(uniform: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Indices with probability in proportion to the weights. uniform (B, T), weights (B, S) -> (B, T)."""
+    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
+    target = (1.0 - uniform.astype(np.float64)) * cumulative[:, -1:]
+    found = [np.searchsorted(line, wanted) for line, wanted in zip(cumulative, target, strict=True)]
+    return np.minimum(np.array(found), weights.shape[1] - 1)
+
+
+def _lloyd(seeds: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """k-means from each set of seeds (B, K, D). A cluster that loses its rows stays put."""
+    seeds, moving = seeds.copy(), np.arange(len(seeds))
+    n_components = seeds.shape[1]
+    for _ in range(LLOYD_STEPS):
+        old = seeds[moving]
+        labels, _ = nearest(x, old)
+        flat = (labels + n_components * np.arange(len(old))[:, None]).ravel()
+
+        def sums(values: np.ndarray, flat: np.ndarray = flat, n_sets: int = len(old)) -> np.ndarray:
+            each = np.broadcast_to(values, (n_sets, len(values))).ravel()
+            return np.bincount(flat, each, n_sets * n_components).reshape(n_sets, n_components)
+
+        mass = sums(weights)
+        held = mass > 0.0
+        means = np.stack([sums(weights * feature) for feature in x], axis=-1)
+        means = np.where(held[..., None], means / np.where(held, mass, 1.0)[..., None], old).astype(seeds.dtype)
+        seeds[moving] = means
+        moving = moving[np.any(means != old, axis=(1, 2))]
+        if not len(moving):
+            break
+    return seeds
+
+
+def _random_rows(keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int) -> np.ndarray:
+    tiny = np.finfo(x.dtype).tiny
+    found = np.zeros((len(keys), n_components, len(x)), x.dtype)
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights)
+    for run, key in enumerate(keys):
+        uniform = np.maximum(tiny, threefry.uniform(key, len(weights), x.dtype) * (1.0 - tiny) + tiny)
+        noise = (-np.log(-np.log(uniform))).astype(x.dtype)
+        chosen = np.argsort(-(log_weights + noise), kind="stable")[:n_components]
+        found[run, : len(chosen)] = x[:, chosen].T
+    return found
+
+
+def _random_responsibilities(
+    keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int
+) -> np.ndarray:
+    found = np.zeros((len(keys), n_components, len(x)), x.dtype)
+    for run, key in enumerate(keys):
+        mass, squares, first = np.zeros(count), np.zeros(count), np.zeros((count, len(x)))
+        for start in range(0, len(weights), BLOCK):
+            of = weights[start : start + BLOCK]
+            uniform = threefry.uniform(threefry.fold_in(key, start), count * BLOCK, x.dtype)
+            share = -np.log1p(-uniform).reshape(count, BLOCK)[:, : len(of)]
+            weighted = share / share.sum(axis=0) * of
+            mass += weighted.sum(axis=1)
+            first += einsum("ks,ds->kd", weighted, x[:, start : start + BLOCK])
+            squares += np.square(weighted).sum(axis=1)
+        centre = first.sum(axis=0) / mass.sum()
+        held = mass > 0.0
+        means = np.where(held[:, None], first / np.where(held, mass, 1.0)[:, None], centre)
+        found[run, :count] = centre + (means - centre) * (mass / np.sqrt(np.where(held, squares, 1.0)))[:, None]
+    return found
+
+
+_by_name: Mapping[str, Callable[..., np.ndarray]] = {
+    "k-means++": _best_of_tries(refine=False),
+    "k-means": _best_of_tries(refine=True),
+    "random_rows": _random_rows,
+    "random_responsibilities": _random_responsibilities,
+}

@@ -1,0 +1,105 @@
+"""Seeds by k-means++ and by k-means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..._base.linalg import einsum
+from ...em.hard import nearest
+from .sample import Rows, draw, squared_distances
+
+LLOYD_STEPS = 100
+"""Rounds of k-means at most; it stops as soon as no mean moves any more."""
+
+TRIES = 4
+"""Independent draws, of which the one with the smallest sum of squared distances becomes the seeds. One draw in five
+misses a cluster on eight well-separated ones, and no EM mends that; rows are few here, so trying again is cheap."""
+
+DRAWS = 16
+"""Uniform numbers a seed, of which 2 + log K are used. Fixed, so that the first K draws do not depend on how many
+components there are beside them (under JAX's default, `jax_threefry_partitionable`)."""
+
+
+def kmeans_plus_plus(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+    """Greedy k-means++, the best of `TRIES`. -> seeds (K, D) about the origin of the rows."""
+    return _best_of(_greedy, key, rows, n_components, count)
+
+
+def kmeans(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+    """k-means (Lloyd's algorithm) from greedy k-means++, the best of `TRIES`. -> seeds (K, D)."""
+    return _best_of(_lloyd, key, rows, n_components, count)
+
+
+def _best_of(
+    seeding: Callable[[Array, Rows, int, Array | int], Array],
+    key: Array,
+    rows: Rows,
+    n_components: int,
+    count: Array | int,
+) -> Array:
+    def one(uniform: Array) -> tuple[Array, Array]:
+        seeds = seeding(uniform, rows, n_components, count)
+        return seeds, einsum("s,s->", nearest(rows.x, seeds, count)[1], rows.weights)
+
+    # Drawn as one vector: the generator takes four times as long to compile for more axes.
+    uniform = jax.random.uniform(key, (n_components * TRIES * DRAWS,), rows.x.dtype)
+    seeds, potentials = lax.map(one, jnp.swapaxes(uniform.reshape(n_components, TRIES, DRAWS), 0, 1))
+    return seeds[jnp.argmin(potentials)]
+
+
+def _greedy(uniform: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+    """Greedy k-means++ once. uniform (K, DRAWS).
+
+    Each seed is the best of 2 + log K rows drawn with probability proportional to weight times squared distance to
+    the nearest seed so far: the one that lowers the sum of those distances most. Arthur and Vassilvitskii 2007.
+    """
+    x, weights = rows
+    most = min(DRAWS, 2 + int(math.log(n_components)))
+    tried = jnp.arange(most) < 2 + jnp.log(jnp.asarray(count, x.dtype) + 1e-3).astype(jnp.int32)
+
+    # The first seed is a row drawn by weight alone, and tried alone, through the same program as the others.
+    def choose(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        seeds, before = carry
+        is_first = index == 0
+        potential = jnp.where(is_first, weights, weights * before)
+        # Where every row already is a seed, any row will do.
+        potential = jnp.where(jnp.sum(potential) > 0.0, potential, weights)
+        candidates = x[:, draw(uniform[index, :most], potential)].T
+        remaining = jnp.minimum(before, squared_distances(x, candidates))
+        counts = tried & (~is_first | (jnp.arange(most) == 0))
+        best = jnp.argmin(jnp.where(counts, einsum("ts,s->t", remaining, weights), jnp.inf))
+        return seeds.at[index].set(candidates[best]), remaining[best]
+
+    none = jnp.zeros((n_components, len(x)), x.dtype), jnp.full_like(weights, jnp.inf)
+    return lax.fori_loop(0, count, choose, none)[0]
+
+
+def _lloyd(uniform: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+    """k-means once. A cluster that loses its rows stays put."""
+    x, weights = rows
+    components = jnp.arange(n_components, dtype=jnp.int32)
+
+    def moving(carry: tuple[Array, Array, Array]) -> Array:
+        _, moved, n_steps = carry
+        return moved & (n_steps < LLOYD_STEPS)
+
+    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        seeds, _, n_steps = carry
+        labels, _ = nearest(x, seeds, count)
+
+        def mean_of(component: tuple[Array, Array]) -> Array:
+            index, seed = component
+            members = jnp.where(labels == index, weights, 0.0)
+            mass = jnp.sum(members)
+            return jnp.where(mass > 0.0, einsum("s,ds->d", members, x) / jnp.where(mass > 0.0, mass, 1.0), seed)
+
+        means = lax.map(mean_of, (components, seeds))
+        return means, jnp.any(means != seeds), n_steps + 1
+
+    start = (_greedy(uniform, rows, n_components, count), jnp.array(True), jnp.int32(0))
+    return lax.while_loop(moving, step, start)[0]

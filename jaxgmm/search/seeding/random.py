@@ -1,0 +1,51 @@
+"""Seeds by chance alone."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..._base.linalg import einsum
+from .sample import Rows
+
+BLOCK = 1024
+"""Rows whose responsibilities exist at a time."""
+
+
+def random_rows(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+    """K different rows, drawn with probability in proportion to their weights. -> seeds (K, D).
+
+    The K largest of log w plus Gumbel noise are a weighted draw without replacement (Efraimidis and Spirakis 2006).
+    """
+    del count  # the first of the largest are the largest of fewer
+    noise = jax.random.gumbel(key, rows.weights.shape, rows.weights.dtype)
+    return rows.x[:, lax.top_k(jnp.log(rows.weights) + noise, n_components)[1]].T
+
+
+def random_responsibilities(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+    """The means of components whose responsibilities are drawn at random, brought apart. -> seeds (K, D).
+
+    Such means differ only by chance, by 1/√S of the data's spread, and the log-likelihood near the point where all
+    components are equal is so flat that EM would stop there at once. So their differences are scaled up to the spread
+    of the data: by the root of each component's effective number of rows, (Σ w r)² / Σ (w r)².
+    """
+    n_blocks = -(-len(rows.weights) // BLOCK)
+    missing = n_blocks * BLOCK - len(rows.weights)
+    rows = Rows(jnp.pad(rows.x, ((0, 0), (0, missing))), jnp.pad(rows.weights, (0, missing)))
+    counts = (jnp.arange(n_components) < count)[:, None]
+
+    def block(sums: tuple[Array, Array, Array], start: Array) -> tuple[tuple[Array, Array, Array], None]:
+        x, weights = (lax.dynamic_slice_in_dim(part, start, BLOCK, axis=-1) for part in rows)
+        share = jax.random.exponential(jax.random.fold_in(key, start), (n_components, BLOCK), x.dtype) * counts
+        weighted = share / jnp.sum(share, axis=0) * weights  # uniform on the simplex, row by row
+        terms = jnp.sum(weighted, axis=1), einsum("ks,ds->kd", weighted, x), jnp.sum(jnp.square(weighted), axis=1)
+        return jax.tree.map(jnp.add, sums, terms), None
+
+    zero = jnp.zeros(n_components, rows.x.dtype)
+    zeros = (zero, jnp.zeros((n_components, len(rows.x)), zero.dtype), zero)
+    (mass, first, squares), _ = lax.scan(block, zeros, jnp.arange(0, n_blocks * BLOCK, BLOCK, dtype=jnp.int32))
+    centre = jnp.sum(first, axis=0) / jnp.sum(mass)
+    held = mass > 0.0  # by all that count
+    means = jnp.where(held[:, None], first / jnp.where(held, mass, 1.0)[:, None], centre)
+    return centre + (means - centre) * (mass / jnp.sqrt(jnp.where(held, squares, 1.0)))[:, None]

@@ -1,0 +1,87 @@
+"""The rows that seeds are chosen from: all of them, or a spread-out sample where there are many."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..._base.linalg import columns, einsum
+from ...rows.batches import Batches
+from ...rows.survey import rows_kept
+
+
+class Rows(NamedTuple):
+    """Rows in one piece, about the batches' origin, as columns: what is done to a feature runs over whole vectors."""
+
+    x: Any  # (D, S), of JAX or, on the host, of NumPy
+    weights: Any  # (S,)
+
+
+def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
+    """All rows where they are few, else a spread-out sample.
+
+    One row at random from each of S stretches of equal weight, which then count alike: so all regions are met, however
+    the rows are sorted. A row is drawn twice only where it reaches into two stretches, and never where the stretches
+    are cut between rows, as they are for rows without weights in several chunks.
+    """
+    size = rows_kept(n_components) // 2
+    capacity = batches.n_chunks * batches.chunk_size
+    if capacity <= 2 * size:
+        index = jnp.arange(capacity, dtype=jnp.int32)
+        weights = batches.weights.rows_at(index)
+        # As in `Batches.sum`: what rows of weight 0 hold may overflow, and 0 · inf would be NaN.
+        centred = jnp.where((weights > 0.0)[:, None], batches.rows.rows_at(index) - batches.origin, 0.0)
+        return Rows(columns(centred), weights)
+    uniform = jax.random.uniform(key, (size,), batches.dtype)
+    place = jnp.arange(size, dtype=jnp.uint32)  # unsigned: place · remainder reaches size²
+    if batches.weights.body is None and batches.n_chunks > 1:
+        quotient, remainder = (value.astype(jnp.uint32) for value in jnp.divmod(batches.n_rows, size))
+        first = place * quotient + place * remainder // size
+        after = (place + 1) * quotient + (place + 1) * remainder // size
+        within = (uniform * (after - first).astype(uniform.dtype)).astype(jnp.uint32)
+        index = jnp.minimum(first + within, after - 1).astype(jnp.int32)
+    else:
+        weights = batches.weights.rows_at(jnp.arange(capacity, dtype=jnp.int32))
+        index = draw((place.astype(uniform.dtype) + uniform) / size, weights)
+    return Rows(columns(batches.rows.rows_at(index) - batches.origin), jnp.ones_like(uniform))
+
+
+def squared_distances(x: Array, points: Array) -> Array:
+    """|x − point|² by direct differences, right at any distance from the origin. (D, S), (P, D) -> (P, S)."""
+    return lax.map(lambda point: jnp.sum(jnp.square(x - point[:, None]), axis=0), points)
+
+
+DRAWN_FROM = 64
+"""Weights in a block, of which one is drawn."""
+
+COMPARED_AT_ONCE = 2**20
+"""Comparisons that take less time than the loop of a binary search takes to compile."""
+
+
+def draw(uniform: Array, weights: Array) -> Array:
+    """Indices with probability in proportion to the weights (S,), one for each uniform number in [0, 1).
+
+    First a block of weights and then one within it: a running sum over all of them is slow on CPU. The numbers are the
+    caller's, who makes all of them at once: a generator inside a loop is slow to compile.
+    """
+    blocks = jnp.pad(weights, (0, -len(weights) % DRAWN_FROM)).reshape(-1, DRAWN_FROM)
+    # Parallel sums are not monotone in their last digit, and a block of weight 0 could be met in such a dip.
+    cumulative = lax.cummax(jnp.cumsum(jnp.sum(blocks, axis=1)))
+    limits = jnp.finfo(weights.dtype)
+    # In (0, total], however the caller's number was rounded: a draw of 0 would land on a leading row of weight 0.
+    target = (1.0 - jnp.minimum(uniform, 1.0 - limits.epsneg)) * cumulative[-1]
+    few = uniform.size * len(cumulative) <= COMPARED_AT_ONCE
+    block = jnp.searchsorted(cumulative, target, method="compare_all" if few else "scan")
+    block = jnp.clip(block, 0, len(blocks) - 1)
+    # The block's first row of any weight at which the running sum is what is left of the target, or its last.
+    held = blocks[block]
+    within = jnp.where(
+        held > 0.0, einsum("...i,ij->...j", held, jnp.triu(jnp.ones_like(held, shape=(DRAWN_FROM,) * 2))), -jnp.inf
+    )
+    rest = target - jnp.where(block > 0, cumulative[block - 1], 0.0)
+    rest = jnp.minimum(rest, jnp.max(within, axis=-1))
+    place = jnp.argmax(within >= rest[..., None], axis=-1)
+    return jnp.clip(block * DRAWN_FROM + place, 0, len(weights) - 1)

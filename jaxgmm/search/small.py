@@ -1,0 +1,133 @@
+"""How searches of small problems start: seeds and first assignments in NumPy, in shapes that nearly all of them share.
+
+What a small fit costs is compiling. So the shapes are buckets (see `programs.py`): rows lie in an array with room for
+more, components are padded by some of weight 0, and runs do not appear in a shape at all (see `one_by_one.py`). The
+first M-step is a step like any other, so that a start is no program of its own. States are those of `em`, with NumPy
+leaves (R, ...).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import em
+from .._base import threefry
+from .._base.linalg import einsum
+from ..em.state import unstarted
+from ..families import Family
+from ..moments import Moments
+from ..rows.batches import Batches
+from .seeding import host
+from .seeding.sample import Rows
+
+ON_HOST = 2**18
+"""Distances of all seeds of all runs up to which seeds are NumPy's: no longer than compiling a program for them."""
+
+
+def seeds(keys: np.ndarray, counts: np.ndarray, batches: Batches, seeding: str, n_components: int) -> np.ndarray:
+    """Seeds (R, K, D) for runs of these counts (R,), by pairs of keys (R, 2, 2)."""
+    rows, origin = _columns(batches), np.asarray(batches.origin)
+    found = np.empty((len(keys), n_components, batches.n_features), batches.dtype)
+    for count in np.unique(counts):
+        of = counts == count
+        found[of] = host.seeds(keys[of], rows, seeding, n_components, int(count))
+    return found + origin
+
+
+def are_on_host(key: Any, counts: np.ndarray, batches: Batches) -> bool:
+    """Whether `seeds` are to be had, and sooner than by a program."""
+    return batches.has_room and threefry.speaks(key) and int(batches.n_rows) * int(np.sum(counts)) <= ON_HOST
+
+
+def from_seeds(seeds: np.ndarray, counts: np.ndarray, batches: Batches, family: Family) -> em.State:
+    """Runs (R, ...) that have not begun, from seeds (R, K, D) of each of which the first of `counts` (R,) are meant:
+    each row belongs to the nearest."""
+    rows, origin, seeds = _columns(batches), np.asarray(batches.origin), np.asarray(seeds)
+    meant = np.arange(seeds.shape[1]) < np.asarray(counts)[:, None]
+    moments = []
+    with host.quiet():
+        for points, is_meant in zip(seeds, meant, strict=True):
+            labels, _ = host.nearest(rows.x, points[None, is_meant] - origin)
+            moments.append(_of_labels(labels[0], points - origin, rows, family))
+    return unstarted(seeds, meant, _stacked(moments), family)
+
+
+def from_nothing(n_components: int, batches: Batches, family: Family) -> em.State:
+    """A run (1, ...) that has not begun, of which all is fixed that its first M-step would say."""
+    about = np.zeros((n_components, batches.n_features), batches.dtype)
+    one_each = Rows(np.zeros((batches.n_features, n_components), batches.dtype), np.ones(n_components, batches.dtype))
+    moments = _of_labels(np.arange(n_components), about, one_each, family, spread=1.0)
+    meant = np.zeros((1, n_components), bool)  # a weight of 0 is the user's own
+    return unstarted(about[None], meant, _stacked([moments]), family)
+
+
+def nearest(means: np.ndarray, batches: Batches) -> np.ndarray:
+    """Responsibilities (N, K) of 1 for the nearest mean."""
+    with host.quiet():
+        labels, _ = host.nearest(_columns(batches).x, (means - np.asarray(batches.origin))[None])
+    return (labels[0][:, None] == np.arange(len(means))).astype(means.dtype)
+
+
+def from_responsibilities(
+    responsibilities: np.ndarray, n_components: int, batches: Batches, family: Family
+) -> em.State:
+    """A run (1, ...) that has not begun, from responsibilities (N, count)."""
+    rows, origin = _columns(batches), np.asarray(batches.origin)
+    count, n_features = responsibilities.shape[1], len(rows.x)
+    weighted = responsibilities.T.astype(np.float64) * rows.weights
+    mass, means = np.zeros(n_components), np.zeros((n_components, n_features))
+    mass[:count] = weighted.sum(axis=1)
+    means[:count] = einsum("kn,dn->kd", weighted, rows.x) / np.where(mass > 0.0, mass, 1.0)[:count, None]
+    second = np.zeros((n_components, n_features, n_features))
+    for k in range(count):
+        centred = rows.x - means[k][:, None]
+        second[k] = einsum("in,jn->ij", centred * weighted[k], centred)
+    moments = _moments(mass, np.zeros_like(means), second, batches.dtype, family)
+    meant = (np.arange(n_components) < count)[None]
+    return unstarted((means + origin).astype(batches.dtype)[None], meant, _stacked([moments]), family)
+
+
+def _columns(batches: Batches) -> Rows:
+    """The rows about their origin, as columns (D, N), on the host; those of weight 0 as the origin."""
+    n_rows = int(batches.n_rows)
+    weights = np.asarray(batches.weights.body)[:n_rows]
+    rows, origin = np.asarray(batches.rows.body)[:n_rows], np.asarray(batches.origin)
+    counted = weights > 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred = rows - origin if counted.all() else np.where(counted[:, None], rows - origin, 0.0)
+    return Rows(np.ascontiguousarray(centred.T), weights)
+
+
+def _of_labels(labels: np.ndarray, about: np.ndarray, rows: Rows, family: Family, spread: float = 0.0) -> Moments:
+    """Moments about points (K, D) of rows that each belong to one of them. labels (N,).
+
+    spread: what is added to each component's variances.
+    """
+    n_components, n_features = about.shape
+    weights = np.asarray(rows.weights, np.float64)
+    centred = np.asarray(rows.x, np.float64) - np.asarray(about, np.float64)[labels].T
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(labels, values, n_components)
+
+    mass = sums(weights)
+    first = np.stack([sums(weights * feature) for feature in centred], axis=-1)
+    second = np.empty((n_components, n_features, n_features))
+    for k in range(n_components):
+        own = labels == k
+        mine = centred[:, own]
+        second[k] = einsum("in,jn->ij", mine * weights[own], mine)
+    second += spread * mass[:, None, None] * np.eye(n_features)
+    return _moments(mass, first, second, about.dtype, family)
+
+
+def _moments(mass: np.ndarray, first: np.ndarray, second: np.ndarray, dtype: Any, family: Family) -> Moments:
+    of_kind = np.asarray(family.kind.project(second), dtype)  # pyright: ignore
+    return Moments(mass.astype(dtype), first.astype(dtype), of_kind, np.zeros((), dtype))  # pyright: ignore
+
+
+def _stacked(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

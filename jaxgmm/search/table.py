@@ -1,0 +1,156 @@
+"""A search as a table of cells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax import Array
+
+from .._base.status import FAILED, Status
+from ..covariances import Form
+from ..rows.batches import Batches
+from .criteria import aic, bic, evidence, icl, n_parameters
+from .result import FitResult
+
+CRITERIA = ("bic", "aic", "icl", "held_out")
+
+LARGER_IS_BETTER = {"held_out"}
+
+
+class Cell(NamedTuple):
+    """One row of a sweep's table."""
+
+    family: str
+    K: int
+    log_likelihood: float  # total, nats
+    n_params: int
+    aic: float
+    bic: float
+    icl: float  # with the soft entropy
+    n_steps: int
+    status: str  # the name of a `Status`
+    held_out: float | None = None  # mean over rows that the fits did not see, nats; None without folds
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Every fit of a search over families and numbers of components, and the figures to choose by."""
+
+    results: dict[tuple[str, int], FitResult]  # by (family, K)
+    cells: tuple[Cell, ...]
+    criterion: str
+    held_up: frozenset[tuple[str, int]] = frozenset()  # with a component that stands on the ridge alone
+    groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, of each family
+    padding: float = 0.0  # share of the components that were stepped and were none, but padded a group
+    is_complete: bool = True  # False where the search was interrupted: cells are then those that were done
+
+    @property
+    def best_cell(self) -> Cell:
+        """The best by the criterion. A fit with a component that the ridge holds up wins only where all others have
+        failed, and a failed one only where all have."""
+        return min(self.cells, key=self._rank)
+
+    @property
+    def best(self) -> FitResult:
+        """The fit of the best cell."""
+        return self.results[self.best_cell.family, self.best_cell.K]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the table's columns."""
+        has_folds = any(cell.held_out is not None for cell in self.cells)
+        return Cell._fields if has_folds else tuple(name for name in Cell._fields if name != "held_out")
+
+    def table(self) -> list[dict[str, Any]]:
+        """A dict a cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status; with folds
+        also held_out (mean, nats)."""
+        return [{name: getattr(cell, name) for name in self.columns} for cell in self.cells]
+
+    def plot(self, ax: Any = None) -> Any:
+        """The criterion against K, a line a family, on a matplotlib Axes. See `jaxgmm.plot.criterion`."""
+        from ..plot import criterion
+
+        return criterion(self, ax=ax)
+
+    def is_sound(self, cell: Cell) -> bool:
+        """Whether the fit of a cell did not fail, and stands on the data alone."""
+        return cell.status not in FAILURES and (cell.family, cell.K) not in self.held_up
+
+    def _rank(self, cell: Cell) -> tuple[bool, bool, float]:
+        value = getattr(cell, self.criterion)
+        value = math.inf if value is None or not math.isfinite(value) else value
+        value = -value if self.criterion in LARGER_IS_BETTER and math.isfinite(value) else value
+        return cell.status in FAILURES, not self.is_sound(cell), value
+
+    def __repr__(self) -> str:
+        best = self.best_cell
+        header = self.columns
+        rows = [tuple(_shown(getattr(cell, name)) for name in header) for cell in self.cells]
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        left = {"family", "status"}
+
+        def line(mark: str, row: tuple[str, ...]) -> str:
+            cells = zip(header, row, widths, strict=True)
+            return f"{mark} " + "  ".join(t.ljust(w) if name in left else t.rjust(w) for name, t, w in cells).rstrip()
+
+        winner = f"the best by {self.criterion} is {best.family!r} with K = {best.K} (*)"
+        title = f"Sweep of {counted(len(self.cells), 'fit')}{'' if self.is_complete else ', interrupted'}; {winner}"
+        marks = ["*" if cell is best else "^" if (cell.family, cell.K) in self.held_up else " " for cell in self.cells]
+        body = [line(mark, row) for mark, row in zip(marks, rows, strict=True)]
+        if "^" in marks:
+            body.append("^ a component stands on the ridge alone: such a fit is chosen last")
+        return "\n".join([title, line(" ", header), *body])
+
+
+FAILURES = {Status(status).name for status in FAILED}
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things in words, such as "1 fit" and "2 fits"."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if abs(value) >= 100.0 else f"{value:.4f}"
+
+
+def _total(result: FitResult, said: Any, n: float) -> float:
+    """The log-likelihood of rows of total weight n, nats."""
+    # Summed once more, about the mean that is known: the steps of a float32 total of 1e6 rows are about a nat.
+    return float(result.objective) * n + float(said[0])
+
+
+def _held_out(result: FitResult, said: Any, n: float) -> float:
+    """The log-likelihood of held-out rows; NaN from a fit that failed or stands on the ridge, which is of no worth."""
+    is_sound = int(result.status) not in FAILED and not np.asarray(result.held_up).any()
+    return _total(result, said, n) if is_sound else math.nan
+
+
+def _describe(
+    family: str, count: int, result: FitResult, said: tuple[Any, Any], n: float, held_out: float | None
+) -> Cell:
+    """The figures of one fit to rows of total weight n."""
+    log_likelihood = _total(result, said, n)
+    p = int(n_parameters(result.mixture))
+    return Cell(
+        family=family,
+        K=count,
+        log_likelihood=log_likelihood,
+        n_params=p,
+        aic=float(aic(log_likelihood, p)),
+        bic=float(bic(log_likelihood, p, n)),
+        icl=float(icl(log_likelihood, p, n, float(said[1]))),
+        n_steps=int(result.n_steps),
+        status=Status(int(result.status)).name,
+        held_out=held_out,
+    )
+
+
+def _evidence_of(result: FitResult, batches: Batches) -> tuple[Array, Array]:
+    # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
+    return evidence(result.mixture, batches, result.objective, kind="soft", form=Form.SAFE)
