@@ -17,6 +17,7 @@ from jaxgmm.em.expectation import expect
 from jaxgmm.em.maximisation import maximise
 from jaxgmm.families import SHELF
 from jaxgmm.search import start as starting
+from jaxgmm.search.observer import Observer
 from jaxgmm.search.runs import run_to_ends
 from tests import oracle
 from tests.tolerances import TABLE, assert_close, assert_same_mixture, tolerance
@@ -231,7 +232,7 @@ def test_restarts_end_as_alone_and_as_in_bursts(method):
     chosen = settings(method, 1e-6, 1e-6)
     states = starting.start(jax.random.key(0), batches, "random_rows", K, SHELF["spherical"], chosen, 40)
     at_once, histories = run_to_ends(states, batches, chosen, 80)
-    in_bursts, watched = run_to_ends(states, batches, chosen, 80, watch=lambda told: None, every=3)
+    in_bursts, watched = run_to_ends(states, batches, chosen, 80, Observer(lambda snapshot: None, every=3))
     for one, other in zip(jax.tree.leaves(at_once), jax.tree.leaves(in_bursts), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(histories, watched)

@@ -18,6 +18,7 @@ from jaxgmm._base.precision import precision_for
 from jaxgmm.families import SHELF
 from jaxgmm.moments import DIAGONAL, FULL, POOLED, TRACE
 from jaxgmm.search import bootstrap as module
+from jaxgmm.search import likelihood_ratio
 from tests import oracle
 from tests.test_compile_once import nothing_new
 from tests.tolerances import assert_close, assert_same_mixture
@@ -452,14 +453,14 @@ def test_a_second_test_compiles_nothing(of_faithful, events):
 
 
 class Pretended:
-    """In place of `fit`: objectives by number of components, and for a start that is given."""
+    """In place of `search`: objectives by number of components, and for a start that is given."""
 
     def __init__(self, monkeypatch, **objectives):
         self.objectives, self.calls = objectives, []
-        monkeypatch.setattr(module, "fit", self)
+        monkeypatch.setattr(likelihood_ratio, "search", self)
 
-    def __call__(self, key, batches, n_components, init="seeded", **options):
-        name = "given" if init != "seeded" else f"of_{n_components}"
+    def __call__(self, key, batches, plan):
+        name = f"of_{plan.n_components}" if isinstance(plan.search.init, str) else "given"
         self.calls.append(name)
         objective = self.objectives[name]
         status = Status.COLLAPSED if objective is None else Status.CONVERGED

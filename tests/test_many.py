@@ -198,7 +198,7 @@ def test_the_winner_is_that_of_runs(rng):
     stands = rng.random((n_problems, n_runs, K)) < 0.3
     competing, winner = outcome.winners(objective, status, stands)
     for b in range(n_problems):
-        told = progress.Told(objective[b], status[b], status[b])
+        told = progress.Snapshot(objective[b], status[b], status[b])
         expected, best = result._winner(told, stands[b], np)
         np.testing.assert_array_equal(competing[b], expected)
         assert winner[b] == best

@@ -12,6 +12,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, Mixture, Race, Status, em
 from jaxgmm.families import SHELF
+from jaxgmm.search.observer import Observer
 from jaxgmm.search.race import race_to_ends
 from jaxgmm.search.result import HELD_UP, best_of, held_up
 from jaxgmm.search.runs import run_to_ends
@@ -84,7 +85,12 @@ def test_who_watches_changes_nothing_and_sees_all_runs(case):
     states, batches, _, (ended, lines) = case
     seen = []
     watched = race_to_ends(
-        states, batches, SETTINGS, LIMIT, RACE, watch=lambda told: seen.append([leaf.copy() for leaf in told]), every=3
+        states,
+        batches,
+        SETTINGS,
+        LIMIT,
+        RACE,
+        observer=Observer(lambda told: seen.append([leaf.copy() for leaf in told]), every=3),
     )
     for one, other in zip(jax.tree.leaves(watched), jax.tree.leaves((ended, lines)), strict=True):
         assert np.array_equal(one, other, equal_nan=True)

@@ -15,7 +15,7 @@ from jaxgmm._base.status import FAILED, explain
 from jaxgmm.covariances import Diagonal
 from jaxgmm.families import SHELF
 from jaxgmm.moments import DIAGONAL
-from jaxgmm.search.fit import drive
+from jaxgmm.search.fit import best_of_runs
 from jaxgmm.search.plan import Search
 from tests import oracle
 from tests.laws import every_family
@@ -182,7 +182,7 @@ def test_failed_lanes_lose(dtype):
     spike = Mixture.create([0.9, 0.1], [[0.0, 0.0], [30.0, 30.0]], np.stack([np.eye(2), np.eye(2)]), dtype=dtype)
     with jax.enable_x64(dtype == np.float64):
         states = jax.tree.map(lambda *a: jnp.stack(a), *(em.init(m, batches) for m in (spike, sound)))
-        result = drive(states, batches, em.Settings(tol=1e-3, ridge=0.0), 1, Search())
+        result = best_of_runs(states, batches, em.Settings(tol=1e-3, ridge=0.0), Search(2, None, 1), 2)
         assert np.asarray(result.restarts.status).tolist() == [Status.COLLAPSED, Status.MAX_STEPS]
         assert np.isneginf(float(result.restarts.objective[0]))
         assert int(result.status) == Status.MAX_STEPS

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .. import em, online
+from .. import online
 from .._base import check
 from .._base.memory import own
 from .._base.precision import is_traced, precision_for
@@ -24,16 +24,15 @@ from ..evaluation import evaluate, evaluate_few, is_few, labels_of, log_prob_of,
 from ..families import SHELF, Family, is_matrix_shape, shown_shape
 from ..mixture import Mixture
 from ..rows import _check as rows_check
-from ..rows.batches import Batches
 from ..rows.chunks import cut
-from ..rows.door import admit, admit_rows, have_room, in_blocks
+from ..rows.door import admit, in_batches
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
-from ..search.fit import drive
-from ..search.plan import Search, with_relative_ridge
+from ..search.fit import observer_of, search
+from ..search.plan import Plan, RowOptions
 from ..search.progress import Progress
 from ..search.race import Race
-from ..search.start import NOTHING_GIVEN, Given, start
+from ..search.start import NOTHING_GIVEN, Given
 from . import _check, _sklearn
 from ._arrays import column_names, like
 
@@ -44,6 +43,9 @@ SKLEARN_INITS = {
     "random_from_data": "random_rows",
 }
 """scikit-learn's names for `init_params`, and ours. Ours are accepted too."""
+
+CALLED = {"n_restarts": "n_init", "max_steps": "max_iter"}
+"""What scikit-learn calls what a `Plan` has."""
 
 SHOWN = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "effective_counts_")
 """The fitted attributes that are views of `mixture_` and `result_` in the user's kind of array."""
@@ -126,21 +128,24 @@ class GaussianMixture:
         """Fit to rows X (N, D) with weights (N,). ValueError or TypeError for what cannot be used; a warning, of
         scikit-learn's class where that is in use, when the best restart did not converge."""
         del y
-        family: Family = check.family(self.covariance_type, SHELF)
-        n_components = check.count(self.n_components, "n_components", least=1)
-        n_init = check.count(self.n_init, "n_init", least=1)
-        max_iter = check.count(self.max_iter, "max_iter", least=0)
-        check.count(self.verbose_interval, "verbose_interval", least=1)
-        chunk_size = rows_check.chunk_size(self.chunk_size)
-        settings = em.Settings(
-            tol=check.nonnegative(self.tol, "tol"),
+        plan = Plan.of(
+            self.n_components,
+            self.covariance_type,
+            n_restarts=self.n_init,
+            init=_check.init_params(self.init_params, SKLEARN_INITS),
+            tol=self.tol,
+            max_steps=self.max_iter,
             ridge=check.nonnegative(self.reg_covar, "reg_covar"),
+            relative_ridge=self.relative_ridge,
             acceleration=self.acceleration,
             stopping=self.stopping,
+            race=self.race,
+            escape=self.escape,
+            called=CALLED,
         )
-        relative_ridge = check.nonnegative(self.relative_ridge, "relative_ridge")
-        search = Search.of(self.race, self.escape)
-        init = _check.init_params(self.init_params, SKLEARN_INITS)
+        check.count(self.verbose_interval, "verbose_interval", least=1)
+        chunk_size = rows_check.chunk_size(self.chunk_size)
+        n_components, family = plan.n_components, plan.family
 
         x = rows_check.observations(X)
         is_everywhere = isinstance(self.device, str) and self.device == "all"
@@ -154,33 +159,28 @@ class GaussianMixture:
             rows_check.within(x, dtype, weights=sample_weight)
         given = self._given(family, x.shape[1], dtype)
         if (whole := given.whole(family)) is not None:
-            init = whole
+            plan = plan.beginning_with(whole)
         key = _check.random_key(self.random_state)
 
         with self._computing(dtype):
             if self.warm_start and hasattr(self, "mixture_"):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
-                init, given = self.mixture_, NOTHING_GIVEN
-            n_lanes = n_init if isinstance(init, str) else 1
+                plan, given = plan.beginning_with(self.mixture_), NOTHING_GIVEN
             if is_everywhere:
-                batches = admit_rows(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype, "all")
-                in_blocks(batches, self.escape)
-            elif chunk_size is None and not self.acceleration and have_room(x, sample_weight, n_components, n_lanes):
-                batches = Batches.with_room(self._place(x), sample_weight, dtype)
+                batches = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all")).admit(key, x)
             else:
-                batches = Batches.of(
-                    self._place(x), sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype
-                )
-            settings = with_relative_ridge(settings, relative_ridge, batches)
-            starts = start(key, batches, init, n_components, family, settings, n_lanes, given)
+                n_lanes = plan.search.n_restarts
+                n_runs = None if self.acceleration else n_lanes
+                batches = in_batches(self._place(x), sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs)
             report = _Report(self.verbose) if self.verbose else None
-            every = self.verbose_interval if report else None
-            result = drive(starts, batches, settings, max_iter, search, report, every, n_components)
+            plan = plan.for_rows(batches)
+            observer = observer_of(report, plan, every=self.verbose_interval if report else None)
+            result = search(key, batches, plan, observer, given)
         if not np.isfinite(result.objective):
             raise ValueError(
                 "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
                 "instance caused by singleton or collapsed samples). Try to decrease the number of components, "
-                f"increase reg_covar, or scale the input data. None of {n_lanes} restarts ended finite: "
+                f"increase reg_covar, or scale the input data. None of {plan.search.n_restarts} restarts ended finite: "
                 f"{explain(result.status)}."
             )
         self.n_features_in_ = int(x.shape[1])
@@ -189,7 +189,7 @@ class GaussianMixture:
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
         self._like = like(X)
-        self._keep(result, max_iter)
+        self._keep(result, plan.search.max_steps)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:

@@ -128,8 +128,22 @@ def admit(
     _check.finite(x, "x", sample_weight)
     _check.within(x, _dtype_of(x, dtype), "x", sample_weight)
     _check.enough_rows(len(x), sample_weight, n_components)
+    return in_batches(x, sample_weight, n_components, n_lanes, chunk_size, _dtype_of(x, dtype), n_runs)
+
+
+def in_batches(
+    x: Any,
+    sample_weight: Any,
+    n_components: int,
+    n_lanes: int,
+    chunk_size: int | None,
+    dtype: Any,
+    n_runs: int | None = None,
+) -> Batches:
+    """Rows (N, D) that have been checked, as batches for so many lanes side by side; with room for more rows where the
+    search, of so many runs, is a small one (None where it may not be)."""
     if chunk_size is None and n_runs is not None and have_room(x, sample_weight, n_components, n_runs):
-        return Batches.with_room(x, sample_weight, _dtype_of(x, dtype))
+        return Batches.with_room(x, sample_weight, dtype)
     return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
 
 
@@ -141,7 +155,7 @@ def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> boo
     return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
 
 
-def in_blocks(batches: Batches | Spread, escape: str | None = None, n_folds: int = 0) -> None:
+def require_in_memory(batches: Batches | Spread, escape: str | None = None, n_folds: int = 0) -> None:
     """ValueError for what cannot be had of rows that are read in blocks."""
     if isinstance(batches, Spread):
         how = ""

@@ -12,6 +12,14 @@ import numpy as np
 from ..rows._check import real_array
 
 
+def seeding(name: str, shelf: Iterable[str]) -> None:
+    """The name of a way to seed."""
+    if name not in shelf:
+        raise ValueError(
+            f"Unknown init {name!r}. Expected one of {', '.join(map(repr, shelf))}, or a start of your own."
+        )
+
+
 def race(value: Any, kind: type) -> Any:
     """None, or how a race goes: True stands for its defaults."""
     if value is None or isinstance(value, (bool, np.bool_)):

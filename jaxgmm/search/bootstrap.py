@@ -166,7 +166,7 @@ def bootstrap(
     if sample_size is None:
         sample_size = int(np.count_nonzero(expected))
     sample_size = min(check.count(sample_size, "sample_size", least=1), np.iinfo(np.int32).max)
-    settings = em.Settings(tol=_settled(tol, sample_size), ridge=ridge, acceleration=acceleration)
+    settings = em.Settings(tol=settled(tol, sample_size), ridge=ridge, acceleration=acceleration)
     expected *= sample_size / expected.sum()
     with precision_for(batches.dtype):
         mixture = jax.tree.map(lambda leaf: leaf.astype(batches.dtype), mixture)
@@ -292,5 +292,5 @@ def _flat(batches: Batches) -> np.ndarray:
     return np.pad(weights, (0, batches.n_chunks * batches.chunk_size - len(weights)))
 
 
-def _settled(tol: float | None, sample_size: int) -> float:
+def settled(tol: float | None, sample_size: int) -> float:
     return SETTLED / sample_size if tol is None else check.nonnegative(tol, "tol")

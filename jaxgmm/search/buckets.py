@@ -26,8 +26,8 @@ from ..rows.replicated import at_home
 from ..rows.sizes import bytes_of_fit
 from . import small
 from .escape import ESCAPES
-from .plan import Search
-from .progress import Told
+from .observer import NOBODY, Observer
+from .plan import Plan
 from .race import race_to_ends
 from .result import ON_HOST, FitResult, Restarts, best, best_of, history_length, trimmed
 from .start import NOTHING_GIVEN, begin, may_begin_later, nearest_to, not_begun, seeds_of
@@ -118,17 +118,15 @@ def fit_group(
     batches: Batches | Spread,
     judged: Batches | Spread,
     family: Family,
-    settings: em.Settings,
-    max_steps: int,
-    search: Search,
+    plan: Plan,
     also: Callable[[FitResult, Batches], Any],
-    watch: Callable[[Told], None],
+    observer: Observer = NOBODY,
 ) -> list[tuple[FitResult, Any]]:
     """For every count the best of its runs, and what `also` says of it and the rows `judged`.
 
-    `watch` is shown all runs as they go.
+    `observer` is told of all runs as they go.
     """
-    lanes = group.seeds, group.lane_counts
+    lanes, search, settings = (group.seeds, group.lane_counts), plan.search, plan.settings
     if isinstance(batches, Batches) and batches.has_room:
         states = small.from_seeds(*jax.tree.map(np.asarray, lanes), batches, family)  # pyright: ignore
     elif may_begin_later(group.seeds, batches, settings):
@@ -136,8 +134,8 @@ def fit_group(
         states = not_begun(*lanes, nearest, family)
     else:
         states = begin(*lanes, batches, settings.ridge, NOTHING_GIVEN, family=family, nearest=group.nearest)
-    states, histories = race_to_ends(states, batches, settings, max_steps, search.race, group.members, watch)
-    length = history_length(max_steps)
+    states, histories = race_to_ends(states, batches, settings, search.max_steps, search.race, group.members, observer)
+    length = history_length(search.max_steps)
     if isinstance(states.objective, np.ndarray):
         each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in group.members]  # pyright: ignore
         results = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
@@ -148,9 +146,9 @@ def fit_group(
         escaped = []
         for index in range(len(group.counts)):
             single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
-            # The runs that are watched have ended; but between bursts an interrupt gets through.
             assert isinstance(batches, Batches)
-            found = ESCAPES[search.escape](single, batches, settings, max_steps, lambda _: None)
+            # The runs that are told of have ended.
+            found = ESCAPES[search.escape](single, batches, settings, search.max_steps, observer._replace(tell=None))
             escapes[index] = np.asarray(found.escapes)
             escaped.append(replace(found, escapes=None))
         results = jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *escaped)

@@ -23,7 +23,6 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,7 +84,7 @@ class Journal:
         """
         self.folder, self.every, self.n_calls = Path(checkpoint.folder), float(checkpoint.every), 0
         self.is_shared, self.held = is_shared, contextlib.ExitStack()
-        self.said(partial(self._open, about))
+        self.on_first_process(partial(self._open, about))
 
     def _open(self, about: Callable[[], dict[str, Any]]) -> bytes:
         told = {"jaxgmm": __version__, "jax": jax.__version__, **{name: str(value) for name, value in about().items()}}
@@ -123,7 +122,7 @@ class Journal:
         """Leave the folder to others."""
         self.held.close()
 
-    def said(self, job: Callable[[], bytes]) -> bytes:
+    def on_first_process(self, job: Callable[[], bytes]) -> bytes:
         """What the job returns; where processes go together, in process 0. Where it raises there, it raises in all."""
         if not self.is_shared:
             return job()
@@ -161,7 +160,7 @@ class Entry:
 
     def found(self) -> list[np.ndarray] | None:
         """The arrays that were last kept, or of the time before where those are damaged; None where there are none."""
-        payload = self.journal.said(self._found)
+        payload = self.journal.on_first_process(self._found)
         if not payload:
             return None
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
@@ -188,7 +187,7 @@ class Entry:
 
     def keep(self, tree: Any, is_done: bool = False) -> None:
         """Write the leaves of a tree, where it is done or the last time is long enough ago."""
-        self.journal.said(partial(self._keep, tree, is_done))
+        self.journal.on_first_process(partial(self._keep, tree, is_done))
 
     def _keep(self, tree: Any, is_done: bool) -> bytes:
         if is_done or time.monotonic() - self.last >= self.journal.every:
@@ -244,45 +243,28 @@ def mixed(array: Array) -> Array:
     return jnp.stack([summed(1), summed(0x27D4EB2F)])
 
 
-def told(family: Any) -> str:
+def describe(family: Any) -> str:
     """A family in words that the next process finds, too: its name, its form and its fields, without addresses."""
     words = f"{family.name} {family!r} {getattr(family, '__dict__', None) or ''}".strip()
     return re.sub(r" at 0x[0-9a-fA-F]+", "", words)
 
 
-_journal: ContextVar[Journal | None] = ContextVar("journal", default=None)
-
-
 @contextlib.contextmanager
-def kept(checkpoint: Checkpoint | None, about: Callable[[], dict[str, Any]], is_shared: bool = False) -> Iterator[None]:
-    """Within this every call of `run_to_ends` is kept; none is where there is no checkpoint.
+def checkpointing(
+    checkpoint: Checkpoint | None, about: Callable[[], dict[str, Any]], is_shared: bool = False
+) -> Iterator[Journal | None]:
+    """The journal of a search while it goes; None where there is no checkpoint. about: what the search is of.
 
     is_shared: whether all processes come here together. Where only some have a checkpoint, ValueError in all.
     """
     if is_shared:
         has_one = multihost_utils.process_allgather(np.array([checkpoint is not None], np.int32))
         rows_check.same_in_all(has_one, ("checkpoint",))
-    journal = None if checkpoint is None else Journal(checkpoint, about, is_shared)
-    token = _journal.set(journal)
+    if checkpoint is None:
+        yield None
+        return
+    journal = Journal(checkpoint, about, is_shared)
     try:
-        yield
+        yield journal
     finally:
-        _journal.reset(token)
-        if journal is not None:
-            journal.close()
-
-
-@contextlib.contextmanager
-def set_aside() -> Iterator[None]:
-    """Within this nothing is kept: what a user's callback fits is no call of the search that it is told of."""
-    token = _journal.set(None)
-    try:
-        yield
-    finally:
-        _journal.reset(token)
-
-
-def next_entry() -> Entry | None:
-    """The entry of the call that begins now, where calls are kept."""
-    journal = _journal.get()
-    return None if journal is None else journal.next_call()
+        journal.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -31,7 +32,8 @@ from ..mixture import Mixture
 from ..moments import Moments
 from ..rows.batches import Batches
 from ..rows.sizes import bytes_of_fit
-from .progress import Told
+from .observer import NOBODY, Observer
+from .progress import Snapshot
 from .race import Race, race_to_ends
 from .result import FitResult, best, history_length
 
@@ -66,7 +68,7 @@ def split_and_merge(
     batches: Batches,
     settings: em.Settings,
     max_steps: int,
-    tell: Callable[[Told], None] | None = None,
+    observer: Observer = NOBODY,
 ) -> FitResult:
     """The best fit that moves lead to from that of `result`, each of which must gain more than tol.
 
@@ -76,13 +78,10 @@ def split_and_merge(
     if np.sum(np.isfinite(np.asarray(result.mixture.log_weights))) < 3:
         return replace(result, escapes=jnp.asarray(heights, result.objective.dtype))
 
-    def watch(told: Told) -> None:
-        assert tell is not None
-        tell(_beside(told, result))
-
     while np.isfinite(heights[-1]):
         states = propose(result.mixture, batches)
-        states, histories = race_to_ends(states, batches, settings, max_steps, RACE, watch=watch if tell else None)
+        beside = observer.seen_through(partial(_beside, result))
+        states, histories = race_to_ends(states, batches, settings, max_steps, RACE, observer=beside)
         found = best(states, histories, settings.ridge, length=history_length(max_steps))
         if not _is_better(found, result, float(settings.tol)):
             break
@@ -280,11 +279,11 @@ def _own_distances(mixture: Mixture, apart: Array) -> Array:
     return -2.0 * jnp.diagonal(mixture.scales.exponent(operands, columns(apart)))
 
 
-def _beside(told: Told, result: FitResult) -> Told:
+def _beside(result: FitResult, snapshot: Snapshot) -> Snapshot:
     """Proposals, and beside them what they are to surpass."""
     best_so_far = (result.objective, result.status, result.n_steps)
-    return Told(*(np.append(leaf, np.asarray(of)) for leaf, of in zip(told, best_so_far, strict=True)))
+    return Snapshot(*(np.append(leaf, np.asarray(of)) for leaf, of in zip(snapshot, best_so_far, strict=True)))
 
 
 ESCAPES: dict[str, Callable[..., FitResult]] = {"split-merge": split_and_merge}
-"""The shelf: (result, batches, settings, max_steps, tell) -> a result that is at least as good."""
+"""The shelf: (result, batches, settings, max_steps, observer) -> a result that is at least as good."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -13,20 +12,20 @@ from jax import Array
 
 from .. import em
 from .._base import check
-from .._base.precision import is_traced, precision_for
-from ..families import SHELF, Family
+from .._base.precision import precision_for
+from ..families import Family
 from ..mixture import Mixture
 from ..rows.batches import Batches
-from ..rows.door import admit_rows, in_blocks
 from ..rows.partitioned import Spread
 from ..rows.replicated import at_home, n_devices
-from .checkpoint import Checkpoint, kept, told
+from .checkpoint import Checkpoint, Journal, checkpointing
 from .escape import ESCAPES
-from .plan import Search, of_search, with_others, with_relative_ridge
-from .progress import Progress, Told, listening
+from .observer import NOBODY, Observer
+from .plan import Plan, RowOptions, Search, is_multiprocess
+from .progress import Progress, listening
 from .race import Race, race_to_ends
 from .result import FitResult, best, history_length, trimmed
-from .start import seeding, start
+from .start import NOTHING_GIVEN, Given, start
 
 
 def fit(
@@ -81,58 +80,71 @@ def fit(
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; after
     that never: `result.status` and `result.restarts` say how it went.
     """
-    n_components = check.count(n_components, "n_components", least=1)
-    n_restarts = check.count(n_restarts, "n_restarts", least=1)
-    max_steps = check.count(max_steps, "max_steps", least=0)
-    chosen: Family = check.family(family, SHELF)
-    settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
-    relative_ridge = check.nonnegative(relative_ridge, "relative_ridge")
-    search, keeping = Search.of(race, escape), Checkpoint.of(checkpoint)
-    if isinstance(init, str):
-        seeding(init)
-    else:
-        n_restarts = 1  # a given start leaves nothing to chance
-    first = Progress(0, max_steps, n_restarts, n_restarts, -math.inf)
-    with listening(progress, first) as listener:
-        read = listener and listener.read
-        n_runs = None if acceleration or is_traced((key, settings, init)) else n_restarts
-        batches = admit_rows(key, x, sample_weight, n_components, n_restarts, chunk_size, dtype, device, read, n_runs)
-        in_blocks(batches, escape=search.escape)
-        with precision_for(batches.dtype):
-            settings = with_relative_ridge(settings, relative_ridge, batches)
-            about = partial(of_search, key, batches, settings, search, max_steps, n_restarts, init)
-            with kept(keeping, lambda: {"K": n_components, "family": told(chosen), **about()}, with_others(batches)):
-                starts = start(key, batches, init, n_components, chosen, settings, n_restarts)
-                return drive(starts, batches, settings, max_steps, search, listener, n_components=n_components)
+    plan = Plan.of(
+        n_components,
+        family,
+        n_restarts=n_restarts,
+        init=init,
+        tol=tol,
+        max_steps=max_steps,
+        ridge=ridge,
+        relative_ridge=relative_ridge,
+        acceleration=acceleration,
+        stopping=stopping,
+        race=race,
+        escape=escape,
+        rows=RowOptions(sample_weight, chunk_size, dtype, device),
+    )
+    checkpoint = Checkpoint.of(checkpoint)
+    with listening(progress, plan.first_progress) as listener:
+        rows = plan.admit(key, x, listener and listener.read)
+        with precision_for(rows.dtype):
+            plan = plan.for_rows(rows)
+            about = partial(plan.fingerprint, key, rows)
+            with checkpointing(checkpoint, about, is_multiprocess(rows)) as journal:
+                return search(key, rows, plan, observer_of(listener, plan, journal))
 
 
-def drive(
-    states: em.State,
-    batches: Batches | Spread,
-    settings: em.Settings,
-    max_steps: int,
-    search: Search,
-    progress: Callable[[Progress], None] | None = None,
-    every: int | None = None,
-    n_components: int | None = None,
+def observer_of(
+    listener: Callable[[Progress], None] | None, plan: Plan, journal: Journal | None = None, every: int | None = None
+) -> Observer:
+    """Who looks on for one who listens to the progress of a single fit."""
+    if listener is None:
+        return Observer(None, journal, every)
+    max_steps = plan.search.max_steps
+    return Observer(lambda snapshot: listener(Progress.of(snapshot, max_steps)), journal, every)
+
+
+def search(
+    key: Array, rows: Batches | Spread, plan: Plan, observer: Observer = NOBODY, given: Given = NOTHING_GIVEN
 ) -> FitResult:
-    """The best of all restarts, run to their ends or raced, and what an escape finds from there; without what pads its
-    `n_components`."""
+    """The fit of a plan `for_rows`.
 
-    for name, is_asked in (("race", search.race), ("escape", search.escape), ("progress", progress)):
+    given: parts of a mixture that stand in the place of what the starts would have.
+    """
+    of = plan.search
+    states = start(key, rows, of.init, plan.n_components, plan.family, plan.settings, of.n_restarts, given)
+    return best_of_runs(states, rows, plan.settings, of, plan.n_components, observer)
+
+
+def best_of_runs(
+    states: em.State,
+    rows: Batches | Spread,
+    settings: em.Settings,
+    of: Search,
+    n_components: int,
+    observer: Observer = NOBODY,
+) -> FitResult:
+    """The best of runs (R, ...) that are run to their ends or raced, and what an escape finds from there; without what
+    pads its `n_components`."""
+    for name, is_asked in (("race", of.race), ("escape", of.escape), ("progress", observer.tell)):
         if is_asked:
             check.concrete(states, name)
-
-    def watch(runs: Told) -> None:
-        assert progress is not None
-        progress(Progress.of(runs, max_steps))
-
-    tell = watch if progress else None
-    states, histories = race_to_ends(states, batches, settings, max_steps, search.race, watch=tell, every=every)
-    result = best(states, histories, settings.ridge, length=history_length(max_steps))
+    states, histories = race_to_ends(states, rows, settings, of.max_steps, of.race, observer=observer)
+    result = best(states, histories, settings.ridge, length=history_length(of.max_steps))
     if isinstance(states.objective, np.ndarray):
-        result = at_home(result if n_components is None else trimmed(result, n_components), batches.origin)
-    if search.escape is not None:
-        assert isinstance(batches, Batches)
-        result = ESCAPES[search.escape](result, batches, settings, max_steps, tell)
-    return at_home(result, batches.origin) if n_devices(batches.origin) > 1 else result
+        result = at_home(trimmed(result, n_components), rows.origin)
+    if of.escape is not None:
+        assert isinstance(rows, Batches)
+        result = ESCAPES[of.escape](result, rows, settings, of.max_steps, observer)
+    return at_home(result, rows.origin) if n_devices(rows.origin) > 1 else result

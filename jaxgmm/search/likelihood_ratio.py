@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,15 +11,17 @@ import numpy as np
 from jax import Array
 
 from .._base import check
+from .._base.precision import precision_for
 from .._base.status import FAILED
-from ..families import SHELF, Family
+from ..families import Family
 from ..mixture import Mixture
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.door import admit
 from . import _check
-from .bootstrap import _settled
-from .fit import fit
+from .bootstrap import settled
+from .fit import search
+from .plan import Plan
 from .progress import Count, listening
 from .result import FitResult
 
@@ -84,33 +85,36 @@ def likelihood_ratio_test(
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: replicates of which a fit failed are NaN, and are left out and counted.
     """
-    n_components = check.count(n_components, "n_components", least=1)
     n_replicates = check.count(n_replicates, "n_replicates", least=1)
-    n_restarts = check.count(n_restarts, "n_restarts", least=1)
-    chosen: Family = check.family(family, SHELF)
     _check.progress(progress)
-    batches = admit(x, None, n_components + 1, n_restarts, chunk_size, dtype)
-    n_rows = int(batches.n_rows)
-    rows_check.unweighted(batches.row_weights())
-    fitted = partial(
-        fit,
-        family=chosen,
-        tol=_settled(tol, n_rows),
+    plan = Plan.of(
+        n_components,
+        family,
+        n_restarts=n_restarts,
+        init="k-means++",
+        tol=1e-3 if tol is None else tol,
         max_steps=max_steps,
         ridge=ridge,
         acceleration=acceleration,
         escape=escape,
     )
+    n_components, n_restarts = plan.n_components, plan.search.n_restarts
+    batches = admit(x, None, n_components + 1, n_restarts, chunk_size, dtype)
+    n_rows = int(batches.n_rows)
+    rows_check.unweighted(batches.row_weights())
+    plan = replace(plan, settings=replace(plan.settings, tol=settled(tol, n_rows))).for_rows(batches)
+
+    of_one = replace(plan, search=plan.search._replace(n_restarts=1))  # all starts of one component end in one place
 
     def statistic(key: Array, batches: Batches, truth: Mixture | None = None) -> tuple[float, Mixture]:
         """Of rows, and of `truth` where they are a sample of it; with the best fit of K components."""
         of_smaller, of_larger = jax.random.split(key)
-        # All starts of one component end in the same place.
-        smaller = fitted(of_smaller, batches, n_components, n_restarts=1 if n_components == 1 else n_restarts)
-        larger = fitted(of_larger, batches, n_components + 1, n_restarts=n_restarts)
-        best = _objective(smaller)
-        if truth is not None:
-            best = np.fmax(best, _objective(fitted(of_smaller, batches, n_components, init=truth)))
+        with precision_for(batches.dtype):
+            smaller = search(of_smaller, batches, of_one if n_components == 1 else plan)
+            larger = search(of_larger, batches, replace(plan, counts=(n_components + 1,)))
+            best = _objective(smaller)
+            if truth is not None:
+                best = np.fmax(best, _objective(search(of_smaller, batches, plan.beginning_with(truth))))
         return float(np.maximum(0.0, 2.0 * n_rows * (_objective(larger) - best))), smaller.mixture
 
     of_rows, of_samples = jax.random.split(key)
@@ -128,7 +132,7 @@ def likelihood_ratio_test(
     # Where the observed fits failed there is nothing to compare, and where all samples' did nothing to compare with.
     has_failed = np.isnan(observed) or not len(sound)
     p_value = np.nan if has_failed else (1 + np.sum(sound >= observed)) / (1 + len(sound))
-    return LikelihoodRatio(observed, float(p_value), replicates, n_components, chosen.name)
+    return LikelihoodRatio(observed, float(p_value), replicates, n_components, plan.family.name)
 
 
 def _objective(result: FitResult) -> float:

@@ -1,8 +1,15 @@
-"""What a search is asked for."""
+"""What a search is asked for, checked in one place, whoever asks: `fit`, `sweep`, `fit_many`, the likelihood-ratio test
+and the estimator.
+
+Fields bear the names of the public arguments (see `fit`). An argument that a face calls otherwise is refused by the
+name that its user wrote: `called` says how, as {"max_steps": "max_iter"}.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,69 +17,180 @@ from jax import Array
 
 from .. import em
 from .._base import check
+from .._base.precision import is_traced
 from .._base.programs import program
+from ..families import SHELF, Family
 from ..rows.batches import Batches
+from ..rows.door import admit_rows, require_in_memory
 from ..rows.partitioned import Spread
 from ..rows.replicated import n_devices
 from ..rows.sharded import Sharded
 from . import _check
-from .checkpoint import digest
+from .checkpoint import describe, digest
 from .escape import ESCAPES
+from .progress import Progress
 from .race import Race
+from .seeding import SEEDINGS
 
 
-def of_search(
-    key: Array,
-    rows: Batches | Spread,
-    settings: em.Settings,
-    search: Search,
-    max_steps: int,
-    n_restarts: int,
-    init: Any,
-) -> dict[str, Any]:
-    """What a search is of: its result depends on nothing else."""
-    start = init if isinstance(init, str) else digest(init)
-    whole: Any = rows
-    if isinstance(rows, Spread):  # what a pass has found stands for what is not here
-        whole = (rows.origin, rows.total, rows.lightest, rows._variances, rows.sample)
-    shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
-    how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
-    how |= {"stopping": settings.stopping, "max_steps": max_steps, "n_restarts": n_restarts, "race": search.race}
-    if n_devices(rows.origin) > 1:
-        how["devices"] = n_devices(rows.origin)
-    key_of = digest(jax.random.key_data(key))
-    return {"key": key_of, "data": digest(whole), "init": start, "escape": search.escape, **shape, **how}
+class Search(NamedTuple):
+    """How many runs there are, how they begin, and what is done besides running each to its end."""
+
+    n_restarts: int
+    init: Any  # the name of a seeding, or a start of the user's own
+    max_steps: int
+    race: Race | None = None
+    escape: str | None = None
 
 
-def with_others(rows: Batches | Spread) -> bool:
+class RowOptions(NamedTuple):
+    """How rows are taken in."""
+
+    sample_weight: Any = None
+    chunk_size: int | None = None
+    dtype: Any = None
+    device: Any = None
+
+
+AS_THEY_COME = RowOptions()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search that may be made: every number is of its type and in its range."""
+
+    counts: tuple[int, ...]  # numbers of components, distinct
+    families: tuple[Family, ...]  # of distinct names
+    settings: em.Settings
+    relative_ridge: float
+    search: Search
+    rows: RowOptions
+
+    @classmethod
+    def of(
+        cls,
+        n_components: int | Iterable[int],
+        families: Any,
+        *,
+        n_restarts: Any,
+        init: Any,
+        tol: Any,
+        max_steps: Any,
+        ridge: Any,
+        relative_ridge: Any = 0.0,
+        acceleration: Any = None,
+        stopping: Any = "gain",
+        race: Any = None,
+        escape: Any = None,
+        rows: RowOptions = AS_THEY_COME,
+        called: Mapping[str, str] | None = None,
+    ) -> Plan:
+        """From a user's arguments. TypeError or ValueError for the first that cannot be used."""
+
+        def name(argument: str) -> str:
+            return (called or {}).get(argument, argument)
+
+        several = n_components if isinstance(n_components, (list, tuple)) else (n_components,)
+        counts = [check.count(count, name("n_components"), least=1) for count in several]
+        chosen = _distinct(families if isinstance(families, (list, tuple)) else (families,))
+        n_restarts = check.count(n_restarts, name("n_restarts"), least=1)
+        max_steps = check.count(max_steps, name("max_steps"), least=0)
+        settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
+        relative_ridge = check.nonnegative(relative_ridge, name("relative_ridge"))
+        if escape is not None:
+            check.one_of(escape, ESCAPES, name("escape"))
+        if isinstance(init, str):
+            _check.seeding(init, SEEDINGS)
+        else:
+            n_restarts = 1  # a given start leaves nothing to chance
+        search = Search(n_restarts, init, max_steps, _check.race(race, Race), escape)
+        return cls(tuple(dict.fromkeys(counts)), tuple(chosen), settings, relative_ridge, search, rows)
+
+    @property
+    def n_components(self) -> int:
+        """The largest number of components: what a plan for a single fit is of."""
+        return max(self.counts)
+
+    @property
+    def family(self) -> Family:
+        """The family of a plan for a single fit."""
+        return self.families[0]
+
+    @property
+    def first_progress(self) -> Progress:
+        """What there is to tell before anything is computed."""
+        runs = self.search.n_restarts
+        return Progress(0, self.search.max_steps, runs, runs, -math.inf)
+
+    def beginning_with(self, init: Any) -> Plan:
+        """The same from a start of the user's own, of which there is one run."""
+        return replace(self, search=self.search._replace(n_restarts=1, init=init))
+
+    def with_rows(self, rows: RowOptions) -> Plan:
+        return replace(self, rows=rows)
+
+    def admit(self, key: Array, x: Any, read: Callable[[int, int], None] | None = None) -> Batches | Spread:
+        """A user's rows, checked, where and in the chunks in which they will be summed. read: see `admit_rows`."""
+        search, of = self.search, self.rows
+        is_plain = self.settings.acceleration is None and not is_traced((key, self.settings, search.init))
+        n_runs = search.n_restarts * len(self.counts) if is_plain else None
+        rows = admit_rows(
+            key,
+            x,
+            of.sample_weight,
+            self.n_components,
+            search.n_restarts,
+            of.chunk_size,
+            of.dtype,
+            of.device,
+            read,
+            n_runs,
+        )
+        require_in_memory(rows, escape=search.escape)
+        return rows
+
+    def for_rows(self, rows: Batches | Spread) -> Plan:
+        """The plan with the ridge (D,) that its share of each feature's variance over these rows comes to."""
+        settings = self.settings
+        check.of_features(settings.ridge, rows.n_features)
+        if n_devices(rows.origin) > 1:  # an array of one device cannot go with rows on several
+            settings = replace(settings, ridge=jax.device_get(settings.ridge))
+        if self.relative_ridge and isinstance(rows, Spread):
+            settings = replace(settings, ridge=settings.ridge + self.relative_ridge * rows.variances())
+        elif self.relative_ridge:
+            ridge = _ridge.compiled(rows.has_room, rows, settings.ridge, self.relative_ridge)  # pyright: ignore
+            settings = replace(settings, ridge=ridge)
+        return replace(self, settings=settings, relative_ridge=0.0)
+
+    def fingerprint(self, key: Array, rows: Batches | Spread) -> dict[str, Any]:
+        """What a search with this plan, `for_rows`, depends on, and nothing else: what a checkpoint belongs to."""
+        search, settings = self.search, self.settings
+        start = search.init if isinstance(search.init, str) else digest(search.init)
+        whole: Any = rows
+        if isinstance(rows, Spread):  # what a pass has found stands for what is not here
+            whole = (rows.origin, rows.total, rows.lightest, rows._variances, rows.sample)
+        shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
+        how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
+        how |= {"stopping": settings.stopping, "max_steps": search.max_steps, "n_restarts": search.n_restarts}
+        if n_devices(rows.origin) > 1:
+            how["devices"] = n_devices(rows.origin)
+        how |= {"race": search.race, "escape": search.escape, "init": start}
+        of = {"K": ", ".join(map(str, self.counts)), "families": ", ".join(map(describe, self.families))}
+        return {"key": digest(jax.random.key_data(key)), "data": digest(whole), **of, **shape, **how}
+
+
+def is_multiprocess(rows: Batches | Spread) -> bool:
     """Whether other processes go through the same search, with rows of their own."""
     return isinstance(rows, Sharded) and jax.process_count() > 1
 
 
-class Search(NamedTuple):
-    """What is done besides running every start to its end."""
-
-    race: Race | None = None
-    escape: str | None = None
-
-    @classmethod
-    def of(cls, race: Any, escape: Any) -> Search:
-        """From a user's arguments, checked."""
-        if escape is not None:
-            check.one_of(escape, ESCAPES, "escape")
-        return cls(_check.race(race, Race), escape)
-
-
-def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: Batches | Spread) -> em.Settings:
-    """The settings with a ridge (D,) that adds a share of each feature's variance; as they are where that is 0."""
-    check.of_features(settings.ridge, batches.n_features)
-    if n_devices(batches.origin) > 1:  # an array of one device cannot go with rows on several
-        settings = replace(settings, ridge=jax.device_get(settings.ridge))
-    if not relative_ridge:
-        return settings
-    if isinstance(batches, Spread):
-        return replace(settings, ridge=settings.ridge + relative_ridge * batches.variances())
-    return replace(settings, ridge=_ridge.compiled(batches.has_room, batches, settings.ridge, relative_ridge))
+def _distinct(families: Iterable[Any]) -> list[Family]:
+    chosen = list(dict.fromkeys(check.family(family, SHELF) for family in families))
+    names = [family.name for family in chosen]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"Two different families are called {name!r}; a sweep tells its results apart by name.")
+    return chosen
 
 
 @program

@@ -19,10 +19,9 @@ import numpy as np
 
 from .._base.status import FAILED, Status
 from . import _check
-from .checkpoint import set_aside
 
 
-class Told(NamedTuple):
+class Snapshot(NamedTuple):
     """The part of a state that progress is told from."""
 
     objective: np.ndarray  # (R,)
@@ -47,17 +46,14 @@ class Progress(NamedTuple):
     n_rows: int = 0  # in all; 0 in the pass that counts them
 
     @classmethod
-    def of(cls, runs: Told, max_steps: int) -> Progress:
+    def of(cls, runs: Snapshot, max_steps: int) -> Progress:
         """Where the runs (R, ...) stand."""
         going = is_going(runs, max_steps)
         n_steps = int(np.max(runs.n_steps[going] if going.any() else runs.n_steps))
         return cls(n_steps, max_steps, int(going.sum()), len(going), float(np.max(runs.ranks())))
 
 
-Watch = Callable[[Told], None]
-
-
-def is_going(runs: Told, max_steps: int) -> np.ndarray:
+def is_going(runs: Snapshot, max_steps: int) -> np.ndarray:
     """Which of the runs are not at their ends. -> (R,) bool."""
     return (runs.status == Status.RUNNING) & (runs.n_steps < max_steps)
 
@@ -103,16 +99,14 @@ class Listener:
 
     def __call__(self, now: Any) -> None:
         self.last = now
-        with set_aside():
-            self.tell(now)
+        self.tell(now)
 
     def read(self, n_read: int, n_rows: int = 0) -> None:
         """So many rows of the pass under way have been read, of n_rows; 0 where those are not counted yet."""
         rows = {"n_read": n_read, "n_rows": n_rows}
         last = self.last
         again = last._replace(**rows) if isinstance(last, Progress) else last._replace(cell=last.cell._replace(**rows))
-        with set_aside():
-            self.tell(again)
+        self.tell(again)
 
 
 @contextlib.contextmanager

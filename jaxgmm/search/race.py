@@ -15,7 +15,8 @@ from .._base import check
 from .._base.status import Status
 from ..rows.batches import Batches
 from ..rows.partitioned import Spread
-from .progress import Told, Watch
+from .observer import NOBODY, Observer
+from .progress import Snapshot
 from .result import _held_up_on_host
 from .runs import SHORT_RUN, _no_history, _of, _put, run_to_ends
 
@@ -53,8 +54,7 @@ def race_to_ends(
     max_steps: int,
     race: Race | None,
     rivals: np.ndarray | None = None,
-    watch: Watch | None = None,
-    every: int | None = None,
+    observer: Observer = NOBODY,
 ) -> tuple[em.State, Array]:
     """`run_to_ends` of the finalists, after a short run of all. Without a race of all.
 
@@ -63,40 +63,40 @@ def race_to_ends(
     if rivals is None:
         rivals = np.arange(len(states.objective))[None]
     if race is None or race.places(rivals.shape[1]) == rivals.shape[1] or race.steps >= max_steps:
-        return run_to_ends(states, batches, settings, max_steps, watch, every)
+        return run_to_ends(states, batches, settings, max_steps, observer)
     histories = _no_history(states, max_steps)
-    states, histories = run_to_ends(states, batches, settings, race.steps, watch, every, histories)
-    told, is_spiked = _looked_at(states, settings)
-    order = np.lexsort((-told.ranks()[rivals], is_spiked[rivals]), axis=1)
+    states, histories = run_to_ends(states, batches, settings, race.steps, observer, histories)
+    snapshot, is_spiked = _looked_at(states, settings)
+    order = np.lexsort((-snapshot.ranks()[rivals], is_spiked[rivals]), axis=1)
     places, is_open = race.places(rivals.shape[1]), np.ones(len(rivals), bool)
     for place in range(0, rivals.shape[1], places):
         next_best = order[is_open, place : place + places]
         chosen = np.unique(np.take_along_axis(rivals[is_open], next_best, axis=1)).astype(np.int32)
         few, lines = _taken(states, histories, chosen)
-        of_all = watch and partial(_watch_all, watch, told, chosen)
-        few, lines = run_to_ends(few, batches, settings, max_steps, of_all, every, lines)
+        of_all = observer.seen_through(partial(_among_all, snapshot, chosen))
+        few, lines = run_to_ends(few, batches, settings, max_steps, of_all, lines)
         states, histories = _put_back(states, histories, chosen, few, lines)
-        told, is_spiked = _looked_at(states, settings)
+        snapshot, is_spiked = _looked_at(states, settings)
         # A run that is out is not to win over finalists that all came to nothing: then those behind them go on.
-        is_sound = np.isfinite(told.ranks()) & ~is_spiked
-        is_out = (told.status == Status.MAX_STEPS) & (told.n_steps < max_steps)
+        is_sound = np.isfinite(snapshot.ranks()) & ~is_spiked
+        is_out = (snapshot.status == Status.MAX_STEPS) & (snapshot.n_steps < max_steps)
         is_open = ~np.any((is_sound & ~is_out)[rivals], axis=1) & np.any((is_sound & is_out)[rivals], axis=1)
         if not is_open.any():
             break
     return states, histories
 
 
-def _looked_at(states: em.State, settings: em.Settings) -> tuple[Told, np.ndarray]:
+def _looked_at(states: em.State, settings: em.Settings) -> tuple[Snapshot, np.ndarray]:
     """How runs (R, ...) stand, and which have a component on the ridge, on the host and free to be changed."""
-    told = Told(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
-    return told, _held_up_on_host(states, settings.ridge).any(axis=1)  # pyright: ignore
+    snapshot = Snapshot(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
+    return snapshot, _held_up_on_host(states, settings.ridge).any(axis=1)  # pyright: ignore
 
 
-def _watch_all(watch: Watch, told: Told, chosen: np.ndarray, few: Told) -> None:
-    """Show the runs `chosen` as they go among all the others."""
-    for whole, part in zip(told, few, strict=True):
+def _among_all(everyone: Snapshot, chosen: np.ndarray, few: Snapshot) -> Snapshot:
+    """The runs `chosen` as they go, among all the others."""
+    for whole, part in zip(everyone, few, strict=True):
         whole[chosen] = part
-    watch(told)
+    return everyone
 
 
 def _taken(states: em.State, histories: Any, chosen: np.ndarray) -> tuple[em.State, Any]:

@@ -21,14 +21,15 @@ from ..em.state import NOT_BEGUN, prepared, resumed, stopped
 from ..rows.batches import Batches
 from ..rows.partitioned import Spread
 from . import one_by_one
-from .checkpoint import Entry, next_entry
+from .checkpoint import Entry
+from .observer import NOBODY, Observer
 from .pool import Crews, OnCores, are_singles, at_once, crews_for
-from .progress import Told, Watch, is_going
+from .progress import Snapshot, is_going
 from .queue import Queue, bytes_of_a_run, ended, ended_on_host, queue, queue_on_host, work
 from .result import HISTORY, ON_HOST
 
 BURST = 0.3
-"""Seconds after which one who watches is told of a run again."""
+"""Seconds after which an observer is told of a run again."""
 
 FIRST_BURST = 2**19
 """Responsibilities of a first burst: those of some milliseconds."""
@@ -42,11 +43,10 @@ def run_to_ends(
     batches: Batches | Spread,
     settings: em.Settings,
     max_steps: int,
-    watch: Watch | None = None,
-    every: int | None = None,
+    observer: Observer = NOBODY,
     histories: Any = None,
 ) -> tuple[em.State, Array]:
-    """Run states (R, ...) to their ends: in one go, or for one who watches in bursts of `every` steps, or of `BURST`.
+    """Run states (R, ...) to their ends: in one go, or where someone looks on in bursts of so many steps, or seconds.
 
     Both come to the same bits. `histories` are those of runs that go on.
 
@@ -55,15 +55,15 @@ def run_to_ends(
     max_steps = min(max_steps, np.iinfo(np.int32).max)
     if histories is None:
         histories = _no_history(states, max_steps)
-    entry = next_entry()
+    entry = observer.next_call()
     if isinstance(batches, Spread):
-        return _run_spread(states, histories, batches, settings, max_steps, watch, entry)
+        return _run_spread(states, histories, batches, settings, max_steps, observer, entry)
     limit, n_runs = np.int32(max_steps), len(states.objective)
     if is_traced((states, settings, batches)) or is_transforming():
         return _run_all((states, histories), batches, settings, limit)
     found = None if entry is None else entry.found()
     if is_one_by_one(states, batches, settings):
-        return _run_each(states, histories, batches, settings, max_steps, watch, every, entry, found)  # pyright: ignore
+        return _run_each(states, histories, batches, settings, max_steps, observer, entry, found)  # pyright: ignore
     crews = _crews(states, batches, settings, None if found is None else int(found.pop()))
     is_light = isinstance(crews, OnCores) and is_on_host(states) and settings.acceleration is None
     far = one_by_one.guessed_far(states, batches)
@@ -77,12 +77,10 @@ def run_to_ends(
     # Before a time is known: so much that it is nothing, and on a small table so much that few bursts are needed.
     burst = max(1, min(8, FIRST_BURST // (states.mixture.means.shape[1] * batches.n_chunks * batches.chunk_size)))
     n_rounds, every_round = max(int(np.max(part.n_rounds)) for part in under_way), np.iinfo(np.int32).max
-    is_watched = watch is not None or entry is not None
     while True:
-        told = Told(*crews.gathered([_told(part) for part in under_way], n_runs))
-        if watch is not None:
-            watch(told)
-        is_done = not np.any(is_going(told, max_steps))
+        snapshot = Snapshot(*crews.gathered([_told(part) for part in under_way], n_runs))
+        observer.told(snapshot)
+        is_done = not np.any(is_going(snapshot, max_steps))
         if entry is not None:
             entry.keep((under_way, np.int32(crews.number)), is_done)
         if is_done:
@@ -91,7 +89,7 @@ def run_to_ends(
                 return crews.gathered([ended_on_host(part) for part in held], n_runs)
             return crews.collect(crews.run(_ended, under_way), n_runs)
         began = time.perf_counter()
-        n_rounds = min(n_rounds + (every or burst), every_round) if is_watched else every_round
+        n_rounds = min(n_rounds + (observer.every or burst), every_round) if observer.looks else every_round
         under_way = jax.block_until_ready(_worked(crews, under_way, batches, settings, limit, n_rounds))
         # A first round tells how many there are to BURST; where it was compiled for, the second does.
         in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
@@ -149,7 +147,7 @@ def _run_spread(
     rows: Spread,
     settings: em.Settings,
     max_steps: int,
-    watch: Watch | None,
+    observer: Observer,
     entry: Entry | None,
 ) -> tuple[em.State, Array]:
     """Runs (R, ...) that take their steps together, one pass over the rows for all that have not ended."""
@@ -159,18 +157,17 @@ def _run_spread(
         states, histories = entry.as_tree(found, (states, histories))
         states = jax.device_put(states, rows.origin.sharding)
     while True:
-        told = Told(*map(np.asarray, (states.objective, states.status, states.n_steps)))
-        kept = told.n_steps < histories.shape[1]
-        histories[np.flatnonzero(kept), told.n_steps[kept]] = told.objective[kept]
-        if watch is not None:
-            watch(Told(*map(np.array, told)))
-        going = np.flatnonzero(is_going(told, max_steps)).astype(np.int32)
+        snapshot = Snapshot(*map(np.array, (states.objective, states.status, states.n_steps)))
+        kept = snapshot.n_steps < histories.shape[1]
+        histories[np.flatnonzero(kept), snapshot.n_steps[kept]] = snapshot.objective[kept]
+        going = np.flatnonzero(is_going(snapshot, max_steps)).astype(np.int32)
+        observer.told(snapshot)
         if entry is not None:
             entry.keep((states, histories), is_done=not len(going))
         if not len(going):
             return _stopped(states), jnp.asarray(histories)
-        # Of so many lanes that few programs are compiled; the last is repeated, and written as often.
-        n_lanes = min(len(told.status), next_power_of_two(len(going)))
+        # Padded to a power of two, so that few programs are compiled: duplicates of the last write the same row.
+        n_lanes = min(len(states.status), next_power_of_two(len(going)))
         chosen = going[np.minimum(np.arange(n_lanes), len(going) - 1)]
         states = _put(states, chosen, step_lanes(_of(states, chosen), rows, settings))
 
@@ -181,35 +178,35 @@ def _run_each(
     batches: Batches,
     settings: em.Settings,
     max_steps: int,
-    watch: Watch | None,
-    every: int | None,
+    observer: Observer,
     entry: Entry | None,
     found: list[np.ndarray] | None,
 ) -> tuple[em.State, np.ndarray]:
-    """Runs (R, ...) to their ends one after the other; for one who watches, so many steps of all and then more."""
-    watch = None if getattr(watch, "is_silent", False) else watch
+    """Runs (R, ...) to their ends one after the other; where someone looks on, so many steps of all and then more.
+
+    Between runs an interrupt gets through, so that nothing `pauses` for it.
+    """
+    is_told = observer.tell is not None
     states = jax.tree.map(np.asarray, states)
     resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
     states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32), memory=None)
-    # One who watches is told of the starts first.
-    states, histories = one_by_one.run(states, histories, batches, settings, 0 if watch else NOT_BEGUN)
+    # Who is told is told of the starts first.
+    states, histories = one_by_one.run(states, histories, batches, settings, 0 if is_told else NOT_BEGUN)
     if entry is not None and found is not None:
         states, histories = entry.as_tree(found, (states, histories))
-    is_watched = watch is not None or entry is not None
-    burst = every or (SHORT_RUN if is_watched else max_steps)
+    burst = observer.every or (SHORT_RUN if is_told or entry is not None else max_steps)
     while True:
-        told = Told(*map(np.array, (states.objective, np.array(states.status), np.maximum(states.n_steps, 0))))
-        if watch is not None:
-            watch(told)
+        n_steps = np.maximum(states.n_steps, 0)
+        observer.told(Snapshot(*map(np.array, (states.objective, states.status, n_steps))))
         going = (states.status == Status.RUNNING) & (states.n_steps < max_steps)
         if entry is not None:
             entry.keep((states, histories), is_done=not going.any())
         if not going.any():
             status = np.where(states.status == Status.RUNNING, Status.MAX_STEPS, states.status).astype(np.int32)
             return states._replace(status=status), histories
-        began, done = time.perf_counter(), int(told.n_steps[going].min())
+        began, done = time.perf_counter(), int(n_steps[going].min())
         states, histories = one_by_one.run(states, histories, batches, settings, min(done + burst, max_steps))
-        if every is None and time.perf_counter() - began < BURST:
+        if observer.every is None and time.perf_counter() - began < BURST:
             burst = min(2 * burst, max_steps)
 
 

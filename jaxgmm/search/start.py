@@ -34,7 +34,7 @@ from ..rows.sizes import bytes_of_fit
 from . import one_by_one, small
 from .pool import are_singles, crews_for
 from .result import ON_HOST
-from .seeding.shelf import SEEDINGS, seeds_from
+from .seeding.shelf import seeds_from
 
 
 def nearest_to_partitioned(seeds: Array, counts: Any, rows: Spread, kind: Kind) -> Moments:
@@ -100,15 +100,6 @@ class Given(NamedTuple):
 
 
 NOTHING_GIVEN = Given()
-
-
-def seeding(name: str) -> str:
-    """The name of a seeding. ValueError where there is none of that name."""
-    if name not in SEEDINGS:
-        raise ValueError(
-            f"Unknown init {name!r}. Expected one of {', '.join(map(repr, SEEDINGS))}, or a start of your own."
-        )
-    return name
 
 
 def start(

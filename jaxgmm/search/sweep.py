@@ -5,10 +5,10 @@ Criteria have scikit-learn's sign: smaller is better. The held-out log-likelihoo
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,22 +16,22 @@ import jax
 import numpy as np
 from jax import Array
 
-from .. import em
 from .._base import check
-from .._base.precision import is_traced, precision_for
+from .._base.precision import precision_for
 from ..families import SHELF, Family
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
-from ..rows.door import admit_rows, in_blocks
+from ..rows.door import require_in_memory
 from ..rows.partitioned import Spread
 from .buckets import Group, fit_group, group_of, groups, of_each, room_for
-from .checkpoint import Checkpoint, kept, told
-from .fit import drive
-from .plan import Search, of_search, with_others, with_relative_ridge
-from .progress import Listener, Progress, SweepProgress, Told, listening
+from .checkpoint import Checkpoint, Journal, checkpointing
+from .fit import observer_of, search
+from .observer import Observer
+from .plan import Plan, RowOptions, is_multiprocess
+from .progress import Listener, Progress, Snapshot, SweepProgress, listening
 from .race import Race
 from .result import FitResult
-from .start import prepare, seeding, start
+from .start import prepare
 from .table import CRITERIA, Cell, Sweep, _describe, _evidence_of, _held_out, counted
 
 
@@ -82,69 +82,96 @@ def sweep(
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
-    counts = _several_counts(n_components)
-    chosen = _several_families(families)
-    n_restarts = check.count(n_restarts, "n_restarts", least=1)
-    check.one_of(criterion, CRITERIA, "criterion")
-    n_folds = _several_folds(n_folds, criterion, init)
-    if not isinstance(init, str) and len(counts) > 1:
+    n_folds = _folds_asked(n_folds, criterion, init)
+    plan = Plan.of(
+        _listed(n_components, "n_components", "at least one number of components"),
+        _listed(families, "families", f"at least one of {', '.join(map(repr, SHELF))}"),
+        n_restarts=n_restarts,
+        init=init,
+        tol=tol,
+        max_steps=max_steps,
+        ridge=ridge,
+        relative_ridge=relative_ridge,
+        acceleration=acceleration,
+        stopping=stopping,
+        race=race,
+        escape=escape,
+        rows=RowOptions(sample_weight, chunk_size, dtype, device),
+    )
+    if not isinstance(init, str) and len(plan.counts) > 1:
         raise ValueError(
-            f"A start of your own fits one number of components, but n_components is {counts}. Give one of them, or "
-            "name a seeding such as init='k-means++'."
+            f"A start of your own fits one number of components, but n_components is {list(plan.counts)}. Give one of "
+            "them, or name a seeding such as init='k-means++'."
         )
-    max_steps = check.count(max_steps, "max_steps", least=0)
-    settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
-    relative_ridge = check.nonnegative(relative_ridge, "relative_ridge")
-    search, keeping = Search.of(race, escape), Checkpoint.of(checkpoint)
-    n_lanes = 1
-    if isinstance(init, str):
-        seeding(init)
-        n_lanes = n_restarts
-    n_fits = len(chosen) * len(counts) * (1 + n_folds)
-    first = SweepProgress(0, n_fits, chosen[0].name, counts[0], Progress(0, max_steps, n_lanes, n_lanes, -math.inf))
+    checkpoint = Checkpoint.of(checkpoint)
+    n_cells = len(plan.families) * len(plan.counts)
+    n_fits = n_cells * (1 + n_folds)
+    first = SweepProgress(0, n_fits, plan.family.name, next(iter(plan.counts)), plan.first_progress)
     with listening(progress, first, criterion) as listener:
-        read = listener and listener.read
-        n_runs = None if acceleration or is_traced((key, settings, init)) else n_lanes * len(counts)
-        batches = admit_rows(key, x, sample_weight, max(counts), n_lanes, chunk_size, dtype, device, read, n_runs)
-        in_blocks(batches, search.escape, n_folds)
-        keeper = _Keeper(criterion, listener, n_fits, max_steps, float(batches.total))
-        with precision_for(batches.dtype):
-            settings = with_relative_ridge(settings, relative_ridge, batches)
-            shared = groups(counts, batches, n_lanes)
-            about = partial(of_search, key, batches, settings, search, max_steps, n_lanes, init)
-            of_cells = {"K": counts, "families": [told(family) for family in chosen], "n_folds": n_folds}
+        rows = plan.admit(key, x, listener and listener.read)
+        require_in_memory(rows, n_folds=n_folds)
+        keeper = _Keeper(criterion, listener, n_fits, plan.search.max_steps, float(rows.total))
+        with precision_for(rows.dtype):
+            plan = plan.for_rows(rows)
+            shared = groups(plan.counts, rows, plan.search.n_restarts)
+
+            def about() -> dict[str, Any]:
+                return {**plan.fingerprint(key, rows), "n_folds": n_folds}
+
             try:
-                with kept(keeping, lambda: {**of_cells, **about()}, with_others(batches)):
+                with checkpointing(checkpoint, about, is_multiprocess(rows)) as journal:
                     if isinstance(init, str):
-                        for of in shared:
-                            prepare(chosen, room_for(of, batches), batches, settings, n_lanes)
-                        parts = [_Part(batches, batches, _groups_of(key, shared, batches, init, n_restarts, chosen))]
-                        for training, held_out in _folds(key, batches, n_folds, max(counts)):
-                            parts.append(
-                                _Part(training, held_out, _groups_of(key, shared, training, init, n_restarts, chosen))
-                            )
-                        for family in chosen:
-                            for index in range(len(shared)):
-                                _fit_cells(keeper, parts, index, family, settings, max_steps, search)
+                        _fit_seeded(key, rows, plan, shared, n_folds, keeper, journal)
                     else:
-                        for family in chosen:
-                            states = start(key, batches, init, counts[0], family, settings, 1)
-                            report = partial(keeper.report, family.name, counts[0])
-                            result = drive(states, batches, settings, max_steps, search, report, n_components=counts[0])
-                            alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
-                            said = [of[0] for of in jax.device_get(of_each(alone, batches, _evidence_of))]
-                            keeper.keep(family.name, counts[0], result, said)
-                            keeper.n_done += 1
+                        _fit_given(key, rows, plan, keeper, journal)
             except KeyboardInterrupt:
                 if not keeper.cells:
                     raise
                 warnings.warn(
-                    f"The search was interrupted: of {counted(len(chosen) * len(counts), 'cell')} "
-                    f"{len(keeper.cells)} are done, and come back.",
+                    f"The search was interrupted: of {counted(n_cells, 'cell')} {len(keeper.cells)} are done, and come "
+                    "back.",
                     stacklevel=2,
                 )
-    order = [(family.name, count) for family in chosen for count in counts]
+    order = [(family.name, count) for family in plan.families for count in plan.counts]
     return keeper.sweep(order, shared)
+
+
+def _fit_seeded(
+    key: Array,
+    rows: Batches | Spread,
+    plan: Plan,
+    shared: list[tuple[int, ...]],
+    n_folds: int,
+    keeper: _Keeper,
+    journal: Journal | None,
+) -> None:
+    """All cells from seeds that the families share, and their folds."""
+    seeding, n_restarts = plan.search.init, plan.search.n_restarts
+    for counts in shared:
+        prepare(plan.families, room_for(counts, rows), rows, plan.settings, n_restarts)
+
+    def groups_of(training: Batches | Spread) -> list[Group]:
+        return [group_of(key, counts, training, seeding, n_restarts, plan.families) for counts in shared]
+
+    parts = [_Part(rows, rows, groups_of(rows))]
+    for training, held_out in _folds(key, rows, n_folds, plan.n_components):
+        parts.append(_Part(training, held_out, groups_of(training)))
+    for family in plan.families:
+        for index in range(len(shared)):
+            _fit_cells(keeper, parts, index, family, plan, journal)
+
+
+def _fit_given(key: Array, rows: Batches | Spread, plan: Plan, keeper: _Keeper, journal: Journal | None) -> None:
+    """A cell of each family, all of one K, from a start of the user's own."""
+    count = plan.n_components
+    for family in plan.families:
+        report = partial(keeper.report, family.name, count)
+        own = replace(plan, families=(family,))
+        result = search(key, rows, own, observer_of(report, own, journal))
+        alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
+        evidence = [of[0] for of in jax.device_get(of_each(alone, rows, _evidence_of))]
+        keeper.keep(family.name, count, result, evidence)
+        keeper.n_done += 1
 
 
 class _Part(NamedTuple):
@@ -153,17 +180,6 @@ class _Part(NamedTuple):
     training: Batches | Spread
     judged: Batches | Spread  # the rows whose log-likelihood is wanted
     groups: list[Group]
-
-
-def _groups_of(
-    key: Array,
-    shared: list[tuple[int, ...]],
-    batches: Batches | Spread,
-    init: str,
-    n_restarts: int,
-    families: Sequence[Family],
-) -> list[Group]:
-    return [group_of(key, counts, batches, init, n_restarts, families) for counts in shared]
 
 
 def _folds(key: Array, batches: Batches | Spread, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
@@ -187,19 +203,18 @@ def _fit_cells(
     parts: list[_Part],
     index: int,
     family: Family,
-    settings: em.Settings,
-    max_steps: int,
-    search: Search,
+    plan: Plan,
+    journal: Journal | None,
 ) -> None:
     """The cells of a family and a group, and their folds."""
     counts = parts[0].groups[index].counts
     held_out = np.zeros(len(counts))
     fitted: list[tuple[FitResult, Any]] = []
     for number, part in enumerate(parts):
-        watch = _Watch(keeper, family.name, part.groups[index])
-        found = fit_group(
-            part.groups[index], part.training, part.judged, family, settings, max_steps, search, _evidence_of, watch
-        )
+        group = part.groups[index]
+        tell = None if keeper.progress is None else _Watch(keeper, family.name, group)
+        observer = Observer(tell, journal, pauses=True)
+        found = fit_group(group, part.training, part.judged, family, plan, _evidence_of, observer)
         if number == 0:
             fitted = found
         else:
@@ -256,14 +271,12 @@ class _Watch:
 
     def __init__(self, keeper: _Keeper, family: str, group: Group) -> None:
         self.keeper, self.family, self.n_ended = keeper, family, 0
-        # Between runs that are made one by one an interrupt gets through anyway.
-        self.is_silent = keeper.progress is None
         self.left = list(zip(group.counts, group.members, group.n_starts, strict=True))
 
-    def __call__(self, told: Told) -> None:
-        while self.left and self.keeper.progress is not None:
+    def __call__(self, snapshot: Snapshot) -> None:
+        while self.left:
             count, lanes, n_starts = self.left[0]
-            cell = Progress.of(Told(*(value[lanes[:n_starts]] for value in told)), self.keeper.max_steps)
+            cell = Progress.of(Snapshot(*(value[lanes[:n_starts]] for value in snapshot)), self.keeper.max_steps)
             self.keeper.report(self.family, count, cell, self.n_ended)
             if cell.n_running:
                 return
@@ -281,26 +294,16 @@ def _padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[i
     return 1.0 - wanted / stepped if stepped else 0.0
 
 
-def _several_counts(n_components: Any) -> list[int]:
-    values = list(n_components) if isinstance(n_components, Iterable) else [n_components]
+def _listed(value: Any, name: str, wanted: str) -> list[Any]:
+    values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     if not values:
-        raise ValueError("n_components is empty: give at least one number of components.")
-    return list(dict.fromkeys(check.count(value, "n_components", least=1) for value in values))
+        raise ValueError(f"{name} is empty: give {wanted}.")
+    return values
 
 
-def _several_families(families: Any) -> list[Family]:
-    values = list(families) if isinstance(families, Iterable) and not isinstance(families, str) else [families]
-    if not values:
-        raise ValueError(f"families is empty: give at least one of {', '.join(map(repr, SHELF))}.")
-    chosen = list(dict.fromkeys(check.family(value, SHELF) for value in values))
-    names = [family.name for family in chosen]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"Two different families are called {name!r}; a sweep tells its results apart by name.")
-    return chosen
-
-
-def _several_folds(n_folds: Any, criterion: str, init: Any) -> int:
+def _folds_asked(n_folds: Any, criterion: str, init: Any) -> int:
+    """How many folds there are, with a criterion that is known."""
+    check.one_of(criterion, CRITERIA, "criterion")
     n_folds = check.count(n_folds, "n_folds", least=0)
     if criterion == "held_out" and not n_folds:
         n_folds = 5

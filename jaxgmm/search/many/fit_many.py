@@ -11,16 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ... import em
 from ..._base import check, threefry
 from ..._base.precision import is_traced, is_transforming, precision_for
-from ...families import SHELF, Family, shape_of_scales
+from ...families import Family, shape_of_scales
 from ...mixture import Mixture
 from ...rows import _check as rows_check
 from .. import _check
+from ..plan import Plan
 from ..progress import listening
 from ..result import FitResult
-from ..start import seeding
 from .problems import Problems, _Given, _How
 from .work import _Work
 
@@ -68,29 +67,32 @@ def fit_many(
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; values that
     are not finite are named by problem, row and column.
     """
-    n_components = check.count(n_components, "n_components", least=1)
-    n_restarts = check.count(n_restarts, "n_restarts", least=1)
-    max_steps = min(check.count(max_steps, "max_steps", least=0), MOST_STEPS)
-    chosen: Family = check.family(family, SHELF)
-    settings = em.Settings(tol=tol, ridge=ridge, stopping=stopping)
-    relative_ridge = check.nonnegative(relative_ridge, "relative_ridge")
+    plan = Plan.of(
+        n_components,
+        family,
+        n_restarts=n_restarts,
+        init=init,
+        tol=tol,
+        max_steps=max_steps,
+        ridge=ridge,
+        relative_ridge=relative_ridge,
+        stopping=stopping,
+    )
+    n_components, settings, n_restarts = plan.n_components, plan.settings, plan.search.n_restarts
+    max_steps = min(plan.search.max_steps, MOST_STEPS)
     dtype = None if dtype is None else rows_check.floating_dtype((), dtype)
-    if isinstance(init, str):
-        seeding(init)
-    else:
-        n_restarts = 1
     if is_traced((key, xs, sample_weight, settings, init)) or is_transforming():
         check.concrete((key, xs, sample_weight, settings, init), "fit_many")
     problems = Problems.of(xs, sample_weight, dtype)
     shape = (len(problems.lengths), n_components, problems.rows.shape[1])
-    given = None if isinstance(init, str) else _given(init, chosen, shape, problems.dtype)
+    given = None if isinstance(init, str) else _given(init, plan.family, shape, problems.dtype)
     check.of_features(settings.ridge, shape[2])
     tell = (lambda now: progress(now.n_done, now.n_parts)) if callable(progress) else progress
     _check.progress(progress)
     with precision_for(problems.dtype), listening(tell, None) as listener:
         keys = _pairs_of_keys(key, len(problems.lengths), n_restarts)
         impl = jax.random.key_impl(key)
-        how = _How(chosen, settings, relative_ridge, max_steps, None if given else str(init), impl)
+        how = _How(plan.family, settings, plan.relative_ridge, max_steps, None if given else str(init), impl)
         work = _Work(problems, keys, given, how, n_components, n_restarts, listener)
         work.run()
         if work.n_done < len(problems.lengths):
