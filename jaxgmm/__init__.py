@@ -15,6 +15,7 @@ from .io import save as save
 from .mixture import Mixture as Mixture
 from .rows.batches import Batches as Batches
 from .rows.blocks import Blocks as Blocks
+from .search import criteria as criteria
 from .search.bootstrap import Bootstrap as Bootstrap
 from .search.bootstrap import bootstrap as bootstrap
 from .search.checkpoint import Checkpoint as Checkpoint

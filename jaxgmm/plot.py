@@ -16,7 +16,7 @@ from ._base.status import FAILED, Status
 from .mixture import Mixture
 from .rows import _check as rows_check
 from .search.result import FitResult
-from .search.table import FAILURES, LARGER_IS_BETTER, Cell, Sweep
+from .search.table import FAILURES, Cell, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +160,7 @@ def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
         ax.plot([], [], "o", color=GREY, ms=6, mfc="white", mew=1.2, label="hollow: stands on the ridge")
     ax.set_xlabel("number of components K")
     name = "held-out log-likelihood, nats a row" if sweep.criterion == "held_out" else sweep.criterion.upper()
-    ax.set_ylabel(f"{name} ({'larger' if sweep.criterion in LARGER_IS_BETTER else 'smaller'} is better)")
+    ax.set_ylabel(f"{name} ({'larger' if sweep.larger_is_better else 'smaller'} is better)")
     ax.set_xticks(
         sorted({cell.K for cell in sweep.cells}) if len({c.K for c in sweep.cells}) <= 20 else ax.get_xticks()
     )
@@ -277,7 +277,7 @@ def _densities(
 
 def _value(cell: Cell, criterion: str) -> float:
     """A cell's criterion; NaN where there is none, or the fit failed."""
-    value = getattr(cell, criterion)
+    value = cell.by(criterion)
     return math.nan if value is None or cell.status in FAILURES else float(value)
 
 

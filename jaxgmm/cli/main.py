@@ -36,11 +36,12 @@ from ..em.state import STOPPING
 from ..families import SHELF
 from ..io import load, save
 from ..mixture import Mixture
+from ..search.criteria import CRITERIA
 from ..search.escape import ESCAPES
 from ..search.progress import Bar
 from ..search.seeding.shelf import SEEDINGS
 from ..search.sweep import sweep
-from ..search.table import CRITERIA, Sweep, counted
+from ..search.table import Sweep, counted
 from . import tables
 
 BLOCK = 65536
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of {', '.join(SHELF)} (%(default)s)",
     )
     one.add_argument("--restarts", type=int, default=16, metavar="R", help="starts of each fit (%(default)s)")
-    one.add_argument("--criterion", choices=CRITERIA, default="bic", help="what to choose by (%(default)s)")
+    one.add_argument("--criterion", choices=tuple(CRITERIA), default="bic", help="what to choose by (%(default)s)")
     one.add_argument("--init", choices=tuple(SEEDINGS), default="k-means++", help="how starts are seeded (%(default)s)")
     one.add_argument(
         "--tol", type=float, default=1e-3, help="change of the mean log-likelihood to stop at (%(default)s)"

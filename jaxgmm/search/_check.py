@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from .._base import check
 from ..rows._check import real_array
 
 
@@ -18,6 +19,15 @@ def seeding(name: str, shelf: Iterable[str]) -> None:
         raise ValueError(
             f"Unknown init {name!r}. Expected one of {', '.join(map(repr, shelf))}, or a start of your own."
         )
+
+
+def criterion(value: Any, shelf: Mapping[str, Any]) -> Any:
+    """A criterion, from its name or itself."""
+    if isinstance(value, str):
+        return shelf[check.one_of(value, shelf, "criterion")]
+    if not hasattr(value, "of") or not hasattr(value, "larger_is_better"):
+        raise TypeError(f"criterion must be a name or a Criterion object, got {type(value).__name__}: {value!r}.")
+    return value
 
 
 def race(value: Any, kind: type) -> Any:

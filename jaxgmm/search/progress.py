@@ -158,7 +158,7 @@ class Bar:
         share = (now.n_done + _share(now.cell)) / now.n_cells
         if now.best is None:
             return share, what, _in_figures(now.cell, "best")
-        value = getattr(now.best, self.criterion)
+        value = now.best.by(self.criterion)
         best = f"best {now.best.family} K={now.best.K} {self.criterion}={value:.6g}  "
         return share, what, best + _in_figures(now.cell, "this fit")
 

@@ -23,8 +23,10 @@ from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.door import require_in_memory
 from ..rows.partitioned import Spread
+from . import _check
 from .buckets import Group, fit_group, group_of, groups, of_each, room_for
 from .checkpoint import Checkpoint, Journal, checkpointing
+from .criteria import CRITERIA, Criterion
 from .fit import observer_of, search
 from .observer import Observer
 from .plan import Plan, RowOptions, is_multiprocess
@@ -32,7 +34,7 @@ from .progress import Listener, Progress, Snapshot, SweepProgress, listening
 from .race import Race
 from .result import FitResult
 from .start import prepare
-from .table import CRITERIA, Cell, Sweep, _describe, _evidence_of, _held_out, counted
+from .table import Cell, Sweep, cell_of, counted, evidence_of, held_out_total
 
 
 def sweep(
@@ -41,7 +43,7 @@ def sweep(
     n_components: int | Iterable[int] = range(1, 11),
     families: str | Family | Iterable[str | Family] = ("full", "tied", "diag", "spherical"),
     n_restarts: int = 16,
-    criterion: str = "bic",
+    criterion: str | Criterion = "bic",
     *,
     sample_weight: Any = None,
     init: Any = "k-means++",
@@ -63,10 +65,10 @@ def sweep(
     """Fit rows x (N, D) with every family and every number of components, and choose by a criterion.
 
     n_components: one K or several. families: names or Family objects, one or several. criterion: "bic", "aic", "icl"
-    or "held_out". `init` of your own (see `fit`) needs a single K. Everything else as for `fit`. A cell's result
-    depends on the key, its family and its K, and but for rounding not on which other cells are in the sweep; at the
-    same K all families begin from the same seeds. One component is started once, since all starts end in the same
-    place.
+    or "held_out", or a Criterion object of yours (`jaxgmm.criteria`). `init` of your own (see `fit`) needs a single K.
+    Everything else as for `fit`. A cell's result depends on the key, its family and its K, and but for rounding not on
+    which other cells are in the sweep; at the same K all families begin from the same seeds. One component is started
+    once, since all starts end in the same place.
 
     With weights, their total stands for N in the criteria: weights should count rows. Where they are shares, or correct
     for how rows were sampled, bring them to the sum that they are worth in independent rows, such as Kish's
@@ -82,7 +84,8 @@ def sweep(
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
-    n_folds = _folds_asked(n_folds, criterion, init)
+    chosen_by = _check.criterion(criterion, CRITERIA)
+    n_folds = _folds_asked(n_folds, chosen_by, init)
     plan = Plan.of(
         _listed(n_components, "n_components", "at least one number of components"),
         _listed(families, "families", f"at least one of {', '.join(map(repr, SHELF))}"),
@@ -107,10 +110,10 @@ def sweep(
     n_cells = len(plan.families) * len(plan.counts)
     n_fits = n_cells * (1 + n_folds)
     first = SweepProgress(0, n_fits, plan.family.name, next(iter(plan.counts)), plan.first_progress)
-    with listening(progress, first, criterion) as listener:
+    with listening(progress, first, chosen_by.name) as listener:
         rows = plan.admit(key, x, listener and listener.read)
         require_in_memory(rows, n_folds=n_folds)
-        keeper = _Keeper(criterion, listener, n_fits, plan.search.max_steps, float(rows.total))
+        keeper = _Keeper(chosen_by, listener, n_fits, plan.search.max_steps, float(rows.total))
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
             shared = groups(plan.counts, rows, plan.search.n_restarts)
@@ -169,7 +172,7 @@ def _fit_given(key: Array, rows: Batches | Spread, plan: Plan, keeper: _Keeper, 
         own = replace(plan, families=(family,))
         result = search(key, rows, own, observer_of(report, own, journal))
         alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
-        evidence = [of[0] for of in jax.device_get(of_each(alone, rows, _evidence_of))]
+        evidence = [of[0] for of in jax.device_get(of_each(alone, rows, evidence_of))]
         keeper.keep(family.name, count, result, evidence)
         keeper.n_done += 1
 
@@ -214,11 +217,11 @@ def _fit_cells(
         group = part.groups[index]
         tell = None if keeper.progress is None else _Watch(keeper, family.name, group)
         observer = Observer(tell, journal, pauses=True)
-        found = fit_group(group, part.training, part.judged, family, plan, _evidence_of, observer)
+        found = fit_group(group, part.training, part.judged, family, plan, evidence_of, observer)
         if number == 0:
             fitted = found
         else:
-            held_out += [_held_out(result, said, float(part.judged.total)) for result, said in found]
+            held_out += [held_out_total(result, said, float(part.judged.total)) for result, said in found]
         keeper.n_done += len(counts)
     for place, (result, said) in enumerate(fitted):
         mean = float(held_out[place]) / keeper.total if len(parts) > 1 else None
@@ -230,7 +233,7 @@ class _Keeper:
 
     def __init__(
         self,
-        criterion: str,
+        criterion: Criterion,
         progress: Listener | None,
         n_fits: int,
         max_steps: int,
@@ -244,7 +247,7 @@ class _Keeper:
 
     def keep(self, family: str, count: int, result: FitResult, said: Any, held_out: float | None = None) -> None:
         self.results[family, count] = result
-        self.cells[family, count] = _describe(family, count, result, said, self.total, held_out)
+        self.cells[family, count] = cell_of(family, count, result, said, self.total, held_out, self.criterion)
 
     def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:
         if self.progress is not None:
@@ -258,7 +261,8 @@ class _Keeper:
         return Sweep(
             results=results,
             cells=tuple(self.cells[of] for of in done),
-            criterion=self.criterion,
+            criterion=self.criterion.name,
+            larger_is_better=self.criterion.larger_is_better,
             held_up=frozenset(of for of, result in results.items() if np.asarray(result.held_up).any()),
             groups=tuple(shared),
             padding=_padding(results, shared),
@@ -301,11 +305,9 @@ def _listed(value: Any, name: str, wanted: str) -> list[Any]:
     return values
 
 
-def _folds_asked(n_folds: Any, criterion: str, init: Any) -> int:
-    """How many folds there are, with a criterion that is known."""
-    check.one_of(criterion, CRITERIA, "criterion")
+def _folds_asked(n_folds: Any, criterion: Criterion, init: Any) -> int:
     n_folds = check.count(n_folds, "n_folds", least=0)
-    if criterion == "held_out" and not n_folds:
+    if criterion.needs_folds and not n_folds:
         n_folds = 5
     if n_folds == 1:
         raise ValueError("n_folds must be 0, or at least 2: what is held out is one part of several.")

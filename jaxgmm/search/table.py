@@ -12,12 +12,8 @@ from jax import Array
 from .._base.status import FAILED, Status
 from ..covariances import Form
 from ..rows.batches import Batches
-from .criteria import aic, bic, evidence, icl, n_parameters
+from .criteria import CRITERIA, Criterion, Evidence, evidence, n_parameters
 from .result import FitResult
-
-CRITERIA = ("bic", "aic", "icl", "held_out")
-
-LARGER_IS_BETTER = {"held_out"}
 
 
 class Cell(NamedTuple):
@@ -33,6 +29,12 @@ class Cell(NamedTuple):
     n_steps: int
     status: str  # the name of a `Status`
     held_out: float | None = None  # mean over rows that the fits did not see, nats; None without folds
+    others: tuple[tuple[str, float | None], ...] = ()  # names and figures of criteria besides these four
+
+    def by(self, criterion: str) -> float | None:
+        """What a criterion says of the fit."""
+        others = dict(self.others)
+        return others[criterion] if criterion in others else getattr(self, criterion)
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,12 @@ class Sweep:
 
     results: dict[tuple[str, int], FitResult]  # by (family, K)
     cells: tuple[Cell, ...]
-    criterion: str
+    criterion: str  # its name
     held_up: frozenset[tuple[str, int]] = frozenset()  # with a component that stands on the ridge alone
     groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, of each family
     padding: float = 0.0  # share of the components that were stepped and were none, but padded a group
     is_complete: bool = True  # False where the search was interrupted: cells are then those that were done
+    larger_is_better: bool = False  # of the criterion
 
     @property
     def best_cell(self) -> Cell:
@@ -62,12 +65,13 @@ class Sweep:
     def columns(self) -> tuple[str, ...]:
         """The names of the table's columns."""
         has_folds = any(cell.held_out is not None for cell in self.cells)
-        return Cell._fields if has_folds else tuple(name for name in Cell._fields if name != "held_out")
+        own = tuple(name for name in Cell._fields if name != "others" and (has_folds or name != "held_out"))
+        return own + tuple(name for name, _ in self.cells[0].others) if self.cells else own
 
     def table(self) -> list[dict[str, Any]]:
         """A dict a cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status; with folds
         also held_out (mean, nats)."""
-        return [{name: getattr(cell, name) for name in self.columns} for cell in self.cells]
+        return [{name: cell.by(name) for name in self.columns} for cell in self.cells]
 
     def plot(self, ax: Any = None) -> Any:
         """The criterion against K, a line a family, on a matplotlib Axes. See `jaxgmm.plot.criterion`."""
@@ -80,15 +84,15 @@ class Sweep:
         return cell.status not in FAILURES and (cell.family, cell.K) not in self.held_up
 
     def _rank(self, cell: Cell) -> tuple[bool, bool, float]:
-        value = getattr(cell, self.criterion)
+        value = cell.by(self.criterion)
         value = math.inf if value is None or not math.isfinite(value) else value
-        value = -value if self.criterion in LARGER_IS_BETTER and math.isfinite(value) else value
+        value = -value if self.larger_is_better and math.isfinite(value) else value
         return cell.status in FAILURES, not self.is_sound(cell), value
 
     def __repr__(self) -> str:
         best = self.best_cell
         header = self.columns
-        rows = [tuple(_shown(getattr(cell, name)) for name in header) for cell in self.cells]
+        rows = [tuple(_shown(cell.by(name)) for name in header) for cell in self.cells]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         left = {"family", "status"}
 
@@ -125,32 +129,39 @@ def _total(result: FitResult, said: Any, n: float) -> float:
     return float(result.objective) * n + float(said[0])
 
 
-def _held_out(result: FitResult, said: Any, n: float) -> float:
+def held_out_total(result: FitResult, said: Any, n: float) -> float:
     """The log-likelihood of held-out rows; NaN from a fit that failed or stands on the ridge, which is of no worth."""
     is_sound = int(result.status) not in FAILED and not np.asarray(result.held_up).any()
     return _total(result, said, n) if is_sound else math.nan
 
 
-def _describe(
-    family: str, count: int, result: FitResult, said: tuple[Any, Any], n: float, held_out: float | None
+def cell_of(
+    family: str,
+    count: int,
+    result: FitResult,
+    said: tuple[Any, Any],
+    n: float,
+    held_out: float | None,
+    chosen_by: Criterion,
 ) -> Cell:
     """The figures of one fit to rows of total weight n."""
     log_likelihood = _total(result, said, n)
     p = int(n_parameters(result.mixture))
+    known = Evidence(log_likelihood, p, n, float(said[1]), held_out)
+    figures = {name: each.of(known) for name, each in {**CRITERIA, chosen_by.name: chosen_by}.items()}
+    own = {name: figures.pop(name) for name in Cell._fields if name in figures}
     return Cell(
         family=family,
         K=count,
         log_likelihood=log_likelihood,
         n_params=p,
-        aic=float(aic(log_likelihood, p)),
-        bic=float(bic(log_likelihood, p, n)),
-        icl=float(icl(log_likelihood, p, n, float(said[1]))),
         n_steps=int(result.n_steps),
         status=Status(int(result.status)).name,
-        held_out=held_out,
+        others=tuple(figures.items()),
+        **own,  # pyright: ignore
     )
 
 
-def _evidence_of(result: FitResult, batches: Batches) -> tuple[Array, Array]:
+def evidence_of(result: FitResult, batches: Batches) -> tuple[Array, Array]:
     # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
     return evidence(result.mixture, batches, result.objective, kind="soft", form=Form.SAFE)

@@ -1,7 +1,4 @@
-"""Information criteria: what a mixture's log-likelihood is worth, less what its parameters cost.
-
-They have scikit-learn's sign: smaller is better. (mclust's are their negatives.)
-"""
+"""What criteria are computed from: a count of parameters, and sums over rows under a mixture."""
 
 from __future__ import annotations
 
@@ -11,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .._base import check
-from .._base.linalg import columns
-from .._base.precision import is_traced, keeps_precision
-from .._base.programs import program
-from ..covariances import Form
-from ..density import in_safe_form, prepare
-from ..mixture import Mixture
-from ..rows import _check as rows_check
-from ..rows.batches import Batches
+from ..._base import check
+from ..._base.linalg import columns
+from ..._base.precision import is_traced, keeps_precision
+from ..._base.programs import program
+from ...covariances import Form
+from ...density import in_safe_form, prepare
+from ...mixture import Mixture
+from ...rows import _check as rows_check
+from ...rows.batches import Batches
 
 KINDS = ("soft", "hard")
 
@@ -29,24 +26,6 @@ def n_parameters(mixture: Mixture) -> Any:
     active: Any = jnp.sum(mixture.log_weights != -jnp.inf) if is_traced(mixture) else _count_active(mixture)
     n_features = mixture.n_features
     return active * n_features + active - 1 + mixture.family.n_free(active, n_features)
-
-
-def aic(log_likelihood: Any, n_parameters: Any) -> Any:
-    """Akaike 1974: −2 log L + 2 p. log_likelihood: the total, nats."""
-    return -2.0 * log_likelihood + 2.0 * n_parameters
-
-
-def bic(log_likelihood: Any, n_parameters: Any, n: Any) -> Any:
-    """Schwarz 1978: −2 log L + p log n. log_likelihood: the total, nats; n: the total weight of the rows."""
-    return -2.0 * log_likelihood + n_parameters * (jnp.log(n) if is_traced(n) else np.log(n))
-
-
-def icl(log_likelihood: Any, n_parameters: Any, n: Any, entropy: Any) -> Any:
-    """Biernacki, Celeux and Govaert 2000: bic + 2 · `entropy` of the responsibilities (total, nats).
-
-    With the soft entropy it is their criterion; with the hard one it is mclust's.
-    """
-    return bic(log_likelihood, n_parameters, n) + 2.0 * entropy
 
 
 def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Array:

@@ -1,0 +1,52 @@
+"""Information criteria: what a mixture's log-likelihood is worth, less what its parameters cost.
+
+They have scikit-learn's sign: smaller is better. (mclust's are their negatives.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..._base.precision import is_traced
+from ._criterion import Evidence
+
+
+def aic(log_likelihood: Any, n_parameters: Any) -> Any:
+    """Akaike 1974: −2 log L + 2 p. log_likelihood: the total, nats."""
+    return -2.0 * log_likelihood + 2.0 * n_parameters
+
+
+def bic(log_likelihood: Any, n_parameters: Any, n: Any) -> Any:
+    """Schwarz 1978: −2 log L + p log n. log_likelihood: the total, nats; n: the total weight of the rows."""
+    return -2.0 * log_likelihood + n_parameters * (jnp.log(n) if is_traced(n) else np.log(n))
+
+
+def icl(log_likelihood: Any, n_parameters: Any, n: Any, entropy: Any) -> Any:
+    """Biernacki, Celeux and Govaert 2000: bic + 2 · `entropy` of the responsibilities (total, nats).
+
+    With the soft entropy it is their criterion; with the hard one it is mclust's.
+    """
+    return bic(log_likelihood, n_parameters, n) + 2.0 * entropy
+
+
+@dataclass(frozen=True)
+class Information:
+    """A criterion of a fit to the rows it is judged by."""
+
+    name: str
+    formula: Callable[[Evidence], Any]
+    larger_is_better: bool = False
+    needs_folds: bool = False
+
+    def of(self, evidence: Evidence) -> float:
+        return float(self.formula(evidence))
+
+
+AIC = Information("aic", lambda of: aic(of.log_likelihood, of.n_parameters))
+BIC = Information("bic", lambda of: bic(of.log_likelihood, of.n_parameters, of.n))
+ICL = Information("icl", lambda of: icl(of.log_likelihood, of.n_parameters, of.n, of.entropy))
