@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             measured[name] = result
             record.write(measured)
     print(f"kept in {record.path.relative_to(ROOT)}")
-    return 1 if any("missing" in measured[name] for name in sections) else 0
+    return 1 if any(measured[name].get("missing") for name in sections) else 0
 
 
 def _section(name: str, options: Options) -> dict[str, Any]:

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..isolate import Unsupported
+from ..problems import RIDGE as RIDGE
 from ..problems import Data, Problem
-
-RIDGE = 1e-6
-"""Added to the diagonals of covariances by all who can."""
 
 
 class Outcome(NamedTuple):

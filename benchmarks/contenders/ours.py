@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..problems import Data, Problem
+from ..problems import Data, Problem, shaped
 from ._contender import RIDGE, Fit, Outcome
 
 
@@ -32,22 +32,8 @@ class Ours:
         def fit(iterations: int, tol: float) -> Outcome:
             # With the E-step under the start: a fit needs it, and the difference of two fits loses it.
             state = em.run(em.init(mixture, batches), batches, em.Settings(tol=tol, ridge=RIDGE), max_steps=iterations)
-            weights, means, dense = jax.block_until_ready(
-                (state.mixture.log_weights, state.mixture.means, state.mixture.covariances)
-            )
-            return Outcome(
-                np.exp(np.asarray(weights)), np.asarray(means), _shown(problem, np.asarray(dense)), int(state.n_steps)
-            )
+            found = (state.mixture.log_weights, state.mixture.means, state.mixture.covariances)
+            weights, means, dense = map(np.asarray, jax.block_until_ready(found))
+            return Outcome(np.exp(weights), means, shaped(dense, problem.family), int(state.n_steps))
 
         return fit
-
-
-def _shown(problem: Problem, dense: np.ndarray) -> np.ndarray:
-    """Covariances (K, D, D) in the shape of the problem's type."""
-    shown = {
-        "full": lambda: dense,
-        "tied": lambda: dense[0],
-        "diag": lambda: np.diagonal(dense, axis1=1, axis2=2),
-        "spherical": lambda: dense[:, 0, 0],
-    }
-    return shown[problem.family]()
