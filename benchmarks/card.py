@@ -23,8 +23,9 @@ import functools
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,29 +58,13 @@ LEAST = 15.0  # seconds under which a part is not begun
 OURS = 0.55
 """Share of the time left that is this section's, where the section iteration is still to come."""
 
-PROBLEMS = (
-    Problem("diag", 1_000_000, 16, 64),
-    Problem("full", 1_000_000, 8, 32),
-    Problem("spherical", 1_000_000, 128, 1024),
-    Problem("diag", 1_000_000, 128, 1024),
-    Problem("full", 1_000_000, 4, 16),
-    Problem("tied", 1_000_000, 16, 64),
-)
+PROBLEMS = "diag_1M_16_64 full_1M_8_32 spherical_1M_128_1024 diag_1M_128_1024 full_1M_4_16 tied_1M_16_64".split()
 LARGE = (
-    Problem("full", 1_000_000, 64, 64),
-    Problem("diag", 1_000_000, 128, 1024),
-    Problem("spherical", 1_000_000, 128, 1024),
-    Problem("full", 10_000_000, 16, 32),
-    Problem("tied", 10_000_000, 32, 64),
-    Problem("diag", 10_000_000, 64, 256),
-    Problem("diag", 100_000_000, 8, 16),
-    Problem("spherical", 100_000_000, 16, 32),
-)
+    "full_1M_64_64 diag_1M_128_1024 spherical_1M_128_1024 full_10M_16_32 tied_10M_32_64 diag_10M_64_256 "
+    "diag_100M_8_16 spherical_100M_16_32"
+).split()
 """In the order of their bytes: the peak of memory cannot be reset, and shows where it is passed."""
-
-QUICK_PROBLEMS = (Problem("diag", 2_000, 4, 3),)
-RESTARTED, QUICK_RESTARTED = Problem("full", 5_000, 4, 5), Problem("full", 1_000, 4, 5)
-BY_NAME = {one.name: one for one in (*PROBLEMS, *LARGE, *QUICK_PROBLEMS, RESTARTED, QUICK_RESTARTED)}
+QUICK_PROBLEMS = ["diag_2k_4_3"]
 
 PRECISIONS: dict[str, Any] = {
     "float64": Precision.HIGHEST,
@@ -124,7 +109,7 @@ def _asked(name: str, device: str, seconds: float, options: Options) -> dict[str
         rates = limits.measure(options)[device].get("float32", {"missing": "not measured"})
         for row in answer.get("rows", []):
             if not row.get("missing"):
-                row["floor_s"] = floor = limits.floor(BY_NAME[row["problem"]], "float32", rates)
+                row["floor_s"] = floor = limits.floor(Problem.of(row["problem"]), "float32", rates)
                 row["fraction_of_floor"] = None if floor is None else floor / row["seconds"]
     told = [*map(isolate.in_short, answer.get("rows", [])), *(f"left out: {of}" for of in answer.get("left_out", []))]
     for line in [*told, *filter(None, [answer["missing"]])]:
@@ -165,8 +150,9 @@ def seconds_of(call: Callable[[], Any]) -> float:
     return min(seconds for seconds, _ in groups) / many
 
 
-def on_device(problem: Problem, chunk_size: int | None = None, is_fused: bool = False) -> tuple[Any, Any]:
+def on_device(name: str, chunk_size: int | None = None, is_fused: bool = False) -> tuple[Any, Any]:
     """A start near the truth and float32 rows like those of `Problem.data`, but made where they are used."""
+    problem = Problem.of(name)
     n, d, k = problem.n, problem.d, problem.k
     rng = np.random.default_rng(0)
     apart = OVERLAP / np.sqrt(d)
@@ -218,7 +204,7 @@ def largest_error(found: Any, exact: Any) -> float:
 
 
 @functools.cache
-def product(size: int, precision: str) -> tuple[float, np.ndarray]:
+def multiplied(size: int, precision: str) -> tuple[float, np.ndarray]:
     """Seconds of a product of two square matrices, and a corner of it."""
     dtype = precision.split(",")[0]
     multiply = jax.jit(partial(jnp.matmul, precision=PRECISIONS[precision]))
@@ -228,7 +214,7 @@ def product(size: int, precision: str) -> tuple[float, np.ndarray]:
 
 
 def products(size: int, precision: str) -> dict[str, Any]:
-    (seconds, corner), (_, exact) = product(size, precision), product(size, "float64")
+    (seconds, corner), (_, exact) = multiplied(size, precision), multiplied(size, "float64")
     off = float(np.max(np.abs(corner - exact)) / np.sqrt(size))
     return {"seconds": seconds, "flops_per_s": 2.0 * size**3 / seconds, "largest_error": off}
 
@@ -256,11 +242,11 @@ def factors(k: int, d: int) -> dict[str, Any]:
 
 
 def chunks(problem: str, chunk_size: int) -> dict[str, Any]:
-    return {"seconds": iteration(*on_device(BY_NAME[problem], chunk_size))["seconds"]}
+    return {"seconds": iteration(*on_device(problem, chunk_size))["seconds"]}
 
 
 def stages(problem: str) -> dict[str, Any]:
-    mixture, batches = on_device(BY_NAME[problem])
+    mixture, batches = on_device(problem)
     state = em.init(mixture, batches)
 
     def over_chunks(stage: Callable[[Any, Any], Any]) -> Callable[[], Any]:
@@ -292,7 +278,7 @@ def stages(problem: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)  # the data of one problem at a time
 def by_xla(problem: str) -> tuple[Any, Any, Any, dict[str, Any]]:
     """Mixture and rows, their moments in float64, and what XLA's float32 form takes and errs."""
-    mixture, batches = on_device(BY_NAME[problem])
+    mixture, batches = on_device(problem)
     exact = in_float64(mixture, batches)
     program = jax.jit(partial(expect, form=Form.FAST))
     seconds = seconds_of(lambda: program(mixture, batches))
@@ -302,7 +288,7 @@ def by_xla(problem: str) -> tuple[Any, Any, Any, dict[str, Any]]:
 def kernels(problem: str, changed: str) -> dict[str, Any]:
     if jax.default_backend() != "gpu":
         raise isolate.Unsupported("there is no card here")
-    change, of = dict(CHANGES[changed]), BY_NAME[problem]
+    change, of = dict(CHANGES[changed]), Problem.of(problem)
     precision = change.pop("precision", DotAlgorithmPreset.TF32_TF32_F32_X3)
     mixture, batches, exact, theirs = by_xla(problem)
     features = fused.FEATURES[type(prepare(mixture, batches.origin, Form.FAST))][0]
@@ -320,7 +306,7 @@ def kernels(problem: str, changed: str) -> dict[str, Any]:
 
 
 def large(problem: str, is_fused: bool = False) -> dict[str, Any]:
-    mixture, batches = on_device(BY_NAME[problem], is_fused=is_fused)
+    mixture, batches = on_device(problem, is_fused=is_fused)
     if is_fused:
         operands = jax.eval_shape(lambda m: prepare(m, batches.origin, Form.FAST), mixture)
         if jax.default_backend() != "gpu" or not fused.supports(mixture.family.kind, operands, batches):
@@ -332,12 +318,12 @@ def large(problem: str, is_fused: bool = False) -> dict[str, Any]:
     is_new = before and after and after["peak_bytes_in_use"] > before["peak_bytes_in_use"]
     made["above_data_bytes"] = after["peak_bytes_in_use"] - before["bytes_in_use"] if is_new else None
     # Only where its result, a number a row, is small beside the data.
-    is_scored = not is_fused and BY_NAME[problem].n <= 10**7
+    is_scored = not is_fused and Problem.of(problem).n <= 10**7
     return {**made, "score_s": seconds_of(lambda: score(mixture, batches)) if is_scored else None}
 
 
 def restarts(problem: str, restarts: int) -> dict[str, Any]:
-    of = BY_NAME[problem]
+    of = Problem.of(problem)
     x = jax.device_put(of.data("float32").x)
 
     def call(seed: int) -> Any:
@@ -357,42 +343,37 @@ class Part(NamedTuple):
     quick: list[dict[str, Any]]
 
 
-def each(problems: Sequence[Problem], but: str = "", **more: Sequence[Any]) -> list[dict[str, Any]]:
-    """A case for every problem that is not of the family `but`, and for every value of one more argument."""
-    of = [{"problem": problem.name} for problem in problems if problem.family != but]
-    return [{**one, name: value} for one in of for name, values in more.items() for value in values] if more else of
+def each(**arguments: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every combination of these values."""
+    return [dict(zip(arguments, values, strict=True)) for values in product(*arguments.values())]
+
+
+def untied(problems: Iterable[str]) -> list[str]:
+    return [name for name in problems if not name.startswith("tied")]
 
 
 PARTS = {
-    "products": Part(
-        40,
-        products,
-        [{"size": 8192, "precision": precision} for precision in PRECISIONS],
-        [{"size": 256, "precision": precision} for precision in PRECISIONS],
-    ),
-    "loop": Part(20, loop, [{"kernels": n} for n in (0, 1, 10)], [{"kernels": n} for n in (0, 1, 10)]),
-    "factors": Part(
-        45,
-        factors,
-        [{"k": k, "d": d} for d in (8, 16, 32, 64, 128) for k in (16, 64, 256, 1024)],
-        [{"k": 3, "d": 4}],
-    ),
-    "kernels": Part(  # all of them as they are before any is varied
+    "products": Part(40, products, each(size=[8192], precision=PRECISIONS), each(size=[256], precision=PRECISIONS)),
+    "loop": Part(20, loop, each(kernels=(0, 1, 10)), each(kernels=(0, 1, 10))),
+    "factors": Part(45, factors, each(d=(8, 16, 32, 64, 128), k=(16, 64, 256, 1024)), each(d=[4], k=[3])),
+    "kernels": Part(
         90,
-        kernels,
-        each(PROBLEMS, "tied", changed=["nothing"]) + each(PROBLEMS, "tied", changed=list(CHANGES)[1:]),
-        each(QUICK_PROBLEMS, changed=["nothing"]),
+        kernels,  # all of them as they are before any is varied
+        each(problem=untied(PROBLEMS), changed=["nothing"]) + each(problem=untied(PROBLEMS), changed=list(CHANGES)[1:]),
+        each(problem=QUICK_PROBLEMS, changed=["nothing"]),
     ),
-    "large": Part(90, large, each(LARGE), each(QUICK_PROBLEMS)),
-    "large_fused": Part(60, partial(large, is_fused=True), each(LARGE, "tied"), each(QUICK_PROBLEMS)),
+    "large": Part(90, large, each(problem=LARGE), each(problem=QUICK_PROBLEMS)),
+    "large_fused": Part(60, partial(large, is_fused=True), each(problem=untied(LARGE)), each(problem=QUICK_PROBLEMS)),
     "chunks": Part(
         60,
         chunks,
-        each(PROBLEMS[:3], chunk_size=(2**12, 2**14, 2**16, 2**18, 2**20)),
-        each(QUICK_PROBLEMS, chunk_size=(256, 1024)),
+        each(problem=PROBLEMS[:3], chunk_size=(2**12, 2**14, 2**16, 2**18, 2**20)),
+        each(problem=QUICK_PROBLEMS, chunk_size=(256, 1024)),
     ),
-    "stages": Part(60, stages, each(PROBLEMS), each(QUICK_PROBLEMS)),
-    "restarts": Part(40, restarts, each([RESTARTED], restarts=(64, 4096)), each([QUICK_RESTARTED], restarts=(2,))),
+    "stages": Part(60, stages, each(problem=PROBLEMS), each(problem=QUICK_PROBLEMS)),
+    "restarts": Part(
+        40, restarts, each(problem=["full_5k_4_5"], restarts=(64, 4096)), each(problem=["full_1k_4_5"], restarts=[2])
+    ),
 }
 
 

@@ -6,14 +6,15 @@ calls of whole searches are in `searches`; how a process fares that fits ever ot
 
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,31 +57,26 @@ def measure(options: Options) -> dict[str, Any]:
 def processes(repeats: int) -> dict[str, Any]:
     """Seconds of whole processes that fit (2000, 2) with K = 5 and predict, imports and all."""
     with tempfile.TemporaryDirectory() as folder:
-        asked = {
-            OURS: (PROCESS.format(module="jaxgmm"), NO_CACHE),
-            ON_DISK: (CACHED.format(module="jaxgmm"), {"JAXGMM_CACHE": folder}),
-            REFERENCE: (PROCESS.format(module="sklearn.mixture"), {}),
+        measures = {
+            OURS: partial(ran, ["-c", PROCESS.format(module="jaxgmm")], NO_CACHE),
+            ON_DISK: partial(ran, ["-c", CACHED.format(module="jaxgmm")], {"JAXGMM_CACHE": folder}),
+            REFERENCE: partial(ran, ["-c", PROCESS.format(module="sklearn.mixture")], {}),
         }
-        found = by_turns(
-            {name: partial(ran, ["-c", script], more) for name, (script, more) in asked.items()}, repeats + 1
-        )
+        found = by_turns(measures, repeats + 1)
     # The first leaves files cached, bytecode written and programs kept.
     return summed("process", {name: seconds[1:] for name, seconds in found.items()})
 
 
 def loops(most: int, repeats: int) -> dict[str, Any]:
     """Seconds of the loop that every tutorial has, K = 1 … most and four types on (500, 4), in fresh processes."""
-    of_each: dict[str, Any] = {}
 
-    def made(contender: str) -> float:
+    def seconds(contender: str) -> float:
         answer = isolate.run(loop, {"contender": contender, "most": most}, LIMIT, environment=NO_CACHE)
-        seconds = answer.pop("seconds", None)
-        of_each[contender] = answer
-        return seconds
+        return answer.get("seconds", math.nan)
 
-    found = by_turns({contender: partial(made, contender) for contender in (OURS, REFERENCE)}, repeats)
-    known = {name: [s for s in seconds if s is not None] for name, seconds in found.items()}
-    return {"most": most, **summed(f"loop up to {most}", known), "of_each": of_each}
+    found = by_turns({contender: partial(seconds, contender) for contender in (OURS, REFERENCE)}, repeats)
+    known = {name: [s for s in runs if not math.isnan(s)] for name, runs in found.items()}
+    return {"most": most, **summed(f"loop up to {most}", known)}
 
 
 def command_line(repeats: int) -> dict[str, Any]:
@@ -116,14 +112,15 @@ def summed(what: str, found: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def loop(contender: str, most: int) -> dict[str, Any]:
-    estimator, compiled = of(contender)
+    estimator, _ = of(contender)
     x = np.random.default_rng(0).normal(size=(500, 4))
     x[:250] += 3
-    began = time.perf_counter()
-    for family in TYPES:
-        for k in range(1, most + 1):
+
+    def fits() -> None:
+        for family, k in product(TYPES, range(1, most + 1)):
             estimator(k, covariance_type=family, random_state=0).fit(x).bic(x)
-    return {"seconds": time.perf_counter() - began, "programs": len(compiled), "mappings": n_mappings()}
+
+    return {"seconds": stopwatch(fits)[0]}
 
 
 def others() -> dict[str, Any]:
@@ -151,14 +148,6 @@ def of(contender: str) -> tuple[Callable[..., Any], list[str]]:
     warnings.simplefilter("ignore")  # of fits that do not converge
 
     return GaussianMixture, compilations()
-
-
-def n_mappings() -> int | None:
-    """Memory mappings of this process; None where the system does not say."""
-    try:
-        return Path("/proc/self/maps").read_bytes().count(b"\n")
-    except OSError:
-        return None
 
 
 # --- in the report ---------------------------------------------------------------------------------------------------

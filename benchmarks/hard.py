@@ -5,8 +5,7 @@ annealing would help.
 in ten dimensions. All fits are of full covariances in float64, with the same tol, step limit and ridge, and
 are judged by `problems.objective`. Compiling is not in the time of a fit, but stands beside it.
 
-A race needs no timing: with the objectives of whole runs after each step, it is known who would have been in it at the
-end, and how many steps would have been made. So one pool of starts, run whole, tells what races of every kind come to.
+What races come to is told from one pool of starts that are run whole: see `races.py`.
 """
 
 from __future__ import annotations
@@ -35,9 +34,10 @@ from jaxgmm.search.start import start
 
 from . import isolate
 from .child import of_ours, of_scikit_learn, scikit_learn, standardised, stored
-from .hard_tables import TIE
+from .hard_tables import tables as tables
 from .options import Options
 from .problems import RIDGE
+from .races import DRAWS, RUNNERS, TIE, Runs, races
 from .ratios import OURS, REFERENCE
 from .timing import stopwatch
 
@@ -107,8 +107,6 @@ WAYS = (
 )
 POOL = 64  # starts of a call; "64 starts" of the table, too
 LARGE_POOL = 256  # of a table so small that a start costs nothing
-STEPS, SHARES = (5, 10, 20), (1 / 16, 1 / 8, 1 / 4)
-RUNNERS, DRAWS = 32, 200  # of a race (as many starts as `fit` makes unless told), and races drawn from a pool
 COLDEST, WARMER, AT_EACH, JITTER = (0.2, 0.5, 0.8), 1.15, 10, 1e-3
 
 
@@ -126,9 +124,7 @@ def measure(options: Options) -> dict[str, Any]:
         """Starts run whole; what races of them would have come to is added to what was found."""
         made = ask(pool, problem, f"{starts} starts", starts=starts, seeds=seeds)
         if runs := made.pop("runs", None):
-            runners = RUNNERS if len(runs["steps"]) > RUNNERS else 2
-            rows = races(Runs.of(runs), runners)
-            found["races"].append({"problem": problem.name, "k": problem.k, "runners": runners, "rows": rows})
+            found["races"].append({"problem": problem.name, "k": problem.k, **races(Runs.of(runs))})
         return {"way": f"{starts} starts", **made}
 
     for problem in QUICK if quick else PROBLEMS:
@@ -272,87 +268,3 @@ def heated(mixture: Any, beta: Any) -> Any:
     log_weights = log_softmax(beta * mixture.log_weights + 0.5 * (1.0 - beta) * jnp.linalg.slogdet(covariances)[1])
     scales = mixture.family.read(covariances / beta, mixture.n_features)
     return type(mixture)(log_weights, mixture.means, scales, mixture.family)
-
-
-# Races, from runs that were made whole
-
-
-class Runs(NamedTuple):
-    """How R runs went. −inf where one had failed."""
-
-    steps: np.ndarray  # (R,)
-    end: np.ndarray  # (R,): objective, nats
-    at: np.ndarray  # (STEPS, R): objective after so many steps, or at the end where that came before
-    is_sound: np.ndarray  # (R,): whether the data hold it up
-
-    @classmethod
-    def of(cls, lists: dict[str, Any]) -> Runs:
-        return cls(*(np.array(lists[name]) for name in cls._fields))
-
-    @classmethod
-    def made(cls, restarts: Any, held_up: np.ndarray) -> Runs:
-        steps, end = restarts.n_steps, np.asarray(restarts.objective)
-        places = np.arange(len(steps))
-        at = [np.where(cut < steps, restarts.history[places, np.minimum(cut, steps)], end) for cut in STEPS]
-        return cls(steps, end, np.array(at), np.isfinite(end) & ~held_up)
-
-    @classmethod
-    def joined(cls, parts: list[Runs]) -> dict[str, list[Any]]:
-        """All of them as lists, with the least finite objective in the place of −inf, of which JSON knows nothing."""
-        merged = cls(*(np.concatenate(leaves, axis=-1) for leaves in zip(*parts, strict=True)))
-        merged = merged._replace(end=_finite(merged.end), at=_finite(merged.at))
-        return {name: leaf.tolist() for name, leaf in merged._asdict().items()}
-
-    def best(self, who: np.ndarray, objective: np.ndarray) -> float:
-        """The highest objective of these runs, of the sound ones where there are any: as `fit` chooses."""
-        sound = who[self.is_sound[who]]
-        return float(np.max(objective[sound if len(sound) else who]))
-
-    def race(self, who: np.ndarray, cut: int, finalists: int) -> tuple[float, int]:
-        """The best of a race of these runs, cut after STEPS[cut] steps, and the steps that it makes."""
-        order = who[np.argsort(-self.at[cut][who], kind="stable")]
-        last, out = order[:finalists], order[finalists:]
-        steps = np.sum(self.steps[last]) + np.sum(np.minimum(self.steps[out], STEPS[cut]))
-        objective = self.end.copy()
-        objective[out] = self.at[cut][out]
-        return self.best(order, objective), int(steps)
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values), values, np.min(values[np.isfinite(values)], initial=0.0))
-
-
-def races(runs: Runs, runners: int, draws: int = DRAWS) -> list[dict[str, Any]]:
-    """For each way of cutting a race: how far its best lies under the best of the pool, beside that of the same starts
-    run whole, and of as many whole starts as make the same number of steps. Means over races drawn from the pool.
-
-    A share of the finalists that is more than all, or less than one, is what `Race` would make of it.
-    """
-    rng = np.random.default_rng(0)
-    drawn = [rng.choice(len(runs.steps), runners, replace=False) for _ in range(draws)]
-    everyone = np.arange(len(runs.steps))
-    top, each = runs.best(everyone, runs.end), float(np.mean(runs.steps))
-    of_all = [runs.best(who, runs.end) for who in drawn]
-    all_steps = np.array([np.sum(runs.steps[who]) for who in drawn])
-    rows = []
-    for cut, steps in enumerate(STEPS):
-        for share in SHARES:
-            finalists = max(1, int(runners * share))
-            raced = [runs.race(who, cut, finalists) for who in drawn]
-            found, made = map(np.array, zip(*raced, strict=True))
-            n_equal = np.maximum(1, np.round(made / each)).astype(int)
-            equal = np.array([runs.best(who[:n], runs.end) for who, n in zip(drawn, n_equal, strict=True)])
-            rows.append(
-                {
-                    "steps": steps,
-                    "share": share,
-                    "finalists": finalists,
-                    "gap_race": top - float(np.mean(found)),
-                    "gap_equal_steps": top - float(np.mean(equal)),
-                    "gap_whole": top - float(np.mean(of_all)),
-                    "share_of_steps": float(np.mean(made / all_steps)),
-                    "better": float(np.mean(found - equal > TIE)),
-                    "worse": float(np.mean(found - equal < -TIE)),
-                }
-            )
-    return rows

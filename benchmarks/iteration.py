@@ -22,6 +22,7 @@ from typing import Any
 
 from . import contenders, isolate, limits, problems
 from .contenders import CONTENDERS, Outcome
+from .iteration_tables import tables as tables
 from .options import LEFT_OUT, Options
 from .problems import Data, Problem
 from .timing import FEW, LASTS, PROBE, long_enough, pairs, spread, stopwatch
@@ -63,7 +64,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def _first_round(problem: Problem, at: dict[str, str], options: Options) -> dict[str, Any]:
-    reason = contenders.missing(CONTENDERS[at["contender"]], problem, at["dtype"], at["device"])
+    reason = CONTENDERS[at["contender"]].missing(problem, at["dtype"], at["device"])
     if reason is None and options.seconds_left() <= 0.0:
         reason = LEFT_OUT
     if reason is not None:
@@ -135,7 +136,7 @@ def again(
 
 
 def _prepared(problem: str, dtype: str, device: str, contender: str, quick: bool) -> tuple[Problem, Data, Call]:
-    (chosen,) = problems.chosen((problem,), quick)
+    chosen = Problem.of(problem)
     data = chosen.data(dtype)
     fit = CONTENDERS[contender].prepare(chosen, data, device)
     return chosen, data, lambda iterations, tol=0.0: stopwatch(fit, iterations, tol)

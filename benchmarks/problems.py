@@ -37,6 +37,12 @@ class Problem:
     d: int
     k: int
 
+    @classmethod
+    def of(cls, name: str) -> Problem:
+        """Of a name such as full_200k_16_16."""
+        family, n, d, k = name.split("_")
+        return cls(family, int(n[:-1]) * {"k": 10**3, "M": 10**6}[n[-1]], int(d), int(k))
+
     @property
     def name(self) -> str:
         size = f"{self.n // 10**6}M" if self.n % 10**6 == 0 else f"{self.n // 1000}k"
@@ -57,17 +63,11 @@ class Problem:
         return Data(*(a.astype(dtype) for a in (x, np.full(self.k, 1.0 / self.k), start, self.unit_covariances())))
 
 
-PROBLEMS = (
-    Problem("full", 200_000, 16, 16),
-    Problem("diag", 500_000, 8, 32),
-    Problem("full", 1_000_000, 3, 8),
-    Problem("diag", 100_000, 64, 256),
-    Problem("full", 50_000, 64, 32),
-    Problem("tied", 300_000, 16, 16),
-    Problem("spherical", 500_000, 8, 32),
-    Problem("full", 20_000, 128, 8),
-    Problem("full", 2_000, 2, 5),
+NAMES = (
+    "full_200k_16_16 diag_500k_8_32 full_1M_3_8 diag_100k_64_256 full_50k_64_32 tied_300k_16_16 spherical_500k_8_32 "
+    "full_20k_128_8 full_2k_2_5"
 )
+PROBLEMS = tuple(map(Problem.of, NAMES.split()))
 
 
 def shaped(dense: np.ndarray, family: str) -> np.ndarray:

@@ -7,29 +7,13 @@ the newest that has it). Nothing is measured here, and no figure comes from else
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import (
-    acceleration,
-    accuracy,
-    card,
-    first_calls,
-    growth,
-    hard_tables,
-    import_time,
-    iteration_tables,
-    limits,
-    many,
-    memory,
-    picture,
-    ratios,
-    searches_tables,
-    shapes,
-    spread,
-)
+from . import card, first_calls, hard_tables, iteration_tables, picture, ratios, searches_tables
 from .markdown import bullets, paragraphs, provenance
 from .ratios import Place
 from .record import RESULTS, replace
@@ -37,23 +21,10 @@ from .record import RESULTS, replace
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 KINDS = ("suite", "quick")
 WHENCE = ("machine", "versions", "options")  # beside the date and the commit
-TABLES = {
-    "iteration": iteration_tables.tables,
-    "limits": limits.tables,
-    "first_calls": first_calls.tables,
-    "shapes": shapes.tables,
-    "card": card.tables,
-    "searches": searches_tables.tables,
-    "many": many.tables,
-    "hard": hard_tables.tables,
-    "acceleration": acceleration.tables,
-    "growth": growth.tables,
-    "memory": memory.tables,
-    "spread": spread.tables,
-    "accuracy": accuracy.tables,
-    "import_time": import_time.tables,
-}
-"""tables(section, place) -> its paragraphs, in the order in which they are shown."""
+SECTIONS = (
+    "iteration limits first_calls shapes card searches many hard acceleration growth memory spread accuracy import_time"
+).split()
+"""In the order in which they are shown. Where a section's tables are many, they stand in a module of their own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,8 +75,9 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def of_section(name: str, place: Place) -> list[str]:
+    """Its paragraphs, by the module's `tables`."""
     found = place.section(name)
-    return TABLES[name](found, place) if found else []
+    return importlib.import_module(f"benchmarks.{name}").tables(found, place) if found else []
 
 
 def report(results: Sequence[dict[str, Any]]) -> str:
@@ -117,7 +89,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     if sum(bool(ratios.rows(place)) for place in found) > 1:
         parts.append(iteration_tables.side_by_side(found))
     for place in found:
-        for name in TABLES:
+        for name in SECTIONS:
             parts += of_section(name, place)
     return paragraphs([*parts, *failures(results)])
 

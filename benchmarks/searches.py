@@ -24,7 +24,6 @@ from . import cells, isolate, searching
 from .options import Options
 from .ratios import OURS, REFERENCE
 from .searches_tables import tables as tables
-from .timing import spread
 
 VARIANT = f"{REFERENCE}, k-means++"
 STARTS = {OURS: "k-means++", REFERENCE: "kmeans", VARIANT: "k-means++"}  # init, init_params
@@ -121,11 +120,8 @@ def small(options: Options, size: dict[str, int], dtype: str) -> dict[str, Any]:
                     answers.append(isolate.run(searching.small, asked, LIMIT, device, more, label))
         for cache, answers in tried.items():
             answers.sort(key=lambda answer: answer.get("first_call_s", math.inf))
-            middle = answers[(len(answers) - 1) // 2]
-            runs = [answer["first_call_s"] for answer in answers if not answer["missing"]]
-            more = {} if middle["missing"] else {"first_calls_s": spread(runs)}
             of = {"contender": contender, "dtype": dtype, "device": device, "how": how, "cache": cache}
-            found.append({**of, **middle, **more})
+            found.append({**of, **answers[(len(answers) - 1) // 2]})
 
     for device in options.devices:
         if device == "cpu" and options.wants(REFERENCE):

@@ -13,7 +13,7 @@ import numpy as np
 
 from .child import Fitted, compilations, installed, of_ours, of_scikit_learn, scikit_learn, unlike_clusters
 from .problems import RIDGE, objective
-from .timing import spread, stopwatch
+from .timing import stopwatch
 
 Bic = Callable[[int, str, dict[str, Any]], float]
 """bic(k, family, more) of a fit to a table; more: n_init, random_state and reg_covar, by scikit-learn's names."""
@@ -40,7 +40,6 @@ def calls(fit: Callable[..., Fitted], tables: list[np.ndarray], **how: Any) -> d
     return {
         "first_call_s": first,
         "second_call_s": statistics.median(later),
-        "later_calls_s": spread(later),
         "objectives": [fitted.objective(x) for (_, fitted), x in zip(timed, tables, strict=True)],
         "steps": [fitted.steps for _, fitted in timed],
     }

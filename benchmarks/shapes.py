@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from jaxgmm._base import programs
 
 from . import isolate
-from .first_calls import LIMIT, NO_CACHE, TYPES, n_mappings, of
+from .first_calls import LIMIT, NO_CACHE, TYPES, of
 from .markdown import duration, table
 from .options import Options
 from .ratios import OURS, Place
@@ -41,6 +42,12 @@ def fits(n_fits: int) -> dict[str, Any]:
             resident[str(fit)] = isolate.resident_bytes()
     told = {"seconds": round(time.perf_counter() - began, 1), "programs": len(compiled)}
     return {**told, "programs_kept": programs.n_kept(), "mappings": most, "resident_bytes_after": resident}
+
+
+def n_mappings() -> int | None:
+    """Memory mappings of this process; None where the system does not say."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else None
 
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:

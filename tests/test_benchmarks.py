@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from benchmarks import (
     limits,
     memory,
     problems,
+    races,
     record,
     searches,
     searching,
@@ -126,7 +128,7 @@ def test_contenders_agree_on_where_em_goes(family):
     ended = {}
     data = TINY[family].data("float64")
     for name in ("jaxgmm", "scikit-learn", "daal4py"):
-        if contenders.missing(CONTENDERS[name], TINY[family], "float64", "cpu") is None:
+        if CONTENDERS[name].missing(TINY[family], "float64", "cpu") is None:
             ended[name] = CONTENDERS[name].prepare(TINY[family], data, "cpu")(4, 0.0)
     assert {outcome.n_iterations for outcome in ended.values()} == {4}
     ours = ended.pop("jaxgmm")
@@ -137,13 +139,17 @@ def test_contenders_agree_on_where_em_goes(family):
 
 
 def test_why_a_contender_is_missing():
-    tied = TINY["tied"]
-    for name, reason in (("daal4py", "has no tied covariances"), ("gmmx", "has no tied covariances")):
-        assert CONTENDERS[name].unsupported(tied, "float32", "cpu") == reason
-    assert CONTENDERS["gmmx"].unsupported(TINY["full"], "float64", "cpu") == "refuses float64"
-    assert CONTENDERS["scikit-learn"].unsupported(tied, "float32", "gpu") == "runs on the CPU only"
-    absent = contenders.CONTENDERS["gmmx"].__class__(modules=("no_such_module",))
-    assert contenders.missing(absent, TINY["full"], "float32", "cpu") == "not installed"
+    here = {name: replace(contender, modules=("numpy",)) for name, contender in CONTENDERS.items()}
+    for name, family, dtype, device, reason in (
+        ("daal4py", "tied", "float32", "cpu", "has no tied covariances"),
+        ("gmmx", "tied", "float32", "cpu", "has no tied covariances"),
+        ("gmmx", "full", "float64", "cpu", "refuses float64"),
+        ("scikit-learn", "tied", "float32", "gpu", "runs on the CPU only"),
+        ("jaxgmm", "tied", "float64", "gpu", None),
+    ):
+        assert here[name].missing(TINY[family], dtype, device) == reason
+    absent = replace(CONTENDERS["gmmx"], modules=("no_such_module",))
+    assert absent.missing(TINY["full"], "float32", "cpu") == "not installed"
 
 
 # Cells, and the whole
@@ -226,7 +232,7 @@ def test_the_fast_are_measured_in_two_rounds_and_the_slow_in_one(monkeypatch):
         return made | {"seconds_per_iteration": timing.spread(runs)}
 
     monkeypatch.setattr(isolate, "run", run)
-    monkeypatch.setattr(contenders, "missing", lambda *_: None)
+    monkeypatch.setattr(contenders.Contender, "missing", lambda *_: None)
     monkeypatch.setattr(limits, "measure", lambda _: {"cpu": {"float32": {"missing": "not measured"}}})
     made = iteration.measure(Options(dtypes=("float32",), contenders=tuple(seconds), problems=("full_2k_2_5",)))
     first = [("cell", name, 5) for name in seconds]
@@ -275,7 +281,7 @@ def test_a_card_s_part_that_is_ended_keeps_its_rows(monkeypatch):
 
     def run(function, request, *_):
         asked.append(request["seconds"])
-        rows = {"rows": [{"problem": problem.name, "seconds": 0.5}], "left_out": []}
+        rows = {"rows": [{"problem": problem, "seconds": 0.5}], "left_out": []}
         Path(request["kept"]).write_text(json.dumps(rows))
         return {"missing": "ran past the limit of 3 s"}
 
@@ -287,7 +293,7 @@ def test_a_card_s_part_that_is_ended_keeps_its_rows(monkeypatch):
     assert set(found) == {"gpu"}
     assert found["gpu"]["large"]["missing"] == "ran past the limit of 3 s"
     (row,) = found["gpu"]["large"]["rows"]
-    assert row["floor_s"] == limits.floor(problem, "float32", rates)
+    assert row["floor_s"] == limits.floor(Problem.of(problem), "float32", rates)
     assert row["fraction_of_floor"] == row["floor_s"] / 0.5
     assert sum(asked) <= 100.0 * card.OURS
 
@@ -508,7 +514,7 @@ def test_a_race_is_known_from_whole_runs():
     problem = hard.QUICK[1]
     x = problem.rows()
     result, held_up = hard.whole(0, x, problem.k, 8)
-    runs = hard.Runs.of(hard.Runs.joined([hard.Runs.made(jax.device_get(result.restarts), np.asarray(held_up))]))
+    runs = races.Runs.of(races.Runs.joined([races.Runs.made(jax.device_get(result.restarts), np.asarray(held_up))]))
     more = {"dtype": np.float64, "tol": hard.TOL, "max_steps": hard.MAX_STEPS, "ridge": hard.RIDGE}
     for race in (None, jaxgmm.Race(5, 2)):
         raced = jaxgmm.fit(jax.random.key(0), x, problem.k, n_restarts=8, race=race or False, **more)
@@ -521,11 +527,11 @@ def test_a_race_is_known_from_whole_runs():
 def test_races_drawn_from_a_pool_by_hand():
     """Two runs of four: who leads after the short run wins here, so that a race finds what whole runs find."""
     end = np.array([-1.0, -2.0, -3.0, -4.0])
-    at = np.tile(end - 1.0, (len(hard.STEPS), 1))
-    runs = hard.Runs(np.full(4, 100), end, at, np.array([True, True, True, True]))
+    at = np.tile(end - 1.0, (len(races.STEPS), 1))
+    runs = races.Runs(np.full(4, 100), end, at, np.array([True, True, True, True]))
     assert runs.race(np.array([3, 1]), 0, 1) == (-2.0, 105)
-    first, *_ = rows = hard.races(runs, 2, draws=50)
-    assert len(rows) == len(hard.STEPS) * len(hard.SHARES)
+    first, *_ = rows = races.races(runs, 2, draws=50)["rows"]
+    assert len(rows) == len(races.STEPS) * len(races.SHARES)
     assert first["gap_race"] == first["gap_whole"] < first["gap_equal_steps"]
     assert first["share_of_steps"] == pytest.approx(105 / 200)
     assert (first["better"] > 0.0, first["worse"]) == (True, 0.0)
