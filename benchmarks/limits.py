@@ -21,9 +21,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from . import isolate
 from .markdown import digits, table
 from .options import Options
@@ -63,6 +60,9 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
 
 def rates(dtype: str, size: int, n_bytes: int) -> dict[str, Any]:
     """The best of RUNS: a product of two square matrices, and reading and writing one large array."""
+    import jax  # here, since peers' processes import this file
+    import jax.numpy as jnp
+
     with jax.enable_x64(dtype == "float64"):
         a = jax.random.normal(jax.random.key(0), (size, size), dtype)
         product = jax.jit(functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST))

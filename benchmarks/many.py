@@ -16,10 +16,7 @@ import statistics
 from itertools import product
 from typing import Any
 
-import jax
 import numpy as np
-
-import jaxgmm
 
 from . import isolate
 from .child import installed, of_ours, of_scikit_learn, scikit_learn, unlike_clusters
@@ -83,7 +80,7 @@ def timed(n_problems: int, n: int, d: int, k: int, contender: str, dtype: str) -
     """Seconds of a call of all problems: of ours the first and later ones, on two sets of tables by turns; of a peer
     as many times those of the TIMED problems that its loop makes."""
     if contender == OURS:
-        import jax
+        import jax  # here, since peers' processes run this function, too
 
         import jaxgmm
 
@@ -121,6 +118,10 @@ def looped(contender: str, k: int, d: int) -> Any:
 
 def common_starts(n_problems: int, n: int, d: int, k: int) -> dict[str, Any]:
     """Ends of ours less those of scikit-learn, nats a row, from the same mixtures, in float64."""
+    import jax
+
+    import jaxgmm
+
     peer, count = scikit_learn(), min(n_problems, SAMPLE)
     xs = problems(0, count, n, d, k, "float64")
     means = np.stack([x[np.random.default_rng(b).choice(n, k, replace=False)] for b, x in enumerate(xs)])
