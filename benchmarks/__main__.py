@@ -20,21 +20,8 @@ from .options import DEVICES, DTYPES, Options, visible_devices
 from .record import ROOT, Record
 
 SECTIONS = (
-    "limits",
-    "card",
-    "first_calls",
-    "shapes",
-    "iteration",
-    "searches",
-    "many",
-    "hard",
-    "acceleration",
-    "growth",
-    "memory",
-    "spread",
-    "accuracy",
-    "import_time",
-)
+    "limits card first_calls shapes iteration searches many hard acceleration growth memory spread accuracy import_time"
+).split()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             measured[name] = result
             record.write(measured)
     print(f"kept in {record.path.relative_to(ROOT)}")
-    return 1 if any("missing" in measured[name] for name in sections) else 0
+    return 1 if any(measured[name].get("missing") for name in sections) else 0
 
 
 def _section(name: str, options: Options) -> dict[str, Any]:
@@ -81,20 +68,14 @@ def _section(name: str, options: Options) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Run the benchmarks, and keep the result."
-    )
+    description = "Run the benchmarks, and keep the result."
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=description)
+    some: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
+    named = f"of {', '.join(contenders.CONTENDERS)} (all that are installed)"
     parser.add_argument("--quick", action="store_true", help="tiny problems, to see that all of it works")
-    parser.add_argument(
-        "--sections", nargs="+", choices=SECTIONS, metavar="SECTION", help="(all; card where JAX sees a GPU)"
-    )
-    parser.add_argument("--problems", nargs="+", metavar="NAME", help="such as full_200k_16_16 (all)")
-    parser.add_argument(
-        "--contenders",
-        nargs="+",
-        metavar="NAME",
-        help=f"of {', '.join(contenders.CONTENDERS)} (all that are installed)",
-    )
+    parser.add_argument("--sections", choices=SECTIONS, help="(all; card where JAX sees a GPU)", **some)
+    parser.add_argument("--problems", help="such as full_200k_16_16 (all)", **some)
+    parser.add_argument("--contenders", help=named, **some)
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="(both; float32 where quick)")
     parser.add_argument("--devices", nargs="+", choices=DEVICES, help="(cpu, and gpu where JAX sees one)")
     parser.add_argument("--minutes", type=float, help="after which card and iteration begin nothing more (no limit)")
@@ -103,17 +84,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _options(given: argparse.Namespace) -> Options:
-    def several(value: Sequence[str] | None) -> tuple[str, ...] | None:
-        return None if value is None else tuple(value)
-
     return Options(
         quick=given.quick,
-        devices=several(given.devices) or visible_devices(),
-        dtypes=several(given.dtypes) or (DTYPES[:1] if given.quick else DTYPES),
-        contenders=several(given.contenders),
-        problems=several(given.problems),
+        devices=tuple(given.devices or visible_devices()),
+        dtypes=tuple(given.dtypes or (DTYPES[:1] if given.quick else DTYPES)),
+        contenders=given.contenders and tuple(given.contenders),
+        problems=given.problems and tuple(given.problems),
         repeats=given.repeats or (3 if given.quick else 9),
-        until=None if given.minutes is None else time.monotonic() + 60.0 * given.minutes,
+        until=given.minutes and time.monotonic() + 60.0 * given.minutes,
     )
 
 

@@ -9,15 +9,22 @@ float32 mean is itself rounded to `distance` · eps standard deviations, which `
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
+import jax
 import numpy as np
 
+import jaxgmm
+from jaxgmm import em
+from jaxgmm.families import SHELF
+
 from . import isolate
-from .child import form_of
-from .limits import on_device
+from .child import about, form_of
+from .markdown import NONE, bullets, table
 from .options import Options
+from .ratios import Place
 
 # tests/tolerances.py, TABLE, float32: the rows "objective" (relative, absolute), "means" and "covariances" (absolute).
 OBJECTIVE_RELATIVE, OBJECTIVE_ABSOLUTE, MEANS, COVARIANCES = 1e-6, 2e-5, 1e-4, 1e-4
@@ -33,20 +40,16 @@ LIMIT = 600.0  # seconds for one family and number of rows
 
 
 def measure(options: Options) -> dict[str, Any]:
-    from jaxgmm.families import SHELF
-
     sizes = [("full", QUICK_ROWS)] if options.quick else [*((family, ROWS) for family in SHELF), *MORE_ROWS]
     rows: list[dict[str, Any]] = []
-    for device in options.devices:
-        for family, n in sizes:
-            of = {"family": family, "n": n}
-            situations = list(product(SHIFTS, APART)) if n == ROWS else ENDS
-            request = {**of, "situations": situations}
-            answer = isolate.run("benchmarks.accuracy:compare", request, LIMIT, on_device(device))
-            found: list[dict[str, Any]] = answer.get("rows") or [{"missing": answer.get("missing")}]
-            rows += [{**of, "device": device, "d": D, "k": K, **row} for row in found]
-            note = answer.get("missing") or f"{sum(row['kept'] for row in found)} of {len(found)} as promised"
-            print(f"accuracy {device} {family} N={n}: {note}", flush=True)
+    for device, (family, n) in product(options.devices, sizes):
+        of = {"family": family, "n": n}
+        situations = list(product(SHIFTS, APART)) if n == ROWS else ENDS
+        answer = isolate.run(compare, {**of, "situations": situations}, LIMIT, device)
+        found: list[dict[str, Any]] = answer.get("rows") or [answer]
+        rows += [{**of, "device": device, "d": D, "k": K, **row} for row in found]
+        note = answer["missing"] or f"{sum(row['kept'] for row in found)} of {len(found)} as promised"
+        print(f"accuracy {device} {family} N={n}: {note}", flush=True)
     return {"steps": STEPS, "rows": rows}
 
 
@@ -57,8 +60,6 @@ def compare(family: str, n: int, situations: list[tuple[float, float]]) -> dict[
 
 def one(family: str, n: int, shift: float, apart: float) -> dict[str, Any]:
     """Float32 against float64 in one situation."""
-    import jax
-
     x, means = rows_of(n, shift, apart)
     with jax.enable_x64(True):
         exact, _ = steps(x, means, family, "float64")
@@ -91,12 +92,8 @@ def rows_of(n: int, shift: float, apart: float) -> tuple[np.ndarray, np.ndarray]
 
 def steps(x: np.ndarray, means: np.ndarray, family: str, dtype: str) -> tuple[dict[str, Any], str]:
     """The parameters after STEPS steps as float64 arrays, and the form in which the last step ran."""
-    import jaxgmm
-    from jaxgmm import em
-
     moved = (means + 0.3 * np.random.default_rng(1).standard_normal(means.shape)).astype(np.float32)
-    unit = np.broadcast_to(np.eye(D), (K, D, D))
-    start = jaxgmm.Mixture.create(np.full(K, 1.0 / K), moved, unit, family, dtype=np.dtype(dtype))
+    start = about(moved, family, dtype)
     batches = jaxgmm.Batches.of(x, n_components=K, dtype=np.dtype(dtype))
     state = em.run(em.init(start, batches), batches, em.Settings(tol=0.0, ridge=0.0), STEPS)
     mixture = state.mixture
@@ -114,3 +111,48 @@ def promised(objective: float, distance: float) -> dict[str, float]:
         "means": MEANS + rounding,
         "covariances": COVARIANCES + rounding,
     }
+
+
+QUANTITIES = {"objective": "nats", "means": "sd", "covariances": "sd²"}
+
+
+def tables(found: dict[str, Any], place: Place) -> list[str]:
+    """A line for each family and number of rows: the worst of its situations. Those that break the promise in full."""
+    grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in place.cells(found, "rows"):
+        grouped.setdefault((row["family"], row["n"]), []).append(row)
+    if not grouped:
+        return []
+
+    def line(family: str, n: int, rows: list[dict[str, Any]]) -> list[Any]:
+        made = [row for row in rows if not row["missing"]]
+        if not made:
+            return [family, n, f"missing: {rows[0]['missing']}", *[NONE] * 4]
+        kept, safe = sum(row["kept"] for row in made), sum(row["form"] == "safe" for row in made)
+        held = f"{kept} of {len(made)}" if kept == len(made) else f"**{kept} of {len(made)}**"
+        return [family, n, f"{len(made)} ({safe})", *(worst(made, name) for name in QUANTITIES), held]
+
+    units = (f"{name}, {unit}" for name, unit in QUANTITIES.items())
+    broken = (
+        f"{row['family']}, N = {row['n']}, {row['shift']:g} sd from the origin, {row['apart']:g} sd apart, "
+        f"{row['form']} form: " + ", ".join(f"{name} {worst([row], name)}" for name in QUANTITIES)
+        for rows in grouped.values()
+        for row in rows
+        if not row["missing"] and not row["kept"]
+    )
+    return [
+        f"### float32 against float64 after {found['steps']} steps, {place.label}",
+        "The error that comes nearest to what tests/tolerances.py promises, or exceeds it, and its share of that.",
+        table(
+            ["family", "N", "situations (safe form)", *units, "kept"],
+            (line(*of, rows) for of, rows in grouped.items()),
+        ),
+        bullets(broken),
+    ]
+
+
+def worst(rows: list[dict[str, Any]], name: str) -> str:
+    """The largest share of a promise that is made use of, as the error and the share. NaN is the worst."""
+    shares = [(row[f"{name}_error"] / row["promised"][name], row[f"{name}_error"]) for row in rows]
+    share, error = max(shares, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
+    return f"{error:.1e} ({100.0 * share:.3g} %)"

@@ -23,69 +23,76 @@ import functools
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.lax import DotAlgorithmPreset, Precision
 
-from . import isolate, limits, record
-from .child import OVERLAP, seconds_per_step, stopwatch
+import jaxgmm
+from jaxgmm import Batches, Mixture, em
+from jaxgmm._base.linalg import cholesky, columns, inverse_lower
+from jaxgmm.covariances import Form
+from jaxgmm.density import normalise, prepare
+from jaxgmm.em import kernel as fused
+from jaxgmm.em.expectation import expect, finish
+from jaxgmm.em.maximisation import maximise
+from jaxgmm.evaluation import log_prob_of, map_log_joint
+
+from . import growth, isolate, limits, record
+from .markdown import by_columns
 from .options import LEFT_OUT, Options
-from .problems import Problem
-
-Measure = Callable[[], dict[str, Any]]
-Asked = Iterator[tuple[dict[str, Any], Measure]]
-"""A part: what identifies each measurement, and the measurement."""
+from .problems import OVERLAP, Problem
+from .ratios import Place
+from .timing import stopwatch
 
 LASTS = 0.1  # seconds that a group of calls should take
 GROUPS = 3
 LEAST = 15.0  # seconds under which a part is not begun
-SHARE = {
-    "products": 40,
-    "loop": 20,
-    "factors": 45,
-    "kernels": 90,
-    "large": 90,
-    "large_fused": 60,
-    "chunks": 60,
-    "stages": 60,
-    "restarts": 40,
-}
-"""Seconds that a part may go on beginning measurements; less where they are not left."""
-
 OURS = 0.55
 """Share of the time left that is this section's, where the section iteration is still to come."""
 
-PROBLEMS = (
-    Problem("diag", 1_000_000, 16, 64),
-    Problem("full", 1_000_000, 8, 32),
-    Problem("spherical", 1_000_000, 128, 1024),
-    Problem("diag", 1_000_000, 128, 1024),
-    Problem("full", 1_000_000, 4, 16),
-    Problem("tied", 1_000_000, 16, 64),
-)
+PROBLEMS = "diag_1M_16_64 full_1M_8_32 spherical_1M_128_1024 diag_1M_128_1024 full_1M_4_16 tied_1M_16_64".split()
 LARGE = (
-    Problem("full", 1_000_000, 64, 64),
-    Problem("diag", 1_000_000, 128, 1024),
-    Problem("spherical", 1_000_000, 128, 1024),
-    Problem("full", 10_000_000, 16, 32),
-    Problem("tied", 10_000_000, 32, 64),
-    Problem("diag", 10_000_000, 64, 256),
-    Problem("diag", 100_000_000, 8, 16),
-    Problem("spherical", 100_000_000, 16, 32),
-)
+    "full_1M_64_64 diag_1M_128_1024 spherical_1M_128_1024 full_10M_16_32 tied_10M_32_64 diag_10M_64_256 "
+    "diag_100M_8_16 spherical_100M_16_32"
+).split()
 """In the order of their bytes: the peak of memory cannot be reset, and shows where it is passed."""
+QUICK_PROBLEMS = ["diag_2k_4_3"]
 
-QUICK_PROBLEMS = (Problem("diag", 2_000, 4, 3),)
+PRECISIONS: dict[str, Any] = {
+    "float64": Precision.HIGHEST,
+    "float32, highest": Precision.HIGHEST,
+    "float32, 3 of TF32": DotAlgorithmPreset.TF32_TF32_F32_X3,
+    "float32, 6 of bfloat16": DotAlgorithmPreset.BF16_BF16_F32_X6,
+    "float32, JAX's default": Precision.DEFAULT,
+}
+N_ITERATIONS = 2000  # of the empty loop
+CHANGES: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "float32 products": {"precision": Precision.HIGHEST},
+    "4 warps": {"warps": 4},
+    "tiles of 16 rows": {"rows": 16},
+    "tiles of 16 components": {"components": 16},
+}
+"""Of how the fused kernel is made: its products, and the fields of its tiling."""
 
 
 def measure(options: Options) -> dict[str, Any]:
     """{device: {part: {"rows": [...], "left_out": [...]}}}, of a CPU only where no other device is asked for."""
     devices = [device for device in options.devices if device != "cpu"] or list(options.devices)
     left = options.seconds_left() * (OURS if "iteration" in options.sections else 1.0) / len(devices)
-    shares = {name: seconds * min(1.0, left / sum(SHARE.values())) for name, seconds in SHARE.items()}
-    return {device: {name: _asked(name, device, shares[name], options) for name in PARTS} for device in devices}
+    share = min(1.0, left / sum(of.seconds for of in PARTS.values()))
+    return {
+        device: {name: _asked(name, device, share * of.seconds, options) for name, of in PARTS.items()}
+        for device in devices
+    }
 
 
 def _asked(name: str, device: str, seconds: float, options: Options) -> dict[str, Any]:
@@ -95,34 +102,19 @@ def _asked(name: str, device: str, seconds: float, options: Options) -> dict[str
         kept = Path(folder) / "rows.json"
         request = {"name": name, "quick": options.quick, "seconds": seconds, "kept": str(kept)}
         # The last measurement that is begun in time may compile for long.
-        limit = options.limit(2.0 * seconds + 60.0)
-        answer = isolate.run("benchmarks.card:part", request, limit, limits.on_device(device))
-        if "missing" in answer and kept.exists():
+        answer = isolate.run(part, request, options.limit(2.0 * seconds + 60.0), device)
+        if answer["missing"] and kept.exists():
             answer |= json.loads(kept.read_text(encoding="utf-8"))
-    answer.pop("peak_bytes", None)
     if name.startswith("large"):
         rates = limits.measure(options)[device].get("float32", {"missing": "not measured"})
-        _beside_the_floor(answer.get("rows", []), rates)
-    for row in answer.get("rows", []):
-        print(f"card {device} {name}: {said(row)}", flush=True)
-    for left in answer.get("left_out", []):
-        print(f"card {device} {name}: left out: {left}", flush=True)
-    if "missing" in answer:
-        print(f"card {device} {name}: {answer['missing']}", flush=True)
+        for row in answer.get("rows", []):
+            if not row.get("missing"):
+                row["floor_s"] = floor = limits.floor(Problem.of(row["problem"]), "float32", rates)
+                row["fraction_of_floor"] = None if floor is None else floor / row["seconds"]
+    told = [*map(isolate.in_short, answer.get("rows", [])), *(f"left out: {of}" for of in answer.get("left_out", []))]
+    for line in [*told, *filter(None, [answer["missing"]])]:
+        print(f"card {device} {name}: {line}", flush=True)
     return answer
-
-
-def _beside_the_floor(rows: list[dict[str, Any]], rates: dict[str, Any]) -> None:
-    for row in rows:
-        if "seconds" in row:
-            problem = next(one for one in (*LARGE, *QUICK_PROBLEMS) if one.name == row["problem"])
-            row["floor_s"] = floor = limits.floor(problem, "float32", rates)
-            row["fraction_of_floor"] = None if floor is None else floor / row["seconds"]
-
-
-def said(row: dict[str, Any]) -> str:
-    """A row in one line."""
-    return ", ".join(f"{name} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in row.items())
 
 
 def part(name: str, quick: bool, seconds: float, kept: str) -> dict[str, Any]:
@@ -133,12 +125,12 @@ def part(name: str, quick: bool, seconds: float, kept: str) -> dict[str, Any]:
     until = time.monotonic() + seconds
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
-    for of, measured in PARTS[name](quick):
+    for of in PARTS[name].quick if quick else PARTS[name].cases:
         if time.monotonic() > until:
-            left_out.append(said(of))
+            left_out.append(isolate.in_short(of))
             continue
         try:
-            rows.append({**of, **measured()})
+            rows.append({**of, **PARTS[name].function(**of)})
         except isolate.Unsupported as reason:
             rows.append({**of, "missing": str(reason)})
         except Exception as error:
@@ -151,278 +143,16 @@ def part(name: str, quick: bool, seconds: float, kept: str) -> dict[str, Any]:
 
 def seconds_of(call: Callable[[], Any]) -> float:
     """Seconds of a call that is made again and again: the least of GROUPS groups of calls, each waited for once."""
-    import jax
-
     jax.block_until_ready(call())  # compiles
     took, _ = stopwatch(lambda: jax.block_until_ready(call()))
     many = max(1, int(LASTS / max(took, 1e-6)))
-
-    def group() -> None:
-        for _ in range(many - 1):
-            call()
-        jax.block_until_ready(call())
-
-    return min(stopwatch(group)[0] / many for _ in range(GROUPS))
+    groups = (stopwatch(lambda: jax.block_until_ready([call() for _ in range(many)][-1])) for _ in range(GROUPS))
+    return min(seconds for seconds, _ in groups) / many
 
 
-def products(quick: bool) -> Asked:
-    import jax
-    import jax.numpy as jnp
-    from jax.lax import DotAlgorithmPreset, Precision
-
-    size = 256 if quick else 8192
-    exact: Any = None
-    precisions = {
-        "float64": Precision.HIGHEST,
-        "float32, highest": Precision.HIGHEST,
-        "float32, 3 of TF32": DotAlgorithmPreset.TF32_TF32_F32_X3,
-        "float32, 6 of bfloat16": DotAlgorithmPreset.BF16_BF16_F32_X6,
-        "float32, JAX's default": Precision.DEFAULT,
-    }
-
-    def rate(label: str) -> dict[str, Any]:
-        nonlocal exact
-        dtype = label.split(",")[0]
-        product = jax.jit(functools.partial(jnp.matmul, precision=precisions[label]))
-        with jax.enable_x64(dtype == "float64"):
-            a = jax.random.normal(jax.random.key(0), (size, size), "float32").astype(dtype)
-            corner = np.asarray(product(a, a)[:64, :64], np.float64)
-            exact = corner if dtype == "float64" else exact
-            seconds = seconds_of(lambda: product(a, a))
-        off = None if exact is None else float(np.max(np.abs(corner - exact)) / np.sqrt(size))
-        return {"seconds": seconds, "flops_per_s": 2.0 * size**3 / seconds, "largest_error": off}
-
-    for label in precisions:
-        yield {"size": size, "precision": label}, functools.partial(rate, label)
-
-
-def loop(quick: bool) -> Asked:
-    import jax
-    import jax.numpy as jnp
-    from jax import lax
-
-    count = 100 if quick else 2000
-
-    def iterations(operations: int) -> dict[str, Any]:
-        def body(carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            index, x = carry
-            for _ in range(operations):
-                x = jnp.sort(x)  # is not merged with its neighbours
-            return index + 1, x
-
-        @jax.jit
-        def run(x: Any, limit: Any) -> Any:
-            return lax.while_loop(lambda carry: carry[0] < limit, body, (jnp.int32(0), x))
-
-        return {"seconds": seconds_of(lambda: run(jnp.arange(16.0), np.int32(count))) / count}
-
-    for operations in (0, 1, 10):
-        yield {"kernels": operations}, functools.partial(iterations, operations)
-
-
-def factors(quick: bool) -> Asked:
-    import jax
-    import jax.numpy as jnp
-
-    from jaxgmm._base.linalg import cholesky, inverse_lower
-
-    def one(k: int, d: int) -> dict[str, Any]:
-        a = jax.random.normal(jax.random.key(0), (k, d, 2 * d))
-        matrices = jnp.einsum("kij,klj->kil", a, a, precision="highest") / d
-        factor = jax.jit(cholesky)
-        lower = factor(matrices)
-        invert = jax.jit(inverse_lower)
-        return {"cholesky_s": seconds_of(lambda: factor(matrices)), "inverse_s": seconds_of(lambda: invert(lower))}
-
-    for d in (4,) if quick else (8, 16, 32, 64, 128):
-        for k in (3,) if quick else (16, 64, 256, 1024):
-            yield {"k": k, "d": d}, functools.partial(one, k, d)
-
-
-def chunks(quick: bool) -> Asked:
-    sizes = (256, 1024) if quick else (2**12, 2**14, 2**16, 2**18, 2**20)
-    for problem in QUICK_PROBLEMS if quick else PROBLEMS[:3]:
-        for size in sizes:
-            yield (
-                {"problem": problem.name, "chunk_size": size},
-                lambda problem=problem, size=size: {"seconds": _iteration(problem, size)["seconds"]},
-            )
-
-
-def stages(quick: bool) -> Asked:
-    import jax
-    import jax.numpy as jnp
-
-    from jaxgmm import em
-    from jaxgmm._base.linalg import columns
-    from jaxgmm.covariances import Form
-    from jaxgmm.density import normalise, prepare
-    from jaxgmm.em.expectation import expect
-    from jaxgmm.em.maximisation import maximise
-
-    def cut(problem: Problem) -> dict[str, Any]:
-        mixture, batches = _on_device(problem)
-        state = em.init(mixture, batches)
-
-        def over_chunks(stage: Callable[[Any, Any], Any]) -> Any:
-            def program(mixture: Any, batches: Any) -> Any:
-                operands = prepare(mixture, batches.origin, Form.FAST)
-
-                def chunk(index: Any, rows: Any, weights: Any) -> Any:
-                    del index
-                    return jnp.sum(weights * stage(lambda x: mixture.scales.exponent(operands, x), columns(rows)))
-
-                return batches.sum(chunk)
-
-            return jax.jit(program)
-
-        programs: dict[str, Callable[[], Any]] = {
-            "read_s": functools.partial(over_chunks(lambda joint, x: jnp.sum(x, axis=0)), mixture, batches),
-            "joint_s": functools.partial(over_chunks(lambda joint, x: jnp.sum(joint(x), axis=0)), mixture, batches),
-            "log_prob_s": functools.partial(over_chunks(lambda joint, x: normalise(joint(x))[0]), mixture, batches),
-            "e_step_s": functools.partial(jax.jit(functools.partial(expect, form=Form.FAST)), mixture, batches),
-            "m_step_s": functools.partial(
-                jax.jit(lambda s: maximise(s.moments, s.mixture.means, s.mixture.family, s.mixture.scales, 1e-6)),
-                state,
-            ),
-            "step_s": lambda: em.step(state, batches, em.Settings(tol=0.0)),
-        }
-        return {name: seconds_of(program) for name, program in programs.items()}
-
-    for problem in QUICK_PROBLEMS if quick else PROBLEMS:
-        yield {"problem": problem.name}, functools.partial(cut, problem)
-
-
-def kernels(quick: bool) -> Asked:
-    import jax
-    from jax import lax
-
-    from jaxgmm.covariances import Form
-    from jaxgmm.density import prepare
-    from jaxgmm.em import kernel as fused
-    from jaxgmm.em.expectation import expect, finish
-
-    @functools.lru_cache(maxsize=1)  # the data of one problem at a time
-    def by_xla(problem: Problem) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """Mixture and rows, their moments in float64, and what XLA's float32 form takes and errs."""
-        mixture, batches = _on_device(problem)
-        exact = _in_float64(mixture, batches)
-        program = jax.jit(functools.partial(expect, form=Form.FAST))
-        seconds = seconds_of(lambda: program(mixture, batches))
-        return mixture, batches, exact, {"xla_s": seconds, "xla_error": _error(program(mixture, batches), exact)}
-
-    def compare(problem: Problem, changed: dict[str, Any], precision: Any) -> dict[str, Any]:
-        if jax.default_backend() != "gpu":
-            raise isolate.Unsupported("there is no card here")
-        mixture, batches, exact, theirs = by_xla(problem)
-        operands = prepare(mixture, batches.origin, Form.FAST)
-        features = fused.FEATURES[type(operands)][0]
-        tiling = fused.choose_tiling(features, problem.d, problem.k)._replace(**changed)
-
-        @jax.jit
-        def by_kernel(mixture: Any, batches: Any) -> Any:
-            operands = prepare(mixture, batches.origin, Form.FAST)
-            sums = fused.by_kernel(operands, batches, tiling, precision=precision)
-            return finish(mixture.family.kind, Form.FAST, mixture.means, batches.origin, sums)
-
-        own = seconds_of(lambda: by_kernel(mixture, batches))
-        return {
-            "tiling": list(tiling),
-            "fused_s": own,
-            "xla_over_fused": theirs["xla_s"] / own,
-            "fused_error": _error(by_kernel(mixture, batches), exact),
-            **theirs,
-        }
-
-    three, plain = lax.DotAlgorithmPreset.TF32_TF32_F32_X3, lax.Precision.HIGHEST
-    of = [problem for problem in (QUICK_PROBLEMS if quick else PROBLEMS) if problem.family != "tied"]
-    for problem in of:  # all of them as they are before any is varied
-        yield {"problem": problem.name, "changed": "nothing"}, functools.partial(compare, problem, {}, three)
-    for problem in of:
-        for label, changed, precision in (
-            ("float32 products", {}, plain),
-            ("4 warps", {"warps": 4}, three),
-            ("tiles of 16 rows", {"rows": 16}, three),
-            ("tiles of 16 components", {"components": 16}, three),
-        ):
-            yield {"problem": problem.name, "changed": label}, functools.partial(compare, problem, changed, precision)
-
-
-def large(quick: bool, is_fused: bool = False) -> Asked:
-    import jax
-
-    from jaxgmm.covariances import Form
-    from jaxgmm.evaluation import log_prob_of, map_log_joint
-
-    def one(problem: Problem) -> dict[str, Any]:
-        mixture, batches = _on_device(problem, is_fused=is_fused)
-        if is_fused:
-            from jaxgmm.density import prepare
-            from jaxgmm.em import kernel as fused
-
-            operands = jax.eval_shape(lambda m: prepare(m, batches.origin, Form.FAST), mixture)
-            if jax.default_backend() != "gpu" or not fused.supports(mixture.family.kind, operands, batches):
-                raise isolate.Unsupported("there is no kernel for it here")
-        score = jax.jit(lambda m, b: map_log_joint(m, b.rows, log_prob_of))
-        before = jax.devices()[0].memory_stats()
-        made = _iteration(problem, None, (mixture, batches))
-        after = jax.devices()[0].memory_stats()
-        is_new = before and after and after["peak_bytes_in_use"] > before["peak_bytes_in_use"]
-        return {
-            **made,
-            "above_data_bytes": after["peak_bytes_in_use"] - before["bytes_in_use"] if is_new else None,
-            # Only where its result, a number a row, is small beside the data.
-            "score_s": seconds_of(lambda: score(mixture, batches)) if not is_fused and problem.n <= 10**7 else None,
-        }
-
-    for problem in QUICK_PROBLEMS if quick else LARGE:
-        if not (is_fused and problem.family == "tied"):
-            yield {"problem": problem.name}, functools.partial(one, problem)
-
-
-def restarts(quick: bool) -> Asked:
-    import jax
-
-    import jaxgmm
-
-    problem = Problem("full", 1_000 if quick else 5_000, 4, 5)
-
-    def search(n_restarts: int) -> dict[str, Any]:
-        x = jax.device_put(problem.data("float32").x)
-
-        def call(seed: int) -> Any:
-            key = jax.random.key(seed)
-            return jax.block_until_ready(jaxgmm.fit(key, x, problem.k, "full", n_restarts=n_restarts).objective)
-
-        first, _ = stopwatch(call, 0)
-        second, objective = stopwatch(call, 1)
-        return {"first_call_s": first, "second_call_s": second, "objective": float(objective)}
-
-    for n_restarts in (2,) if quick else (64, 4096):
-        yield {"problem": problem.name, "restarts": n_restarts}, functools.partial(search, n_restarts)
-
-
-PARTS: dict[str, Callable[[bool], Asked]] = {
-    "products": products,
-    "loop": loop,
-    "factors": factors,
-    "kernels": kernels,
-    "large": large,
-    "large_fused": functools.partial(large, is_fused=True),
-    "chunks": chunks,
-    "stages": stages,
-    "restarts": restarts,
-}
-
-
-def _on_device(problem: Problem, chunk_size: int | None = None, is_fused: bool = False) -> tuple[Any, Any]:
+def on_device(name: str, chunk_size: int | None = None, is_fused: bool = False) -> tuple[Any, Any]:
     """A start near the truth and float32 rows like those of `Problem.data`, but made where they are used."""
-    import jax
-    import jax.numpy as jnp
-    from jax import lax
-
-    from jaxgmm import Batches, Mixture
-
+    problem = Problem.of(name)
     n, d, k = problem.n, problem.d, problem.k
     rng = np.random.default_rng(0)
     apart = OVERLAP / np.sqrt(d)
@@ -430,7 +160,7 @@ def _on_device(problem: Problem, chunk_size: int | None = None, is_fused: bool =
     piece = min(n, 2**16)
 
     # Piece by piece into place: beside data of half the memory there is no room for a second copy.
-    @functools.partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0)
     def filled(x: Any, means: Any) -> Any:
         def fill(index: Any, x: Any) -> Any:
             which, noise = jax.random.split(jax.random.fold_in(jax.random.key(0), index))
@@ -446,33 +176,14 @@ def _on_device(problem: Problem, chunk_size: int | None = None, is_fused: bool =
     return mixture, Batches.of(x, None, chunk_size, n_components=k, fused=is_fused)
 
 
-def _iteration(problem: Problem, chunk_size: int | None, made: tuple[Any, Any] | None = None) -> dict[str, Any]:
-    """Seconds of an EM iteration, by the difference of two counts, and the objective after a few."""
-    import jax
-
-    from jaxgmm import em
-
-    mixture, batches = made or _on_device(problem, chunk_size)
-    settings = em.Settings(tol=0.0)
-    state = em.init(mixture, batches)
-
-    def run(count: int) -> int:
-        return int(jax.block_until_ready(em.run(state, batches, settings, count)).n_steps)
-
-    timed = seconds_per_step(run, GROUPS, LASTS)["seconds_per_iteration"]
-    if timed is None:
-        raise isolate.Unsupported("it stopped at once although told not to")
-    return {"seconds": timed["low"], "objective": float(em.run(state, batches, settings, 3).objective)}
+def iteration(mixture: Any, batches: Any) -> dict[str, Any]:
+    """Seconds of an EM iteration, and the objective after a few."""
+    made = growth.of_em(mixture, batches, GROUPS, LASTS)
+    return {"seconds": made["seconds_per_iteration"]["low"], "objective": made["objective"]}
 
 
-def _in_float64(mixture: Any, batches: Any) -> Any:
+def in_float64(mixture: Any, batches: Any) -> Any:
     """The moments in float64 on the same device, of the same float32 rows."""
-    import jax
-    import jax.numpy as jnp
-
-    from jaxgmm.covariances import Form
-    from jaxgmm.em.expectation import expect
-
     with jax.enable_x64(True):
 
         def wider(leaf: Any) -> Any:
@@ -482,7 +193,7 @@ def _in_float64(mixture: Any, batches: Any) -> Any:
         return jax.block_until_ready(program(mixture, batches))
 
 
-def _error(found: Any, exact: Any) -> float:
+def largest_error(found: Any, exact: Any) -> float:
     """The largest error of the means and second moments of components, and of the mean log-likelihood."""
     mass, total = np.asarray(exact.mass), float(np.sum(exact.mass))
     errors = [abs(float(found.objective) - float(exact.objective)) / total]
@@ -490,3 +201,198 @@ def _error(found: Any, exact: Any) -> float:
         difference = np.abs(np.asarray(one, np.float64) - np.asarray(other))
         errors.append(float(np.max(difference / mass.reshape(-1, *[1] * (difference.ndim - 1)))))
     return max(errors)
+
+
+@functools.cache
+def multiplied(size: int, precision: str) -> tuple[float, np.ndarray]:
+    """Seconds of a product of two square matrices, and a corner of it."""
+    dtype = precision.split(",")[0]
+    multiply = jax.jit(partial(jnp.matmul, precision=PRECISIONS[precision]))
+    with jax.enable_x64(dtype == "float64"):
+        a = jax.random.normal(jax.random.key(0), (size, size), "float32").astype(dtype)
+        return seconds_of(lambda: multiply(a, a)), np.asarray(multiply(a, a)[:64, :64], np.float64)
+
+
+def products(size: int, precision: str) -> dict[str, Any]:
+    (seconds, corner), (_, exact) = multiplied(size, precision), multiplied(size, "float64")
+    off = float(np.max(np.abs(corner - exact)) / np.sqrt(size))
+    return {"seconds": seconds, "flops_per_s": 2.0 * size**3 / seconds, "largest_error": off}
+
+
+def loop(kernels: int) -> dict[str, Any]:
+    def body(carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        index, x = carry
+        for _ in range(kernels):
+            x = jnp.sort(x)  # is not merged with its neighbours
+        return index + 1, x
+
+    @jax.jit
+    def run(x: Any, limit: Any) -> Any:
+        return lax.while_loop(lambda carry: carry[0] < limit, body, (jnp.int32(0), x))
+
+    return {"seconds": seconds_of(lambda: run(jnp.arange(16.0), np.int32(N_ITERATIONS))) / N_ITERATIONS}
+
+
+def factors(k: int, d: int) -> dict[str, Any]:
+    a = jax.random.normal(jax.random.key(0), (k, d, 2 * d))
+    matrices = jnp.einsum("kij,klj->kil", a, a, precision="highest") / d
+    factor, invert = jax.jit(cholesky), jax.jit(inverse_lower)
+    lower = factor(matrices)
+    return {"cholesky_s": seconds_of(lambda: factor(matrices)), "inverse_s": seconds_of(lambda: invert(lower))}
+
+
+def chunks(problem: str, chunk_size: int) -> dict[str, Any]:
+    return {"seconds": iteration(*on_device(problem, chunk_size))["seconds"]}
+
+
+def stages(problem: str) -> dict[str, Any]:
+    mixture, batches = on_device(problem)
+    state = em.init(mixture, batches)
+
+    def over_chunks(stage: Callable[[Any, Any], Any]) -> Callable[[], Any]:
+        @jax.jit
+        def program(mixture: Any, batches: Any) -> Any:
+            operands = prepare(mixture, batches.origin, Form.FAST)
+
+            def chunk(index: Any, rows: Any, weights: Any) -> Any:
+                del index
+                return jnp.sum(weights * stage(lambda x: mixture.scales.exponent(operands, x), columns(rows)))
+
+            return batches.sum(chunk)
+
+        return lambda: program(mixture, batches)
+
+    e_step = jax.jit(partial(expect, form=Form.FAST))
+    m_step = jax.jit(lambda s: maximise(s.moments, s.mixture.means, s.mixture.family, s.mixture.scales, 1e-6))
+    programs = {
+        "read_s": over_chunks(lambda joint, x: jnp.sum(x, axis=0)),
+        "joint_s": over_chunks(lambda joint, x: jnp.sum(joint(x), axis=0)),
+        "log_prob_s": over_chunks(lambda joint, x: normalise(joint(x))[0]),
+        "e_step_s": lambda: e_step(mixture, batches),
+        "m_step_s": lambda: m_step(state),
+        "step_s": lambda: em.step(state, batches, em.Settings(tol=0.0)),
+    }
+    return {name: seconds_of(program) for name, program in programs.items()}
+
+
+@functools.lru_cache(maxsize=1)  # the data of one problem at a time
+def by_xla(problem: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """Mixture and rows, their moments in float64, and what XLA's float32 form takes and errs."""
+    mixture, batches = on_device(problem)
+    exact = in_float64(mixture, batches)
+    program = jax.jit(partial(expect, form=Form.FAST))
+    seconds = seconds_of(lambda: program(mixture, batches))
+    return mixture, batches, exact, {"xla_s": seconds, "xla_error": largest_error(program(mixture, batches), exact)}
+
+
+def kernels(problem: str, changed: str) -> dict[str, Any]:
+    if jax.default_backend() != "gpu":
+        raise isolate.Unsupported("there is no card here")
+    change, of = dict(CHANGES[changed]), Problem.of(problem)
+    precision = change.pop("precision", DotAlgorithmPreset.TF32_TF32_F32_X3)
+    mixture, batches, exact, theirs = by_xla(problem)
+    features = fused.FEATURES[type(prepare(mixture, batches.origin, Form.FAST))][0]
+    tiling = fused.choose_tiling(features, of.d, of.k)._replace(**change)
+
+    @jax.jit
+    def by_kernel(mixture: Any, batches: Any) -> Any:
+        operands = prepare(mixture, batches.origin, Form.FAST)
+        sums = fused.by_kernel(operands, batches, tiling, precision=precision)
+        return finish(mixture.family.kind, Form.FAST, mixture.means, batches.origin, sums)
+
+    own = seconds_of(lambda: by_kernel(mixture, batches))
+    made = {"tiling": list(tiling), "fused_s": own, "xla_over_fused": theirs["xla_s"] / own}
+    return {**made, "fused_error": largest_error(by_kernel(mixture, batches), exact), **theirs}
+
+
+def large(problem: str, is_fused: bool = False) -> dict[str, Any]:
+    mixture, batches = on_device(problem, is_fused=is_fused)
+    if is_fused:
+        operands = jax.eval_shape(lambda m: prepare(m, batches.origin, Form.FAST), mixture)
+        if jax.default_backend() != "gpu" or not fused.supports(mixture.family.kind, operands, batches):
+            raise isolate.Unsupported("there is no kernel for it here")
+    score = jax.jit(lambda m, b: map_log_joint(m, b.rows, log_prob_of))
+    before = jax.devices()[0].memory_stats()
+    made = iteration(mixture, batches)
+    after = jax.devices()[0].memory_stats()
+    is_new = before and after and after["peak_bytes_in_use"] > before["peak_bytes_in_use"]
+    made["above_data_bytes"] = after["peak_bytes_in_use"] - before["bytes_in_use"] if is_new else None
+    # Only where its result, a number a row, is small beside the data.
+    is_scored = not is_fused and Problem.of(problem).n <= 10**7
+    return {**made, "score_s": seconds_of(lambda: score(mixture, batches)) if is_scored else None}
+
+
+def restarts(problem: str, restarts: int) -> dict[str, Any]:
+    of = Problem.of(problem)
+    x = jax.device_put(of.data("float32").x)
+
+    def call(seed: int) -> Any:
+        key = jax.random.key(seed)
+        return jax.block_until_ready(jaxgmm.fit(key, x, of.k, "full", n_restarts=restarts).objective)
+
+    (first, _), (second, objective) = stopwatch(call, 0), stopwatch(call, 1)
+    return {"first_call_s": first, "second_call_s": second, "objective": float(objective)}
+
+
+class Part(NamedTuple):
+    """A function and the arguments of each of its measurements, by which they are identified."""
+
+    seconds: float  # that it may go on beginning measurements; less where they are not left
+    function: Callable[..., dict[str, Any]]
+    cases: list[dict[str, Any]]
+    quick: list[dict[str, Any]]
+
+
+def each(**arguments: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every combination of these values."""
+    return [dict(zip(arguments, values, strict=True)) for values in product(*arguments.values())]
+
+
+def untied(problems: Iterable[str]) -> list[str]:
+    return [name for name in problems if not name.startswith("tied")]
+
+
+PARTS = {
+    "products": Part(40, products, each(size=[8192], precision=PRECISIONS), each(size=[256], precision=PRECISIONS)),
+    "loop": Part(20, loop, each(kernels=(0, 1, 10)), each(kernels=(0, 1, 10))),
+    "factors": Part(45, factors, each(d=(8, 16, 32, 64, 128), k=(16, 64, 256, 1024)), each(d=[4], k=[3])),
+    "kernels": Part(
+        90,
+        kernels,  # all of them as they are before any is varied
+        each(problem=untied(PROBLEMS), changed=["nothing"]) + each(problem=untied(PROBLEMS), changed=list(CHANGES)[1:]),
+        each(problem=QUICK_PROBLEMS, changed=["nothing"]),
+    ),
+    "large": Part(90, large, each(problem=LARGE), each(problem=QUICK_PROBLEMS)),
+    "large_fused": Part(60, partial(large, is_fused=True), each(problem=untied(LARGE)), each(problem=QUICK_PROBLEMS)),
+    "chunks": Part(
+        60,
+        chunks,
+        each(problem=PROBLEMS[:3], chunk_size=(2**12, 2**14, 2**16, 2**18, 2**20)),
+        each(problem=QUICK_PROBLEMS, chunk_size=(256, 1024)),
+    ),
+    "stages": Part(60, stages, each(problem=PROBLEMS), each(problem=QUICK_PROBLEMS)),
+    "restarts": Part(
+        40, restarts, each(problem=["full_5k_4_5"], restarts=(64, 4096)), each(problem=["full_1k_4_5"], restarts=[2])
+    ),
+}
+
+
+IN_SHORT = ("products", "loop", "kernels", "large", "large_fused")
+"""The parts that the short report shows."""
+
+
+def tables(found: dict[str, Any], place: Place, parts: Sequence[str] | None = None) -> list[str]:
+    """Every part as a table of its own, of the columns that its rows have; all of them, or those named."""
+    made = found.get(place.device, {})
+    shown = [said for name in parts or made if name in made for said in of_part(name, made[name])]
+    return [f"### What the device can do, {place.label}", *shown] if shown else []
+
+
+def of_part(name: str, part: dict[str, Any]) -> list[str]:
+    left_out = "Left out: " + "; ".join(part["left_out"]) if part.get("left_out") else ""
+    rows = part.get("rows", [])
+    if not rows:
+        return [f"{name}: {part.get('missing') or 'nothing was measured'}", left_out]
+    columns = dict.fromkeys(column for row in rows for column in row)
+    header = {column: column.removesuffix("_s").replace("_", " ").removesuffix(" per") for column in columns}
+    return [f"{name}:", by_columns(rows, {header[column]: column for column in columns}, {}), left_out]

@@ -1,22 +1,20 @@
-"""What the child processes of several sections share: data, a start, a stopwatch, and which form runs.
+"""What the children of several sections share: rows, starts near the truth, and fits of any program that one judge can
+read.
 
 Nothing here imports jax or jaxgmm before it is called, so that a child may time those imports.
 """
 
 from __future__ import annotations
 
-import math
-import statistics
-import time
-from collections.abc import Callable
-from typing import Any
+import importlib
+import warnings
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .problems import OVERLAP
-
-LASTS, ENOUGH = 0.3, 6.0  # seconds
-MOST = 5000  # iterations
+from .isolate import ROOT, Unsupported
+from .problems import OVERLAP, objective
 
 
 def clusters(seed: int, n: int, d: int, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,52 +31,38 @@ def clusters(seed: int, n: int, d: int, k: int) -> tuple[np.ndarray, np.ndarray]
     return x, means
 
 
-def near(means: np.ndarray, family: str, dtype: str = "float32", seed: int = 1) -> Any:
-    """A start near the truth, as a Mixture: the means moved by half their spread, unit covariances, equal weights."""
+def unlike_clusters(seed: int, n: int, d: int, k: int, dtype: str) -> np.ndarray:
+    """Rows (N, D) of K overlapping clusters of unlike shapes: a task with more than one answer."""
+    rng = np.random.default_rng(seed)
+    means = rng.normal(0.0, 2.0, (k, d))
+    factors = 0.8 * np.eye(d) + 0.3 * rng.standard_normal((k, d, d))
+    labels = rng.integers(0, k, n)
+    return (means[labels] + np.einsum("nij,nj->ni", factors[labels], rng.standard_normal((n, d)))).astype(dtype)
+
+
+def stored(name: str, d: int) -> np.ndarray:
+    """The first d columns of a table of `tests/data`, (N, D)."""
+    path = ROOT / "tests" / "data" / f"{name}.csv"
+    return np.genfromtxt(path, delimiter=",", skip_header=1, ndmin=2)[:, :d]
+
+
+def standardised(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(axis=0)) / x.std(axis=0)
+
+
+def near(means: np.ndarray, family: str) -> Any:
+    """A start near the truth in float32: the means moved by half their spread, unit covariances, equal weights."""
+    moved = means + 0.5 * OVERLAP / np.sqrt(means.shape[1]) * np.random.default_rng(1).standard_normal(means.shape)
+    return about(moved.astype(np.float32), family, "float32")
+
+
+def about(means: np.ndarray, family: str, dtype: str) -> Any:
+    """A mixture of equal weights and unit covariances about these means (K, D)."""
     import jaxgmm
 
     k, d = means.shape
-    moved = means + 0.5 * OVERLAP / np.sqrt(d) * np.random.default_rng(seed).standard_normal((k, d))
     dense = np.broadcast_to(np.eye(d), (k, d, d))
-    return jaxgmm.Mixture.create(np.full(k, 1.0 / k), moved.astype(np.float32), dense, family, dtype=np.dtype(dtype))
-
-
-def seconds_per_step(run: Callable[[int], int], repeats: int, lasting: float = LASTS) -> dict[str, Any]:
-    """Seconds of one iteration, by the difference of two counts, so that what a call costs besides cancels.
-
-    run(count) makes `count` iterations and returns how many it made. Calls with few and many alternate; the median,
-    the least and the largest of the pairwise differences come back, with the counts asked for and made. lasting:
-    seconds that the longer call should take at least. After ENOUGH seconds there are no more than two such pairs.
-    """
-    few, many = 1, 3
-    run(few)  # compiles
-    while (took := stopwatch(run, many)[0]) < lasting and many < MOST:
-        # By steps, since one short call says little about a long one.
-        many = min(MOST, math.ceil(many * min(4.0, max(1.5, 1.2 * lasting / took))))
-    runs, made, spent = [], [few, many], 0.0
-    for pair in range(repeats):
-        if pair >= 2 and spent >= ENOUGH:
-            break
-        (short, low), (long, high) = stopwatch(run, few), stopwatch(run, many)
-        spent += short + long
-        made = [low, high]
-        if high > low:
-            runs.append((long - short) / (high - low))
-    return {"seconds_per_iteration": spread(runs), "iterations": {"asked": [few, many], "made": made}}
-
-
-def stopwatch(call: Callable[..., Any], *arguments: Any, **more: Any) -> tuple[float, Any]:
-    """Seconds that a call took, and what it returned."""
-    began = time.perf_counter()
-    value = call(*arguments, **more)
-    return time.perf_counter() - began, value
-
-
-def spread(runs: list[float]) -> dict[str, Any] | None:
-    """Median and range of repeated measurements, and the measurements; None where there are none."""
-    if not runs:
-        return None
-    return {"median": statistics.median(runs), "low": min(runs), "high": max(runs), "runs": runs}
+    return jaxgmm.Mixture.create(np.full(k, 1.0 / k), means, dense, family, dtype=np.dtype(dtype))
 
 
 def form_of(mixture: Any, origin: Any) -> str:
@@ -89,3 +73,54 @@ def form_of(mixture: Any, origin: Any) -> str:
     from jaxgmm.density import in_safe_form
 
     return "safe" if bool(in_safe_form(mixture, origin, lambda form: jnp.array(form is Form.SAFE))) else "fast"
+
+
+def compilations() -> list[str]:
+    """A list that grows by a name for every program that JAX compiles from now on."""
+    from jax import monitoring
+
+    heard: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            heard.append(str(kwargs.get("fun_name")))
+
+    monitoring.register_event_duration_secs_listener(listen)
+    return heard
+
+
+class Fitted(NamedTuple):
+    """What any program's fit is judged by. Covariances in scikit-learn's shape of `family`."""
+
+    family: str
+    weights: np.ndarray  # (K,)
+    means: np.ndarray  # (K, D)
+    covariances: np.ndarray
+    steps: int
+
+    def objective(self, x: np.ndarray) -> float:
+        """Mean log-likelihood of rows x, nats."""
+        return objective(self.family, x, self.weights, self.means, self.covariances)
+
+
+def of_ours(mixture: Any, steps: Any = 0) -> Fitted:
+    weights, means, covariances = map(np.asarray, (mixture.weights, mixture.means, mixture.covariances))
+    return Fitted("full", weights, means, covariances, int(steps))
+
+
+def of_scikit_learn(model: Any) -> Fitted:
+    """Of an estimator with scikit-learn's attributes."""
+    return Fitted(model.covariance_type, model.weights_, model.means_, model.covariances_, int(model.n_iter_))
+
+
+def scikit_learn() -> Any:
+    """Its GaussianMixture, silent about step limits."""
+    return installed("sklearn.mixture").GaussianMixture
+
+
+def installed(module: str) -> Any:
+    """A peer's module, its warnings silenced. `Unsupported` where it is not installed."""
+    if find_spec(module.partition(".")[0]) is None:
+        raise Unsupported("not installed")
+    warnings.filterwarnings("ignore")
+    return importlib.import_module(module)

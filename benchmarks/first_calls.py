@@ -6,40 +6,40 @@ calls of whole searches are in `searches`; how a process fares that fits ever ot
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import isolate
+from .child import compilations, scikit_learn
+from .markdown import NONE, digits, duration, table
 from .options import Options
+from .ratios import OURS, REFERENCE, Place
+from .timing import by_turns, stopwatch
 
-HERE = "benchmarks.first_calls"
-OURS, THEIRS = "jaxgmm", "scikit-learn"
 TYPES = ("full", "tied", "diag", "spherical")
 LIMIT = 1800.0  # seconds for one child
-MODULES = {OURS: "jaxgmm", THEIRS: "sklearn.mixture"}
-OFF = {"JAXGMM_CACHE": "off"}
+NO_CACHE = {"JAXGMM_CACHE": "off"}
+ON_DISK = f"{OURS}, programs on disk"
 
 PROCESS = """
 import numpy as np
-{cache}
 from {module} import GaussianMixture
 x = np.random.default_rng(0).normal(size=(2000, 2))
 x[:1000] += 4
 GaussianMixture(5, random_state=0).fit(x).predict(x)
 """
-CACHE = "import jaxgmm; jaxgmm.enable_cache()"
+CACHED = "import jaxgmm; jaxgmm.enable_cache()" + PROCESS
 
 IRIS = "--components 1-5 --families full,tied,diag --restarts 8 --quiet".split()
 
@@ -49,95 +49,78 @@ def measure(options: Options) -> dict[str, Any]:
     return {
         "process": processes(1 if quick else 7),
         "loops": [loops(most, 1 if quick else 3) for most in ((2,) if quick else (20, 30))],
-        "others": child("others", {}, OFF),
+        "others": isolate.run(others, {}, LIMIT, environment=NO_CACHE, label="fits after a first"),
         "command_line": command_line(1 if quick else 3),
     }
 
 
-def child(function: str, request: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
-    answer = isolate.run(f"{HERE}:{function}", request, LIMIT, environment)
-    print(f"{function} {request}: {answer}", flush=True)
-    return {**request, "missing": None, **answer}
-
-
 def processes(repeats: int) -> dict[str, Any]:
     """Seconds of whole processes that fit (2000, 2) with K = 5 and predict, imports and all."""
-    found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        kinds = {
-            OURS: (PROCESS.format(cache="", module=MODULES[OURS]), OFF),
-            f"{OURS}, programs on disk": (PROCESS.format(cache=CACHE, module=MODULES[OURS]), {"JAXGMM_CACHE": folder}),
-            THEIRS: (PROCESS.format(cache="", module=MODULES[THEIRS]), {}),
+        measures = {
+            OURS: partial(ran, ["-c", PROCESS.format(module="jaxgmm")], NO_CACHE),
+            ON_DISK: partial(ran, ["-c", CACHED.format(module="jaxgmm")], {"JAXGMM_CACHE": folder}),
+            REFERENCE: partial(ran, ["-c", PROCESS.format(module="sklearn.mixture")], {}),
         }
-        for repeat in range(repeats + 1):  # the first leaves files cached, bytecode written and programs kept
-            for name, (script, environment) in kinds.items():
-                seconds = timed([sys.executable, "-c", script], environment)
-                if repeat:
-                    found.setdefault(name, []).append(seconds)
-    return said("process", found)
+        found = by_turns(measures, repeats + 1)
+    # The first leaves files cached, bytecode written and programs kept.
+    return summed("process", {name: seconds[1:] for name, seconds in found.items()})
 
 
 def loops(most: int, repeats: int) -> dict[str, Any]:
     """Seconds of the loop that every tutorial has, K = 1 … most and four types on (500, 4), in fresh processes."""
-    found: dict[str, list[float]] = {}
-    more: dict[str, Any] = {}
-    for _ in range(repeats):
-        for contender in (OURS, THEIRS):
-            answer = isolate.run(f"{HERE}:loop", {"contender": contender, "most": most}, LIMIT, OFF)
-            if "seconds" in answer:
-                found.setdefault(contender, []).append(answer["seconds"])
-            more[contender] = {name: answer[name] for name in answer if name not in ("seconds", "peak_bytes")}
-    return {"most": most, **said(f"loop up to {most}", found), "of_each": more}
+
+    def seconds(contender: str) -> float:
+        answer = isolate.run(loop, {"contender": contender, "most": most}, LIMIT, environment=NO_CACHE)
+        return answer.get("seconds", math.nan)
+
+    found = by_turns({contender: partial(seconds, contender) for contender in (OURS, REFERENCE)}, repeats)
+    known = {name: [s for s in runs if not math.isnan(s)] for name, runs in found.items()}
+    return {"most": most, **summed(f"loop up to {most}", known)}
 
 
 def command_line(repeats: int) -> dict[str, Any]:
     """Seconds of `jaxgmm fit` on iris, and of the same once more, which finds its programs on disk."""
-    found: dict[str, list[float]] = {}
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            table = Path(folder) / "iris.csv"
-            write_iris(table)
-            asked = [sys.executable, "-m", "jaxgmm", "fit", str(table), "--out", str(Path(folder) / "out"), *IRIS]
-            for name in ("first", "second"):
-                found.setdefault(name, []).append(timed(asked, {"JAXGMM_CACHE": str(Path(folder) / "cache")}))
-    return {"arguments": " ".join(IRIS), **said("jaxgmm fit iris.csv", found)}
-
-
-def said(what: str, found: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians, and every run; said aloud."""
-    median = {name: round(statistics.median(seconds), 3) for name, seconds in found.items()}
-    print(f"{what}: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in median.items()), flush=True)
-    return {"median_s": median, "runs_s": {name: [round(s, 3) for s in seconds] for name, seconds in found.items()}}
-
-
-def timed(command: list[str], environment: dict[str, str]) -> float:
-    """Seconds that a command takes; it must succeed."""
-    inherited = {name: value for name, value in os.environ.items() if name not in isolate.DROPPED}
-    began = time.perf_counter()
-    subprocess.run(command, env=inherited | environment, cwd=isolate.ROOT, check=True, capture_output=True)
-    return time.perf_counter() - began
-
-
-def write_iris(path: Path) -> None:
     from sklearn.datasets import load_iris
 
-    with contextlib.redirect_stderr(io.StringIO()):
-        table: Any = load_iris()
-    np.savetxt(path, table.data, delimiter=",", header="a,b,c,d", comments="")
+    rows: Any = load_iris(return_X_y=True)
+    found: dict[str, list[float]] = {"first": [], "second": []}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            table, out, cache = (str(Path(folder) / name) for name in ("iris.csv", "out", "cache"))
+            np.savetxt(table, rows[0], delimiter=",", header="a,b,c,d", comments="")
+            for seconds in found.values():
+                asked = ["-m", "jaxgmm", "fit", table, "--out", out, *IRIS]
+                seconds.append(ran(asked, {"JAXGMM_CACHE": cache}))
+    return {"arguments": " ".join(IRIS), **summed("jaxgmm fit iris.csv", found)}
+
+
+def ran(arguments: list[str], environment: dict[str, str]) -> float:
+    """Seconds that Python takes for these arguments; it must succeed."""
+    how: dict[str, Any] = {"env": isolate.inherited() | environment, "cwd": isolate.ROOT}
+    return stopwatch(subprocess.run, [sys.executable, *arguments], check=True, capture_output=True, **how)[0]
+
+
+def summed(what: str, found: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians, and every run; said aloud."""
+    median = {name: round(statistics.median(seconds), 3) for name, seconds in found.items() if seconds}
+    print(f"{what}: {isolate.in_short(median)}", flush=True)
+    return {"median_s": median, "runs_s": {name: [round(s, 3) for s in seconds] for name, seconds in found.items()}}
 
 
 # --- in children -----------------------------------------------------------------------------------------------------
 
 
 def loop(contender: str, most: int) -> dict[str, Any]:
-    estimator, compiled = of(contender)
+    estimator, _ = of(contender)
     x = np.random.default_rng(0).normal(size=(500, 4))
     x[:250] += 3
-    began = time.perf_counter()
-    for family in TYPES:
-        for k in range(1, most + 1):
+
+    def fits() -> None:
+        for family, k in product(TYPES, range(1, most + 1)):
             estimator(k, covariance_type=family, random_state=0).fit(x).bic(x)
-    return {"seconds": time.perf_counter() - began, "programs": len(compiled), "mappings": n_mappings()}
+
+    return {"seconds": stopwatch(fits)[0]}
 
 
 def others() -> dict[str, Any]:
@@ -150,55 +133,60 @@ def others() -> dict[str, Any]:
     tables |= {"n_init = 3": (x[:2000], 5, 3), "n_init = 10": (x[:2000], 5, 10)}
     found = {}
     for name, (rows, k, n_init) in tables.items():
-        before, began = len(compiled), time.perf_counter()
-        estimator(k, n_init=n_init, random_state=0).fit(rows)
-        found[name] = {"seconds": round(time.perf_counter() - began, 4), "programs": len(compiled) - before}
+        before = len(compiled)
+        seconds, _ = stopwatch(estimator(k, n_init=n_init, random_state=0).fit, rows)
+        found[name] = {"seconds": round(seconds, 4), "programs": len(compiled) - before}
     return {"fits": found}
 
 
-def shapes(n_fits: int) -> dict[str, Any]:
-    """Fits of random distinct shapes in one process: how many mappings at most, and memory as it goes on."""
-    from jaxgmm._base import programs
-
-    estimator, compiled = of(OURS)
-    rng = np.random.default_rng(0)
-    most, resident, began = 0, {}, time.perf_counter()
-    for fit in range(1, n_fits + 1):
-        n = int(np.exp(rng.uniform(np.log(60), np.log(20_000))))
-        d, k, family = int(rng.integers(1, 33)), int(rng.integers(1, 25)), TYPES[rng.integers(4)]
-        x = rng.normal(size=(n, d)) + 3 * rng.integers(0, 3, size=(n, 1))
-        estimator(k, covariance_type=family, random_state=fit).fit(x)
-        most = max(most, n_mappings() or 0)
-        if fit % 100 == 0 or fit == n_fits:
-            resident[str(fit)] = isolate.resident_bytes()
-    seconds = time.perf_counter() - began
-    told = {"seconds": round(seconds, 1), "programs": len(compiled), "programs_kept": programs.n_kept()}
-    return {**told, "mappings": most, "resident_bytes_after": resident}
-
-
 def of(contender: str) -> tuple[Callable[..., Any], list[str]]:
-    """The contender's estimator, and where the programs that are compiled are noted."""
-    warnings.simplefilter("ignore")  # of fits that do not converge
-    compiled: list[str] = []
-    if contender == THEIRS:
-        from sklearn.mixture import GaussianMixture as Theirs
-
-        return Theirs, compiled
-    from jax import monitoring
-
+    """The contender's estimator, and where the programs that JAX compiles are noted."""
+    if contender == REFERENCE:
+        return scikit_learn(), []
     from jaxgmm import GaussianMixture
 
-    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(str(kwargs.get("fun_name")))
+    warnings.simplefilter("ignore")  # of fits that do not converge
 
-    monitoring.register_event_duration_secs_listener(listen)
-    return GaussianMixture, compiled
+    return GaussianMixture, compilations()
 
 
-def n_mappings() -> int | None:
-    """Memory mappings of this process; None where the system does not say."""
-    try:
-        return Path("/proc/self/maps").read_bytes().count(b"\n")
-    except OSError:
-        return None
+# --- in the report ---------------------------------------------------------------------------------------------------
+
+
+def tables(found: dict[str, Any], place: Place) -> list[str]:
+    """What is waited for, ours beside scikit-learn's."""
+    del place
+    lines = [["a process that fits (2000, 2), K = 5, and predicts", *of_both(found["process"])]]
+    lines += [[f"K = 1 to {loop['most']}, 4 types, fit and bic of (500, 4)", *of_both(loop)] for loop in found["loops"]]
+    first, second = (duration(found["command_line"]["median_s"][name]) for name in ("first", "second"))
+    parts = [
+        "### First calls",
+        table(["fresh process", OURS, REFERENCE, f"ours / {REFERENCE}"], lines),
+        f"With programs on disk the first takes {duration(found['process']['median_s'][ON_DISK])}. "
+        f"`jaxgmm fit iris.csv {found['command_line']['arguments']}` takes {first}, and {second} once more.",
+    ]
+    if fits := found["others"].get("fits"):
+        header = ["after a first fit of (2000, 2), K = 5", "seconds", "programs"]
+        parts.append(table(header, ([name, duration(of["seconds"]), of["programs"]] for name, of in fits.items())))
+    return parts
+
+
+def of_both(measured: dict[str, Any]) -> list[str]:
+    """Ours, scikit-learn's, and their ratio."""
+    ours, theirs = (measured["median_s"].get(name) for name in (OURS, REFERENCE))
+    return [duration(ours), duration(theirs), digits(ours / theirs) if ours and theirs else NONE]
+
+
+def readme(place: Place) -> str:
+    """In a sentence."""
+    found = place.section("first_calls")
+    if not found:
+        return ""
+    loop, fits = found["loops"][0], found["others"].get("fits", {})
+    (ours, theirs, _), (our_loop, their_loop, _) = of_both(found["process"]), of_both(loop)
+    again = f"; a second fit {duration(fits['again']['seconds'])}" if "again" in fits else ""
+    return (
+        f"A process that fits 2000 rows and predicts takes {ours}, {REFERENCE} {theirs}, imports in both; the loop "
+        f"over K = 1 to {loop['most']} and four types on 500 rows {our_loop}, {REFERENCE} {their_loop}, compiling "
+        f"included{again}."
+    )

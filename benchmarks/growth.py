@@ -8,14 +8,22 @@ exponents lower than counted; only one above the count, by more than its 95 % in
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
+import jax
 import numpy as np
 
+import jaxgmm
+from jaxgmm import em
+
 from . import isolate
-from .child import LASTS, clusters, form_of, near, seconds_per_step
-from .limits import on_device
+from .child import clusters, form_of, near
+from .markdown import NONE, duration, table
 from .options import Options
+from .problems import RIDGE
+from .ratios import Place
+from .timing import LASTS, seconds_per_iteration
 
 FAMILIES = ("full", "diag")
 FIXED = {"N": {"d": 8, "k": 16}, "K": {"n": 50_000, "d": 8}, "D": {"n": 20_000, "k": 8}}
@@ -36,18 +44,15 @@ def measure(options: Options) -> dict[str, Any]:
     timing = {"repeats": min(options.repeats, REPEATS), "lasting": 0.02 if options.quick else LASTS}
     least = {"N": 0 if options.quick else FITTED_FROM}
     lines = []
-    for device in options.devices:
-        for family in FAMILIES[:1] if options.quick else FAMILIES:
-            for axis in values:
-                sizes = [{**FIXED[axis], axis.lower(): value} for value in values[axis]]
-                request = {"family": family, "sizes": sizes, "timing": timing}
-                answer = isolate.run("benchmarks.growth:points", request, LIMIT, on_device(device))
-                line: dict[str, Any] = {"device": device, "family": family, "axis": axis, "dtype": "float32"}
-                line |= {"missing": answer.get("missing"), "points": answer.get("points", [])}
-                line["fitted_from"] = least.get(axis, 0)
-                line |= exponent(line["points"], axis.lower(), EXPECTED[family][axis], line["fitted_from"])
-                lines.append(line)
-                print(f"growth {device} {family} {axis}: {said(line)}", flush=True)
+    for device, family, axis in product(options.devices, FAMILIES[:1] if options.quick else FAMILIES, values):
+        sizes = [{**FIXED[axis], axis.lower(): value} for value in values[axis]]
+        request = {"family": family, "sizes": sizes, "timing": timing}
+        answer = isolate.run(points, request, LIMIT, device)
+        line: dict[str, Any] = {"device": device, "family": family, "axis": axis, "dtype": "float32"}
+        line |= {"missing": answer["missing"], "points": answer.get("points", []), "fitted_from": least.get(axis, 0)}
+        line |= exponent(line["points"], axis.lower(), EXPECTED[family][axis], line["fitted_from"])
+        lines.append(line)
+        print(f"growth {device} {family} {axis}: {isolate.in_short(line)}", flush=True)
     return {"lines": lines}
 
 
@@ -57,22 +62,23 @@ def points(family: str, sizes: list[dict[str, int]], timing: dict[str, Any]) -> 
 
 
 def point(family: str, size: dict[str, int], timing: dict[str, Any]) -> dict[str, Any]:
-    import jax
-
-    import jaxgmm
-    from jaxgmm import em
-
     x, means = clusters(0, **size)
     batches = jaxgmm.Batches.of(x, n_components=size["k"])
     del x
-    settings = em.Settings(tol=0.0, ridge=1e-6)
-    state = em.init(near(means, family), batches)
+    return of_em(near(means, family), batches, **timing)
+
+
+def of_em(mixture: Any, batches: Any, repeats: int, lasting: float) -> dict[str, Any]:
+    """Seconds of an EM iteration of ours from this mixture, the form that it ran in, and the objective after three."""
+    settings = em.Settings(tol=0.0, ridge=RIDGE)
+    state = em.init(mixture, batches)
 
     def run(count: int) -> int:
         return int(jax.block_until_ready(em.run(state, batches, settings, count)).n_steps)
 
-    form = form_of(em.run(state, batches, settings, 1).mixture, batches.origin)
-    return {"form": form} | seconds_per_step(run, **timing)
+    ended = em.run(state, batches, settings, 3)
+    made = {"form": form_of(ended.mixture, batches.origin), "objective": float(ended.objective)}
+    return made | seconds_per_iteration(run, repeats, lasting)
 
 
 def exponent(points: list[dict[str, Any]], size: str, expected: float, least: int) -> dict[str, Any]:
@@ -95,8 +101,24 @@ def exponent(points: list[dict[str, Any]], size: str, expected: float, least: in
     return {**nothing, "exponent": slope, "half_width": half, "above": bool(slope - half > expected)}
 
 
-def said(line: dict[str, Any]) -> str:
-    if line["missing"] or line["exponent"] is None:
-        return str(line["missing"] or "too few points")
-    verdict = "above" if line["above"] else "not above"
-    return f"exponent {line['exponent']:.2f} ± {line['half_width']:.2f}, {verdict} {line['expected']}"
+def tables(found: dict[str, Any], place: Place) -> list[str]:
+    """A line for each size that grows; of exponents above the counted one it says so."""
+    lines = place.cells(found, "lines")
+    if not lines:
+        return []
+
+    def line(of: dict[str, Any]) -> list[Any]:
+        at = ", ".join(point_said(point, of["axis"].lower()) for point in of["points"])
+        head = [f"{of['family']}, {of['axis']}" + (f" ≥ {of['fitted_from']}" if of["fitted_from"] else "")]
+        if of["exponent"] is None:
+            return [*head, of["expected"], of["missing"] or "too few points", NONE, at]
+        slope = f"{of['exponent']:.2f} ± {of['half_width']:.2f}"
+        return [*head, of["expected"], slope, "**above**" if of["above"] else "no", at]
+
+    header = ["in", "exponent counted", "fitted, 95 %", "above it", "size: time of an iteration"]
+    return [f"### Growth of the time of an iteration, {place.label}", table(header, map(line, lines))]
+
+
+def point_said(point: dict[str, Any], size: str) -> str:
+    took = point["seconds_per_iteration"]
+    return f"{point[size]}: {duration(took and took['median'])}{' safe' if point.get('form') == 'safe' else ''}"

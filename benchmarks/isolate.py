@@ -1,19 +1,20 @@
 """One measurement in a fresh interpreter: what a peer leaves behind, or how it dies, stays there.
 
-`run("benchmarks.module:function", request, time_limit)` calls function(**request) in a child, `python -m
-benchmarks.isolate`, which reads a JSON request on standard input and answers in JSON on the last line of standard
-output. The functions on memory below are for use inside such a child.
+`run(function, request, time_limit)` calls a module's function(**request) in a child, `python -m benchmarks.isolate`,
+which reads a JSON request on standard input and answers in JSON on the last line of standard output. The functions on
+memory below are for use inside such a child.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,31 +41,46 @@ class Unsupported(Exception):
 
 
 def run(
-    function: str, request: Mapping[str, Any], time_limit: float, environment: Mapping[str, str] | None = None
+    function: Callable[..., dict[str, Any]],
+    request: Mapping[str, Any],
+    time_limit: float,
+    device: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    label: str = "",
 ) -> dict[str, Any]:
-    """function(**request) in a fresh interpreter. -> its result, with "peak_bytes" added, or {"missing": reason}.
+    """function(**request) in a fresh interpreter. -> its result, with "missing": None, or {"missing": reason}.
 
-    time_limit in seconds. `environment` is added to this process's, less `DROPPED`. peak_bytes: the most memory that
-    the child held at once since it began, or since its last `reset_peak`; None where the system does not say.
+    time_limit in seconds. device: "cpu" keeps JAX there; a GPU is what it takes if it sees one. `environment` is added
+    to this process's, less `DROPPED`. With a label the answer is said in a line as it comes.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in DROPPED}
-    child = subprocess.Popen(
+    named = {"function": f"{function.__module__}:{function.__qualname__}", "request": dict(request)}
+    on_device = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
+    answer = _answer(json.dumps(named), time_limit, inherited() | on_device | dict(environment or {}))
+    answer = {"missing": None, **answer}
+    if label:
+        print(f"{label}: {in_short(answer)}", flush=True)
+    return answer
+
+
+def _answer(request: str, time_limit: float, environment: Mapping[str, str]) -> dict[str, Any]:
+    with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.isolate"],
         cwd=ROOT,
-        env=inherited | dict(environment or {}),
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
         start_new_session=True,  # so that its own children can be ended with it
-    )
-    try:
-        out, err = child.communicate(json.dumps({"function": function, "request": dict(request)}), timeout=time_limit)
-    except subprocess.TimeoutExpired:
-        return {"missing": f"ran past the limit of {time_limit:g} s"}
-    finally:
-        _end(child)
+    ) as child:
+        try:
+            out, err = child.communicate(request, timeout=time_limit)
+        except subprocess.TimeoutExpired:
+            return {"missing": f"ran past the limit of {time_limit:g} s"}
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
     if child.returncode == 0 and out.strip():
         return json.loads(out.strip().splitlines()[-1])
     if child.returncode < 0:
@@ -72,6 +88,22 @@ def run(
         return {"missing": f"crashed with {name}" + (" (out of memory?)" if name == "SIGKILL" else "")}
     said = [line for line in err.splitlines() if line.strip()]
     return {"missing": _shown(f"ended with status {child.returncode}: {said[-1] if said else 'said nothing'}")}
+
+
+def inherited() -> dict[str, str]:
+    """The environment of a child."""
+    return {name: value for name, value in os.environ.items() if name not in DROPPED}
+
+
+def in_short(value: Any) -> str:
+    """A measurement in a line: why it is missing, or what it holds, with the median of repeats and no long lists."""
+    if isinstance(value, dict):
+        if value.get("missing") or "median" in value:
+            return in_short(value.get("missing") or value["median"])
+        return ", ".join(f"{name} {in_short(one)}" for name, one in value.items() if one is not None)
+    if isinstance(value, list):
+        return f"[{len(value)}]" if len(value) > 4 else f"[{'; '.join(map(in_short, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def settings() -> dict[str, dict[str, str]]:
@@ -83,7 +115,7 @@ def settings() -> dict[str, dict[str, str]]:
 
 def resident_bytes() -> int | None:
     """Memory that this process holds now."""
-    return _status("VmRSS")
+    return held_bytes("VmRSS")
 
 
 def peak_bytes() -> int | None:
@@ -91,7 +123,7 @@ def peak_bytes() -> int | None:
 
     VmHWM and not ru_maxrss, which starts at what the parent held.
     """
-    return _status("VmHWM")
+    return held_bytes("VmHWM")
 
 
 def reset_peak() -> bool:
@@ -103,24 +135,13 @@ def reset_peak() -> bool:
     return True
 
 
-def _status(field: str) -> int | None:
+def held_bytes(field: str) -> int | None:
+    """A figure of /proc/self/status; None where the system does not say."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """End the child and whatever it started."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    child.wait()
-    for stream in (child.stdin, child.stdout, child.stderr):
-        if stream is not None:
-            stream.close()
 
 
 def _shown(text: str) -> str:
@@ -135,15 +156,12 @@ def _shown(text: str) -> str:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    try:  # where memory runs out, let it be this process that the system ends
+    with contextlib.suppress(OSError):  # where memory runs out, let it be this process that the system ends
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    except OSError:
-        pass
     asked = json.load(sys.stdin)
     module, _, name = asked["function"].partition(":")
     try:
         answer = getattr(importlib.import_module(module), name)(**asked["request"])
-        answer = {**answer, "peak_bytes": peak_bytes()}
     except Exception as error:
         # By name: `-m` makes this file `__main__`, whose Unsupported is another class than the importers'.
         known = type(error).__name__ == Unsupported.__name__

@@ -11,12 +11,19 @@ import contextlib
 import ctypes
 import gc
 from collections.abc import Callable
+from itertools import product
 from typing import Any
+
+import jax
+
+import jaxgmm
+from jaxgmm import em
 
 from . import isolate
 from .child import clusters, near
-from .limits import on_device
+from .markdown import NONE, bullets, millions, table
 from .options import Options
+from .ratios import Place
 
 FAMILIES = ("full", "diag")
 CALLS = ("em", "fit")  # em.init with STEPS steps of em.run; and jaxgmm.fit with one restart and as many
@@ -31,22 +38,13 @@ LIMIT = 300.0  # seconds
 def measure(options: Options) -> dict[str, Any]:
     cells, growth = [], []
     calls = CALLS[:1] if options.quick else CALLS
-    for device in options.devices:
-        for family in FAMILIES[:1] if options.quick else FAMILIES:
-            for n, d in QUICK_SIZES if options.quick else SIZES:
-                size: dict[str, Any] = {"n": n, "d": d, "k": K, "family": family, "device": device}
-                for what in calls:
-                    answer = isolate.run("benchmarks.memory:peak", {**size, "what": what}, LIMIT, on_device(device))
-                    measured = {name: answer.get(name) for name in ("missing", "data_bytes", "above_bytes")}
-                    cells.append({**size, "dtype": "float32", "what": what, **measured})
-                    print(f"memory {device} {family} N={n} D={d} {what}: {said(measured)}", flush=True)
-            growth += [grows(cells, device, family, what) for what in calls]
+    for device, family in product(options.devices, FAMILIES[:1] if options.quick else FAMILIES):
+        for (n, d), what in product(QUICK_SIZES if options.quick else SIZES, calls):
+            asked = {"n": n, "d": d, "k": K, "family": family, "device": device, "what": what}
+            answer = isolate.run(peak, asked, LIMIT, device, label=f"memory {isolate.in_short(asked)}")
+            cells.append({**asked, "dtype": "float32", "data_bytes": None, "above_bytes": None, **answer})
+        growth += [grows(cells, device, family, what) for what in calls]
     return {"target_bytes": TARGET, "steps": STEPS, "cells": cells, "growth": growth}
-
-
-def said(measured: dict[str, Any]) -> str:
-    above = measured["above_bytes"]
-    return str(measured["missing"] or ("not to be measured here" if above is None else f"{above / 1e6:.1f} MB"))
 
 
 def grows(cells: list[dict[str, Any]], device: str, family: str, what: str) -> dict[str, Any]:
@@ -63,11 +61,6 @@ def grows(cells: list[dict[str, Any]], device: str, family: str, what: str) -> d
 
 def peak(n: int, d: int, k: int, family: str, device: str, what: str) -> dict[str, Any]:
     """In a child: bytes of the data, and above them during the call."""
-    import jax
-
-    import jaxgmm
-    from jaxgmm import em
-
     rows, means = clusters(0, n, d, k)
     x = jax.device_put(rows)
     jax.block_until_ready(x)
@@ -87,8 +80,6 @@ def peak(n: int, d: int, k: int, family: str, device: str, what: str) -> dict[st
 
 def above_on_host(call: Callable[[], Any]) -> int | None:
     """Bytes of the process's peak during a call, made for the second time, above those resident before it."""
-    import jax
-
     jax.block_until_ready(call())
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # freed memory that malloc keeps would hide what the call needs
@@ -104,9 +95,30 @@ def above_on_host(call: Callable[[], Any]) -> int | None:
 def above_on_device(call: Callable[[], Any]) -> int | None:
     """Bytes of the device allocator's peak above those in use before a call. That peak cannot be reset: where the
     making of the data reached higher, the figure is too large, never too small."""
-    import jax
-
     before = jax.devices()[0].memory_stats()
     jax.block_until_ready(call())
     after = jax.devices()[0].memory_stats()
     return after["peak_bytes_in_use"] - before["bytes_in_use"] if before and after else None
+
+
+def tables(found: dict[str, Any], place: Place) -> list[str]:
+    """A line a call, and whether it grows with the rows."""
+    cells = place.cells(found)
+    if not cells:
+        return []
+
+    def line(cell: dict[str, Any]) -> list[Any]:
+        above = cell["above_bytes"]
+        within = NONE if above is None else "yes" if above <= found["target_bytes"] else "**no**"
+        size = (cell[name] for name in ("what", "family", "n", "d", "k"))
+        return [*size, millions(cell["data_bytes"]), cell["missing"] or millions(above), within]
+
+    header = ["call", "type", "N", "D", "K", "data, MB", "above, MB", f"within {millions(found['target_bytes'])} MB"]
+    growth = (
+        f"{of['what']}, {of['family']}: {of['bytes_per_row']:.3f} bytes a row, "
+        + ("grows" if of["grows"] else "no growth")
+        for of in place.cells(found, "growth")
+        if of["grows"] is not None
+    )
+    title = f"### Memory above one copy of the data, {place.label}"
+    return [title, table(header, map(line, cells)), bullets(growth)]

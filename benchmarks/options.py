@@ -30,6 +30,10 @@ class Options:
     sections: tuple[str, ...] = ()
     until: float | None = None
 
+    def wants(self, contender: str) -> bool:
+        """Whether this contender takes part; variants of one, "name, how", go by its name."""
+        return self.contenders is None or contender.partition(",")[0] in self.contenders
+
     def seconds_left(self) -> float:
         return math.inf if self.until is None else self.until - time.monotonic()
 
@@ -48,5 +52,5 @@ def sees_gpu() -> dict[str, Any]:
 @functools.cache
 def visible_devices() -> tuple[str, ...]:
     """ "cpu", and "gpu" where JAX sees one."""
-    answer = isolate.run("benchmarks.options:sees_gpu", {}, time_limit=300.0)
+    answer = isolate.run(sees_gpu, {}, time_limit=300.0)
     return DEVICES if answer.get("gpu") else DEVICES[:1]

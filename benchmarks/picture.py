@@ -3,25 +3,24 @@ far from the best optimum each way of searching is after how many seconds."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from . import hard_tables
-from .markdown import contenders
+from .iteration_tables import contenders
+from .markdown import size
 from .ratios import OURS, Place, Row, rows
 from .record import replace
 
 INK = "#7d7d7d"  # a grey that reads on white and on black: the ground is transparent
+MARKERS = "osD^vPX*<>"
 COLOURS = ("#3b8fd4", "#e08a1e", "#2aa079", "#c773ad", "#d9603b", "#8f7ae0", "#a59a2c", "#4fb0c6")
 
 
 def draw(found: Sequence[Place], path: Path) -> None:
     """A panel for every device and dtype, written as PNG. ValueError where nothing can be compared."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
     panels = [(place, dtype, chosen) for place in found for dtype, chosen in by_dtype(rows(place)).items()]
@@ -31,17 +30,14 @@ def draw(found: Sequence[Place], path: Path) -> None:
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(peers)}
     widest = max(len(chosen) for _, _, chosen in panels)
     width = 3.0 + widest * max(0.9, 0.18 * (len(peers) + 1))
-    figure, axes = plt.subplots(len(panels), 1, figsize=(width, 3.6 * len(panels)), squeeze=False)
-    for ax, (place, dtype, chosen) in zip(axes[:, 0], panels, strict=True):
+    figure, axes = empty(len(panels), 1, (width, 3.6 * len(panels)))
+    for ax, (place, dtype, chosen) in zip(axes, panels, strict=True):
         panel(ax, chosen, peers, colours)
         ax.set_title(f"{place.label}, {dtype}", color=INK, fontsize=10, loc="left")
     handles = [Patch(color=colours[name], label=name) for name in peers]
     if any(row.is_worse(name) for _, _, chosen in panels for row in chosen for name in peers):
         handles.append(Patch(fill=False, edgecolor=INK, hatch="////", label="its objective is too low"))
-    figure.legend(handles=handles, loc="upper center", ncols=min(4, len(handles)), frameon=False, labelcolor=INK)
-    figure.tight_layout(rect=(0, 0, 1, 1 - (0.1 + 0.22 * -(-len(handles) // 4)) / (3.6 * len(panels))))
-    replace(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150, transparent=True))
-    plt.close(figure)
+    finish(figure, handles, path)
 
 
 def by_dtype(chosen: list[Row]) -> dict[str, list[Row]]:
@@ -72,26 +68,20 @@ def panel(ax: Any, chosen: list[Row], peers: list[str], colours: dict[str, str])
     ax.set_xticks(range(len(chosen)), [row.problem for row in chosen], rotation=20, ha="right")
     for which in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
         which(lambda value, _: f"{value:g}")
-    _plain(ax)
-    ax.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
+    in_ink(ax, axis="y")
 
 
 def draw_hard(found: Sequence[Place], path: Path) -> None:
     """A panel for each hard problem of the first place that has any, written as PNG. ValueError where none has."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    problems = next((held["problems"] for place in found if (held := hard_tables.held(place))), [])
-    problems = [problem for problem in problems if hard_tables.objectives(problem)]
+    problems = next((hard["problems"] for place in found if (hard := place.section("hard"))), [])
+    problems = [problem for problem in problems if hard_tables.top(problem) > -math.inf]
     if not problems:
         raise ValueError("no hard problem was measured: nothing to draw.")
     shown = {problem["name"]: hard_tables.curves(problem) for problem in problems}
     peers = list(dict.fromkeys(one["peer"] for problem in problems for one in problem["peers"]))
     ways = list(dict.fromkeys(name for curves in shown.values() for name in curves if name not in peers))
-    figure, axes = plt.subplots(1, len(problems), figsize=(5.5 * len(problems), 4.6), squeeze=False)
-    for ax, problem in zip(axes[0], problems, strict=True):
+    figure, axes = empty(1, len(problems), (5.5 * len(problems), 4.6))
+    for ax, problem in zip(axes, problems, strict=True):
         for name, points in shown[problem["name"]].items():
             if name in peers:
                 line = ("-", "--")[peers.index(name) % 2]
@@ -106,28 +96,41 @@ def draw_hard(found: Sequence[Place], path: Path) -> None:
             ax.plot(*zip(*more, strict=True), color=COLOURS[0], linewidth=1, label="starts run whole, medians")
         ax.set_xscale("log")
         ax.set_yscale("log")
-        ax.set_title(f"{problem['name']}, (N, D, K) = {hard_tables.size(problem)}", color=INK, fontsize=10, loc="left")
+        ax.set_title(f"{problem['name']}, (N, D, K) = {size(problem)}", color=INK, fontsize=10, loc="left")
         ax.set_xlabel("seconds, without compiling", color=INK)
         ax.set_ylabel("nats under the best found", color=INK)
-        _plain(ax)
-        ax.grid(which="major", color=INK, alpha=0.25, linewidth=0.6)
-    handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    n_lines = -(-len(handles) // 4)
-    figure.legend(
-        handles.values(), handles, loc="upper center", ncols=min(4, len(handles)), frameon=False, labelcolor=INK
-    )
-    figure.tight_layout(rect=(0, 0, 1, 1 - (0.1 + 0.22 * n_lines) / 4.6))
-    replace(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150, transparent=True))
-    plt.close(figure)
+        in_ink(ax, which="major")
+    handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    finish(figure, list(handles.values()), path)
 
 
-MARKERS = "osD^vPX*<>"
+def empty(n_rows: int, n_columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+    """A figure of so many inches, and its axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False)
+    return figure, list(axes.flat)
 
 
-def _plain(ax: Any) -> None:
+def in_ink(ax: Any, **grid: Any) -> None:
     """In ink, on a transparent ground."""
     ax.tick_params(which="both", colors=INK)
     ax.set_axisbelow(True)
     ax.patch.set_alpha(0.0)
     for side in ax.spines.values():
         side.set_color(INK)
+    ax.grid(color=INK, alpha=0.25, linewidth=0.6, **grid)
+
+
+def finish(figure: Any, handles: list[Any], path: Path) -> None:
+    """With a legend above all panels, written as PNG."""
+    import matplotlib.pyplot as plt
+
+    figure.legend(handles=handles, loc="upper center", ncols=min(4, len(handles)), frameon=False, labelcolor=INK)
+    n_lines = -(-len(handles) // 4)
+    figure.tight_layout(rect=(0, 0, 1, 1 - (0.1 + 0.22 * n_lines) / figure.get_figheight()))
+    replace(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150, transparent=True))
+    plt.close(figure)

@@ -11,6 +11,9 @@ OVERLAP = 1.7
 """√D times the spread of the means in each feature: two means then lie about 2.4 sd apart whatever D is, so the
 clusters overlap, and EM does not come to rest within the steps that are timed."""
 
+RIDGE = 1e-6
+"""Added to the diagonals of covariances by all who can."""
+
 BLOCK = 8192
 """Rows whose log-density is computed at a time: few enough to stay in a processor's cache."""
 
@@ -34,6 +37,12 @@ class Problem:
     d: int
     k: int
 
+    @classmethod
+    def of(cls, name: str) -> Problem:
+        """Of a name such as full_200k_16_16."""
+        family, n, d, k = name.split("_")
+        return cls(family, int(n[:-1]) * {"k": 10**3, "M": 10**6}[n[-1]], int(d), int(k))
+
     @property
     def name(self) -> str:
         size = f"{self.n // 10**6}M" if self.n % 10**6 == 0 else f"{self.n // 1000}k"
@@ -41,12 +50,7 @@ class Problem:
 
     def unit_covariances(self) -> np.ndarray:
         """Identity matrices in scikit-learn's shape of the type."""
-        return {
-            "full": lambda: np.tile(np.eye(self.d), (self.k, 1, 1)),
-            "tied": lambda: np.eye(self.d),
-            "diag": lambda: np.ones((self.k, self.d)),
-            "spherical": lambda: np.ones(self.k),
-        }[self.family]()
+        return shaped(np.broadcast_to(np.eye(self.d), (self.k, self.d, self.d)), self.family).copy()
 
     def data(self, dtype: str) -> Data:
         """The same rows in every dtype, up to rounding, and the start."""
@@ -59,17 +63,22 @@ class Problem:
         return Data(*(a.astype(dtype) for a in (x, np.full(self.k, 1.0 / self.k), start, self.unit_covariances())))
 
 
-PROBLEMS = (
-    Problem("full", 200_000, 16, 16),
-    Problem("diag", 500_000, 8, 32),
-    Problem("full", 1_000_000, 3, 8),
-    Problem("diag", 100_000, 64, 256),
-    Problem("full", 50_000, 64, 32),
-    Problem("tied", 300_000, 16, 16),
-    Problem("spherical", 500_000, 8, 32),
-    Problem("full", 20_000, 128, 8),
-    Problem("full", 2_000, 2, 5),
+NAMES = (
+    "full_200k_16_16 diag_500k_8_32 full_1M_3_8 diag_100k_64_256 full_50k_64_32 tied_300k_16_16 spherical_500k_8_32 "
+    "full_20k_128_8 full_2k_2_5"
 )
+PROBLEMS = tuple(map(Problem.of, NAMES.split()))
+
+
+def shaped(dense: np.ndarray, family: str) -> np.ndarray:
+    """Covariances or precisions (K, D, D) in scikit-learn's shape of the type."""
+    return {
+        "full": lambda: dense,
+        "tied": lambda: dense[0],
+        "diag": lambda: np.diagonal(dense, axis1=1, axis2=2),
+        "spherical": lambda: dense[:, 0, 0],
+    }[family]()
+
 
 QUICK_ROWS = 2_000
 QUICK_NAMES = ("full_2k_2_5",)
@@ -81,17 +90,13 @@ def chosen(names: tuple[str, ...] | None, quick: bool) -> tuple[Problem, ...]:
 
     ValueError for a name that is none.
     """
-    shelf = {problem.name: problem for problem in map(_quick, PROBLEMS) if quick} or {p.name: p for p in PROBLEMS}
+    shelf = {p.name: p for p in (replace(p, n=QUICK_ROWS) if quick else p for p in PROBLEMS)}
     if names is None:
         names = QUICK_NAMES if quick else tuple(shelf)
     for name in names:
         if name not in shelf:
             raise ValueError(f"no problem is called {name!r}. Expected one of {', '.join(shelf)}.")
     return tuple(shelf[name] for name in names)
-
-
-def _quick(problem: Problem) -> Problem:
-    return replace(problem, n=QUICK_ROWS)
 
 
 def objective(family: str, x: np.ndarray, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> float:

@@ -67,13 +67,25 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
 def machine() -> dict[str, Any]:
     """What the figures depend on and a reader can compare; no names of hosts, people or folders."""
     return {
-        "cpu": _cpu_model(),
-        "cpu_details": _cpu_details(),
+        **_cpu(),
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
         "system": platform.system(),
         "environment": settings(),
     }
+
+
+def _cpu() -> dict[str, Any]:
+    """A processor's name, and what tells those of one name apart: family, model, and the widest vectors."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return {"cpu": platform.processor() or "unknown", "cpu_details": {}}
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = said.get("flags", said.get("Features", "")).split()
+    widest = next((flag for flag in ("avx512f", "avx2", "sve", "asimd") if flag in flags), "")
+    details = {"family": said.get("cpu family", ""), "model": said.get("model", ""), "vectors": widest}
+    return {"cpu": said.get("model name") or platform.processor() or "unknown", "cpu_details": details}
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
@@ -87,27 +99,6 @@ def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
 
     own = {"python": platform.python_version(), "jaxgmm": __version__}  # the checkout's, installed or not
     return own | {package: one(package) for package in packages}
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
-
-
-def _cpu_details() -> dict[str, str]:
-    """What tells processors of one name apart: family, model, and the widest vectors."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return {}
-    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    flags = said.get("flags", said.get("Features", "")).split()
-    widest = next((flag for flag in ("avx512f", "avx2", "sve", "asimd") if flag in flags), "")
-    return {"family": said.get("cpu family", ""), "model": said.get("model", ""), "vectors": widest}
 
 
 def _git(*arguments: str) -> str | None:

@@ -7,32 +7,24 @@ the newest that has it). Nothing is measured here, and no figure comes from else
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import hard_tables, markdown, others, picture, ratios
+from . import card, first_calls, hard_tables, iteration_tables, picture, ratios, searches_tables
+from .markdown import bullets, paragraphs, provenance
+from .ratios import Place
 from .record import RESULTS, replace
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 KINDS = ("suite", "quick")
+WHENCE = ("machine", "versions", "options")  # beside the date and the commit
 SECTIONS = (
-    markdown.iteration,
-    others.limits,
-    others.first_calls,
-    others.shapes,
-    others.card,
-    others.searches,
-    others.many,
-    hard_tables.hard,
-    others.acceleration,
-    others.growth,
-    others.memory,
-    others.spread,
-    others.accuracy,
-    others.import_time,
-)
+    "iteration limits first_calls shapes card searches many hard acceleration growth memory spread accuracy import_time"
+).split()
+"""In the order in which they are shown. Where a section's tables are many, they stand in a module of their own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,17 +61,10 @@ def newest(folder: Path) -> Path:
 
 def earlier(folder: Path, name: str) -> str:
     """A section from the last file of the suite that has it: its targets are to be seen whatever was measured since."""
-    for path in sorted(folder.glob("*-suite.json"), reverse=True):
-        result = load(path)
-        if ratios.section(result, name):
-            kept = {
-                key: value for key, value in result.items() if not isinstance(value, dict) or key in (*WHENCE, name)
-            }
-            return report([kept])
-    return ""
-
-
-WHENCE = ("machine", "versions", "options")  # beside the date and the commit
+    found = (load(path) for path in sorted(folder.glob("*-suite.json"), reverse=True))
+    result = next((result for result in found if ratios.section(result, name)), {})
+    kept = {of: value for of, value in result.items() if not isinstance(value, dict) or of in (*WHENCE, name)}
+    return report([kept]) if kept else ""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -89,34 +74,39 @@ def load(path: Path) -> dict[str, Any]:
     return result
 
 
+def of_section(name: str, place: Place) -> list[str]:
+    """Its paragraphs, by the module's `tables`."""
+    found = place.section(name)
+    return importlib.import_module(f"benchmarks.{name}").tables(found, place) if found else []
+
+
 def report(results: Sequence[dict[str, Any]]) -> str:
     """Everything that the files hold, as Markdown."""
     found = ratios.places(results)
-    parts = ["## Benchmarks", "\n".join(f"- {markdown.provenance(place)}" for place in found)]
-    if any((ratios.section(result, "options")).get("quick") for result in results):
+    parts = ["## Benchmarks", bullets(map(provenance, found))]
+    if any(ratios.section(result, "options").get("quick") for result in results):
         parts.append("A quick run, which shows that the suite works, and nothing about speed.")
-    parts += [markdown.side_by_side(found)] if sum(bool(ratios.rows(place)) for place in found) > 1 else []
-    parts += [part(place) for place in found for part in SECTIONS]
-    return "\n\n".join(part for part in [*parts, *failures(results)] if part)
+    if sum(bool(ratios.rows(place)) for place in found) > 1:
+        parts.append(iteration_tables.side_by_side(found))
+    for place in found:
+        for name in SECTIONS:
+            parts += of_section(name, place)
+    return paragraphs([*parts, *failures(results)])
 
 
 def short(results: Sequence[dict[str, Any]]) -> str:
     """The tables of README, and what a card can do."""
     found = ratios.places(results)
-    parts = [markdown.readme(found)]
+    parts = [iteration_tables.readme(found)]
     for place in found:
-        parts += [markdown.missing(place), others.card(place, others.CARD_IN_SHORT)]
-    return "\n\n".join(part for part in [*parts, *failures(results)] if part)
+        parts += [iteration_tables.missing(place), *card.tables(place.section("card"), place, card.IN_SHORT)]
+    return paragraphs([*parts, *failures(results)])
 
 
 def failures(results: Sequence[dict[str, Any]]) -> list[str]:
     """A line for each section that failed."""
-    held = [(name, section) for result in results for name, section in result.items() if is_failed(section)]
-    return [f"The section {name} failed: {section['missing']}" for name, section in held]
-
-
-def is_failed(held: Any) -> bool:
-    return isinstance(held, dict) and bool(held.get("missing"))
+    held = [(name, section) for result in results for name, section in result.items() if isinstance(section, dict)]
+    return [f"The section {name} failed: {found['missing']}" for name, found in held if found.get("missing")]
 
 
 def latest(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -137,13 +127,22 @@ def update(path: Path, results: Sequence[dict[str, Any]]) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in before + after:
         raise ValueError(f"{path.name} needs the lines {BEGIN} and {END}, once each and in this order.")
-    found = ratios.places(latest(results))
-    told = [markdown.readme(found), others.readme(found), *map(hard_tables.readme, found)]
-    if len(results) > 1:  # the first says itself where it is from
-        told += [f"{markdown.provenance(place)}." for place in found if not ratios.rows(place)]
-    short = "\n\n".join(part for part in told if part)
-    new = f"{before}{BEGIN}\n{short}\n{END}{after}"
+    new = f"{before}{BEGIN}\n{readme(results)}\n{END}{after}"
     replace(path, lambda unfinished: unfinished.write_text(new, encoding="utf-8"))
+
+
+def readme(results: Sequence[dict[str, Any]]) -> str:
+    """What README shows. Of several files, those that are not in its table of iterations are told of at the end."""
+    found = ratios.places(latest(results))
+    parts = [iteration_tables.readme(found)]
+    has_first_calls = any(ratios.section(place.result, "first_calls") for place in found)
+    for place in found:
+        first_fit = "" if has_first_calls else searches_tables.first_fit(place)
+        parts += [searches_tables.readme(place), first_calls.readme(place), first_fit]
+    parts += map(hard_tables.readme, found)
+    if len(results) > 1:
+        parts += [f"{provenance(place)}." for place in found if not ratios.rows(place)]
+    return paragraphs(parts)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,26 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+import jaxgmm
+from jaxgmm.em import lanes
+from jaxgmm.rows.door import admit_rows
+from jaxgmm.rows.sharded import Sharded, shares_of
+
 from . import isolate
-from .child import clusters, near, spread, stopwatch
+from .child import clusters, near
+from .markdown import NONE, Columns, by_columns, digits, duration
 from .options import Options
+from .ratios import Place
+from .timing import by_turns, spread, stopwatch
 
 LARGEST = 20e9  # bytes of the file
 OF_DISK = 0.4  # of what is free
@@ -38,84 +49,58 @@ TARGETS = {"resident_bytes": 1e9, "of_the_slower": 0.7, "overhead": 0.15}
 
 def measure(options: Options) -> dict[str, Any]:
     quick = options.quick
+    families = FAMILIES[:1] if quick else FAMILIES
+
+    def ask(function: Callable[..., dict[str, Any]], **asked: Any) -> dict[str, Any]:
+        of = {name: value for name, value in asked.items() if name != "path"}
+        return {**of, **isolate.run(function, asked, LIMIT, label=f"{function.__name__} {isolate.in_short(of)}")}
+
     with tempfile.TemporaryDirectory() as folder:
-        size = 1e8 if quick else min(LARGEST, OF_DISK * shutil.disk_usage(folder).free)
+        n = int((1e8 if quick else min(LARGEST, OF_DISK * shutil.disk_usage(folder).free)) / (4 * D))
         path = str(Path(folder) / "rows.npy")
-        n = int(size / (4 * D))
-        cells = []
-        for family in FAMILIES[:1] if quick else FAMILIES:
-            answer = isolate.run("benchmarks.spread:streamed", {"path": path, "n": n, "family": family}, LIMIT)
-            cells.append({"family": family, "n": n, "missing": None, **answer})
-            print(f"streamed {family}: {answer}", flush=True)
-    fits = []
-    for family in FAMILIES[:1] if quick else FAMILIES:
-        asked = {"n": 100_000 if quick else IN_MEMORY, "family": family}
-        fits.append({**asked, "missing": None, **isolate.run("benchmarks.spread:fits", asked, LIMIT)})
-        print(f"fits: {fits[-1]}", flush=True)
-    scaling = []
-    for way, number in (("devices", 1), ("devices", 2), ("processes", 1), ("processes", 2)):
-        asked = {"n": 100_000 if quick else SHARED_OUT, "way": way, "number": number}
-        scaling.append({**asked, "missing": None, **isolate.run("benchmarks.spread:shared_out", asked, LIMIT)})
-        print(f"scaling: {scaling[-1]}", flush=True)
-    return {"d": D, "k": K, "targets": TARGETS, "streamed": cells, "fits": fits, "scaling": scaling}
+        files = [ask(streamed, family=family, n=n, path=path) for family in families]
+    in_memory = [ask(fits, n=100_000 if quick else IN_MEMORY, family=family) for family in families]
+    n = 100_000 if quick else SHARED_OUT
+    scaling = [ask(shared_out, n=n, way=way, number=of) for way in ("devices", "processes") for of in (1, 2)]
+    return {"d": D, "k": K, "targets": TARGETS, "streamed": files, "fits": in_memory, "scaling": scaling}
 
 
 def streamed(path: str, n: int, family: str) -> dict[str, Any]:
     """In a child: write the file where it is not there, and time reading, streamed steps, and steps in memory."""
-    import jax
-
-    import jaxgmm
-    from jaxgmm.em import lanes
-
     means = write(path, n)
     read = [seconds_to_read(path) for _ in range(2)]
-    key, start = jax.random.key(0), near(means, family)
-    settings = jaxgmm.em.Settings(tol=0.0)
-    with Watched() as watched:
-        surveyed, rows = stopwatch(admitted, key, np.load(path, mmap_mode="r"))
+    start, timed = near(means, family), []
+    with watched() as most:
+        surveyed, rows = stopwatch(admitted, np.load(path, mmap_mode="r"))
         forget(path)
-        states = lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows)
-        states = lanes.step_lanes(states, rows, settings)  # compiles
-        timed = []
+        states = first_step(start, rows)
         for _ in range(STEPS):
             forget(path)
-            seconds, states = stopwatch(stepped, lanes.step_lanes, states, rows, settings)
+            seconds, states = stopwatch(stepped, lanes.step_lanes, states, rows)
             timed.append(seconds)
-    in_memory = seconds_in_memory(start, settings)
+    x, _ = clusters(1, IN_MEMORY, D, K)
+    in_memory = in_memory_step(x, start)
     return {
         "bytes": os.path.getsize(path),
         "survey_s": surveyed,
         "read_s": spread(read),
         "step_s": spread(timed),
-        "in_memory_s": in_memory * n / IN_MEMORY,  # of as many rows
-        "resident_bytes": watched.most,
-        "objective": float(states.objective[0]),
+        "in_memory_s": min(in_memory() for _ in range(REPEATS)) * n / IN_MEMORY,  # of as many rows
+        "resident_bytes": most[0],
     }
 
 
 def fits(n: int, family: str) -> dict[str, Any]:
     """In a child: a step over rows in memory, over the same in blocks, and over them in a file that is in the cache."""
-    import jax
-
-    import jaxgmm
-    from jaxgmm import Blocks
-    from jaxgmm.em import lanes
-
     x, means = clusters(0, n, D, K)
-    key, start, settings = jax.random.key(0), near(means, family), jaxgmm.em.Settings(tol=0.0)
-    batches = jaxgmm.Batches.of(x, n_components=K)
-    state = jaxgmm.em.step(jaxgmm.em.init(start, batches), batches, settings)
-    one = jax.tree.map(lambda leaf: leaf[None], start)
+    start = near(means, family)
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "x.npy", x)
-        sources = {"array": Blocks.from_array(x), "memmap": Blocks.from_file(Path(folder) / "x.npy")}
-        rows = {name: admitted(key, source) for name, source in sources.items()}
-        states = {name: lanes.step_lanes(lanes.init_lanes(one, of), of, settings) for name, of in rows.items()}
-        timed: dict[str, list[float]] = {"in memory": [], **{name: [] for name in rows}}
-        for _ in range(REPEATS):  # in turn, so that a slow moment meets all
-            timed["in memory"].append(stopwatch(stepped, jaxgmm.em.step, state, batches, settings)[0])
-            for name, of in rows.items():
-                timed[name].append(stopwatch(stepped, lanes.step_lanes, states[name], of, settings)[0])
+        path = Path(folder) / "x.npy"
+        np.save(path, x)
+        array, file = jaxgmm.Blocks.from_array(x), jaxgmm.Blocks.from_file(path)
+        measures = {"in memory": in_memory_step(x, start)}
+        measures |= {"array": spread_step(admitted(array), start), "memmap": spread_step(admitted(file), start)}
+        timed = by_turns(measures, REPEATS)
     return {"step_s": {name: spread(seconds) for name, seconds in timed.items()}}
 
 
@@ -131,46 +116,41 @@ def shared_out(n: int, way: str, number: int) -> dict[str, Any]:
 
 def one_of_several(n: int) -> None:
     """What each process runs; the first says what it measured."""
-    import jax
-
-    import jaxgmm
-    from jaxgmm.em import lanes
-    from jaxgmm.rows.sharded import Sharded, shares_of
-
     own, of = jax.process_index(), jax.process_count()
     x, means = clusters(0, n, D, K)
-    x = x[own * n // of : (own + 1) * n // of]
-    start, settings = near(means, "full"), jaxgmm.em.Settings(tol=0.0)
-    rows = Sharded(jax.random.key(0), *shares_of(x, None), K)
-    states = lanes.step_lanes(lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows), rows, settings)
-    timed = [stopwatch(stepped, lanes.step_lanes, states, rows, settings)[0] for _ in range(REPEATS)]
-    reduced = sum(leaf.nbytes for leaf in jax.tree.leaves(states.moments))
+    rows = Sharded(jax.random.key(0), *shares_of(x[own * n // of : (own + 1) * n // of], None), K)
+    start = near(means, "full")
+    step = spread_step(rows, start)
+    timed = [step() for _ in range(REPEATS)]
+    reduced = sum(leaf.nbytes for leaf in jax.tree.leaves(first_step(start, rows).moments))
     if own == 0:
         print(json.dumps({"step_s": spread(timed), "reduced_bytes": reduced}), flush=True)
 
 
-def admitted(key: Any, x: Any) -> Any:
-    from jaxgmm.rows.door import admit_rows
-
-    return admit_rows(key, x, None, K, 1, None, np.float32)
+def admitted(x: Any) -> Any:
+    return admit_rows(jax.random.key(0), x, None, K, 1, None, np.float32)
 
 
-def stepped(step: Any, *arguments: Any) -> Any:
-    import jax
-
-    return jax.block_until_ready(step(*arguments))
+def stepped(step: Any, state: Any, rows: Any) -> Any:
+    return jax.block_until_ready(step(state, rows, jaxgmm.em.Settings(tol=0.0)))
 
 
-def seconds_in_memory(start: Any, settings: Any) -> float:
-    """Of a step over rows in memory, the least of a few."""
-    import jax
+def first_step(start: Any, rows: Any) -> Any:
+    """The state of a run over rows that are spread, after a step, which compiles."""
+    return stepped(lanes.step_lanes, lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows), rows)
 
-    import jaxgmm
 
-    batches = jaxgmm.Batches.of(clusters(1, IN_MEMORY, D, K)[0], n_components=K)
-    state = jaxgmm.em.step(jaxgmm.em.init(start, batches), batches, settings)
-    jax.block_until_ready(state)
-    return min(stopwatch(stepped, jaxgmm.em.step, state, batches, settings)[0] for _ in range(REPEATS))
+def spread_step(rows: Any, start: Any) -> Callable[[], float]:
+    """Seconds of a step over rows that are spread."""
+    states = first_step(start, rows)
+    return lambda: stopwatch(stepped, lanes.step_lanes, states, rows)[0]
+
+
+def in_memory_step(x: np.ndarray, start: Any) -> Callable[[], float]:
+    """Seconds of a step over rows in memory."""
+    batches = jaxgmm.Batches.of(x, n_components=K)
+    state = stepped(jaxgmm.em.step, jaxgmm.em.init(start, batches), batches)
+    return lambda: stopwatch(stepped, jaxgmm.em.step, state, batches)[0]
 
 
 def write(path: str, n: int) -> np.ndarray:
@@ -188,44 +168,84 @@ def write(path: str, n: int) -> np.ndarray:
 def forget(path: str) -> None:
     """Ask the system to drop the file's pages, so that the next pass reads the disk."""
     if hasattr(os, "posix_fadvise"):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def seconds_to_read(path: str) -> float:
     forget(path)
     buffer = bytearray(AT_ONCE)
-    began = time.perf_counter()
     with open(path, "rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
-    return time.perf_counter() - began
+        return stopwatch(lambda: all(iter(lambda: file.readinto(buffer), 0)))[0]
 
 
-class Watched:
-    """The most anonymous memory that this process held while the block ran, bytes; None where Linux does not say."""
+@contextmanager
+def watched() -> Iterator[list[int | None]]:
+    """The most anonymous memory that this process holds while the block runs, bytes; None where Linux does not say."""
+    most, ended = [isolate.held_bytes("RssAnon")], threading.Event()
 
-    def __init__(self) -> None:
-        self.most: int | None = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    def watch() -> None:
+        while most[0] is not None and not ended.wait(0.02):
+            most[0] = max(most[0], isolate.held_bytes("RssAnon") or 0)
 
-    def __enter__(self) -> Watched:
-        self._thread.start()
-        return self
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        ended.set()
+        thread.join()
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._ended.wait(0.02):
-            try:
-                lines = Path("/proc/self/status").read_text().splitlines()
-            except OSError:
-                return
-            held = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), None)
-            if held is not None:
-                self.most = max(self.most or 0, held)
+def tables(found: dict[str, Any], place: Place) -> list[str]:
+    """The file, rows in memory by both ways, and rows that are shared out; what misses its aim is marked."""
+    aims = found["targets"]
+
+    def marked(said: str, is_met: bool) -> str:
+        return said if is_met else f"{said} **!**"
+
+    def share(cell: dict[str, Any]) -> str:
+        of = max(cell["read_s"]["median"], cell["in_memory_s"]) / cell["step_s"]["median"]
+        return marked(f"{100 * of:.0f} %", of >= aims["of_the_slower"])
+
+    def held(cell: dict[str, Any]) -> str:
+        resident = cell["resident_bytes"]
+        return NONE if resident is None else marked(f"{resident / 1e6:.0f}", resident <= aims["resident_bytes"])
+
+    def beside_memory(cell: dict[str, Any], name: str) -> str:
+        seconds, whole = (cell["step_s"][way]["median"] for way in (name, "in memory"))
+        more = marked(f"{100 * (seconds / whole - 1):+.0f} %", seconds <= (1 + aims["overhead"]) * whole)
+        return f"{duration(seconds)} ({more})"
+
+    def on(cell: dict[str, Any]) -> str:
+        one = {"devices": "device", "processes": "process"}[cell["way"]]
+        return f"{cell['number']} {one if cell['number'] == 1 else cell['way']}"
+
+    head: Columns = {"type": "family", "N": "n"}
+    of_file: Columns = {
+        "GB": lambda cell: digits(cell["bytes"] / 1e9),
+        "survey": "survey_s",
+        "step": "step_s",
+        "reading the file": "read_s",
+        "step in memory": "in_memory_s",
+        "slower of these / step": share,
+        "RssAnon, MB": held,
+    }
+    of_fits: Columns = {
+        "in memory": lambda cell: duration(cell["step_s"]["in memory"]["median"]),
+        "an array in blocks": partial(beside_memory, name="array"),
+        "a mapped file in blocks": partial(beside_memory, name="memmap"),
+    }
+    of_several: Columns = {"step": "step_s", "bytes reduced": lambda cell: cell["reduced_bytes"]}
+    slower, over = (f"{100 * aims[name]:.0f} %" for name in ("of_the_slower", "overhead"))
+    return [
+        f"### Rows in blocks, on devices, in processes, {place.label}",
+        f"A file, D = {found['d']}, K = {found['k']}, float32; aims: {slower} and {aims['resident_bytes'] / 1e6:.0f} "
+        "MB. **!** marks what misses its aim.",
+        by_columns(found["streamed"], head, of_file),
+        f"Rows that are in memory anyway, in memory and in blocks; aim: no more than {over} more.",
+        by_columns(found["fits"], head, of_fits),
+        "A step of full covariances, shared out:",
+        by_columns(found["scaling"], {"on": on, "N": "n"}, of_several),
+    ]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import hard_tables, markdown, others, picture, ratios, report
+from benchmarks import card, hard_tables, iteration_tables, picture, ratios, report
 
 PROBLEMS = ("full_2k_2_5", "diag_2k_8_32")
 
@@ -54,6 +54,17 @@ def result(cells=CELLS, **sections):
     }
 
 
+def shown(name, **sections):
+    """A section's part of the report, where nothing else was measured."""
+    (place,) = ratios.places([alone(**sections)])
+    return "\n\n".join(report.of_section(name, place))
+
+
+def alone(**sections):
+    """A result file without the section iteration."""
+    return result((), options={"devices": ["cpu"]}, **sections)
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "2026-01-02T030405Z-suite.json"
@@ -70,7 +81,7 @@ def test_ratios():
     assert (first.best_peer(), second.best_peer()) == ("quick", "scikit-learn")
     assert first.is_worse("wrong")
     assert not first.is_worse("quick")
-    lines = markdown.summary(place, [first, second])
+    lines = iteration_tables.summary(place, [first, second])
     assert "median 3.50, least 2.00 (diag_2k_8_32, float32)" in lines[0]
     assert "median 2.00, least 2.00 (" in lines[1]
 
@@ -107,7 +118,7 @@ def test_devices_stand_side_by_side():
     assert "0.4 (tgmm)" in text
     gpu = found[-1]
     assert ratios.against_reference(gpu, ratios.rows(gpu)[0]) == pytest.approx(100.0)
-    assert "vs scikit-learn on the CPU" in markdown.iteration(gpu)
+    assert "vs scikit-learn on the CPU" in "".join(report.of_section("iteration", gpu))
 
 
 def test_other_sections():
@@ -168,17 +179,17 @@ def test_the_searches_in_short():
         search("jaxgmm", 0.75, 0.25, how="fit", cache="filled cache"),
     ]
     small = {"n": 100, "cells": fits}
-    text = others.readme(ratios.places([result(searches={"restarts": restarts, "sweep": sweep, "small": small})]))
+    text = report.readme([alone(searches={"restarts": restarts, "sweep": sweep, "small": small})])
     assert "Searches in float32" in text
     assert "| 64 restarts, full, (100, 2, 3) | 4.50 s | 500 ms | 2.50 s | 5.00 |" in text
     assert "| K = 1 to 4, 1 types, 8 restarts, (100, 2) | 4.50 s | 500 ms | – | – |" in text
     assert "to 100 rows takes 2.00 s" in text
     assert "750 ms in a process" in text
     assert "9.00" not in text
-    only_fits = others.readme(ratios.places([result(searches={"small": small})]))
+    only_fits = report.readme([alone(searches={"small": small})])
     assert "|" not in only_fits
     assert "next fit 250 ms" in only_fits
-    assert others.readme(ratios.places([result()])) == ""
+    assert report.readme([alone()]) == ""
 
 
 def test_a_card(file, capsys):
@@ -195,7 +206,7 @@ def test_a_card(file, capsys):
         "chunks": {"missing": "crashed with SIGABRT"},
     }
     (place,) = ratios.places([result(card={"cpu": parts})])
-    whole, some = others.card(place), others.card(place, ["large"])
+    whole, some = ("\n\n".join(card.tables({"cpu": parts}, place, names)) for names in (None, ["large"]))
     assert "| 8192 | 50000 G/s | 2.0e-06 |" in whole
     assert "chunks: crashed with SIGABRT" in whole
     for text in (whole, some):
@@ -204,7 +215,7 @@ def test_a_card(file, capsys):
         assert "| diag_1M_8_16 | – | – | – | OutOfMemory: no |" in text
         assert "Left out: problem tied_10M_32_64" in text
     assert "8192" not in some
-    assert others.card(ratios.places([result()])[0]) == ""
+    assert shown("card") == ""
     assert report.main([str(file), "--short"]) == 0
     assert "| `full_2k_2_5` | 2.00 | 4.00 (quick) |" in capsys.readouterr().out
 
@@ -254,14 +265,13 @@ def test_acceleration():
 
     found = [problem(f"p{n}", n, 10) for n in (20, 400, 300, 200)]
     found += [problem("lost", 30, None), problem("dead", None, None, "crashed")]
-    (place,) = ratios.places([result(acceleration={"within": 1e-6, "device": "cpu", "problems": found})])
-    text = others.acceleration(place)
+    text = shown("acceleration", acceleration={"within": 1e-6, "device": "cpu", "problems": found})
     assert "| p20 | full | 20 | not reached | not reached | 10 (2.00) |" in text
     assert "| p400 * | full | 400 | not reached | not reached | 10 (40.0) |" in text
     assert "| lost | full | 30 | not reached | not reached | not reached |" in text
     assert "| dead | full | missing: crashed | – | – | – |" in text
     assert text.count(" * |") == 3
-    assert others.acceleration(ratios.places([result()])[0]) == ""
+    assert shown("acceleration") == ""
 
 
 def test_what_acceleration_was_to_come_to():
@@ -275,12 +285,12 @@ def test_what_acceleration_was_to_come_to():
     found = [problem("a", 900, 300, 301), problem("b", 800, 100, 100), problem("c", 700, 100, 100)]
     found += [problem("d", 100, 110, 111)]
     section = {"within": 1e-6, "device": "cpu", "targets": {"slow": 3.0, "fast": 1.1}, "problems": found}
-    text = others.acceleration(ratios.places([result(acceleration=section)])[0])
+    text = shown("acceleration", acceleration=section)
     assert "| a | plain ≥ 3 × its passes | met | **missed** | **missed** |" in text
     assert "| d | passes ≤ 1.1 × plain's | met | **missed** | **missed** |" in text
     assert "| met |  | 4 of 4 | 0 of 4 | 2 of 4 |" in text
     del section["targets"]
-    assert "aimed at" not in others.acceleration(ratios.places([result(acceleration=section)])[0])
+    assert "aimed at" not in shown("acceleration", acceleration=section)
 
 
 def test_targets_are_seen_whatever_was_measured_since(tmp_path, monkeypatch, capsys):
@@ -332,7 +342,7 @@ def test_of_a_section_the_latest_counts():
 def test_hard_problems(tmp_path):
     """Gaps to the best that anyone found, when scikit-learn is as good, races and annealing; and a picture."""
     (place,) = found = ratios.places([result(hard=hard_section())])
-    text = hard_tables.hard(place)
+    text = shown("hard", hard=hard_section())
     assert "best found -3.00000" in text
     assert "| 1 start | 3 | 2.00 s | 500 ms | 0.25 (0.25–0.5) | – | 2.50 s (5.00) |" in text
     assert "| race of 16 | 1 | 3.00 s | 2.00 s | 0 (0–0) | – | not in 60.0 s |" in text
@@ -342,7 +352,7 @@ def test_hard_problems(tmp_path):
     assert "| grid | from β = 0.5 | 0.25 | 0.25 | 60 | 1 of 1 |" in text
     assert "| grid (500, 2, 25), race of 16 | 2.00 s | 0 | not in 60.0 s |" in hard_tables.readme(place)
     assert "Hard problems" in report.report([result(hard=hard_section())])
-    assert hard_tables.hard(ratios.places([result()])[0]) == hard_tables.readme(ratios.places([result()])[0]) == ""
+    assert shown("hard") == hard_tables.readme(ratios.places([result()])[0]) == ""
     pytest.importorskip("matplotlib")
     picture.draw_hard(found, tmp_path / "hard.png")
     assert (tmp_path / "hard.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,17 @@ from benchmarks import (
     limits,
     memory,
     problems,
+    races,
     record,
     searches,
     searching,
+    timing,
 )
 from benchmarks.contenders import CONTENDERS
 from benchmarks.options import LEFT_OUT, Options
 from benchmarks.problems import Problem
 
+from . import benchmark_children as children
 from .tolerances import assert_close, tolerance
 
 pytestmark = pytest.mark.slow
@@ -41,38 +44,34 @@ pytestmark = pytest.mark.slow
 TINY = {family: Problem(family, 1000, 3, 4) for family in ("full", "tied", "diag", "spherical")}
 
 
-def ask(function, request=None, time_limit=60.0):
-    return isolate.run(f"tests.benchmark_children:{function}", request or {}, time_limit)
-
-
-def test_a_child_answers_from_another_process():
-    answer = ask("double", {"number": 21})
+def test_a_child_answers_from_another_process(capsys):
+    answer = isolate.run(children.double, {"number": 21}, 60.0, label="twice 21")
     assert answer["doubled"] == 42
     assert answer["pid"] != os.getpid()
-    assert answer["peak_bytes"] is None or answer["peak_bytes"] > 1e6
+    assert answer["missing"] is None
+    assert "twice 21: doubled 42, pid " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        ("refuse", "it is not for me"),
-        ("die", "crashed with SIGABRT"),
-        ("raise_with_a_folder", "ValueError: nothing in …/benchmarks at all"),
-        ("absent", "AttributeError"),
+        (children.refuse, "it is not for me"),
+        (children.die, "crashed with SIGABRT"),
+        (children.raise_with_a_folder, "ValueError: nothing in …/benchmarks at all"),
     ],
 )
 def test_how_a_child_fails_is_a_reason(function, reason):
-    assert ask(function)["missing"].startswith(reason)
+    assert isolate.run(function, {}, 60.0)["missing"].startswith(reason)
 
 
 def test_a_child_that_hangs_is_ended():
-    assert ask("sleep", time_limit=3.0) == {"missing": "ran past the limit of 3 s"}
+    assert isolate.run(children.sleep, {}, 3.0) == {"missing": "ran past the limit of 3 s"}
 
 
 def test_a_child_inherits_no_limits_and_may_print(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    answer = ask("chatter")
+    answer = isolate.run(children.chatter, {}, 60.0)
     assert (answer["variable"], answer["limit"]) == (None, None)
     assert {"OPENBLAS_CORETYPE", "OMP_NUM_THREADS"} <= set(record.machine()["environment"]["dropped"])
 
@@ -112,13 +111,8 @@ def test_the_judge_agrees_with_scipy(family, monkeypatch):
 
 def test_counts_by_hand():
     """N = 1000, D = 3, K = 4."""
-    counted = {family: (limits.flops(p), limits.flops_symmetric(p)) for family, p in TINY.items()}
-    assert counted == {
-        "full": (144_000, 96_000),
-        "tied": (84_000, 72_000),
-        "diag": (96_000, 96_000),
-        "spherical": (48_000, 48_000),
-    }
+    counted = {family: limits.flops(problem) for family, problem in TINY.items()}
+    assert counted == {"full": 144_000, "tied": 84_000, "diag": 96_000, "spherical": 48_000}
     rates = {"gemm_flops_per_s": 1e6, "copy_bytes_per_s": 1e6}
     assert limits.floor(TINY["full"], "float32", rates) == 0.144
     assert limits.floor(TINY["full"], "float64", {**rates, "gemm_flops_per_s": 1e9}) == 0.024
@@ -134,7 +128,7 @@ def test_contenders_agree_on_where_em_goes(family):
     ended = {}
     data = TINY[family].data("float64")
     for name in ("jaxgmm", "scikit-learn", "daal4py"):
-        if contenders.missing(CONTENDERS[name], TINY[family], "float64", "cpu") is None:
+        if CONTENDERS[name].missing(TINY[family], "float64", "cpu") is None:
             ended[name] = CONTENDERS[name].prepare(TINY[family], data, "cpu")(4, 0.0)
     assert {outcome.n_iterations for outcome in ended.values()} == {4}
     ours = ended.pop("jaxgmm")
@@ -145,13 +139,17 @@ def test_contenders_agree_on_where_em_goes(family):
 
 
 def test_why_a_contender_is_missing():
-    tied = TINY["tied"]
-    for name, reason in (("daal4py", "has no tied covariances"), ("gmmx", "has no tied covariances")):
-        assert CONTENDERS[name].unsupported(tied, "float32", "cpu") == reason
-    assert CONTENDERS["gmmx"].unsupported(TINY["full"], "float64", "cpu") == "refuses float64"
-    assert CONTENDERS["scikit-learn"].unsupported(tied, "float32", "gpu") == "runs on the CPU only"
-    absent = contenders.CONTENDERS["gmmx"].__class__(modules=("no_such_module",))
-    assert contenders.missing(absent, TINY["full"], "float32", "cpu") == "not installed"
+    here = {name: replace(contender, modules=("numpy",)) for name, contender in CONTENDERS.items()}
+    for name, family, dtype, device, reason in (
+        ("daal4py", "tied", "float32", "cpu", "has no tied covariances"),
+        ("gmmx", "tied", "float32", "cpu", "has no tied covariances"),
+        ("gmmx", "full", "float64", "cpu", "refuses float64"),
+        ("scikit-learn", "tied", "float32", "gpu", "runs on the CPU only"),
+        ("jaxgmm", "tied", "float64", "gpu", None),
+    ):
+        assert here[name].missing(TINY[family], dtype, device) == reason
+    absent = replace(CONTENDERS["gmmx"], modules=("no_such_module",))
+    assert absent.missing(TINY["full"], "float32", "cpu") == "not installed"
 
 
 # Cells, and the whole
@@ -167,29 +165,45 @@ def costing(each, overhead=0.4, settles=5000):
     return call
 
 
+def counted(call):
+    """The same call, of which only how many iterations it made is asked."""
+
+    def made(iterations):
+        seconds, outcome = call(iterations)
+        return seconds, outcome.n_iterations
+
+    return made
+
+
 def test_a_long_call_outlasts_a_short_one_whatever_calls_cost():
-    call = costing(1e-3)
-    many, each, seconds, probed = iteration._many(call, call(1)[0], quick=False)
+    call = counted(costing(1e-3))
+    many, each, seconds = timing.long_enough(call, call(1)[0])
     assert 300 <= many <= 1500
     assert (each, seconds) == pytest.approx((1e-3, call(many)[0]))
-    assert probed.n_iterations == iteration.PROBE
-    figures, made = iteration._pairs(call, many, 5, [], 0.0)
+    figures, made = timing.pairs(call, many, 5)
     assert figures == pytest.approx([1e-3] * 5)
     assert made == [1, many]
 
 
 def test_a_slow_peer_makes_few_iterations_and_few_calls():
-    call = costing(6.0)
-    many, each, seconds, _ = iteration._many(call, call(1)[0], quick=False)
-    assert (many, each, seconds) == (iteration.PROBE, pytest.approx(6.0), 12.4)
-    assert 6.4 + 12.4 > iteration.TIMED
-    assert iteration._pairs(call, many, 3, [], 0.0) == (pytest.approx([6.0]), [1, 2])
-    assert iteration._pairs(call, many, 3, [5.0], 30.0) == ([5.0], [1, 2])
+    call = counted(costing(6.0))
+    many, each, seconds = timing.long_enough(call, call(1)[0])
+    assert (many, each, seconds) == (timing.PROBE, pytest.approx(6.0), 12.4)
+    assert 6.4 + 12.4 > timing.TIMED
+    assert timing.pairs(call, many, 3) == (pytest.approx([6.0]), [1, 2])
+    assert timing.pairs(call, many, 3, [5.0], 30.0) == ([5.0], [1, 2])
 
 
 def test_a_peer_that_stops_at_once_is_missing():
     with pytest.raises(isolate.Unsupported, match="stopped after 1 of 9 iterations"):
-        iteration._pairs(costing(1e-3, settles=1), 9, 3, [], 0.0)
+        timing.pairs(counted(costing(1e-3, settles=1)), 9, 3)
+
+
+def test_turns_are_taken():
+    """So that a slow moment of the machine meets all."""
+    order = []
+    measures = {name: lambda name=name: order.append(name) or float(len(order)) for name in "ab"}
+    assert timing.by_turns(measures, 2) == {"a": [1.0, 3.0], "b": [2.0, 4.0]}
 
 
 def test_fits_to_convergence_are_as_long_as_can_be_afforded(monkeypatch):
@@ -209,16 +223,16 @@ def test_the_fast_are_measured_in_two_rounds_and_the_slow_in_one(monkeypatch):
     asked = []
 
     def run(function, request, *_):
-        name, pairs = request["contender"], request["pairs"]
-        asked.append((function.partition(":")[2], name, pairs))
-        if function.endswith(":again"):
+        name, pairs = request["contender"], request["n_pairs"]
+        asked.append((function.__name__, name, pairs))
+        if function is iteration.again:
             return {"runs": [2.0 * seconds[name]] * pairs} if name == "jaxgmm" else {"missing": "crashed with SIGABRT"}
         runs = [seconds[name]] * pairs
-        timed = {"median": seconds[name], "low": seconds[name], "high": seconds[name], "runs": runs}
-        return {"seconds_per_iteration": timed, "rounds": [runs], "iterations": {"asked": [1, 30]}, "objective": -3.0}
+        made = {"missing": None, "rounds": [runs], "iterations": {"asked": [1, 30]}, "objective": -3.0}
+        return made | {"seconds_per_iteration": timing.spread(runs)}
 
     monkeypatch.setattr(isolate, "run", run)
-    monkeypatch.setattr(contenders, "missing", lambda *_: None)
+    monkeypatch.setattr(contenders.Contender, "missing", lambda *_: None)
     monkeypatch.setattr(limits, "measure", lambda _: {"cpu": {"float32": {"missing": "not measured"}}})
     made = iteration.measure(Options(dtypes=("float32",), contenders=tuple(seconds), problems=("full_2k_2_5",)))
     first = [("cell", name, 5) for name in seconds]
@@ -248,17 +262,14 @@ def test_what_time_does_not_allow_is_named(monkeypatch):
 def test_a_card_s_parts_are_measured_one_by_one(monkeypatch, tmp_path):
     """What identifies a measurement stands beside it; one that fails is a reason, one that comes too late is named."""
 
-    def some(quick):
-        yield {"size": 1}, lambda: {"seconds": 0.5}
-        yield {"size": 2}, lambda: 1 / 0
-        yield {"size": 3}, lambda: now.append(100.0) or {}
-        yield {"size": 4}, lambda: {"seconds": 0.5}
+    def some(size):
+        return {"seconds": 0.5} if size == 1 else 1 / 0 if size == 2 else now.append(100.0) or {}
 
     now = [0.0]
     monkeypatch.setattr(card.time, "monotonic", lambda: now[-1])
-    monkeypatch.setitem(card.PARTS, "some", some)
+    monkeypatch.setitem(card.PARTS, "some", card.Part(1.0, some, [{"size": size} for size in (1, 2, 3, 4)], []))
     failed = {"size": 2, "missing": "ZeroDivisionError: division by zero"}
-    made = card.part("some", True, 10.0, str(tmp_path / "kept"))
+    made = card.part("some", False, 10.0, str(tmp_path / "kept"))
     assert made == {"rows": [{"size": 1, "seconds": 0.5}, failed, {"size": 3}], "left_out": ["size 4"]}
     assert json.loads((tmp_path / "kept").read_text())["rows"] == made["rows"]
 
@@ -268,9 +279,9 @@ def test_a_card_s_part_that_is_ended_keeps_its_rows(monkeypatch):
     (problem,) = card.QUICK_PROBLEMS
     asked = []
 
-    def run(function, request, time_limit, environment):
+    def run(function, request, *_):
         asked.append(request["seconds"])
-        rows = {"rows": [{"problem": problem.name, "seconds": 0.5}], "left_out": []}
+        rows = {"rows": [{"problem": problem, "seconds": 0.5}], "left_out": []}
         Path(request["kept"]).write_text(json.dumps(rows))
         return {"missing": "ran past the limit of 3 s"}
 
@@ -282,7 +293,7 @@ def test_a_card_s_part_that_is_ended_keeps_its_rows(monkeypatch):
     assert set(found) == {"gpu"}
     assert found["gpu"]["large"]["missing"] == "ran past the limit of 3 s"
     (row,) = found["gpu"]["large"]["rows"]
-    assert row["floor_s"] == limits.floor(problem, "float32", rates)
+    assert row["floor_s"] == limits.floor(Problem.of(problem), "float32", rates)
     assert row["fraction_of_floor"] == row["floor_s"] / 0.5
     assert sum(asked) <= 100.0 * card.OURS
 
@@ -321,7 +332,7 @@ def test_one_file_holds_a_run(tmp_path, monkeypatch, capsys):
     assert len(spread["runs"]) == 3
     assert [len(runs) for runs in cell["rounds"]] == [2, 1]
     assert spread["low"] <= spread["median"] <= spread["high"]
-    assert cell["objective_after"] == iteration.PROBE
+    assert cell["objective_after"] == timing.PROBE
     assert cell["fraction_of_floor"] == pytest.approx(cell["floor_s"] / spread["median"])
     (converged,) = written["iteration"]["converged"]
     assert converged["objective"] >= cell["objective"] - 0.01
@@ -379,16 +390,16 @@ def test_misuse_is_told_before_anything_runs(capsys, monkeypatch):
 
 
 def test_seconds_of_a_step_are_a_difference(monkeypatch):
-    """What a call costs besides cancels, and slow calls are made twice."""
+    """What a call costs besides cancels, and a pair of slow calls is enough."""
     clock = [0.0]
-    for each, pairs in ((1e-3, 4), (5.0, 2)):
+    for each, pairs in ((1e-3, 4), (5.0, 1)):
 
         def run(count, each=each):
             clock[0] += 0.2 + each * count
             return count
 
-        monkeypatch.setattr(child.time, "perf_counter", lambda: clock[0])
-        timed = child.seconds_per_step(run, repeats=4)
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+        timed = timing.seconds_per_iteration(run, repeats=4)
         assert timed["seconds_per_iteration"]["runs"] == pytest.approx([each] * pairs)
         assert timed["iterations"]["made"] == timed["iterations"]["asked"]
 
@@ -439,7 +450,7 @@ def test_searches_end_where_they_should(contender):
     how = {"contender": contender, "dtype": "float64", "n": 400, "d": 2, "later": 1, "init": "k-means++"}
     how |= {"tol": 1e-3, "max_steps": 50}
     made = searching.restarts(**how, k=2, n_restarts=2)
-    x = searching.rows(0, 400, 2, 2, "float64")
+    x = child.unlike_clusters(0, 400, 2, 2, "float64")
     single = -0.5 * (2.0 * np.log(2.0 * np.pi) + np.linalg.slogdet(np.cov(x.T, bias=True))[1] + 2.0)
     assert made["objectives"][0] > single
     assert len(made["objectives"]) == len(made["steps"]) == 2
@@ -450,21 +461,19 @@ def test_searches_end_where_they_should(contender):
 def test_the_searches_that_are_asked_for(monkeypatch):
     """Ours in each dtype; scikit-learn's variant, and the sweep, in the first."""
     asked = []
-    monkeypatch.setattr(isolate, "run", lambda function, request, *_: asked.append((function, request)) or {})
+
+    def run(function, request, *_, **more):
+        asked.append((function, request))
+        return {"missing": "not run"}
+
+    monkeypatch.setattr(isolate, "run", run)
     made = searches.measure(Options())
     restarts = [(cell["contender"], cell["dtype"]) for cell in made["restarts"]["cells"]]
     both = [("jaxgmm", "float32"), ("scikit-learn", "float32"), ("scikit-learn, k-means++", "float32")]
     assert restarts == [*both, ("jaxgmm", "float64"), ("scikit-learn", "float64")]
     assert [(cell["contender"], cell["dtype"]) for cell in made["sweep"]["cells"]] == [*both, ("tgmm", "float32")]
     later = {function: request["later"] for function, request in asked if request.get("init") == "kmeans"}
-    assert later == {
-        "benchmarks.searching:restarts": 1,
-        "benchmarks.searching:photograph": 1,
-        "benchmarks.searching:sweep": 3,
-    }
-    for function in {function for function, _ in asked}:
-        module, _, name = function.partition(":")
-        assert callable(getattr(importlib.import_module(module), name))
+    assert later == {searching.restarts: 1, searching.photograph: 1, searching.sweep: 3}
 
 
 def test_cells_of_a_sweep_beside_scikit_learn_s():
@@ -486,10 +495,11 @@ def test_cells_of_both_programs_from_one_start_end_alike(family):
     assert cell["their_steps"] - cell["our_steps"] in (0, 1)
 
 
-@pytest.mark.parametrize("family", TINY)
-def test_precisions_are_in_scikit_learn_s_shapes(family):
-    covariances = np.tile(0.25 * np.eye(3), (4, 1, 1))
-    np.testing.assert_array_equal(cells.precisions(covariances, family), 4.0 * TINY[family].unit_covariances())
+def test_precisions_are_in_scikit_learn_s_shapes():
+    dense = np.tile(np.diag([1.0, 2.0, 3.0]), (4, 1, 1))
+    shapes = {"full": (4, 3, 3), "tied": (3, 3), "diag": (4, 3), "spherical": (4,)}
+    assert {family: problems.shaped(dense, family).shape for family in TINY} == shapes
+    assert {family: problem.unit_covariances().shape for family, problem in TINY.items()} == shapes
 
 
 # Hard problems
@@ -504,9 +514,7 @@ def test_a_race_is_known_from_whole_runs():
     problem = hard.QUICK[1]
     x = problem.rows()
     result, held_up = hard.whole(0, x, problem.k, 8)
-    runs = hard.Runs.of(
-        hard.Runs.joined([hard.Runs.made(jax.device_get(result.restarts), np.asarray(held_up))])._asdict()
-    )
+    runs = races.Runs.of(races.Runs.joined([races.Runs.made(jax.device_get(result.restarts), np.asarray(held_up))]))
     more = {"dtype": np.float64, "tol": hard.TOL, "max_steps": hard.MAX_STEPS, "ridge": hard.RIDGE}
     for race in (None, jaxgmm.Race(5, 2)):
         raced = jaxgmm.fit(jax.random.key(0), x, problem.k, n_restarts=8, race=race or False, **more)
@@ -519,11 +527,11 @@ def test_a_race_is_known_from_whole_runs():
 def test_races_drawn_from_a_pool_by_hand():
     """Two runs of four: who leads after the short run wins here, so that a race finds what whole runs find."""
     end = np.array([-1.0, -2.0, -3.0, -4.0])
-    at = np.tile(end - 1.0, (len(hard.STEPS), 1))
-    runs = hard.Runs(np.full(4, 100), end, at, np.array([True, True, True, True]))
+    at = np.tile(end - 1.0, (len(races.STEPS), 1))
+    runs = races.Runs(np.full(4, 100), end, at, np.array([True, True, True, True]))
     assert runs.race(np.array([3, 1]), 0, 1) == (-2.0, 105)
-    first, *_ = rows = hard.races(runs, 2, draws=50)
-    assert len(rows) == len(hard.STEPS) * len(hard.SHARES)
+    first, *_ = rows = races.races(runs, 2, draws=50)["rows"]
+    assert len(rows) == len(races.STEPS) * len(races.SHARES)
     assert first["gap_race"] == first["gap_whole"] < first["gap_equal_steps"]
     assert first["share_of_steps"] == pytest.approx(105 / 200)
     assert (first["better"] > 0.0, first["worse"]) == (True, 0.0)

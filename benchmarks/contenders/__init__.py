@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
+from . import daal4py, gmmx, ours, pomegranate, scikit_learn, scikit_learn_torch, tgmm, torchgmm
 from ._contender import Contender as Contender
 from ._contender import Outcome as Outcome
-from ._contender import missing as missing
-from .daal4py import Daal4py
-from .gmmx import Gmmx
-from .ours import Ours
-from .pomegranate import Pomegranate
-from .scikit_learn import ScikitLearn
-from .scikit_learn_torch import ScikitLearnTorch
-from .tgmm import Tgmm
-from .torchgmm import TorchGmm
 
-CONTENDERS: dict[str, Contender] = {
-    contender.name: contender
-    for contender in (
-        Ours(),
-        ScikitLearn(),
-        ScikitLearnTorch(),
-        Daal4py(),
-        Gmmx(),
-        Tgmm(),
-        TorchGmm(),
-        Pomegranate(),
-    )
-}
+MODULES = (ours, scikit_learn, scikit_learn_torch, daal4py, gmmx, tgmm, torchgmm, pomegranate)
+CONTENDERS: dict[str, Contender] = {module.CONTENDER.name: module.CONTENDER for module in MODULES}
 
 QUICK = ("jaxgmm", "scikit-learn", "daal4py", "gmmx")
 """Those that import quickly."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..isolate import Unsupported
+from ..options import DEVICES, DTYPES
+from ..problems import RIDGE as RIDGE
 from ..problems import Data, Problem
 
-RIDGE = 1e-6
-"""Added to the diagonals of covariances by all who can."""
+FAMILIES = ("full", "tied", "diag", "spherical")
 
 
 class Outcome(NamedTuple):
@@ -31,41 +33,29 @@ makes exactly so many iterations where the peer allows it; otherwise at most so 
 changes by less than tol nats."""
 
 
-class Contender(Protocol):
-    """One way to fit. `prepare` brings data and start to where the peer wants them, which is not timed."""
+@dataclass(frozen=True)
+class Contender:
+    """One way to fit."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    prepare: Callable[[Problem, Data, str], Fit]
+    """prepare(problem, data, device) brings data and start to where the peer wants them, which is not timed.
+    `Unsupported` for what only shows once the peer is imported."""
+    modules: tuple[str, ...]  # that must be importable
+    families: tuple[str, ...] = FAMILIES
+    dtypes: tuple[str, ...] = DTYPES
+    devices: tuple[str, ...] = DEVICES
+    environment: Mapping[str, str] = field(default_factory=dict)  # what its process needs to be told
 
-    @property
-    def package(self) -> str:
-        """The distribution to install."""
-        ...
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """What must be importable."""
-        ...
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """What its process needs to be told."""
-        ...
-
-    def unsupported(self, problem: Problem, dtype: str, device: str) -> str | None:
+    def missing(self, problem: Problem, dtype: str, device: str) -> str | None:
         """Why it cannot take part here, None where it can. Nothing is imported for it."""
-        ...
-
-    def prepare(self, problem: Problem, data: Data, device: str) -> Fit:
-        """Unsupported for what only shows once the peer is imported."""
-        ...
-
-
-def missing(contender: Contender, problem: Problem, dtype: str, device: str) -> str | None:
-    """Why `contender` is not in this cell; None where it is."""
-    if any(importlib.util.find_spec(module) is None for module in contender.modules):
-        return "not installed"
-    return contender.unsupported(problem, dtype, device)
+        if any(importlib.util.find_spec(module) is None for module in self.modules):
+            return "not installed"
+        if device not in self.devices:
+            return "runs on the CPU only"
+        if problem.family not in self.families:
+            return f"has no {problem.family} covariances"
+        return None if dtype in self.dtypes else f"refuses {dtype}"
 
 
 def torch_device(torch: Any, device: str) -> str:

@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..problems import Data, Problem
-from ._contender import RIDGE, Fit, Outcome
+from ._contender import RIDGE, Contender, Fit, Outcome
 
 STORAGE = {"full": "full", "diag": "diagonal"}
 
 
-@dataclass(frozen=True)
-class Daal4py:
-    name: str = "daal4py"
-    package: str = "scikit-learn-intelex"
-    modules: tuple[str, ...] = ("daal4py",)
-    environment: Mapping[str, str] = field(default_factory=dict)
+def prepare(problem: Problem, data: Data, device: str) -> Fit:
+    daal4py = importlib.import_module("daal4py")
+    weights, means = data.weights[None], data.means
+    # One matrix a component; a diagonal one is a row.
+    covariances = [np.atleast_2d(covariance) for covariance in data.covariances]
+    common: dict[str, Any] = {
+        "nComponents": problem.k,
+        "fptype": "float" if data.x.dtype == np.float32 else "double",
+        "regularizationFactor": RIDGE,  # for singular covariances; others stay as they are
+        "covarianceStorage": STORAGE[problem.family],
+    }
 
-    def unsupported(self, problem: Problem, dtype: str, device: str) -> str | None:
-        if device != "cpu":
-            return "runs on the CPU only"
-        return None if problem.family in STORAGE else f"has no {problem.family} covariances"
+    def fit(iterations: int, tol: float) -> Outcome:
+        # Its threshold is on the sum over rows. A threshold of 0 still stops at a change of exactly 0.
+        algorithm = daal4py.em_gmm(**common, maxIterations=iterations, accuracyThreshold=tol * problem.n)
+        found = algorithm.compute(data.x, weights, means, covariances)
+        stacked = np.stack([np.asarray(one) for one in found.covariances])
+        shape = data.covariances.shape
+        return Outcome(
+            found.weights.ravel(), np.asarray(found.means), stacked.reshape(shape), int(found.nIterations.item())
+        )
 
-    def prepare(self, problem: Problem, data: Data, device: str) -> Fit:
-        daal4py = importlib.import_module("daal4py")
-        weights, means = data.weights[None], data.means
-        # One matrix a component; a diagonal one is a row.
-        covariances = [np.atleast_2d(covariance) for covariance in data.covariances]
-        common: dict[str, Any] = {
-            "nComponents": problem.k,
-            "fptype": "float" if data.x.dtype == np.float32 else "double",
-            "regularizationFactor": RIDGE,  # for singular covariances; others stay as they are
-            "covarianceStorage": STORAGE[problem.family],
-        }
+    return fit
 
-        def fit(iterations: int, tol: float) -> Outcome:
-            # Its threshold is on the sum over rows. A threshold of 0 still stops at a change of exactly 0.
-            algorithm = daal4py.em_gmm(**common, maxIterations=iterations, accuracyThreshold=tol * problem.n)
-            found = algorithm.compute(data.x, weights, means, covariances)
-            stacked = np.stack([np.asarray(one) for one in found.covariances])
-            shape = data.covariances.shape
-            return Outcome(
-                found.weights.ravel(), np.asarray(found.means), stacked.reshape(shape), int(found.nIterations.item())
-            )
 
-        return fit
+CONTENDER = Contender("daal4py", prepare, ("daal4py",), families=tuple(STORAGE), devices=("cpu",))

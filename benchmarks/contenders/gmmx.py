@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from ..problems import Data, Problem
-from ._contender import RIDGE, Fit, Outcome
+from ._contender import RIDGE, Contender, Fit, Outcome
 
 
-@dataclass(frozen=True)
-class Gmmx:
-    name: str = "gmmx"
-    package: str = "gmmx"
-    modules: tuple[str, ...] = ("gmmx",)
-    environment: Mapping[str, str] = field(default_factory=dict)
+def prepare(problem: Problem, data: Data, device: str) -> Fit:
+    import jax
 
-    def unsupported(self, problem: Problem, dtype: str, device: str) -> str | None:
-        if problem.family not in ("full", "diag"):
-            return f"has no {problem.family} covariances"
-        return None if dtype == "float32" else "refuses float64"
+    gmmx = importlib.import_module("gmmx")
+    x, weights, means, covariances = jax.block_until_ready([jax.numpy.asarray(a) for a in data])
+    start = gmmx.GaussianMixtureModelJax.from_squeezed(means, covariances, weights, covariance_type=problem.family)
 
-    def prepare(self, problem: Problem, data: Data, device: str) -> Fit:
-        import jax
+    def fit(iterations: int, tol: float) -> Outcome:
+        found = gmmx.EMFitter(max_iter=iterations, tol=tol, reg_covar=RIDGE).fit(x, start)
+        fitted = jax.block_until_ready(found.gmm)
+        return Outcome(fitted.weights_numpy, fitted.means_numpy, fitted.covariances.values_numpy, int(found.n_iter))
 
-        gmmx = importlib.import_module("gmmx")
-        x, weights, means, covariances = jax.block_until_ready([jax.numpy.asarray(a) for a in data])
-        start = gmmx.GaussianMixtureModelJax.from_squeezed(means, covariances, weights, covariance_type=problem.family)
+    return fit
 
-        def fit(iterations: int, tol: float) -> Outcome:
-            found = gmmx.EMFitter(max_iter=iterations, tol=tol, reg_covar=RIDGE).fit(x, start)
-            fitted = jax.block_until_ready(found.gmm)
-            return Outcome(fitted.weights_numpy, fitted.means_numpy, fitted.covariances.values_numpy, int(found.n_iter))
 
-        return fit
+CONTENDER = Contender("gmmx", prepare, ("gmmx",), families=("full", "diag"), dtypes=("float32",))

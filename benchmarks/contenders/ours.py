@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 
-from ..problems import Data, Problem
-from ._contender import RIDGE, Fit, Outcome
+from ..problems import Data, Problem, shaped
+from ._contender import RIDGE, Contender, Fit, Outcome
 
 
-@dataclass(frozen=True)
-class Ours:
-    name: str = "jaxgmm"
-    package: str = "jaxgmm"
-    modules: tuple[str, ...] = ("jaxgmm",)
-    environment: Mapping[str, str] = field(default_factory=dict)
+def prepare(problem: Problem, data: Data, device: str) -> Fit:
+    import jax
 
-    def unsupported(self, problem: Problem, dtype: str, device: str) -> str | None:
-        return None
+    from jaxgmm import Batches, Mixture, em
 
-    def prepare(self, problem: Problem, data: Data, device: str) -> Fit:
-        import jax
+    mixture = Mixture.create(data.weights, data.means, data.covariances, problem.family, dtype=data.x.dtype)
+    batches = jax.block_until_ready(Batches.of(data.x, n_components=problem.k, dtype=data.x.dtype))
 
-        from jaxgmm import Batches, Mixture, em
+    def fit(iterations: int, tol: float) -> Outcome:
+        # With the E-step under the start: a fit needs it, and the difference of two fits loses it.
+        state = em.run(em.init(mixture, batches), batches, em.Settings(tol=tol, ridge=RIDGE), max_steps=iterations)
+        found = (state.mixture.log_weights, state.mixture.means, state.mixture.covariances)
+        weights, means, dense = map(np.asarray, jax.block_until_ready(found))
+        return Outcome(np.exp(weights), means, shaped(dense, problem.family), int(state.n_steps))
 
-        mixture = Mixture.create(data.weights, data.means, data.covariances, problem.family, dtype=data.x.dtype)
-        batches = jax.block_until_ready(Batches.of(data.x, n_components=problem.k, dtype=data.x.dtype))
-
-        def fit(iterations: int, tol: float) -> Outcome:
-            # With the E-step under the start: a fit needs it, and the difference of two fits loses it.
-            state = em.run(em.init(mixture, batches), batches, em.Settings(tol=tol, ridge=RIDGE), max_steps=iterations)
-            weights, means, dense = jax.block_until_ready(
-                (state.mixture.log_weights, state.mixture.means, state.mixture.covariances)
-            )
-            return Outcome(
-                np.exp(np.asarray(weights)), np.asarray(means), _shown(problem, np.asarray(dense)), int(state.n_steps)
-            )
-
-        return fit
+    return fit
 
 
-def _shown(problem: Problem, dense: np.ndarray) -> np.ndarray:
-    """Covariances (K, D, D) in the shape of the problem's type."""
-    shown = {
-        "full": lambda: dense,
-        "tied": lambda: dense[0],
-        "diag": lambda: np.diagonal(dense, axis1=1, axis2=2),
-        "spherical": lambda: dense[:, 0, 0],
-    }
-    return shown[problem.family]()
+CONTENDER = Contender("jaxgmm", prepare, ("jaxgmm",))

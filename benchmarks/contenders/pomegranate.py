@@ -3,61 +3,51 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..problems import Data, Problem
-from ._contender import Fit, Outcome, to_numpy, torch_device
+from ._contender import Contender, Fit, Outcome, to_numpy, torch_device
 
 TYPES = {"full": "full", "diag": "diag", "spherical": "sphere"}
 
 
-@dataclass(frozen=True)
-class Pomegranate:
+def prepare(problem: Problem, data: Data, device: str) -> Fit:
     """It adds nothing to covariances: its `min_cov` is read by no code."""
+    torch = importlib.import_module("torch")
+    distributions = importlib.import_module("pomegranate.distributions")
+    gmm = importlib.import_module("pomegranate.gmm")
+    place = torch_device(torch, device)
+    torch.set_default_dtype(torch.from_numpy(data.x[:0]).dtype)  # that in which it sums weights
+    x, weights, means, covariances = (torch.from_numpy(a).to(place) for a in data)
+    if problem.family == "spherical":  # it takes one variance a feature, and keeps them equal
+        covariances = covariances[:, None].expand(-1, problem.d)
 
-    name: str = "pomegranate"
-    package: str = "pomegranate"
-    modules: tuple[str, ...] = ("pomegranate", "torch")
-    environment: Mapping[str, str] = field(default_factory=dict)
+    class Counting(gmm.GeneralMixtureModel):
+        """With the number of M-steps, of which it keeps no count."""
 
-    def unsupported(self, problem: Problem, dtype: str, device: str) -> str | None:
-        return None if problem.family in TYPES else f"has no {problem.family} covariances"
+        made = 0
 
-    def prepare(self, problem: Problem, data: Data, device: str) -> Fit:
-        torch = importlib.import_module("torch")
-        distributions = importlib.import_module("pomegranate.distributions")
-        gmm = importlib.import_module("pomegranate.gmm")
-        place = torch_device(torch, device)
-        torch.set_default_dtype(torch.from_numpy(data.x[:0]).dtype)  # that in which it sums weights
-        x, weights, means, covariances = (torch.from_numpy(a).to(place) for a in data)
-        if problem.family == "spherical":  # it takes one variance a feature, and keeps them equal
-            covariances = covariances[:, None].expand(-1, problem.d)
+        def from_summaries(self) -> None:
+            self.made += 1
+            super().from_summaries()
 
-        class Counting(gmm.GeneralMixtureModel):
-            """With the number of M-steps, of which it keeps no count."""
+    def fit(iterations: int, tol: float) -> Outcome:
+        normals = [
+            distributions.Normal(mean.clone(), covariance.clone(), covariance_type=TYPES[problem.family])
+            for mean, covariance in zip(means, covariances, strict=True)
+        ]
+        # Its tolerance is on the sum over rows; with tol 0 a step that falls by rounding is no end either.
+        threshold = tol * problem.n if tol else -np.inf
+        model = Counting(normals, priors=weights.clone(), max_iter=iterations, tol=threshold).to(place)
+        model.fit(x)
+        fitted = np.stack([to_numpy(normal.covs) for normal in model.distributions])
+        if problem.family == "spherical":
+            fitted = fitted.reshape(problem.k, -1)[:, 0]
+        found = np.stack([to_numpy(normal.means) for normal in model.distributions])
+        return Outcome(to_numpy(model.priors), found, fitted, model.made)
 
-            made = 0
+    return fit
 
-            def from_summaries(self) -> None:
-                self.made += 1
-                super().from_summaries()
 
-        def fit(iterations: int, tol: float) -> Outcome:
-            normals = [
-                distributions.Normal(mean.clone(), covariance.clone(), covariance_type=TYPES[problem.family])
-                for mean, covariance in zip(means, covariances, strict=True)
-            ]
-            # Its tolerance is on the sum over rows; with tol 0 a step that falls by rounding is no end either.
-            threshold = tol * problem.n if tol else -np.inf
-            model = Counting(normals, priors=weights.clone(), max_iter=iterations, tol=threshold).to(place)
-            model.fit(x)
-            fitted = np.stack([to_numpy(normal.covs) for normal in model.distributions])
-            if problem.family == "spherical":
-                fitted = fitted.reshape(problem.k, -1)[:, 0]
-            found = np.stack([to_numpy(normal.means) for normal in model.distributions])
-            return Outcome(to_numpy(model.priors), found, fitted, model.made)
-
-        return fit
+CONTENDER = Contender("pomegranate", prepare, ("pomegranate", "torch"), families=tuple(TYPES))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..problems import Data, Problem
-from ._contender import RIDGE, Fit, Outcome
+from ._contender import RIDGE, Contender, Fit, Outcome
 
 
 def settings(problem: Problem, data: Data, iterations: int, tol: float) -> dict[str, Any]:
@@ -26,24 +24,17 @@ def settings(problem: Problem, data: Data, iterations: int, tol: float) -> dict[
     }
 
 
-@dataclass(frozen=True)
-class ScikitLearn:
-    name: str = "scikit-learn"
-    package: str = "scikit-learn"
-    modules: tuple[str, ...] = ("sklearn",)
-    environment: Mapping[str, str] = field(default_factory=dict)
+def prepare(problem: Problem, data: Data, device: str) -> Fit:
+    mixture = importlib.import_module("sklearn.mixture")
 
-    def unsupported(self, problem: Problem, dtype: str, device: str) -> str | None:
-        return "runs on the CPU only" if device != "cpu" else None
+    def fit(iterations: int, tol: float) -> Outcome:
+        model = mixture.GaussianMixture(**settings(problem, data, iterations, tol))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it did not converge, as it was asked not to
+            model.fit(data.x)
+        return Outcome(model.weights_, model.means_, model.covariances_, int(model.n_iter_))
 
-    def prepare(self, problem: Problem, data: Data, device: str) -> Fit:
-        mixture = importlib.import_module("sklearn.mixture")
+    return fit
 
-        def fit(iterations: int, tol: float) -> Outcome:
-            model = mixture.GaussianMixture(**settings(problem, data, iterations, tol))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it did not converge, as it was asked not to
-                model.fit(data.x)
-            return Outcome(model.weights_, model.means_, model.covariances_, int(model.n_iter_))
 
-        return fit
+CONTENDER = Contender("scikit-learn", prepare, ("sklearn",), devices=("cpu",))
