@@ -17,7 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import jaxgmm
 from jaxgmm._base import cache
 from jaxgmm._base.cache import Store, enable_cache
-from jaxgmm.cli.main import main
+from jaxgmm.cli import main
 
 SETTINGS = (
     "jax_compilation_cache_dir",

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm.cli import main as cli
-from jaxgmm.cli import tables
-from jaxgmm.cli.main import main
+from jaxgmm.cli import commands as cli
+from jaxgmm.cli import main, options, tables
 from jaxgmm.search import sweep
 from jaxgmm.search.progress import Bar, Progress, SweepProgress
 from jaxgmm.search.table import Cell
@@ -284,7 +283,7 @@ def test_without_matplotlib_one_line_says_so(tmp_path, capsys, monkeypatch):
     [("3", [3]), ("1-4", [1, 2, 3, 4]), ("1,2,5", [1, 2, 5]), ("1-3,2,8-9", [1, 2, 3, 8, 9]), (" 2 , 4-5", [2, 4, 5])],
 )
 def test_numbers_of_components(text, counts):
-    assert cli._counts(text) == counts
+    assert options.counts(text) == counts
 
 
 # predict and sample
@@ -431,7 +430,7 @@ def test_a_search_in_which_all_failed_leaves_no_model(failing, tmp_path):
 
 
 def test_benchmarks_need_the_repository(failing, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages" / "jaxgmm" / "cli.py"))
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages" / "jaxgmm" / "cli" / "commands.py"))
     assert "the benchmarks are part of the repository" in failing("bench")
 
 
@@ -441,7 +440,7 @@ def test_benchmarks_of_the_checkout_are_run(tmp_path, monkeypatch, capfd):
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "__main__.py").write_text("import sys\nprint(sys.argv[1:])\nraise SystemExit('--fail' in sys.argv)\n")
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "jaxgmm" / "cli.py"))
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "jaxgmm" / "cli" / "commands.py"))
     assert main(["bench", "--quick", "--problems", "a", "b", "--help"]) == 0
     assert capfd.readouterr().out == "['--quick', '--problems', 'a', 'b', '--help']\n"
     assert main(["bench", "--fail"]) == 2

@@ -32,7 +32,6 @@ families differ."""
 
 LONGEST = 300
 LONG = {
-    "cli/main.py": "every option of the command line is declared once",
     "cli/tables.py": "one reader and one writer for each kind of file",
     "em/acceleration.py": "three methods that share what they remember",
     "em/kernel.py": "one kernel for Triton, with the tiling that it is written for",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgmm.cli import main as cli
+from jaxgmm import cli
 
 README = Path(__file__).parent.parent / "README.md"
 PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)

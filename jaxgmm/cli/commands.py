@@ -22,7 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,19 +30,12 @@ import numpy as np
 from .._base.cache import enable_cache
 from .._base.files import atomically
 from .._base.status import FAILED, Status, explain
-from .._version import __version__
-from ..em.acceleration import METHODS
-from ..em.state import STOPPING
-from ..families import SHELF
 from ..io import load, save
 from ..mixture import Mixture
-from ..search.criteria import CRITERIA
-from ..search.escape import ESCAPES
 from ..search.progress import Bar
-from ..search.seeding.shelf import SEEDINGS
 from ..search.sweep import sweep
 from ..search.table import Sweep, counted
-from . import tables
+from . import options, tables
 
 BLOCK = 65536
 """Rows that are labelled, drawn or written at a time."""
@@ -50,13 +43,13 @@ BLOCK = 65536
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; -> the exit status. (argparse itself leaves by SystemExit: 0 after --help, 2 for misuse.)"""
-    arguments = _parser().parse_args(argv)
+    arguments = options.parser().parse_args(argv)
     status: int | None = 0
     try:
-        if arguments.run is not _bench:
+        if arguments.command != "bench":
             _keep_programs()
         with _rare_collections():
-            status = arguments.run(arguments)
+            status = RUN[arguments.command](arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has what it wanted. Python would complain once more when it closes the stream.
@@ -68,105 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"jaxgmm: error: {_in_one_line(error)}", file=sys.stderr)
         return 2
     return status or 0
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, with errors in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="jaxgmm", description="Gaussian mixture models, fitted by EM in JAX.")
-    parser.add_argument("--version", action="version", version=f"jaxgmm {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    table = f"table of numbers ({', '.join(tables.READABLE)})"
-    columns = "columns to use, by name or by position from 0, such as a,b or 0,2"
-
-    one = commands.add_parser("fit", help="search families and numbers of components, and keep the best fit")
-    one.set_defaults(run=_fit)
-    one.add_argument("data", metavar="DATA", help=table)
-    one.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for all results; made if need be")
-    one.add_argument(
-        "--components", type=_counts, default="1-8", metavar="K", help="such as 3, 1-8 or 1,2,5 (%(default)s)"
-    )
-    one.add_argument(
-        "--families",
-        type=_families,
-        default="full,tied,diag,spherical",
-        metavar="NAMES",
-        help=f"of {', '.join(SHELF)} (%(default)s)",
-    )
-    one.add_argument("--restarts", type=int, default=16, metavar="R", help="starts of each fit (%(default)s)")
-    one.add_argument("--criterion", choices=tuple(CRITERIA), default="bic", help="what to choose by (%(default)s)")
-    one.add_argument("--init", choices=tuple(SEEDINGS), default="k-means++", help="how starts are seeded (%(default)s)")
-    one.add_argument(
-        "--tol", type=float, default=1e-3, help="change of the mean log-likelihood to stop at (%(default)s)"
-    )
-    one.add_argument("--max-steps", type=int, default=200, metavar="STEPS", help="EM steps at most (%(default)s)")
-    one.add_argument("--ridge", type=float, default=1e-6, help="added to the variances (%(default)s)")
-    one.add_argument(
-        "--relative-ridge",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="added to the variances, as a share of each column's own (%(default)s)",
-    )
-    one.add_argument(
-        "--stopping",
-        choices=STOPPING,
-        default="gain",
-        help="what --tol is compared with: the last step's change, or that of all steps to come (%(default)s)",
-    )
-    one.add_argument("--acceleration", choices=tuple(METHODS), help="of slow fits, where --tol is below 1e-4 (none)")
-    one.add_argument("--race", action="store_true", help="run all starts a few steps, and only the best to their ends")
-    one.add_argument("--escape", choices=tuple(ESCAPES), help="a way out of the optimum that was found (none)")
-    one.add_argument(
-        "--folds",
-        type=int,
-        default=0,
-        metavar="N",
-        help="parts of the rows to hold out in turn (%(default)s; with --criterion held_out 5)",
-    )
-    one.add_argument("--columns", type=_names, metavar="COLUMNS", help=columns)
-    one.add_argument("--weights", metavar="COLUMN", help="column that says how many rows each row counts for")
-    one.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
-    one.add_argument("--dtype", choices=("float32", "float64"), default="float64", help="precision (%(default)s)")
-    one.add_argument(
-        "--format", choices=("csv", "parquet"), default="csv", help="of labels and responsibilities (%(default)s)"
-    )
-    one.add_argument("--no-plots", action="store_true", help="draw no pictures")
-    one.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")
-    one.add_argument("--progress", action="store_true", help="show progress even where standard error is no terminal")
-
-    two = commands.add_parser("predict", help="label the rows of a table by a fitted model")
-    two.set_defaults(run=_predict)
-    two.add_argument("model", metavar="MODEL", help="file that fit has written")
-    two.add_argument("data", metavar="DATA", help=table)
-    two.add_argument("--columns", type=_names, metavar="COLUMNS", help=columns)
-    two.add_argument("--proba", action="store_true", help="the responsibilities of all components, not the label")
-    two.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help=f"{' or '.join(tables.WRITABLE)} file (default: CSV to standard output)",
-    )
-
-    three = commands.add_parser("sample", help="draw rows from a fitted model, as CSV on standard output")
-    three.set_defaults(run=_sample)
-    three.add_argument("model", metavar="MODEL", help="file that fit has written")
-    three.add_argument("-n", type=int, default=1000, metavar="N", help="how many rows (%(default)s)")
-    three.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
-
-    # All that follows is the benchmarks' own to read, --help included, so argparse is not to look at it.
-    four = commands.add_parser(
-        "bench", add_help=False, prefix_chars="\0", help="run the benchmarks of a checkout: bench --help tells more"
-    )
-    four.set_defaults(run=_bench)
-    four.add_argument("rest", nargs="*", metavar="ARGUMENTS", help="as for python -m benchmarks")
-    return parser
 
 
 @contextlib.contextmanager
@@ -292,7 +186,7 @@ def _sample(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     if not (root / "benchmarks" / "__main__.py").exists():
         raise ValueError(
             "the benchmarks are part of the repository, not of the installed package: run this from a checkout that is "
@@ -383,36 +277,12 @@ def _unseen(_: Any) -> None:
     """Is told of progress where none is shown: between two calls an interrupt gets through."""
 
 
-def _counts(text: str) -> list[int]:
-    """Numbers of components from 3, 1-8 or 1,2,5."""
-    counts: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise argparse.ArgumentTypeError(f"expected numbers such as 3, 1-8 or 1,2,5, got {text!r}")
-        low, high = int(first), int(last or first)
-        if not 1 <= low <= high <= 100_000:
-            raise argparse.ArgumentTypeError(f"{part.strip()!r} is no range of numbers from 1 upwards")
-        counts.extend(range(low, high + 1))
-    return list(dict.fromkeys(counts))
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _families(text: str) -> list[str]:
-    names = _names(text)
-    for name in names:
-        if name not in SHELF:
-            raise argparse.ArgumentTypeError(f"unknown family {name!r}, expected one of {', '.join(SHELF)}")
-    if not names:
-        raise argparse.ArgumentTypeError(f"expected at least one of {', '.join(SHELF)}")
-    return names
-
-
 def _in_one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split())
     return text or type(error).__name__
+
+
+RUN = {"fit": _fit, "predict": _predict, "sample": _sample, "bench": _bench}
+"""Each returns the exit status, or None for 0."""
