@@ -130,7 +130,7 @@ def names(text: str) -> list[str]:
 
 
 def families(text: str) -> list[str]:
-    names = _names(text)
+    chosen = names(text)
     for name in names:
         if name not in SHELF:
             raise argparse.ArgumentTypeError(f"unknown family {name!r}, expected one of {', '.join(SHELF)}")
