@@ -131,9 +131,9 @@ def names(text: str) -> list[str]:
 
 def families(text: str) -> list[str]:
     chosen = names(text)
-    for name in names:
+    for name in chosen:
         if name not in SHELF:
             raise argparse.ArgumentTypeError(f"unknown family {name!r}, expected one of {', '.join(SHELF)}")
-    if not names:
+    if not chosen:
         raise argparse.ArgumentTypeError(f"expected at least one of {', '.join(SHELF)}")
-    return names
+    return chosen
