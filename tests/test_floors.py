@@ -34,7 +34,6 @@ LONGEST = 300
 LONG = {
     "cli/main.py": "every option of the command line is declared once",
     "cli/tables.py": "one reader and one writer for each kind of file",
-    "em/acceleration.py": "three methods that share what they remember",
     "em/kernel.py": "one kernel for Triton, with the tiling that it is written for",
     "estimator/gaussian_mixture.py": "scikit-learn's interface is one class",
     "plot.py": "three pictures that share their colours and axes",

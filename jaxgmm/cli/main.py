@@ -31,8 +31,8 @@ from .._base.cache import enable_cache
 from .._base.files import atomically
 from .._base.status import FAILED, Status, explain
 from .._version import __version__
-from ..em.acceleration import METHODS
 from ..em.state import STOPPING
+from ..em.steppers.memory import METHODS
 from ..families import SHELF
 from ..io import load, save
 from ..mixture import Mixture

@@ -12,14 +12,13 @@ import numpy as np
 from jax import Array
 
 from .._base import check
-from .._base.precision import keeps_precision
 from .._base.status import Status
 from ..families import SHELF, Family, shape_of_scales
 from ..mixture import Mixture
 from ..moments import Moments
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
-from .acceleration import METHODS, Memory, remember_nothing
+from .steppers.memory import METHODS, Memory
 
 STOPPING = ("gain", "aitken")
 
@@ -32,7 +31,7 @@ class Settings:
     family: name or object; the mixture's own where it is None. tol: nats of the mean log-likelihood; 0 runs to the step
     limit. ridge: added to the diagonal of every covariance, () or one for each feature (D,). A family whose constraint
     the sum would leave is given it in the scatter instead, which is the same for all of scikit-learn's types.
-    acceleration: "squarem", "anderson" or "lbfgs" (see `acceleration.py`); None is EM as it is. stopping: a run has
+    acceleration: "squarem", "anderson" or "lbfgs" (see `steppers/`); None is EM as it is. stopping: a run has
     converged when a step brings less than tol ("gain"), or when all steps to come together would ("aitken": the gains
     are taken to shrink by a constant rate, as EM's do in the end; Böhning et al. 1994).
     ValueError for a negative or NaN number, or an unknown family, acceleration or stopping.
@@ -127,7 +126,7 @@ def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Fa
     )
 
 
-def begun(mixture: Mixture, moments: Moments, rows: Batches | Scale) -> State:
+def initial(mixture: Mixture, moments: Moments, rows: Batches | Scale) -> State:
     """The state before the first step, from a mixture and its moments."""
     objective = moments.objective / rows.total
     broken = ~jnp.all(mixture.scales.is_definite())
@@ -140,29 +139,11 @@ class Proposal(NamedTuple):
     """The mixture that a step goes to, if it stands once the rows have been summed under it."""
 
     mixture: Mixture
-    tried: Any = None  # of an accelerated run: what it is to learn from
-    is_plain: Any = None  # whether the step is one of EM's own
+    tried: Memory | None = None  # of an accelerated run: its memory, where the proposal stands
+    is_plain: Array | None = None  # likewise: () bool, whether the step is one of EM's own
 
 
-@keeps_precision
-def prepared(state: State, settings: Settings) -> State:
-    """The state with the memory that its acceleration needs; without one where it has none."""
-    if settings.acceleration is None:
-        return state._replace(memory=None)
-    if state.memory is not None:
-        return state
-    return state._replace(memory=remember_nothing(settings.acceleration, state.mixture, state.moments))
-
-
-def _begun(state: State, settings: Settings) -> State:
-    """`prepared`, and without what another method remembers, to which the numbers mean something else."""
-    old, new = state.memory, prepared(state._replace(memory=None), settings).memory
-    if old is None or new is None:
-        return state._replace(memory=new)
-    return state._replace(memory=jax.tree.map(partial(jnp.where, old.method == new.method), old, new))
-
-
-def resumed(state: State, max_steps: Array) -> State:
+def resume(state: State, max_steps: Array) -> State:
     """The state with which a run begins: one that a lower limit had stopped goes on."""
     resumable = (state.status == Status.MAX_STEPS) & (state.n_steps < max_steps)
     return state._replace(status=jnp.where(resumable, Status.RUNNING, state.status).astype(jnp.int32))
@@ -173,7 +154,7 @@ def is_running(state: State, max_steps: Array) -> Array:
     return (state.status == Status.RUNNING) & (state.n_steps < max_steps)
 
 
-def stopped(state: State) -> State:
+def finish(state: State) -> State:
     """The state with which a run ends: what is running still has met the limit."""
     status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
     return state._replace(status=status.astype(jnp.int32))
