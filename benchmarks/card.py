@@ -259,6 +259,7 @@ def stages(quick: bool) -> Asked:
     from jaxgmm.density import normalise, prepare
     from jaxgmm.em.expectation import expect
     from jaxgmm.em.maximisation import maximise
+    from jaxgmm.priors import Ridge
 
     def cut(problem: Problem) -> dict[str, Any]:
         mixture, batches = _on_device(problem)
@@ -282,7 +283,9 @@ def stages(quick: bool) -> Asked:
             "log_prob_s": functools.partial(over_chunks(lambda joint, x: normalise(joint(x))[0]), mixture, batches),
             "e_step_s": functools.partial(jax.jit(functools.partial(expect, form=Form.FAST)), mixture, batches),
             "m_step_s": functools.partial(
-                jax.jit(lambda s: maximise(s.moments, s.mixture.means, s.mixture.family, s.mixture.scales, 1e-6)),
+                jax.jit(
+                    lambda s: maximise(s.moments, s.mixture.means, s.mixture.family, s.mixture.scales, Ridge(1e-6))
+                ),
                 state,
             ),
             "step_s": lambda: em.step(state, batches, em.Settings(tol=0.0)),

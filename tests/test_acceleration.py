@@ -18,6 +18,7 @@ from jaxgmm.em.steppers.memory import METHODS
 from jaxgmm.em.steppers.point import Point, flat, gradient, moments_at, natural_gradient, target_of
 from jaxgmm.em.steppers.shelf import ACCELERATIONS
 from jaxgmm.families import SHELF
+from jaxgmm.priors import Ridge
 from jaxgmm.search import start as starting
 from jaxgmm.search.runs import run_to_ends
 from tests import oracle
@@ -70,7 +71,7 @@ def placed(family, ridge=0.0):
     total = batches.total
 
     def at(point):
-        return maximise(moments_at(point, total), point.means, SHELF[family], state.mixture.scales, ridge)
+        return maximise(moments_at(point, total), point.means, SHELF[family], state.mixture.scales, Ridge(ridge))
 
     moments = jax.jit(lambda point: expect(at(point), batches, Form.SAFE))(point)
     return point, jax.jit(at), batches, moments
@@ -81,7 +82,7 @@ def test_the_gradient_is_that_of_what_em_raises(family, x64):
     """From the moments alone, of the constrained mixture that a point stands for, and less what the ridge takes."""
     ridge = 0.1
     point, at, batches, moments = placed(family, ridge)
-    found = jax.jit(gradient)(point, at(point), moments, ridge)
+    found = jax.jit(gradient)(point, at(point), moments, settings(ridge=ridge))
     share = moments.mass / batches.total
 
     def raised(point):
@@ -145,7 +146,7 @@ def test_em_steps_along_the_natural_gradient(family, x64):
     point, at, _, moments = placed(family)
     mixture = at(point)
     step = flat(target_of(mixture, moments)) - flat(point)
-    slope = jax.jit(gradient)(point, mixture, moments, 0.0)
+    slope = jax.jit(gradient)(point, mixture, moments, settings())
     natural = natural_gradient(SHELF[family].kind, point, slope)
     # Scatters are those about the old means, less what EM's new means take away: of the second order as well.
     shift = target_of(mixture, moments).means - point.means
@@ -289,7 +290,7 @@ def test_a_point_stands_for_its_mixture(x64):
         state = em.init(mixture, batches)
         point = target_of(state.mixture, state.moments)
         assert isinstance(point, Point)
-        m_step = jax.jit(partial(maximise, ridge=1e-3), static_argnums=2)
+        m_step = jax.jit(partial(maximise, prior=Ridge(1e-3)), static_argnums=2)
         one = m_step(moments_at(point, batches.total), point.means, SHELF[family], mixture.scales)
         other = m_step(state.moments, mixture.means, SHELF[family], mixture.scales)
         assert_same_mixture(one, other, np.float64)

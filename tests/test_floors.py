@@ -15,7 +15,7 @@ HOUSE = Path(jaxgmm.__file__).parent
 FLOORS = [
     {"_base", "_version"},
     {"rows"},
-    {"moments", "covariances", "families", "density", "evaluation", "mixture"},
+    {"moments", "covariances", "families", "priors", "density", "evaluation", "mixture"},
     {"em", "online"},
     {"search"},
     {"estimator", "cli", "plot", "io", "launch", "__init__", "__main__"},

@@ -27,11 +27,12 @@ from ..covariances import Form
 from ..density import is_fast
 from ..mixture import Mixture
 from ..moments import Moments
+from ..priors import Prior
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
 from .expectation import expect
-from .state import NOT_BEGUN, Fixed, Proposal, Settings, State, finish, initial, is_running, resume
+from .state import NOT_BEGUN, Fixed, Proposal, Settings, State, finish, initial, is_running, objective_of, resume
 from .steppers.shelf import stepper_of, with_memory, with_own_memory
 from .verdict import judge
 
@@ -58,7 +59,7 @@ def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | N
 def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
     """The state before the first step. `batches` may be an array (N, D). ValueError where D or the family differ."""
     settings = settings or Settings()
-    return with_memory(_init(mixture, _admit(mixture, batches, settings)), settings)
+    return with_memory(_init(mixture, _admit(mixture, batches, settings), settings.prior), settings)
 
 
 def step(state: State, batches: Batches | Any, settings: Settings | None = None) -> State:
@@ -93,22 +94,29 @@ def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batc
 
 
 @keeps_precision
-def _init(mixture: Mixture, batches: Batches) -> State:
+def _init(mixture: Mixture, batches: Batches, prior: Prior | None) -> State:
     n_responsibilities = mixture.n_components * batches.n_chunks * batches.chunk_size
-    return _first.compiled(n_responsibilities <= SMALL, mixture, batches)
+    return _first.compiled(n_responsibilities <= SMALL, mixture, batches, prior)
 
 
 @program
-def _first(mixture: Mixture, batches: Batches) -> State:
+def _first(mixture: Mixture, batches: Batches, prior: Prior | None) -> State:
     # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
-    return initial(mixture, expect(mixture, batches, Form.SAFE), batches)
+    return initial(mixture, expect(mixture, batches, Form.SAFE), batches, prior)
 
 
 @keeps_precision
 @program
 def _step(state: State, batches: Batches, settings: Settings) -> State:
-    state, proposal = propose(state, settings)
+    state, proposal = propose(_under_prior(state, batches, settings), settings)
     return accept(state, proposal, expect(proposal.mixture, batches), batches, settings)
+
+
+def _under_prior(state: State, batches: Batches, settings: Settings) -> State:
+    """The state with the objective that the settings speak of: it may come from an `init` that knew of no prior."""
+    if settings.prior is None:
+        return state
+    return state._replace(objective=objective_of(state.mixture, state.moments, batches, settings.prior))
 
 
 def propose(state: State, settings: Settings) -> tuple[State, Proposal]:
@@ -127,7 +135,7 @@ def accept(
 ) -> State:
     """The state after a step to a proposal, of which these are the moments: judged, and learnt from; the state as it
     was where the step is `put_off`."""
-    objective = moments.objective / rows.total
+    objective = objective_of(proposal.mixture, moments, rows, settings.prior)
     new = State(proposal.mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
     judged = judge(state._replace(memory=None), new, rows, settings, put_off)
     return stepper_of(settings).learn(state, proposal, new, judged, settings, put_off)
@@ -140,6 +148,6 @@ def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -
         lax.while_loop(
             lambda state: is_running(state, max_steps),
             lambda state: _step(state, batches, settings),
-            with_own_memory(resume(state, max_steps), settings),
+            with_own_memory(resume(_under_prior(state, batches, settings), max_steps), settings),
         )
     )

@@ -76,7 +76,7 @@ class Accelerated:
 
         told = step
         if self.by_gradient:
-            told = flat(gradient(present(here, target), mixture, moments, settings.ridge)) * units
+            told = flat(gradient(present(here, target), mixture, moments, settings)) * units
         memory = memory.looked_at(told, uphill=self.by_gradient)
         move = self.move(memory, step, natural)
         trust = memory.trust
@@ -84,7 +84,7 @@ class Accelerated:
         moved = jnp.where(is_plain, goal, memory.point + trust.length * move)
         point = present(as_point(moved * units), target)
         new = moments_at(point, jnp.sum(moments.mass))
-        found = maximise(new, point.means, family, mixture.scales, settings.ridge)
+        found = maximise(new, point.means, family, mixture.scales, settings.pull)
         return Proposal(found, memory._replace(point=flat(point) / units), is_plain)
 
     def learn(

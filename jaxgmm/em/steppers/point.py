@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 from ...mixture import Mixture
 from ...moments import Kind, Moments, recentre
-from ..maximisation import log_shares, maximise, ridge_scatter
+from ...priors import Ridge, in_dtype
+from ..maximisation import log_shares, maximise
+from ..state import Settings
 
 
 class Point(NamedTuple):
@@ -52,22 +54,26 @@ def units_of(mixture: Mixture, target: Point) -> Array:
     )[0]
 
 
-def gradient(here: Point, mixture: Mixture, moments: Moments, ridge: Any) -> Point:
-    """Of the mean log-likelihood, less what the ridge takes, with respect to the point of which the mixture is made.
+def gradient(here: Point, mixture: Mixture, moments: Moments, settings: Settings) -> Point:
+    """Of the objective, less what the ridge takes, with respect to the point of which the mixture is made.
 
-    It is that of the expected complete-data log-likelihood, which needs the moments alone (Fisher's identity; Louis
-    1982): no row is looked at again.
+    For the rows it is that of the expected complete-data log-likelihood, which needs the moments alone (Fisher's
+    identity; Louis 1982): no row is looked at again.
     """
     family, means, total = mixture.family, mixture.means, jnp.sum(moments.mass)
+    ridge = Ridge(settings.ridge)
 
     def expected(point: Point) -> Array:
-        new = maximise(moments_at(point, total), point.means, family, mixture.scales, ridge)
+        new = maximise(moments_at(point, total), point.means, family, mixture.scales, settings.pull)
         kind, mass = family.kind, moments.mass
         _, scatter = recentre(kind, mass, moments.first, moments.second, new.means - means)
-        scatter = scatter + ridge_scatter(kind, mass, ridge, means.shape[1])
+        scatter = scatter + ridge.pseudo(kind, mass, means).of_components.scatter
         log_weights = jnp.where(mass > 0.0, new.log_weights, 0.0)
         terms = mass * (log_weights - 0.5 * new.scales.log_det())
-        return (jnp.sum(terms) - 0.5 * jnp.sum(new.scales.distances(scatter))) / total
+        raised = jnp.sum(terms) - 0.5 * jnp.sum(new.scales.distances(scatter))
+        if settings.prior is not None:
+            raised += in_dtype(settings.prior, means.dtype).log_density(new, mass)
+        return raised / total
 
     return jax.grad(expected)(here)
 
