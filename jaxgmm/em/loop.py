@@ -37,25 +37,6 @@ from .steppers.shelf import stepper_of, with_memory, with_own_memory
 from .verdict import judge
 
 
-def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form) -> tuple[State, Array]:
-    """`step` in one form, or the first M-step of a run that has not begun, with what is `fixed` of it.
-
-    -> the state, as it was where the form is FAST and would cost the promised digits; and whether it would.
-    """
-    is_first = state.n_steps < 0
-    state, proposal = propose(state, settings)
-    found = proposal.mixture
-    lost = jnp.any((found.log_weights == -jnp.inf) & jnp.isfinite(state.mixture.log_weights)) & is_first
-    if fixed is not None:
-        placed = fixed.onto(found)
-        proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
-    is_far = ~is_fast(proposal.mixture, batches.origin)
-    put_off = is_far if form is Form.FAST else jnp.array(False)
-    new = accept(state, proposal, expect(proposal.mixture, batches, form), batches, settings, put_off)
-    status = jnp.where(lost & ~put_off, Status.COLLAPSED, new.status).astype(jnp.int32)
-    return new._replace(status=status, n_steps=jnp.maximum(new.n_steps, jnp.where(put_off, NOT_BEGUN, 0))), is_far
-
-
 def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
     """The state before the first step. `batches` may be an array (N, D). ValueError where D or the family differ."""
     settings = settings or Settings()
@@ -151,3 +132,22 @@ def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -
             with_own_memory(resume(_under_prior(state, batches, settings), max_steps), settings),
         )
     )
+
+
+def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form) -> tuple[State, Array]:
+    """`step` in one form, or the first M-step of a run that has not begun, with what is `fixed` of it.
+
+    -> the state, as it was where the form is FAST and would cost the promised digits; and whether it would.
+    """
+    is_first = state.n_steps < 0
+    state, proposal = propose(state, settings)
+    found = proposal.mixture
+    lost = jnp.any((found.log_weights == -jnp.inf) & jnp.isfinite(state.mixture.log_weights)) & is_first
+    if fixed is not None:
+        placed = fixed.onto(found)
+        proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
+    is_far = ~is_fast(proposal.mixture, batches.origin)
+    put_off = is_far if form is Form.FAST else jnp.array(False)
+    new = accept(state, proposal, expect(proposal.mixture, batches, form), batches, settings, put_off)
+    status = jnp.where(lost & ~put_off, Status.COLLAPSED, new.status).astype(jnp.int32)
+    return new._replace(status=status, n_steps=jnp.maximum(new.n_steps, jnp.where(put_off, NOT_BEGUN, 0))), is_far
