@@ -44,6 +44,7 @@ from jaxgmm.em import kernel as fused
 from jaxgmm.em.expectation import expect, finish
 from jaxgmm.em.maximisation import maximise
 from jaxgmm.evaluation import log_prob_of, map_log_joint
+from jaxgmm.priors import Ridge
 
 from . import growth, isolate, limits, record
 from .markdown import by_columns
@@ -263,7 +264,7 @@ def stages(problem: str) -> dict[str, Any]:
         return lambda: program(mixture, batches)
 
     e_step = jax.jit(partial(expect, form=Form.FAST))
-    m_step = jax.jit(lambda s: maximise(s.moments, s.mixture.means, s.mixture.family, s.mixture.scales, 1e-6))
+    m_step = jax.jit(lambda s: maximise(s.moments, s.mixture.means, s.mixture.family, s.mixture.scales, Ridge(1e-6)))
     programs = {
         "read_s": over_chunks(lambda joint, x: jnp.sum(x, axis=0)),
         "joint_s": over_chunks(lambda joint, x: jnp.sum(joint(x), axis=0)),

@@ -27,6 +27,7 @@ from jaxgmm.em.expectation import expect
 from jaxgmm.em.maximisation import maximise
 from jaxgmm.families import SHELF
 from jaxgmm.mixture import Mixture
+from jaxgmm.priors import Ridge
 from jaxgmm.rows.door import admit
 from jaxgmm.search import result as results
 from jaxgmm.search import runs as driver
@@ -239,7 +240,7 @@ def anneal(problem: list[Any], seeds: int) -> dict[str, Any]:
     @jax.jit
     def at(mixture: Mixture, batches: Any, beta: Any) -> Mixture:
         def step(_: int, mixture: Mixture) -> Mixture:
-            return maximise(expect(heated(mixture, beta), batches), mixture.means, family, None, RIDGE)
+            return maximise(expect(heated(mixture, beta), batches), mixture.means, family, None, Ridge(RIDGE))
 
         return lax.fori_loop(0, AT_EACH, step, mixture)
 

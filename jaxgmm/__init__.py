@@ -4,6 +4,7 @@ from . import em as em
 from . import families as families
 from . import online as online
 from . import plot as plot
+from . import priors as priors
 from ._base.cache import enable_cache as enable_cache
 from ._base.status import Status as Status
 from ._base.status import explain as explain

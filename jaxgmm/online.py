@@ -29,6 +29,7 @@ from .em.maximisation import maximise
 from .families import show_dense
 from .mixture import Mixture
 from .moments import Moments, recentre
+from .priors import Ridge
 from .rows import _check as rows_check
 from .rows.batches import Batches
 
@@ -121,7 +122,7 @@ def _update(state: State, batches: Batches, decay: Any, forgetting: Any, ridge: 
     share = jnp.maximum(forgetting, (n_batches.astype(decay.dtype) + state.weight) ** -decay)
     mass, first, second, _ = jax.tree.map(lambda a, b: (1.0 - share) * a + share * b, kept, found)
     moments = Moments(mass, first, second, found.objective)
-    mixture = maximise(moments, old.means, old.family, old.scales, ridge)
+    mixture = maximise(moments, old.means, old.family, old.scales, Ridge(ridge))
     first, second = recentre(kind, mass, first, second, mixture.means - old.means)
     new = State(mixture, moments._replace(first=first, second=second), state.weight, n_batches, found.objective)
     is_sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(new.moments)]))

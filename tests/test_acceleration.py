@@ -12,10 +12,13 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, GaussianMixture, Mixture, Status, em
 from jaxgmm.covariances import Form
-from jaxgmm.em.acceleration import METHODS, Point, _flat, _gradient, _natural, _target, moments_at
 from jaxgmm.em.expectation import expect
 from jaxgmm.em.maximisation import maximise
+from jaxgmm.em.steppers.memory import METHODS
+from jaxgmm.em.steppers.point import Point, flat, gradient, moments_at, natural_gradient, target_of
+from jaxgmm.em.steppers.shelf import ACCELERATIONS
 from jaxgmm.families import SHELF
+from jaxgmm.priors import Ridge
 from jaxgmm.search import start as starting
 from jaxgmm.search.observer import Observer
 from jaxgmm.search.runs import run_to_ends
@@ -65,11 +68,11 @@ def placed(family, ridge=0.0):
     """A state that EM has come to, the point from which its mixture was estimated, and a function of points."""
     mixture, batches = case(family)
     state = em.step(em.init(mixture, batches), batches, settings(ridge=ridge))
-    point = _target(state.mixture, state.moments)
+    point = target_of(state.mixture, state.moments)
     total = batches.total
 
     def at(point):
-        return maximise(moments_at(point, total), point.means, SHELF[family], state.mixture.scales, ridge)
+        return maximise(moments_at(point, total), point.means, SHELF[family], state.mixture.scales, Ridge(ridge))
 
     moments = jax.jit(lambda point: expect(at(point), batches, Form.SAFE))(point)
     return point, jax.jit(at), batches, moments
@@ -80,7 +83,7 @@ def test_the_gradient_is_that_of_what_em_raises(family, x64):
     """From the moments alone, of the constrained mixture that a point stands for, and less what the ridge takes."""
     ridge = 0.1
     point, at, batches, moments = placed(family, ridge)
-    found = jax.jit(_gradient)(point, at(point), moments, ridge)
+    found = jax.jit(gradient)(point, at(point), moments, settings(ridge=ridge))
     share = moments.mass / batches.total
 
     def raised(point):
@@ -120,6 +123,11 @@ def test_units_do_not_matter(method, x64):
     assert max(steps) <= 1.25 * min(steps)
 
 
+def test_memories_know_every_stepper_by_number():
+    assert tuple(ACCELERATIONS) == METHODS
+    assert all(stepper.name == name for name, stepper in ACCELERATIONS.items())
+
+
 def test_memory_comes_and_goes_with_the_setting(x64):
     """`init` gives it, so that any loop may carry a state; `step` drops it; another method starts anew."""
     mixture, batches = case("diag")
@@ -129,7 +137,7 @@ def test_memory_comes_and_goes_with_the_setting(x64):
     assert em.step(looped, batches, settings()).memory is None
     other = em.run(looped, batches, settings("lbfgs"), 6)
     assert int(other.memory.method) != int(looped.memory.method)
-    assert int(other.memory.n_pairs) == 0
+    assert int(other.memory.pairs.count) == 0
     assert float(other.objective) >= float(looped.objective)
 
 
@@ -138,14 +146,14 @@ def test_em_steps_along_the_natural_gradient(family, x64):
     """Of means and scatters exactly, where no constraint is in between; of log weights to the first order."""
     point, at, _, moments = placed(family)
     mixture = at(point)
-    step = _flat(_target(mixture, moments)) - _flat(point)
-    slope = jax.jit(_gradient)(point, mixture, moments, 0.0)
-    natural = _natural(SHELF[family].kind, point, slope)
+    step = flat(target_of(mixture, moments)) - flat(point)
+    slope = jax.jit(gradient)(point, mixture, moments, settings())
+    natural = natural_gradient(SHELF[family].kind, point, slope)
     # Scatters are those about the old means, less what EM's new means take away: of the second order as well.
-    shift = _target(mixture, moments).means - point.means
+    shift = target_of(mixture, moments).means - point.means
     bound = float(jnp.max(jnp.square(step))) + float(jnp.max(jnp.abs(shift))) ** 2
     np.testing.assert_allclose(natural, step, atol=2.0 * bound)
-    slopes = float(natural @ _flat(slope))
+    slopes = float(natural @ flat(slope))
     assert slopes > 0.0
 
 
@@ -281,9 +289,9 @@ def test_a_point_stands_for_its_mixture(x64):
     for family in SHELF:
         mixture, batches = case(family)
         state = em.init(mixture, batches)
-        point = _target(state.mixture, state.moments)
+        point = target_of(state.mixture, state.moments)
         assert isinstance(point, Point)
-        m_step = jax.jit(partial(maximise, ridge=1e-3), static_argnums=2)
+        m_step = jax.jit(partial(maximise, prior=Ridge(1e-3)), static_argnums=2)
         one = m_step(moments_at(point, batches.total), point.means, SHELF[family], mixture.scales)
         other = m_step(state.moments, mixture.means, SHELF[family], mixture.scales)
         assert_same_mixture(one, other, np.float64)

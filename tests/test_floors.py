@@ -15,7 +15,7 @@ HOUSE = Path(jaxgmm.__file__).parent
 FLOORS = [
     {"_base", "_version"},
     {"rows"},
-    {"moments", "covariances", "families", "density", "evaluation", "mixture"},
+    {"moments", "covariances", "families", "priors", "density", "evaluation", "mixture"},
     {"em", "online"},
     {"search"},
     {"estimator", "cli", "plot", "io", "launch", "__init__", "__main__"},
@@ -33,7 +33,6 @@ families differ."""
 LONGEST = 300
 LONG = {
     "cli/tables.py": "one reader and one writer for each kind of file",
-    "em/acceleration.py": "three methods that share what they remember",
     "em/kernel.py": "one kernel for Triton, with the tiling that it is written for",
     "estimator/gaussian_mixture.py": "scikit-learn's interface is one class",
     "plot.py": "three pictures that share their colours and axes",

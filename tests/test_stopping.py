@@ -10,7 +10,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, Mixture, Status, em
 from jaxgmm.em import state, verdict
-from jaxgmm.em.acceleration import METHODS
+from jaxgmm.em.steppers.memory import METHODS
 from tests import oracle
 from tests.tolerances import assert_close
 

@@ -164,6 +164,14 @@ def acceleration(name: Any, known: Any) -> None:
         raise ValueError(f"Unknown acceleration {name!r}. Expected None or one of {', '.join(map(repr, known))}.")
 
 
+def prior(value: Any, ridge: type) -> None:
+    """None, or an object with a prior's methods. What JAX puts in its place when it maps over trees is let through."""
+    if isinstance(value, ridge):
+        raise ValueError("A ridge is no density of the parameters. Give it as ridge=, beside whatever prior= is.")
+    if isinstance(value, (str, bool, int, float, np.number, np.ndarray, type)):
+        raise TypeError(f"prior must be None or an object with the methods of jaxgmm.priors.Prior, got {value!r}.")
+
+
 def one_of(name: Any, known: Any, what: str) -> str:
     """One of the names that are known."""
     if not (isinstance(name, str) and name in known):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from .._version import __version__
-from ..em.acceleration import METHODS
 from ..em.state import STOPPING
+from ..em.steppers.memory import METHODS
 from ..families import SHELF
 from ..search.criteria import CRITERIA
 from ..search.escape import ESCAPES

@@ -22,6 +22,10 @@ class Packed(NamedTuple):
     coefficients: Array  # (K, D + P)
     constant: Array  # (K,)
 
+    def exponent(self, x: Array) -> Array:
+        features = quadratic_features(x - self.origin[:, None])
+        return einsum("kf,fn->kn", self.coefficients, features) + self.constant[:, None]
+
 
 class Stacked(NamedTuple):
     """FAST with many features: exponent = constant − ½ |whitener (x − origin) − mean|², whiteners as one matrix."""
@@ -31,6 +35,15 @@ class Stacked(NamedTuple):
     means: Array  # (K, D), whitened, from the origin
     constant: Array  # (K,)
 
+    def exponent(self, x: Array) -> Array:
+        centred = x - self.origin[:, None]
+
+        def one(component: tuple[Array, Array, Array]) -> Array:
+            whitener, mean, constant = component
+            return constant - 0.5 * lower_squares(whitener, centred, mean)
+
+        return over_components(one, (self.whitener, self.means, self.constant), x.size)
+
 
 class Whitened(NamedTuple):
     """SAFE: exponent = constant − ½ |whitener (x − mean)|²."""
@@ -38,6 +51,13 @@ class Whitened(NamedTuple):
     means: Array  # (K, D)
     whitener: Array  # (K, D, D)
     constant: Array  # (K,)
+
+    def exponent(self, x: Array) -> Array:
+        def one(component: Whitened) -> Array:
+            zero = jnp.zeros_like(component.means)
+            return component.constant - 0.5 * lower_squares(component.whitener, x - component.means[:, None], zero)
+
+        return over_components(one, self, x.size)
 
 
 class SharedWhitened(NamedTuple):
@@ -48,6 +68,15 @@ class SharedWhitened(NamedTuple):
     means: Array  # (K, D), whitened
     constant: Array  # (K,)
 
+    def exponent(self, x: Array) -> Array:
+        whitened = einsum("ij,jn->in", self.whitener, x - self.origin[:, None])
+
+        def one(component: tuple[Array, Array]) -> Array:
+            mean, constant = component
+            return constant - 0.5 * _squares(whitened - mean[:, None])
+
+        return over_components(one, (self.means, self.constant), x.size)
+
 
 class SharedExpanded(NamedTuple):
     """As SharedWhitened, with |y − m|² expanded into one product."""
@@ -56,6 +85,11 @@ class SharedExpanded(NamedTuple):
     whitener: Array
     means: Array
     constant: Array  # (K,), with −½ |mean|²
+
+    def exponent(self, x: Array) -> Array:
+        whitened = einsum("ij,jn->in", self.whitener, x - self.origin[:, None])
+        cross = einsum("kd,dn->kn", self.means, whitened)
+        return cross + self.constant[:, None] - 0.5 * _squares(whitened)
 
 
 Operands = Packed | Stacked | Whitened | SharedWhitened | SharedExpanded
@@ -94,33 +128,7 @@ class Dense:
         return Packed(origin, coefficients, constant - 0.5 * jnp.sum(pull * shift, axis=1))
 
     def exponent(self, operands: Operands, x: Array) -> Array:
-        if isinstance(operands, Whitened):
-
-            def exactly(one: Whitened) -> Array:
-                zero = jnp.zeros_like(one.means)
-                return one.constant - 0.5 * lower_squares(one.whitener, x - one.means[:, None], zero)
-
-            return over_components(exactly, operands, x.size)
-        centred = x - operands.origin[:, None]
-        if isinstance(operands, Packed):
-            return einsum("kf,fn->kn", operands.coefficients, quadratic_features(centred)) + operands.constant[:, None]
-        if isinstance(operands, Stacked):
-
-            def whitened_from(one: tuple[Array, Array, Array]) -> Array:
-                whitener, mean, constant = one
-                return constant - 0.5 * lower_squares(whitener, centred, mean)
-
-            return over_components(whitened_from, operands[1:], x.size)
-        whitened = einsum("ij,jn->in", operands.whitener, centred)
-        if isinstance(operands, SharedExpanded):
-            cross = einsum("kd,dn->kn", operands.means, whitened)
-            return cross + operands.constant[:, None] - 0.5 * _squares(whitened)
-
-        def from_mean(one: tuple[Array, Array]) -> Array:
-            mean, constant = one
-            return constant - 0.5 * _squares(whitened - mean[:, None])
-
-        return over_components(from_mean, (operands.means, operands.constant), x.size)
+        return operands.exponent(x)
 
     def spread(self, means: Array, origin: Array) -> Array:
         whitener = inverse_lower(self.factor)

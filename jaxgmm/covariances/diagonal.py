@@ -22,6 +22,11 @@ class Fast(NamedTuple):
     coefficients: Array  # (K, 2D)
     constant: Array  # (K,)
 
+    def exponent(self, x: Array) -> Array:
+        centred = x - self.origin[:, None]
+        features = jnp.concatenate([centred, centred * centred])
+        return einsum("kf,fn->kn", self.coefficients, features) + self.constant[:, None]
+
 
 class Safe(NamedTuple):
     """exponent = constant − ½ Σ_d precision · (x − mean)²."""
@@ -29,6 +34,13 @@ class Safe(NamedTuple):
     means: Array  # (K, D)
     precisions: Array  # (K, D)
     constant: Array  # (K,)
+
+    def exponent(self, x: Array) -> Array:
+        def one(component: Safe) -> Array:
+            distances = einsum("dn,d->n", jnp.square(x - component.means[:, None]), component.precisions)
+            return component.constant - 0.5 * distances
+
+        return over_components(one, self, x.size)
 
 
 @jax.tree_util.register_dataclass
@@ -47,16 +59,7 @@ class Diagonal:
         return Fast(origin, coefficients, constant - 0.5 * jnp.sum(precisions * shift * shift, axis=1))
 
     def exponent(self, operands: Fast | Safe, x: Array) -> Array:
-        if isinstance(operands, Fast):
-            centred = x - operands.origin[:, None]
-            features = jnp.concatenate([centred, centred * centred])
-            return einsum("kf,fn->kn", operands.coefficients, features) + operands.constant[:, None]
-
-        def one(component: Safe) -> Array:
-            distances = einsum("dn,d->n", jnp.square(x - component.means[:, None]), component.precisions)
-            return component.constant - 0.5 * distances
-
-        return over_components(one, operands, x.size)
+        return operands.exponent(x)
 
     def spread(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.square(means - origin) / self.diagonal)

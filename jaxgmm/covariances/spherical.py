@@ -22,6 +22,11 @@ class Fast(NamedTuple):
     coefficients: Array  # (K, D + 1)
     constant: Array  # (K,)
 
+    def exponent(self, x: Array) -> Array:
+        centred = x - self.origin[:, None]
+        features = jnp.concatenate([centred, jnp.sum(centred * centred, axis=0, keepdims=True)])
+        return einsum("kf,fn->kn", self.coefficients, features) + self.constant[:, None]
+
 
 class Safe(NamedTuple):
     """exponent = constant − ½ precision · |x − mean|²."""
@@ -29,6 +34,13 @@ class Safe(NamedTuple):
     means: Array  # (K, D)
     precision: Array  # (K,)
     constant: Array  # (K,)
+
+    def exponent(self, x: Array) -> Array:
+        def one(component: Safe) -> Array:
+            distances = jnp.sum(jnp.square(x - component.means[:, None]), axis=0)
+            return component.constant - 0.5 * component.precision * distances
+
+        return over_components(one, self, x.size)
 
 
 @jax.tree_util.register_dataclass
@@ -48,16 +60,7 @@ class Spherical:
         return Fast(origin, coefficients, constant - 0.5 * precision * jnp.sum(jnp.square(shift), axis=1))
 
     def exponent(self, operands: Fast | Safe, x: Array) -> Array:
-        if isinstance(operands, Fast):
-            centred = x - operands.origin[:, None]
-            features = jnp.concatenate([centred, jnp.sum(centred * centred, axis=0, keepdims=True)])
-            return einsum("kf,fn->kn", operands.coefficients, features) + operands.constant[:, None]
-
-        def one(component: Safe) -> Array:
-            distances = jnp.sum(jnp.square(x - component.means[:, None]), axis=0)
-            return component.constant - 0.5 * component.precision * distances
-
-        return over_components(one, operands, x.size)
+        return operands.exponent(x)
 
     def spread(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.mean(jnp.square(means - origin), axis=1) / self.variance)

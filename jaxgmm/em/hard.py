@@ -13,6 +13,7 @@ from ..covariances import Form
 from ..families import Family
 from ..mixture import Mixture
 from ..moments import TRACE, Kind, Moments, Statistics
+from ..priors import Ridge
 from ..rows.batches import Batches
 from ..rows.chunks import Chunked
 from .expectation import finish, statistics
@@ -97,7 +98,7 @@ Responsibilities = Callable[[Array, Array], Array]
 
 
 def _one_step(given: Responsibilities, about: Array, batches: Batches, family: Family, ridge: Any) -> Mixture:
-    return maximise(assign(family.kind, about, batches, given), about, family, None, ridge)
+    return maximise(assign(family.kind, about, batches, given), about, family, None, Ridge(ridge))
 
 
 def _origins(n_components: int, batches: Batches) -> Array:

@@ -18,19 +18,19 @@ from ..rows.chunks import Scale
 from ..rows.partitioned import Spread
 from ..rows.sizes import bytes_of_fit, choose_width
 from .expectation import expect
-from .loop import concluded, proposed
-from .state import Proposal, Settings, State, begun
+from .loop import accept, propose
+from .state import Proposal, Settings, State, initial
 
 
 def init_lanes(mixtures: Mixture, rows: Spread) -> State:
     """`em.init` of mixtures (R, ...)."""
-    return _begun(mixtures, rows.sum(_moments, mixtures, form=Form.SAFE), rows.scale)
+    return _initial(mixtures, rows.sum(_moments, mixtures, form=Form.SAFE), rows.scale)
 
 
 def step_lanes(states: State, rows: Spread, settings: Settings) -> State:
     """`em.step` of states (R, ...): one pass over the rows for all of them."""
-    states, proposals = _proposed(states, settings)
-    return _concluded(states, proposals, rows.sum(_moments, proposals.mixture, form=None), rows.scale, settings)
+    states, proposals = _propose(states, settings)
+    return _accept(states, proposals, rows.sum(_moments, proposals.mixture, form=None), rows.scale, settings)
 
 
 def _moments(block: Batches, mixtures: Mixture, *, form: Form | None) -> Moments:
@@ -38,19 +38,19 @@ def _moments(block: Batches, mixtures: Mixture, *, form: Form | None) -> Moments
 
 
 @program(hurried=True)
-def _begun(mixtures: Mixture, moments: Moments, scale: Scale) -> State:
-    return jax.vmap(lambda mixture, moments: begun(mixture, moments, scale))(mixtures, moments)
+def _initial(mixtures: Mixture, moments: Moments, scale: Scale) -> State:
+    return jax.vmap(lambda mixture, moments: initial(mixture, moments, scale))(mixtures, moments)
 
 
 @program
-def _proposed(states: State, settings: Settings) -> tuple[State, Proposal]:
-    return jax.vmap(lambda state: proposed(state, settings))(states)
+def _propose(states: State, settings: Settings) -> tuple[State, Proposal]:
+    return jax.vmap(lambda state: propose(state, settings))(states)
 
 
 @program
-def _concluded(states: State, proposals: Proposal, moments: Moments, scale: Scale, settings: Settings) -> State:
+def _accept(states: State, proposals: Proposal, moments: Moments, scale: Scale, settings: Settings) -> State:
     def one(state: State, proposal: Proposal, moments: Moments) -> State:
-        return concluded(state, proposal, moments, scale, settings)
+        return accept(state, proposal, moments, scale, settings)
 
     return jax.vmap(one)(states, proposals, moments)
 

@@ -1,7 +1,7 @@
 """Expectation-maximisation, whole: `init`, `step`, and `run`, which is a `while_loop` over `step`.
 
     state = em.init(mixture, batches)          expect
-    state = em.step(state, batches)            maximise, expect, judge
+    state = em.step(state, batches)            the stepper proposes (maximise), expect, judge, the stepper learns
     state = em.run(state, batches)             step, while running
 
 A state is consistent: it carries a mixture and the moments of that very mixture, so the objective it reports belongs
@@ -27,39 +27,20 @@ from ..covariances import Form
 from ..density import is_fast
 from ..mixture import Mixture
 from ..moments import Moments
+from ..priors import Prior
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
-from .acceleration import learn, propose
 from .expectation import expect
-from .maximisation import maximise
-from .state import NOT_BEGUN, Fixed, Proposal, Settings, State, _begun, begun, is_running, prepared, resumed, stopped
+from .state import NOT_BEGUN, Fixed, Proposal, Settings, State, finish, initial, is_running, objective_of, resume
+from .steppers.shelf import stepper_of, with_memory, with_own_memory
 from .verdict import judge
-
-
-def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form) -> tuple[State, Array]:
-    """`step` in one form, or the first M-step of a run that has not begun, with what is `fixed` of it.
-
-    -> the state, as it was where the form is FAST and would cost the promised digits; and whether it would.
-    """
-    is_first = state.n_steps < 0
-    state, proposal = proposed(state, settings)
-    found = proposal.mixture
-    lost = jnp.any((found.log_weights == -jnp.inf) & jnp.isfinite(state.mixture.log_weights)) & is_first
-    if fixed is not None:
-        placed = fixed.onto(found)
-        proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
-    is_far = ~is_fast(proposal.mixture, batches.origin)
-    put_off = is_far if form is Form.FAST else jnp.array(False)
-    new = concluded(state, proposal, expect(proposal.mixture, batches, form), batches, settings, put_off)
-    status = jnp.where(lost & ~put_off, Status.COLLAPSED, new.status).astype(jnp.int32)
-    return new._replace(status=status, n_steps=jnp.maximum(new.n_steps, jnp.where(put_off, NOT_BEGUN, 0))), is_far
 
 
 def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
     """The state before the first step. `batches` may be an array (N, D). ValueError where D or the family differ."""
     settings = settings or Settings()
-    return prepared(_init(mixture, _admit(mixture, batches, settings)), settings)
+    return with_memory(_init(mixture, _admit(mixture, batches, settings), settings.prior), settings)
 
 
 def step(state: State, batches: Batches | Any, settings: Settings | None = None) -> State:
@@ -94,35 +75,38 @@ def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batc
 
 
 @keeps_precision
-def _init(mixture: Mixture, batches: Batches) -> State:
+def _init(mixture: Mixture, batches: Batches, prior: Prior | None) -> State:
     n_responsibilities = mixture.n_components * batches.n_chunks * batches.chunk_size
-    return _first.compiled(n_responsibilities <= SMALL, mixture, batches)
+    return _first.compiled(n_responsibilities <= SMALL, mixture, batches, prior)
 
 
 @program
-def _first(mixture: Mixture, batches: Batches) -> State:
+def _first(mixture: Mixture, batches: Batches, prior: Prior | None) -> State:
     # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
-    return begun(mixture, expect(mixture, batches, Form.SAFE), batches)
+    return initial(mixture, expect(mixture, batches, Form.SAFE), batches, prior)
 
 
 @keeps_precision
 @program
 def _step(state: State, batches: Batches, settings: Settings) -> State:
-    state, proposal = proposed(state, settings)
-    return concluded(state, proposal, expect(proposal.mixture, batches), batches, settings)
+    state, proposal = propose(_under_prior(state, batches, settings), settings)
+    return accept(state, proposal, expect(proposal.mixture, batches), batches, settings)
 
 
-def proposed(state: State, settings: Settings) -> tuple[State, Proposal]:
-    """The M-step, or what an acceleration puts in its place; with the state in the form that this needs."""
-    state = prepared(state, settings)
-    if settings.acceleration is None:
-        old = state.mixture
-        return state, Proposal(maximise(state.moments, old.means, old.family, old.scales, settings.ridge))
-    assert state.memory is not None
-    return state, Proposal(*propose(settings.acceleration, state.memory, state.mixture, state.moments, settings.ridge))
+def _under_prior(state: State, batches: Batches, settings: Settings) -> State:
+    """The state with the objective that the settings speak of: it may come from an `init` that knew of no prior."""
+    if settings.prior is None:
+        return state
+    return state._replace(objective=objective_of(state.mixture, state.moments, batches, settings.prior))
 
 
-def concluded(
+def propose(state: State, settings: Settings) -> tuple[State, Proposal]:
+    """The mixture that the stepper would go to; with the state, which has what the stepper needs."""
+    state = with_memory(state, settings)
+    return state, stepper_of(settings).propose(state, settings)
+
+
+def accept(
     state: State,
     proposal: Proposal,
     moments: Moments,
@@ -130,47 +114,40 @@ def concluded(
     settings: Settings,
     put_off: Array | bool = False,
 ) -> State:
-    """The state after a step to a proposal, of which these are the moments: judged, and kept or not; the state as it
+    """The state after a step to a proposal, of which these are the moments: judged, and learnt from; the state as it
     was where the step is `put_off`."""
-    objective = moments.objective / rows.total
+    objective = objective_of(proposal.mixture, moments, rows, settings.prior)
     new = State(proposal.mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
-    if settings.acceleration is None:
-        return judge(state, new, rows, settings, put_off)
-    learnt = _learnt(state, new, proposal, rows, settings)
-    return jax.tree.map(partial(jnp.where, put_off), state, learnt)
-
-
-def _learnt(state: State, new: State, proposal: Proposal, rows: Batches | Scale, settings: Settings) -> State:
-    """A step of EM's own or one that its acceleration proposes, which counts only if it raises what EM raises.
-
-    Of a finished state, too, only a step of EM's own changes the status.
-    """
-    memory, method, is_plain = state.memory, settings.acceleration, proposal.is_plain
-    assert memory is not None
-    assert method is not None
-    judged = judge(state._replace(memory=None), new, rows, settings)
-    gain = new.objective - state.objective
-    has_failed = (judged.status == Status.COLLAPSED) | (judged.status == Status.NON_FINITE)
-    stands = is_plain | (~has_failed & (judged.gain > 0.0))
-    # Of a proposal that is not kept only the step is counted, and one that is kept never ends a run.
-    kept = jax.tree.map(partial(jnp.where, stands), judged, state._replace(memory=None, n_steps=state.n_steps + 1))
-    kept = kept._replace(
-        status=jnp.where(is_plain, judged.status, state.status).astype(jnp.int32),
-        fell=jnp.where(is_plain, judged.fell, state.fell),
-        gain=jnp.where(is_plain, judged.gain, jnp.inf),
-    )
-    stands &= ~has_failed
-    learnt = learn(method, memory, proposal.tried, is_plain, stands, gain, settings.tol, settings.steps_to_judge)
-    return kept._replace(memory=learnt)
+    judged = judge(state._replace(memory=None), new, rows, settings, put_off)
+    return stepper_of(settings).learn(state, proposal, new, judged, settings, put_off)
 
 
 @keeps_precision
 @program
 def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -> State:
-    return stopped(
+    return finish(
         lax.while_loop(
             lambda state: is_running(state, max_steps),
             lambda state: _step(state, batches, settings),
-            _begun(resumed(state, max_steps), settings),
+            with_own_memory(resume(_under_prior(state, batches, settings), max_steps), settings),
         )
     )
+
+
+def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form) -> tuple[State, Array]:
+    """`step` in one form, or the first M-step of a run that has not begun, with what is `fixed` of it.
+
+    -> the state, as it was where the form is FAST and would cost the promised digits; and whether it would.
+    """
+    is_first = state.n_steps < 0
+    state, proposal = propose(state, settings)
+    found = proposal.mixture
+    lost = jnp.any((found.log_weights == -jnp.inf) & jnp.isfinite(state.mixture.log_weights)) & is_first
+    if fixed is not None:
+        placed = fixed.onto(found)
+        proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
+    is_far = ~is_fast(proposal.mixture, batches.origin)
+    put_off = is_far if form is Form.FAST else jnp.array(False)
+    new = accept(state, proposal, expect(proposal.mixture, batches, form), batches, settings, put_off)
+    status = jnp.where(lost & ~put_off, Status.COLLAPSED, new.status).astype(jnp.int32)
+    return new._replace(status=status, n_steps=jnp.maximum(new.n_steps, jnp.where(put_off, NOT_BEGUN, 0))), is_far

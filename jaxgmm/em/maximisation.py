@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
 
 from ..covariances import Covariance
-from ..families import NO_PRIOR, Family
+from ..families import Family
 from ..mixture import Mixture
-from ..moments import Kind, Moments
+from ..moments import Moments
+from ..priors import Prior, in_dtype, plus
 
 
-def maximise(moments: Moments, means: Array, family: Family, previous: Covariance | None, ridge: Any) -> Mixture:
-    """The mixture that moments about `means` (K, D) ask for. Bishop 2006, eqs. 9.24–9.26.
+def maximise(moments: Moments, means: Array, family: Family, previous: Covariance | None, prior: Prior) -> Mixture:
+    """The mixture that moments about `means` (K, D) and a prior ask for. Bishop 2006, eqs. 9.24–9.26.
 
-    Total: a component without mass keeps its mean and gets weight 0. `previous` is where an inner iteration starts.
-    ridge: () or (D,), added to the diagonal of every covariance.
+    Total: a component without mass keeps its mean, unless the prior moves it, and gets weight 0. `previous` is where
+    an inner iteration starts.
     """
+    prior = in_dtype(prior, means.dtype)
     mass, n_features = moments.mass, means.shape[1]
     shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
-    scatter = moments.second - family.kind.outer(mass, shift) + ridge_scatter(family.kind, mass, ridge, n_features)
-    scales = family.estimate(scatter, mass, n_features, NO_PRIOR, previous)
-    return Mixture(log_shares(mass), means + shift, scales, family)
-
-
-def ridge_scatter(kind: Kind, mass: Array, ridge: Any, n_features: int) -> Array:
-    """What a ridge, () or (D,), adds to the scatter of components of this mass (K,), of the kind's shape."""
-    return kind.diagonal(mass, jnp.broadcast_to(jnp.asarray(ridge, mass.dtype), n_features))
+    of_rows = means + shift
+    new = prior.means(mass, of_rows, previous)
+    scatter = moments.second - family.kind.outer(mass, shift)
+    if new is not of_rows:
+        scatter = scatter + family.kind.outer(mass, new - of_rows)
+    added, of_matrices = prior.pseudo(family.kind, mass, new)
+    scales = family.estimate(plus(scatter, added.scatter), plus(mass, added.mass), n_features, of_matrices, previous)
+    return Mixture(log_shares(mass), new, scales, family)
 
 
 def log_shares(mass: Array) -> Array:

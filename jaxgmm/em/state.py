@@ -12,14 +12,14 @@ import numpy as np
 from jax import Array
 
 from .._base import check
-from .._base.precision import keeps_precision
 from .._base.status import Status
 from ..families import SHELF, Family, shape_of_scales
 from ..mixture import Mixture
 from ..moments import Moments
+from ..priors import Prior, Ridge, Ridged, in_dtype
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
-from .acceleration import METHODS, Memory, remember_nothing
+from .steppers.memory import METHODS, Memory
 
 STOPPING = ("gain", "aitken")
 
@@ -32,10 +32,12 @@ class Settings:
     family: name or object; the mixture's own where it is None. tol: nats of the mean log-likelihood; 0 runs to the step
     limit. ridge: added to the diagonal of every covariance, () or one for each feature (D,). A family whose constraint
     the sum would leave is given it in the scatter instead, which is the same for all of scikit-learn's types.
-    acceleration: "squarem", "anderson" or "lbfgs" (see `acceleration.py`); None is EM as it is. stopping: a run has
+    acceleration: "squarem", "anderson" or "lbfgs" (see `steppers/`); None is EM as it is. stopping: a run has
     converged when a step brings less than tol ("gain"), or when all steps to come together would ("aitken": the gains
-    are taken to shrink by a constant rate, as EM's do in the end; Böhning et al. 1994).
-    ValueError for a negative or NaN number, or an unknown family, acceleration or stopping.
+    are taken to shrink by a constant rate, as EM's do in the end; Böhning et al. 1994). prior: an object with
+    the methods of `jaxgmm.priors.Prior`, whose log-density, per unit of weight, is part of the objective; it and the
+    ridge both apply. A state that was made under a prior goes on under the same.
+    ValueError for a negative or NaN number, or an unknown family, acceleration or stopping; TypeError for no prior.
     """
 
     family: Family | None = field(default=None, metadata={"static": True})
@@ -43,6 +45,7 @@ class Settings:
     ridge: Any = 1e-6
     acceleration: str | None = field(default=None, metadata={"static": True})
     stopping: str = field(default="gain", metadata={"static": True})
+    prior: Prior | None = None
 
     def __post_init__(self) -> None:
         # JAX rebuilds this from placeholders when it maps over trees: only what a user wrote is looked at.
@@ -54,6 +57,13 @@ class Settings:
             object.__setattr__(self, "family", check.family(self.family, SHELF))
         check.acceleration(self.acceleration, METHODS)
         check.one_of(self.stopping, STOPPING, "stopping")
+        check.prior(self.prior, Ridge)
+
+    @property
+    def pull(self) -> Prior:
+        """All that pulls the estimates: the ridge, and the prior where there is one."""
+        ridge = Ridge(self.ridge)
+        return ridge if self.prior is None else Ridged(self.prior, ridge)
 
     @property
     def steps_to_judge(self) -> int:
@@ -66,7 +76,7 @@ class State(NamedTuple):
 
     mixture: Mixture
     moments: Moments
-    objective: Array  # (): mean log-likelihood, nats per unit of weight
+    objective: Array  # (): mean log-likelihood, and log-density of the prior, nats per unit of weight
     n_steps: Array  # (): int32
     status: Array  # (): a `Status`, int32
     fell: Array  # (): whether the objective ever fell by more than rounding and the ridge explain
@@ -127,9 +137,16 @@ def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Fa
     )
 
 
-def begun(mixture: Mixture, moments: Moments, rows: Batches | Scale) -> State:
+def objective_of(mixture: Mixture, moments: Moments, rows: Batches | Scale, prior: Prior | None) -> Array:
+    """Log-likelihood of a mixture that has these moments, plus the prior's log-density, nats per unit of weight."""
+    if prior is None:
+        return moments.objective / rows.total
+    return (moments.objective + in_dtype(prior, mixture.means.dtype).log_density(mixture, moments.mass)) / rows.total
+
+
+def initial(mixture: Mixture, moments: Moments, rows: Batches | Scale, prior: Prior | None = None) -> State:
     """The state before the first step, from a mixture and its moments."""
-    objective = moments.objective / rows.total
+    objective = objective_of(mixture, moments, rows, prior)
     broken = ~jnp.all(mixture.scales.is_definite())
     status = jnp.select([broken, ~jnp.isfinite(objective)], [Status.COLLAPSED, Status.NON_FINITE], Status.RUNNING)
     unknown = jnp.full_like(objective, jnp.inf)
@@ -140,29 +157,11 @@ class Proposal(NamedTuple):
     """The mixture that a step goes to, if it stands once the rows have been summed under it."""
 
     mixture: Mixture
-    tried: Any = None  # of an accelerated run: what it is to learn from
-    is_plain: Any = None  # whether the step is one of EM's own
+    tried: Memory | None = None  # of an accelerated run: its memory, where the proposal stands
+    is_plain: Array | None = None  # likewise: () bool, whether the step is one of EM's own
 
 
-@keeps_precision
-def prepared(state: State, settings: Settings) -> State:
-    """The state with the memory that its acceleration needs; without one where it has none."""
-    if settings.acceleration is None:
-        return state._replace(memory=None)
-    if state.memory is not None:
-        return state
-    return state._replace(memory=remember_nothing(settings.acceleration, state.mixture, state.moments))
-
-
-def _begun(state: State, settings: Settings) -> State:
-    """`prepared`, and without what another method remembers, to which the numbers mean something else."""
-    old, new = state.memory, prepared(state._replace(memory=None), settings).memory
-    if old is None or new is None:
-        return state._replace(memory=new)
-    return state._replace(memory=jax.tree.map(partial(jnp.where, old.method == new.method), old, new))
-
-
-def resumed(state: State, max_steps: Array) -> State:
+def resume(state: State, max_steps: Array) -> State:
     """The state with which a run begins: one that a lower limit had stopped goes on."""
     resumable = (state.status == Status.MAX_STEPS) & (state.n_steps < max_steps)
     return state._replace(status=jnp.where(resumable, Status.RUNNING, state.status).astype(jnp.int32))
@@ -173,14 +172,7 @@ def is_running(state: State, max_steps: Array) -> Array:
     return (state.status == Status.RUNNING) & (state.n_steps < max_steps)
 
 
-def stopped(state: State) -> State:
+def finish(state: State) -> State:
     """The state with which a run ends: what is running still has met the limit."""
     status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
     return state._replace(status=status.astype(jnp.int32))
-
-
-def ridge_trace(mixture: Mixture, settings: Settings) -> Array:
-    """tr(ridge Σ⁻¹) of each component, which is no less than the ridge's share of its smallest variance. -> (K,)."""
-    precisions = mixture.scales.precision_diagonal()
-    trace = jnp.sum(jnp.asarray(settings.ridge, precisions.dtype) * precisions, axis=-1)
-    return jnp.broadcast_to(trace, mixture.log_weights.shape)

@@ -10,9 +10,10 @@ from jax import Array
 
 from .._base.status import Status
 from ..mixture import Mixture
+from ..priors import Ridge
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
-from .state import Settings, State, ridge_trace
+from .state import Settings, State
 
 
 def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put_off: Array | bool = False) -> State:
@@ -24,8 +25,9 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
     change = new.objective - old.objective
     # By how much the step lowers what the ridge takes, nats. The M-step maximises Q − ½ Σ_k π_k tr(ridge Σ_k⁻¹) and not
     # Q, so the objective may give up what the penalty gains.
-    before = ridge_trace(old.mixture, settings) if old.ridge_trace is None else old.ridge_trace
-    after = ridge_trace(new.mixture, settings)
+    ridge = Ridge(settings.ridge)
+    before = ridge.traces(old.mixture) if old.ridge_trace is None else old.ridge_trace
+    after = ridge.traces(new.mixture)
     eased = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
     gain = change + eased
     broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)

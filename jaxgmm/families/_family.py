@@ -16,7 +16,7 @@ from ..moments import POOLED, Kind
 
 
 class Pseudo(NamedTuple):
-    """What a prior adds, in a family's own kind: rows that were never seen. Both 0 where there is no prior.
+    """What a prior adds, in a family's own kind: rows that were never seen. Both 0 where there is no prior (`priors`).
 
     A family that pools components adds these once, after pooling; the others add them to each component.
     """

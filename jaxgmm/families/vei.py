@@ -28,7 +28,8 @@ class VEI:
         # Celeux and Govaert 1995, model [λ_k A]: volumes given the shape, then the shape given the volumes, in turn.
         # In logarithms, so that no product over features leaves the range of float32.
         del n_features
-        variances = per_mass(scatter + prior.scatter, mass + prior.mass, 1.0)
+        mass = mass + prior.mass
+        variances = per_mass(scatter + prior.scatter, mass, 1.0)
         total = jnp.sum(mass)
         share = jnp.where(total > 0.0, mass / jnp.where(total > 0.0, total, 1.0), 1.0)
 

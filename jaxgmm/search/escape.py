@@ -30,6 +30,7 @@ from ..em.maximisation import maximise
 from ..families import show_dense
 from ..mixture import Mixture
 from ..moments import Moments
+from ..priors import Ridge
 from ..rows.batches import Batches
 from ..rows.sizes import bytes_of_fit
 from .observer import NOBODY, Observer
@@ -151,7 +152,7 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
         covariances = dense.at[into].set(between).at[split].set(half).at[merged].set(half)
         second = mixture.family.kind.project(mass[:, None, None] * covariances)
         moments = Moments(mass, jnp.zeros_like(means), second, jnp.zeros_like(batches.total))
-        return maximise(moments, means, mixture.family, None, 0.0)
+        return maximise(moments, means, mixture.family, None, Ridge(0.0))
 
     return lax.map(moved, (split, merged, into)), is_move
 

@@ -75,7 +75,7 @@ def fit(
     Search: race=True lets all starts make a short run and only the best go on; a `Race` says how (see `runs.py`).
     escape="split-merge" then looks for a way out of the optimum that was found (see `escape.py`). acceleration:
     "squarem", "anderson" or "lbfgs" for fewer steps where clusters overlap and tol is below 1e-4 (see
-    `acceleration.py`).
+    `em/steppers/`).
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; after
     that never: `result.status` and `result.restarts` say how it went.

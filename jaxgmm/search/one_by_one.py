@@ -22,9 +22,10 @@ from .._base.status import Status
 from ..covariances import Form
 from ..density import FAST_UP_TO
 from ..em.loop import advance
-from ..em.state import Fixed, is_running, ridge_trace, unstarted
+from ..em.state import Fixed, is_running, unstarted
 from ..families import Family
 from ..moments import Moments
+from ..priors import Ridge
 from ..rows.batches import Batches
 from .pool import at_once, in_background, n_cores
 
@@ -142,7 +143,7 @@ def _write(histories: np.ndarray, runs: Any, steps: np.ndarray, objectives: np.n
 
 @program(hurried=True)
 def _ridge_traces(mixtures: Any, settings: em.Settings) -> Array:
-    return jax.vmap(lambda mixture: ridge_trace(mixture, settings))(mixtures)
+    return jax.vmap(Ridge(settings.ridge).traces)(mixtures)
 
 
 @program(static="form")

@@ -16,10 +16,11 @@ from jax import Array, lax
 from .. import em
 from .._base.status import Status
 from ..covariances import Form
-from ..em.acceleration import MEMORY
 from ..em.lanes import n_lanes_of, side_by_side
 from ..em.loop import advance
-from ..em.state import is_running, prepared, resumed, stopped
+from ..em.state import finish, is_running, resume
+from ..em.steppers.memory import MEMORY
+from ..em.steppers.shelf import with_memory
 from ..rows.batches import Batches
 from ..rows.sizes import choose_width
 
@@ -52,7 +53,7 @@ def queue(
 
     n_rows: of a chunk. is_far (R,): which runs are likely to need the SAFE form.
     """
-    states = jax.vmap(lambda state: resumed(state, max_steps))(states)
+    states = jax.vmap(lambda state: resume(state, max_steps))(states)
     n = n_lanes_of(states)
     is_far = jnp.zeros(n, bool) if is_far is None else is_far
     every = Slots(jnp.arange(n, dtype=jnp.int32), states, is_far)
@@ -160,7 +161,7 @@ def ended_on_host(queue: Queue) -> tuple[em.State, np.ndarray]:
 
 def ended(queue: Queue) -> tuple[em.State, Array]:
     """The states (R, ...) that the runs end with, and their histories."""
-    return jax.vmap(stopped)(states_of(queue)), queue.histories
+    return jax.vmap(finish)(states_of(queue)), queue.histories
 
 
 def bytes_of_a_run(states: em.State, settings: em.Settings) -> int:
@@ -178,7 +179,7 @@ def _kept(queue: Queue, lane: Array) -> em.State:
 
 def _remembering(states: em.State, settings: em.Settings) -> em.State:
     """States (W, ...) with the memory that their acceleration needs: what waits or has ended needs none."""
-    return jax.vmap(lambda state: prepared(state, settings))(states)
+    return jax.vmap(lambda state: with_memory(state, settings))(states)
 
 
 def _served(queue: Queue, settings: em.Settings, done: Array) -> Queue:

@@ -17,7 +17,8 @@ from .._base.programs import next_power_of_two, program
 from .._base.status import Status
 from ..covariances import Form
 from ..em.lanes import step_lanes
-from ..em.state import NOT_BEGUN, prepared, resumed, stopped
+from ..em.state import NOT_BEGUN, finish, resume
+from ..em.steppers.shelf import with_memory
 from ..rows.batches import Batches
 from ..rows.partitioned import Spread
 from . import one_by_one
@@ -212,12 +213,12 @@ def _run_each(
 
 @program
 def _resumed(states: em.State, max_steps: Array, settings: em.Settings) -> em.State:
-    return jax.vmap(lambda state: prepared(resumed(state, max_steps), settings))(states)
+    return jax.vmap(lambda state: with_memory(resume(state, max_steps), settings))(states)
 
 
 @program(hurried=True)
 def _stopped(states: em.State) -> em.State:
-    return jax.vmap(stopped)(states._replace(memory=None))
+    return jax.vmap(finish)(states._replace(memory=None))
 
 
 @program(hurried=True)

@@ -25,6 +25,7 @@ from ..evaluation import padded
 from ..families import Family, shape_of_scales
 from ..mixture import Mixture
 from ..moments import Kind, Moments, projected
+from ..priors import Ridge
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import cut
@@ -61,7 +62,7 @@ def _assigned(block: Batches, seeds: Array, counts: Array, *, kind: Kind) -> Mom
 def _maximised(moments: Moments, about: Array, ridge: Any, *, family: Family, is_dense: bool) -> Mixture:
     def one(moments: Moments, about: Array) -> Mixture:
         moments = projected(moments, family.kind) if is_dense else moments
-        return maximise(moments, about, family, None, ridge)
+        return maximise(moments, about, family, None, Ridge(ridge))
 
     return jax.vmap(one)(moments, about)
 
@@ -331,7 +332,7 @@ def _begin(
     def one(lane: tuple[Array, Array, Moments | None]) -> em.State:
         seeds, count, known = lane
         moments = projected(known, family.kind) if known else by_nearest(family.kind, seeds, batches, count)
-        mixture = maximise(moments, seeds, family, None, ridge)
+        mixture = maximise(moments, seeds, family, None, Ridge(ridge))
         return _lost_if_empty(em.init(given.onto(mixture), batches), mixture, count)
 
     return for_fits(one, lanes, lanes[0].shape, batches)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxgmm
+from jaxgmm import families
 from jaxgmm.families import NO_PRIOR, SHELF
 from tests import oracle
 from tests.laws import every_family
@@ -172,3 +176,34 @@ def test_a_family_is_static(family):
     assert family == type(family)()
     assert jax.tree.leaves(family) == []
     assert SHELF[family.name] is family
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class SharedSpherical:
+    """mclust's EII, one variance for everything: a family that stands on no shelf, of public names alone."""
+
+    name: str = "EII"
+    kind: families.Kind = families.TRACE
+
+    def estimate(self, scatter, mass, n_features, prior, previous):
+        pooled = jnp.sum(scatter, keepdims=True) + prior.scatter
+        variance = families.per_mass(pooled / n_features, jnp.sum(mass) + prior.mass, 1.0)
+        return families.SphericalCovariance(variance, n_features)
+
+    def n_free(self, n_components, n_features):
+        return 1
+
+    def read(self, covariances, n_features):
+        return families.project(self, covariances)
+
+    def show(self, covariance, n_components):
+        return families.show_dense(covariance, n_components)
+
+
+def test_a_family_of_one_s_own_needs_no_shelf():
+    blobs = oracle.blobs(seed=3, n_rows=100, n_features=3, n_components=2)
+    result = jaxgmm.fit(jax.random.key(0), blobs.x.astype(np.float32), 2, SharedSpherical(), n_restarts=2)
+    matrices = np.asarray(result.mixture.covariances)
+    assert int(result.status) == jaxgmm.Status.CONVERGED
+    np.testing.assert_array_equal(matrices, np.broadcast_to(matrices[0, 0, 0] * np.eye(3), (2, 3, 3)))

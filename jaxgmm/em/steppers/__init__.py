@@ -1,0 +1,1 @@
+"""Steppers: where a run goes next. `shelf.py` has them all."""

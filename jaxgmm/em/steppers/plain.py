@@ -1,0 +1,30 @@
+"""EM as it is: every step is the M-step from where the last one led."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jax import Array
+
+from ...mixture import Mixture
+from ...moments import Moments
+from ..maximisation import maximise
+from ..state import Proposal, Settings, State
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Remembers nothing, and lets every verdict stand."""
+
+    def remember(self, mixture: Mixture, moments: Moments) -> None:
+        del mixture, moments
+
+    def propose(self, state: State, settings: Settings) -> Proposal:
+        old = state.mixture
+        return Proposal(maximise(state.moments, old.means, old.family, old.scales, settings.pull))
+
+    def learn(
+        self, state: State, proposal: Proposal, new: State, judged: State, settings: Settings, put_off: Array | bool
+    ) -> State:
+        del state, proposal, new, settings, put_off
+        return judged

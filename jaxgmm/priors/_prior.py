@@ -1,0 +1,103 @@
+"""What every prior can do. To write one, write these methods; nothing else asks which prior it is."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..covariances import Covariance
+from ..families import NO_PRIOR, Pseudo
+from ..mixture import Mixture
+from ..moments import Kind
+
+AnyPrior = TypeVar("AnyPrior", bound="Prior")
+
+
+class Additions(NamedTuple):
+    """Rows that were never seen, which a prior adds to those that were. Plain 0.0s add nothing to a program.
+
+    of_components: to each component, before a family pools any. mass () or (K,), scatter of the kind's shape, made by
+    `kind.outer` and `kind.diagonal` of K of them. of_matrices: to each covariance matrix that is estimated, so only
+    once where components share it; mass (), scatter the kind of one matrix: `kind.project(matrix[None])`.
+    """
+
+    of_components: Pseudo = NO_PRIOR
+    of_matrices: Pseudo = NO_PRIOR
+
+
+class Prior(Protocol):
+    """A density p of means and covariances, under which EM raises Σ weight · log-likelihood + log p: it finds a
+    posterior mode (Fraley and Raftery 2007; Gauvain and Lee 1994).
+
+    A pytree: a frozen dataclass under `jax.tree_util.register_dataclass`, whose numbers are traced and are brought to
+    the mixture's dtype before a method is called. Methods are pure and total: a component of mass 0 has a mean, too.
+
+    With rows that weigh mass_k and have mean x̄_k, the M-step makes the means first and then, given those, the
+    covariances that maximise
+
+        −½ Σ_k [(mass_k + a_k) log|Σ_k| + tr((S_k + A_k) Σ_k⁻¹)]  −½ Σ_matrices [b log|Σ| + tr(B Σ⁻¹)]
+
+    within the family, where S_k is the scatter about the new means and (a_k, A_k), (b, B) are the `pseudo` rows. EM
+    never lowers the posterior where `means` raises it given the covariances, and `pseudo` is right given the means.
+    """
+
+    def means(self, mass: Array, means: Array, scales: Covariance | None) -> Array:
+        """The new means, (K, D), from the rows' own means (K, D) and mass (K,).
+
+        scales: the covariances before the step, for a pull that is not in their units; None where there are none yet.
+        (The gradient by which "lbfgs" accelerates takes them for constants; what it proposes is judged all the same.)
+        """
+        ...
+
+    def pseudo(self, kind: Kind, mass: Array, means: Array) -> Additions:
+        """What is added to the sums that covariances are estimated from, given the new means (K, D).
+
+        kind: which second moment the family keeps; it makes what has its shape. mass (K,): of the rows.
+        """
+        ...
+
+    def log_density(self, mixture: Mixture, mass: Array) -> Array:
+        """log p of the mixture's means and covariances, nats, but for a constant. -> ().
+
+        mass (K,): of the rows. A density does not look at it; a pull that grows with the rows does, as the ridge's.
+        `pseudo_log_density` makes it of pseudo rows.
+        """
+        ...
+
+
+def pseudo_log_density(pseudo: Additions, mixture: Mixture) -> Array:
+    """−½ Σ_k (a_k log|Σ_k| + tr(A_k Σ_k⁻¹)) −½ Σ_matrices (b log|Σ| + tr(B Σ⁻¹)), nats. -> ().
+
+    pseudo: of the mixture's own means. It is log p where p is conjugate (normal, inverse Wishart), but for a constant.
+    """
+    scales = mixture.scales
+    n_components, log_det = mixture.n_components, scales.log_det()
+    (mass, scatter), (mass_of_each, scatter_of_each) = pseudo
+    taken = jnp.sum(jnp.broadcast_to(mass * log_det, n_components)) + jnp.sum(mass_of_each * log_det)
+    if not _is_nothing(scatter):
+        taken += jnp.sum(scales.distances(jnp.asarray(scatter)))
+    if not _is_nothing(scatter_of_each):
+        one = jnp.asarray(scatter_of_each)
+        taken += jnp.sum(scales.distances(jnp.broadcast_to(one, (len(log_det), *one.shape[1:]))))
+    return -0.5 * taken
+
+
+def plus(sums: Array, more: Array | float) -> Array:
+    """Sums and what a prior adds to them; a plain 0.0 is no operation."""
+    return sums if _is_nothing(more) else sums + more
+
+
+def _is_nothing(more: Array | float) -> bool:
+    return isinstance(more, float) and more == 0.0
+
+
+def in_dtype(prior: AnyPrior, dtype: Any) -> AnyPrior:
+    """The prior with its real numbers in the dtype of what they go with."""
+
+    def one(leaf: Any) -> Any:
+        return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+    return jax.tree.map(one, prior)

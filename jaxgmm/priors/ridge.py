@@ -1,0 +1,65 @@
+"""The ridge: every row is smeared a little along each feature, so that no variance falls below that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..covariances import Covariance
+from ..families import Pseudo
+from ..mixture import Mixture
+from ..moments import Kind
+from ._prior import Additions, Prior
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ridge:
+    """Adds mass_k · diag(amount) to each component's scatter, and so `amount`, () or (D,), to variances.
+
+    EM raises Σ weight · log-likelihood − ½ Σ_k mass_k tr(diag(amount) Σ_k⁻¹) by it. Its pull grows with the rows, so it
+    is no density of the parameters and no part of the objective that is reported (scikit-learn's `reg_covar`).
+    """
+
+    amount: Any
+
+    def means(self, mass: Array, means: Array, scales: Covariance | None) -> Array:
+        del mass, scales
+        return means
+
+    def pseudo(self, kind: Kind, mass: Array, means: Array) -> Additions:
+        values = jnp.broadcast_to(jnp.asarray(self.amount, mass.dtype), means.shape[1])
+        return Additions(Pseudo(0.0, kind.diagonal(mass, values)))
+
+    def log_density(self, mixture: Mixture, mass: Array) -> Array:
+        return -0.5 * jnp.sum(mass * self.traces(mixture))
+
+    def traces(self, mixture: Mixture) -> Array:
+        """tr(diag(amount) Σ_k⁻¹), which is no less than the ridge's share of the smallest variance. -> (K,)."""
+        precisions = mixture.scales.precision_diagonal()
+        trace = jnp.sum(jnp.asarray(self.amount, precisions.dtype) * precisions, axis=-1)
+        return jnp.broadcast_to(trace, mixture.log_weights.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ridged:
+    """A prior and the ridge, which both apply. The ridge smears the rows alone: mass_k · diag(amount)."""
+
+    prior: Prior
+    ridge: Ridge
+
+    def means(self, mass: Array, means: Array, scales: Covariance | None) -> Array:
+        return self.prior.means(mass, means, scales)
+
+    def pseudo(self, kind: Kind, mass: Array, means: Array) -> Additions:
+        (own_mass, own_scatter), of_matrices = self.prior.pseudo(kind, mass, means)
+        ridge = self.ridge.pseudo(kind, mass, means).of_components.scatter
+        return Additions(Pseudo(own_mass, own_scatter + ridge), of_matrices)
+
+    def log_density(self, mixture: Mixture, mass: Array) -> Array:
+        return self.prior.log_density(mixture, mass) + self.ridge.log_density(mixture, mass)
