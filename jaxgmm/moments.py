@@ -13,13 +13,14 @@ Chunks come as columns, features by rows (D, n).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ._base.linalg import einsum, over_components
 from ._base.packed import PACKED_UP_TO, lower_product, mirror, quadratic_features, unpack_symmetric
+from .covariances import Covariance
 
 
 class Moments(NamedTuple):
@@ -49,6 +50,13 @@ class Kind(ABC):
     def __hash__(self) -> int:
         return hash(type(self))
 
+    is_diagonal: ClassVar[bool] = False
+    """Whether the diagonals of the scatter matrices are all that counts."""
+
+    @abstractmethod
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        """The shape of what is kept of the scatter of K components."""
+
     @abstractmethod
     def outer(self, mass: Array, shift: Array) -> Array:
         """The kind of Σ_k mass_k · shift_k shift_kᵀ. mass (K,), shift (K, D)."""
@@ -60,6 +68,10 @@ class Kind(ABC):
     @abstractmethod
     def project(self, scatter: Array) -> Array:
         """The kind of dense scatter matrices, of JAX or NumPy. (..., K, D, D) -> (..., the kind's shape)."""
+
+    @abstractmethod
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        """The kind of mass_k · Σ_k, without what it does not keep of them. mass (K,)."""
 
     @abstractmethod
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
@@ -99,6 +111,9 @@ class Kind(ABC):
 class Full(Kind):
     """A scatter matrix for each component: (K, D, D)."""
 
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return n_components, n_features, n_features
+
     def outer(self, mass: Array, shift: Array) -> Array:
         return mass[:, None, None] * shift[:, :, None] * shift[:, None, :]
 
@@ -107,6 +122,9 @@ class Full(Kind):
 
     def project(self, scatter: Array) -> Array:
         return scatter
+
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        return mass[:, None, None] * covariance.dense()
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         symmetric = gradient + jnp.swapaxes(gradient, -1, -2)
@@ -146,6 +164,9 @@ class Full(Kind):
 class Pooled(Kind):
     """One scatter matrix, summed over the components: (1, D, D)."""
 
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return 1, n_features, n_features
+
     def outer(self, mass: Array, shift: Array) -> Array:
         return einsum("ki,kj->ij", mass[:, None] * shift, shift)[None]
 
@@ -154,6 +175,9 @@ class Pooled(Kind):
 
     def project(self, scatter: Array) -> Array:
         return scatter.sum(axis=-3, keepdims=True)
+
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        return covariance.weighted_sum(mass)[None]
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         return FULL.natural(scatter, gradient, n_features)
@@ -192,6 +216,11 @@ class Pooled(Kind):
 class Diagonal(Kind):
     """The diagonal of each component's scatter: (K, D)."""
 
+    is_diagonal: ClassVar[bool] = True
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return n_components, n_features
+
     def outer(self, mass: Array, shift: Array) -> Array:
         return mass[:, None] * jnp.square(shift)
 
@@ -200,6 +229,9 @@ class Diagonal(Kind):
 
     def project(self, scatter: Array) -> Array:
         return scatter.diagonal(axis1=-2, axis2=-1)
+
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        return mass[:, None] * covariance.variances()
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         return 2.0 * scatter * gradient * scatter
@@ -223,6 +255,11 @@ class Diagonal(Kind):
 class Trace(Kind):
     """The trace of each component's scatter: (K,)."""
 
+    is_diagonal: ClassVar[bool] = True
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return (n_components,)
+
     def outer(self, mass: Array, shift: Array) -> Array:
         return mass * jnp.sum(jnp.square(shift), axis=-1)
 
@@ -231,6 +268,9 @@ class Trace(Kind):
 
     def project(self, scatter: Array) -> Array:
         return scatter.trace(axis1=-2, axis2=-1)
+
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        return mass * covariance.variances().sum(axis=-1)
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         return 2.0 / n_features * scatter * gradient * scatter

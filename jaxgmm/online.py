@@ -26,7 +26,6 @@ from ._base.precision import keeps_precision, precision_for
 from ._base.programs import program
 from .em.expectation import expect
 from .em.maximisation import maximise
-from .families import show_dense
 from .mixture import Mixture
 from .moments import Moments, recentre
 from .rows import _check as rows_check
@@ -105,9 +104,8 @@ def update(
 @keeps_precision
 @program(hurried=True)
 def _init(mixture: Mixture, weight: Any) -> State:
-    dense = show_dense(mixture.scales, mixture.n_components)
     shares = mixture.weights
-    second = mixture.family.kind.project(shares[:, None, None] * dense)
+    second = mixture.family.kind.scatter_of(shares, mixture.scales)
     moments = Moments(shares, jnp.zeros_like(mixture.means), second, jnp.zeros((), shares.dtype))
     return State(mixture, moments, jnp.asarray(weight), jnp.int32(0), jnp.full((), jnp.nan, shares.dtype))
 

@@ -61,6 +61,10 @@ class Covariance(Protocol):
         """Their diagonals. -> (K, D) or (1, D)."""
         ...
 
+    def weighted_sum(self, weights: Array) -> Array:
+        """Σ_k weights_k Σ_k, of NumPy's leaves by NumPy. weights (K,) -> (D, D)."""
+        ...
+
     def precision_diagonal(self) -> Array:
         """Diagonals of Σ⁻¹. -> (K, D) or (1, D)."""
         ...

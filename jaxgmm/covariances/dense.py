@@ -152,6 +152,10 @@ class Dense:
     def variances(self) -> Array:
         return jnp.sum(jnp.square(self.factor), axis=-1)
 
+    def weighted_sum(self, weights: Array) -> Array:
+        dense = self.dense()
+        return weights.sum() * dense[0] if len(dense) == 1 else einsum("k,kij->ij", weights, dense)
+
     def precision_diagonal(self) -> Array:
         return jnp.sum(jnp.square(inverse_lower(self.factor)), axis=-2)
 

@@ -79,6 +79,9 @@ class Spherical:
     def variances(self) -> Array:
         return jnp.broadcast_to(self.variance[..., None], (*self.variance.shape, self.n_features))
 
+    def weighted_sum(self, weights: Array) -> Array:
+        return (weights * self.variance).sum() * np.eye(self.n_features, dtype=self.variance.dtype)
+
     def precision_diagonal(self) -> Array:
         return jnp.broadcast_to(1.0 / self.variance[:, None], (len(self.variance), self.n_features))
 

@@ -12,7 +12,7 @@ from jax import lax
 from .._base.programs import program
 from ..covariances import Form
 from ..mixture import Mixture
-from ..moments import Moments
+from ..moments import Kind, Moments
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
 from ..rows.partitioned import Spread
@@ -34,7 +34,8 @@ def step_lanes(states: State, rows: Spread, settings: Settings) -> State:
 
 
 def _moments(block: Batches, mixtures: Mixture, *, form: Form | None) -> Moments:
-    return for_fits(lambda mixture: expect(mixture, block, form), mixtures, mixtures.means.shape, block)
+    shape, kind = mixtures.means.shape, mixtures.family.kind
+    return for_fits(lambda mixture: expect(mixture, block, form), mixtures, shape, kind, block)
 
 
 @program(hurried=True)
@@ -74,10 +75,10 @@ def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, n_r
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], waves)
 
 
-def for_fits(function: Callable[[Any], Any], mapped: Any, shape: tuple[int, ...], batches: Batches) -> Any:
-    """`in_waves` of what is done to rows for fits with means of `shape` (R, K, D)."""
+def for_fits(function: Callable[[Any], Any], mapped: Any, shape: tuple[int, ...], kind: Kind, batches: Batches) -> Any:
+    """`in_waves` of what is done to rows for fits with means of `shape` (R, K, D) and second moments of a kind."""
     _, n_components, n_features = shape
-    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize, kind.is_diagonal)
     return in_waves(function, mapped, n_components, batches.chunk_size, each)
 
 

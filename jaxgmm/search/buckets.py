@@ -18,7 +18,7 @@ from .. import em
 from .._base import threefry
 from .._base.programs import SHARED_UP_TO, components, effort, next_power_of_two, program
 from ..evaluation import in_shared_family
-from ..families import Family
+from ..families import Family, Full
 from ..moments import FULL, Moments, projected
 from ..rows.batches import Batches
 from ..rows.partitioned import Spread
@@ -53,7 +53,9 @@ class Group(NamedTuple):
     nearest: Moments | None  # (L, ...), of the rows nearest to each seed, where families of several kinds need it
 
 
-def groups(counts: Iterable[int], batches: Batches | Spread, n_restarts: int = 1) -> list[tuple[int, ...]]:
+def groups(
+    counts: Iterable[int], batches: Batches | Spread, n_restarts: int = 1, families: Iterable[Family] = (Full(),)
+) -> list[tuple[int, ...]]:
     """Which counts share a program: no more than `PADDING` of a group's components are padding, and its runs hold no
     more than `HELD` bytes.
 
@@ -63,11 +65,12 @@ def groups(counts: Iterable[int], batches: Batches | Spread, n_restarts: int = 1
     shared: dict[int, list[int]] = {}
     for count in counts:
         shared.setdefault(max(SHARED_UP_TO, next_power_of_two(count)) if is_small else count, []).append(count)
+    all_diagonal = all(family.kind.is_diagonal for family in families)
     bounded: list[list[int]] = []
     for together in shared.values():
         rest = sorted(together, reverse=True)
         while rest:  # the largest, and as many of the others as the bound allows
-            each = n_restarts * bytes_of_fit(rest[0], batches.n_features, batches.dtype.itemsize)
+            each = n_restarts * bytes_of_fit(rest[0], batches.n_features, batches.dtype.itemsize, all_diagonal)
             within = max(1, min(len(rest), HELD // each))
             most = next(n for n in range(within, 0, -1) if padding(rest[:n]) <= PADDING)
             bounded.append(rest[:most])

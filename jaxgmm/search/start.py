@@ -54,7 +54,7 @@ def _assigned(block: Batches, seeds: Array, counts: Array, *, kind: Kind) -> Mom
     def one(lane: tuple[Array, Array]) -> Moments:
         return by_nearest(kind, lane[0], block, lane[1])
 
-    return for_fits(one, (seeds, counts), seeds.shape, block)
+    return for_fits(one, (seeds, counts), seeds.shape, kind, block)
 
 
 @program(static=("family", "is_dense"), hurried=True)
@@ -270,7 +270,7 @@ def nearest_to(seeds: Array, counts: Any, batches: Batches | Spread, kind: Kind)
     if isinstance(batches, Spread):
         return nearest_to_partitioned(seeds, counts, batches, kind)
     how = effort(int(batches.n_rows), seeds.shape[1], len(seeds))
-    return _by_crews(_nearest_to.at(how), (seeds, counts), batches, kind=kind)
+    return _by_crews(kind, _nearest_to.at(how), (seeds, counts), batches, kind=kind)
 
 
 def begin(
@@ -290,7 +290,7 @@ def begin(
     if isinstance(batches, Spread):
         mixtures = mixtures_from(seeds, counts, batches, family, ridge, nearest)
         return _lost_each(init_lanes(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
-    return _by_crews(_begin, (seeds, counts, nearest), batches, ridge, given, family=family)
+    return _by_crews(family.kind, _begin, (seeds, counts, nearest), batches, ridge, given, family=family)
 
 
 def prepare(
@@ -316,12 +316,14 @@ def not_begun(seeds: Array, counts: Any, moments: Moments, family: Family) -> em
     return unstarted(seeds_, np.arange(seeds.shape[1]) < np.asarray(counts)[:, None], moments, family)
 
 
-def _by_crews(program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches, *shared: Any, **static: Any) -> T:
+def _by_crews(
+    of_kind: Kind, program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches, *shared: Any, **static: Any
+) -> T:
     """program(lanes, batches, *shared, **static) of lanes of which the first are seeds (R, K, D)."""
     if is_traced((lanes, shared)):
         return program(lanes, batches, *shared, **static)
     n_lanes, n_components, n_features = lanes[0].shape
-    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize, of_kind.is_diagonal)
     return crews_for(n_lanes, n_components, batches, each).each(program, lanes, batches, *shared, **static)
 
 
@@ -330,7 +332,7 @@ def _nearest_to(lanes: tuple[Array, Array], batches: Batches, *, kind: Kind) -> 
     def one(lane: tuple[Array, Array]) -> Moments:
         return by_nearest(kind, lane[0], batches, lane[1])
 
-    return for_fits(one, lanes, lanes[0].shape, batches)
+    return for_fits(one, lanes, lanes[0].shape, kind, batches)
 
 
 @program(static="family")
@@ -343,7 +345,7 @@ def _begin(
         mixture = maximise(moments, seeds, family, None, ridge)
         return _lost_if_empty(em.init(given.onto(mixture), batches), mixture, count)
 
-    return for_fits(one, lanes, lanes[0].shape, batches)
+    return for_fits(one, lanes, lanes[0].shape, family.kind, batches)
 
 
 def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.State:

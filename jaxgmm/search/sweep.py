@@ -110,7 +110,7 @@ def sweep(
         keeper = _Keeper(criterion, listener, n_fits, max_steps, float(batches.total))
         with precision_for(batches.dtype):
             settings = with_relative_ridge(settings, relative_ridge, batches)
-            shared = groups(counts, batches, n_lanes)
+            shared = groups(counts, batches, n_lanes, chosen)
             about = partial(of_search, key, batches, settings, search, max_steps, n_lanes, init)
             of_cells = {"K": counts, "families": [told(family) for family in chosen], "n_folds": n_folds}
             try:
