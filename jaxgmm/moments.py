@@ -13,7 +13,7 @@ Chunks come as columns, features by rows (D, n).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -50,8 +50,10 @@ class Kind(ABC):
     def __hash__(self) -> int:
         return hash(type(self))
 
-    is_diagonal: ClassVar[bool] = False
-    """Whether the diagonals of the scatter matrices are all that counts."""
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether the diagonals of the scatter matrices are all that counts: no matrix is kept."""
+        return len(self.shape(1, 1)) < 3
 
     @abstractmethod
     def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
@@ -86,10 +88,7 @@ class Kind(ABC):
 
     @abstractmethod
     def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
-        """FAST sums: first moments about the origin, and second ones as `from_origin` expects them.
-
-        weighted (K, n), centred columns (D, n), shift of the means from the origin (K, D).
-        """
+        """FAST sums about the origin, for `from_origin`. weighted (K, n), centred columns (D, n), shift (K, D)."""
 
     def from_origin(self, mass: Array, first: Array, second: Array, shift: Array) -> tuple[Array, Array]:
         """First and second moments about the means from the sums of `about_origin`."""
@@ -97,10 +96,7 @@ class Kind(ABC):
 
     @abstractmethod
     def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Any]:
-        """SAFE sums: first and second moments about the means, uncancelled.
-
-        weighted (K, n), columns (D, n), means (K, D).
-        """
+        """SAFE sums about the means (K, D): first and second moments, uncancelled. weighted (K, n), columns (D, n)."""
 
     def from_means(self, second: Any, means: Array) -> Array:
         """The second moment from the sums of `about_means`. Most kinds have nothing left to do."""
@@ -216,8 +212,6 @@ class Pooled(Kind):
 class Diagonal(Kind):
     """The diagonal of each component's scatter: (K, D)."""
 
-    is_diagonal: ClassVar[bool] = True
-
     def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_components, n_features
 
@@ -254,8 +248,6 @@ class Diagonal(Kind):
 
 class Trace(Kind):
     """The trace of each component's scatter: (K,)."""
-
-    is_diagonal: ClassVar[bool] = True
 
     def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return (n_components,)

@@ -28,8 +28,8 @@ from . import tolerances
 WITHOUT_MATRICES = [family for family in SHELF.values() if family.kind.is_diagonal]
 
 N, K, D = 160, 24, 64
-"""K·D² is more than anything that a fit may hold: rows N·D, responsibilities N·K, matrices D², and residuals of two runs
-from all means on a chunk of 16 rows, 2·16·K·D."""
+"""K·D² is more than anything that a fit may hold: rows N·D, responsibilities N·K, matrices D², and residuals of two
+runs from all means on a chunk of 16 rows, 2·16·K·D."""
 
 without_matrices = pytest.mark.parametrize("family", WITHOUT_MATRICES, ids=lambda family: family.name)
 

@@ -6,6 +6,7 @@ from ._family import Pseudo as Pseudo
 from ._family import is_matrix_shape as is_matrix_shape
 from ._family import shape_of_scales as shape_of_scales
 from ._family import show_dense as show_dense
+from ._family import show_least as show_least
 from ._family import shown_shape as shown_shape
 from .diag import Diag as Diag
 from .eei import EEI as EEI

@@ -26,7 +26,7 @@ from ..covariances import Diagonal, Form
 from ..density import in_safe_form, normalise, prepare
 from ..em.lanes import in_waves
 from ..em.maximisation import maximise
-from ..families import show_dense
+from ..families import show_least
 from ..mixture import Mixture
 from ..moments import Moments
 from ..rows.batches import Batches
@@ -136,7 +136,7 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     whole = halves.whole_mass
     share = _upper_share(halves)
     kind = mixture.family.kind
-    covariances = _each(mixture)
+    covariances = show_least(mixture.scales, kind, n_components)
     # A covariance whose shape others decide may be narrower than its rows are wide; what is left must be definite.
     taken = share * (1.0 - share)
     taken *= AT_MOST / jnp.maximum(taken * _own_distances(mixture, apart), AT_MOST)
@@ -145,7 +145,7 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
         """Component `merged` joins `into`, and takes the lower half of `split`: the M-step of what that makes."""
         split, merged, into = move
         both = whole[into] + whole[merged]
-        of_both, between = _joined(mixture, whole, into, merged, covariances[into], covariances[merged])
+        of_both, between = _joined(mixture, whole, (into, merged), (covariances[into], covariances[merged]))
         rest = whole[split] - halves.mass[split]
         mass = whole.at[into].set(both).at[split].set(halves.mass[split]).at[merged].set(rest)
         means = mixture.means.at[into].set(of_both).at[split].set(upper[split]).at[merged].set(lower[split])
@@ -161,23 +161,14 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     return lax.map(moved, (split, merged, into)), is_move
 
 
-def _each(mixture: Mixture) -> Array:
-    """The covariances of all components, (K, D, D); where their diagonals are all that counts, those, (K, D)."""
-    if mixture.family.kind.is_diagonal:
-        return jnp.broadcast_to(mixture.scales.variances(), mixture.means.shape)
-    return show_dense(mixture.scales, mixture.n_components)
-
-
-def _joined(
-    mixture: Mixture, mass: Array, one: Array, other: Array, of_one: Array, of_other: Array
-) -> tuple[Array, Array]:
-    """The mean (D,) and covariance of two components together, of which these are the covariances: matrices (D, D) or
-    their diagonals (D,)."""
+def _joined(mixture: Mixture, mass: Array, pair: tuple[Array, Array], of: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The mean (D,) and covariance of two components together, from those `of` each: (D, D), or their diagonals."""
+    one, other = pair
     share = mass[one] / (mass[one] + mass[other])
     shift = mixture.means[one] - mixture.means[other]
-    within = share * of_one + (1.0 - share) * of_other
+    within = share * of[0] + (1.0 - share) * of[1]
     mean = mixture.means[other] + share * shift
-    along = shift if of_one.ndim == 1 else shift[:, None]
+    along = shift if of[0].ndim == 1 else shift[:, None]
     return mean, within + share * (1.0 - share) * along * shift
 
 
@@ -264,7 +255,7 @@ def _pairs(mixture: Mixture, halves: Halves, live: Array) -> tuple[Array, Array,
     n_pairs = min(4 * n_components, n_components * n_components)
     overlap, pairs = _largest(jnp.where(is_pair, overlap, -1.0), n_pairs)
     first, second = pairs // n_components, pairs % n_components
-    covariances = _each(mixture)
+    covariances = show_least(mixture.scales, mixture.family.kind, n_components)
     log_det = jnp.broadcast_to(mixture.scales.log_det(), mass.shape)
 
     def matrix(component: Array) -> Array:
@@ -273,7 +264,7 @@ def _pairs(mixture: Mixture, halves: Halves, live: Array) -> tuple[Array, Array,
     def loss(first: Array, second: Array) -> Array:
         both = mass[first] + mass[second]
         share = mass[first] / both
-        factor = cholesky(_joined(mixture, mass, first, second, matrix(first), matrix(second))[1])
+        factor = cholesky(_joined(mixture, mass, (first, second), (matrix(first), matrix(second)))[1])
         volume = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)))
         apart = share * log_det[first] + (1.0 - share) * log_det[second]
         return both * (0.5 * (volume - apart) + OF_A_GAUSSIAN - _entropy(share))
