@@ -254,7 +254,6 @@ def stages(quick: bool) -> Asked:
     import jax.numpy as jnp
 
     from jaxgmm import em
-    from jaxgmm._base.linalg import columns
     from jaxgmm.covariances import Form
     from jaxgmm.density import normalise, prepare
     from jaxgmm.em.expectation import expect
@@ -268,11 +267,11 @@ def stages(quick: bool) -> Asked:
             def program(mixture: Any, batches: Any) -> Any:
                 operands = prepare(mixture, batches.origin, Form.FAST)
 
-                def chunk(index: Any, rows: Any, weights: Any) -> Any:
-                    del index
-                    return jnp.sum(weights * stage(lambda x: mixture.scales.exponent(operands, x), columns(rows)))
+                def of_chunk(chunk: Any) -> Any:
+                    found = stage(lambda x: mixture.scales.exponent(operands, x), chunk.x)
+                    return jnp.sum(chunk.weights * found)
 
-                return batches.sum(chunk)
+                return batches.sum(of_chunk)
 
             return jax.jit(program)
 

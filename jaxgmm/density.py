@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from ._base.linalg import any_lane
 from .covariances import Covariance, Form
+from .rows.chunks import Chunk
 
 T = TypeVar("T")
 
@@ -45,6 +46,12 @@ def prepare(mixture: Components, origin: Array, form: Form) -> Any:
     """
     constant = mixture.log_weights - 0.5 * (mixture.scales.log_det() + mixture.n_features * math.log(2.0 * math.pi))
     return mixture.scales.prepare(mixture.means, origin, constant, form)
+
+
+def joint(mixture: Components, operands: Any, chunk: Chunk) -> Array:
+    """The log joint (K, n), nats, of a chunk: the one place where rows meet a mixture. operands: of `prepare`, which
+    fixes the form."""
+    return mixture.scales.exponent(operands, chunk.x)
 
 
 def normalise(joint: Array) -> tuple[Array, Array]:

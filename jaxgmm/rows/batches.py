@@ -23,7 +23,7 @@ from .._base.precision import is_traced, precision_for
 from .._base.programs import next_power_of_two
 from .._base.sums import add
 from . import _check
-from .chunks import Chunked, Counted, Roomy, T, _roomy_weights, cut
+from .chunks import Chunk, Chunked, Counted, Roomy, T, _roomy_weights, cut
 from .sizes import choose_chunk_size
 
 
@@ -152,15 +152,15 @@ class Batches:
     def variances(self) -> Array:
         """The variance of each feature over the weighted rows. -> (D,)."""
 
-        def term(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
-            centred = rows - self.origin
-            return einsum("n,nd->d", weights, centred), einsum("n,nd->d", weights, centred * centred)
+        def term(chunk: Chunk) -> tuple[Array, Array]:
+            centred = chunk.rows - self.origin
+            return einsum("n,nd->d", chunk.weights, centred), einsum("n,nd->d", chunk.weights, centred * centred)
 
         first, second = self.sum(term)
         return jnp.maximum(second / self.total - jnp.square(first / self.total), 0.0)
 
-    def sum(self, term: Callable[[Array, Array, Array], T]) -> T:
-        """Σ over chunks of term(index, rows (n, D), weights (n,)), a pytree of arrays; compensated.
+    def sum(self, term: Callable[[Chunk], T]) -> T:
+        """Σ over chunks of term(chunk), a pytree of arrays; compensated.
 
         Rows that the user gave weight 0 come as the origin: what they hold may overflow, and 0 · inf would be NaN.
         """
@@ -170,7 +170,7 @@ class Batches:
             rows, weights = self.rows.take(index), self.weights.take(index)
             if may_overflow:
                 rows = jnp.where((weights > 0.0)[:, None], rows, self.origin)
-            return term(index, rows, weights)
+            return term(Chunk.of(rows, weights, index))
 
         if self.n_chunks == 1 and self.n_used is None:
             return at(jnp.int32(0))
@@ -209,10 +209,9 @@ def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
         about = jnp.where(jnp.max(weights.tail) > 0.0, about, rows.body[jnp.argmax(weights.body)])
     draft = Batches(rows, weights, about, zero, zero, jnp.int32(0))
 
-    def term(index: Array, chunk: Array, weight: Array) -> tuple[Array, Array]:
-        del index
+    def term(chunk: Chunk) -> tuple[Array, Array]:
         # About a row of the data, so that the sum of a far-off cloud does not lose the cloud.
-        return jnp.sum(weight), jnp.sum(weight[:, None] * (chunk - draft.origin), axis=0)
+        return jnp.sum(chunk.weights), jnp.sum(chunk.weights[:, None] * (chunk.rows - draft.origin), axis=0)
 
     total, first = draft.sum(term)
     origin = draft.origin + first / jnp.where(total > 0.0, total, 1.0)

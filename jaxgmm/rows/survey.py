@@ -12,6 +12,7 @@ from jax import Array
 from .._base.linalg import einsum
 from .._base.programs import next_power_of_two
 from .batches import Batches
+from .chunks import Chunk
 
 T = TypeVar("T")
 
@@ -95,8 +96,8 @@ class Survey:
 def described(block: Batches) -> tuple[Array, Array, Array]:
     """Σ w, Σ w (x − o) and Σ w (x − o)²."""
 
-    def term(_: Array, rows: Array, weights: Array) -> tuple[Array, Array, Array]:
-        centred = rows - block.origin
+    def term(chunk: Chunk) -> tuple[Array, Array, Array]:
+        centred, weights = chunk.rows - block.origin, chunk.weights
         return jnp.sum(weights), einsum("n,nd->d", weights, centred), einsum("n,nd->d", weights, centred * centred)
 
     return block.sum(term)

@@ -23,13 +23,14 @@ from .._base.linalg import cholesky, columns, einsum
 from .._base.programs import program
 from .._base.status import FAILED, Status
 from ..covariances import Diagonal, Form
-from ..density import in_safe_form, normalise, prepare
+from ..density import in_safe_form, joint, normalise, prepare
 from ..em.lanes import in_waves
 from ..em.maximisation import maximise
 from ..families import show_least
 from ..mixture import Mixture
 from ..moments import Moments
 from ..rows.batches import Batches
+from ..rows.chunks import Chunk
 from ..rows.sizes import bytes_of_fit
 from .progress import Told
 from .race import Race, race_to_ends
@@ -180,11 +181,10 @@ def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
     def program(form: Form) -> Halves:
         operands = prepare(mixture, batches.origin, form)
 
-        def chunk(_: Array, rows: Array, weights: Array) -> Halves:
-            x = columns(rows)
-            _, responsibilities = normalise(mixture.scales.exponent(operands, x))
-            weighted = responsibilities * weights
-            centred = x - batches.origin[:, None]
+        def of_chunk(chunk: Chunk) -> Halves:
+            _, responsibilities = normalise(joint(mixture, operands, chunk))
+            weighted = responsibilities * chunk.weights
+            centred = chunk.x - batches.origin[:, None]
             upper = jnp.where(einsum("kd,dn->kn", axes, centred) > offset[:, None], weighted, 0.0)
 
             def first(weighted: Array) -> Array:
@@ -198,7 +198,7 @@ def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
                 einsum("in,jn->ij", weighted, responsibilities),
             )
 
-        return batches.sum(chunk)
+        return batches.sum(of_chunk)
 
     return in_safe_form(mixture, batches.origin, program)
 
