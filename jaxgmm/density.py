@@ -33,8 +33,8 @@ class Components(Protocol):
 
 
 FAST_UP_TO = {4: 64.0, 8: 4096.0}
-"""Spread (see `Covariance.spread`) up to which the fast form keeps the promised digits, by bytes of the dtype: it
-loses about spread times the dtype's rounding, so 64 leaves a float32 variance right to 1e-5."""
+"""`Covariance.cancellation` up to which the fast form keeps the promised digits, by bytes of the dtype: it loses about
+that times the dtype's rounding, so 64 leaves a float32 variance right to 1e-5."""
 
 
 def prepare(mixture: Components, origin: Array, form: Form) -> Any:
@@ -66,7 +66,7 @@ def normalise(joint: Array) -> tuple[Array, Array]:
 
 
 def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T]) -> T:
-    """in_form(FAST), or in_form(SAFE) where the spread of the means would cost FAST the promised digits.
+    """in_form(FAST), or in_form(SAFE) where the cancellation of the means would cost FAST the promised digits.
 
     Decided once, above any loop over chunks; the lanes of a `vmap` decide together, so that only one form runs.
     """
@@ -76,5 +76,5 @@ def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T
 
 def is_fast(mixture: Components, origin: Array) -> Array:
     """Whether FAST keeps the promised digits of this mixture."""
-    spread = lax.stop_gradient(mixture.scales.spread(mixture.means, origin))
-    return spread <= FAST_UP_TO[mixture.means.dtype.itemsize]  # False for NaN
+    cancellation = lax.stop_gradient(mixture.scales.cancellation(mixture.means, origin))
+    return cancellation <= FAST_UP_TO[mixture.means.dtype.itemsize]  # False for NaN

@@ -114,7 +114,7 @@ def _init(mixture: Mixture, weight: Any) -> State:
 def _update(state: State, batches: Batches, decay: Any, forgetting: Any, ridge: Any) -> State:
     old, kept, kind = state.mixture, state.moments, state.mixture.family.kind
     found = expect(old, batches)
-    found = jax.tree.map(lambda sum_: sum_ / batches.total, found)
+    found = jax.tree.map(lambda sum_: sum_ / batches.total_weight, found)
     n_batches = state.n_batches + 1
     share = jnp.maximum(forgetting, (n_batches.astype(decay.dtype) + state.weight) ** -decay)
     mass, first, second, _ = jax.tree.map(lambda a, b: (1.0 - share) * a + share * b, kept, found)

@@ -122,7 +122,7 @@ class Dense:
 
         return over_components(from_mean, (operands.means, operands.constant), x.size)
 
-    def spread(self, means: Array, origin: Array) -> Array:
+    def cancellation(self, means: Array, origin: Array) -> Array:
         whitener = inverse_lower(self.factor)
         shift = jnp.abs(means - origin)
         whitened = einsum("kij,kj->ki", jnp.abs(jnp.broadcast_to(whitener, (len(means), *whitener.shape[1:]))), shift)

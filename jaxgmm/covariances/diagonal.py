@@ -58,7 +58,7 @@ class Diagonal:
 
         return over_components(one, operands, x.size)
 
-    def spread(self, means: Array, origin: Array) -> Array:
+    def cancellation(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.square(means - origin) / self.diagonal)
 
     def distances(self, scatter: Array) -> Array:

@@ -59,7 +59,7 @@ class Spherical:
 
         return over_components(one, operands, x.size)
 
-    def spread(self, means: Array, origin: Array) -> Array:
+    def cancellation(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.mean(jnp.square(means - origin), axis=1) / self.variance)
 
     def distances(self, scatter: Array) -> Array:

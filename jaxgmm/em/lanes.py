@@ -15,19 +15,19 @@ from ..mixture import Mixture
 from ..moments import Kind, Moments
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from ..rows.sizes import bytes_of_fit, choose_width
 from .expectation import expect
 from .loop import concluded, proposed
 from .state import Proposal, Settings, State, begun
 
 
-def init_lanes(mixtures: Mixture, rows: Spread) -> State:
+def init_lanes(mixtures: Mixture, rows: PartitionedRows) -> State:
     """`em.init` of mixtures (R, ...)."""
     return _begun(mixtures, rows.sum(_moments, mixtures, form=Form.SAFE), rows.scale)
 
 
-def step_lanes(states: State, rows: Spread, settings: Settings) -> State:
+def step_lanes(states: State, rows: PartitionedRows, settings: Settings) -> State:
     """`em.step` of states (R, ...): one pass over the rows for all of them."""
     states, proposals = _proposed(states, settings)
     return _concluded(states, proposals, rows.sum(_moments, proposals.mixture, form=None), rows.scale, settings)

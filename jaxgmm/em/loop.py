@@ -132,7 +132,7 @@ def concluded(
 ) -> State:
     """The state after a step to a proposal, of which these are the moments: judged, and kept or not; the state as it
     was where the step is `put_off`."""
-    objective = moments.objective / rows.total
+    objective = moments.objective / rows.total_weight
     new = State(proposal.mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
     if settings.acceleration is None:
         return judge(state, new, rows, settings, put_off)

@@ -129,7 +129,7 @@ def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Fa
 
 def begun(mixture: Mixture, moments: Moments, rows: Batches | Scale) -> State:
     """The state before the first step, from a mixture and its moments."""
-    objective = moments.objective / rows.total
+    objective = moments.objective / rows.total_weight
     broken = ~jnp.all(mixture.scales.is_definite())
     status = jnp.select([broken, ~jnp.isfinite(objective)], [Status.COLLAPSED, Status.NON_FINITE], Status.RUNNING)
     unknown = jnp.full_like(objective, jnp.inf)

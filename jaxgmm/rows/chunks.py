@@ -118,8 +118,8 @@ class Chunk(NamedTuple):
 class Scale(NamedTuple):
     """How much all rows weigh: what a step is judged by, of rows wherever they are."""
 
-    total: Array  # (): Σ weights
-    lightest: Array  # (): the smallest positive weight, "one row's weight"
+    total_weight: Array  # (): Σ weights
+    min_weight: Array  # (): the smallest positive weight, "one row's weight"
 
 
 @jax.tree_util.register_dataclass

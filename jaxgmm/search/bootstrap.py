@@ -282,7 +282,7 @@ def _reweighted(batches: Batches, weights: Array, sample_size: Array) -> Batches
     total = drawn.sum(lambda chunk: jnp.sum(chunk.weights))
     # What one observation weighs, of which a component must keep a half. The smallest of N exponential weights is about
     # 1/N of that, and would let a component live on nothing.
-    return replace(drawn, total=total, lightest=total / sample_size)
+    return replace(drawn, total_weight=total, min_weight=total / sample_size)
 
 
 def _flat(batches: Batches) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..evaluation import in_shared_family
 from ..families import Family, Full
 from ..moments import FULL, Moments, projected
 from ..rows.batches import Batches
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from ..rows.replicated import at_home
 from ..rows.sizes import bytes_of_fit
 from . import small
@@ -54,7 +54,10 @@ class Group(NamedTuple):
 
 
 def groups(
-    counts: Iterable[int], batches: Batches | Spread, n_restarts: int = 1, families: Iterable[Family] = (Full(),)
+    counts: Iterable[int],
+    batches: Batches | PartitionedRows,
+    n_restarts: int = 1,
+    families: Iterable[Family] = (Full(),),
 ) -> list[tuple[int, ...]]:
     """Which counts share a program: no more than `PADDING` of a group's components are padding, and its runs hold no
     more than `HELD` bytes.
@@ -84,7 +87,7 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
-def room_for(counts: Sequence[int], batches: Batches | Spread) -> int:
+def room_for(counts: Sequence[int], batches: Batches | PartitionedRows) -> int:
     """With how many components the runs of a group are made."""
     has_room = isinstance(batches, Batches) and batches.has_room
     return components(max(counts)) if has_room else max(counts)
@@ -93,7 +96,7 @@ def room_for(counts: Sequence[int], batches: Batches | Spread) -> int:
 def group_of(
     key: Array,
     counts: tuple[int, ...],
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     seeding: str,
     n_restarts: int,
     families: Iterable[Family],
@@ -118,8 +121,8 @@ def group_of(
 
 def fit_group(
     group: Group,
-    batches: Batches | Spread,
-    judged: Batches | Spread,
+    batches: Batches | PartitionedRows,
+    judged: Batches | PartitionedRows,
     family: Family,
     settings: em.Settings,
     max_steps: int,
@@ -199,9 +202,9 @@ def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any
     return jax.vmap(one)(members)
 
 
-def of_each(results: FitResult, rows: Batches | Spread, also: Callable[[FitResult, Batches], Any]) -> Any:
+def of_each(results: FitResult, rows: Batches | PartitionedRows, also: Callable[[FitResult, Batches], Any]) -> Any:
     """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
-    if isinstance(rows, Spread):
+    if isinstance(rows, PartitionedRows):
         return rows.sum(_said, results, also=also)
     if rows.has_room:
         each = [also(replace(of, mixture=in_shared_family(of.mixture)), rows) for of in _unstacked(results)]

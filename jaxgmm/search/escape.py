@@ -156,7 +156,7 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
         second = (
             kind.scatter_of(mass, Diagonal(found)) if kind.is_diagonal else kind.project(mass[:, None, None] * found)
         )
-        moments = Moments(mass, jnp.zeros_like(means), second, jnp.zeros_like(batches.total))
+        moments = Moments(mass, jnp.zeros_like(means), second, jnp.zeros_like(batches.total_weight))
         return maximise(moments, means, mixture.family, None, 0.0)
 
     return lax.map(moved, (split, merged, into)), is_move

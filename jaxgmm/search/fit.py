@@ -18,7 +18,7 @@ from ..families import SHELF, Family
 from ..mixture import Mixture
 from ..rows.batches import Batches
 from ..rows.door import admit_rows, in_blocks
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from ..rows.replicated import at_home, n_devices
 from .checkpoint import Checkpoint, kept, told
 from .escape import ESCAPES
@@ -108,7 +108,7 @@ def fit(
 
 def drive(
     states: em.State,
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     settings: em.Settings,
     max_steps: int,
     search: Search,

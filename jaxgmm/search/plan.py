@@ -12,7 +12,7 @@ from .. import em
 from .._base import check
 from .._base.programs import program
 from ..rows.batches import Batches
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from ..rows.replicated import n_devices
 from ..rows.sharded import Sharded
 from . import _check
@@ -23,7 +23,7 @@ from .race import Race
 
 def of_search(
     key: Array,
-    rows: Batches | Spread,
+    rows: Batches | PartitionedRows,
     settings: em.Settings,
     search: Search,
     max_steps: int,
@@ -33,8 +33,8 @@ def of_search(
     """What a search is of: its result depends on nothing else."""
     start = init if isinstance(init, str) else digest(init)
     whole: Any = rows
-    if isinstance(rows, Spread):  # what a pass has found stands for what is not here
-        whole = (rows.origin, rows.total, rows.lightest, rows._variances, rows.sample)
+    if isinstance(rows, PartitionedRows):  # what a pass has found stands for what is not here
+        whole = (rows.origin, rows.total_weight, rows.min_weight, rows._variances, rows.sample)
     shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
     how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
     how |= {"stopping": settings.stopping, "max_steps": max_steps, "n_restarts": n_restarts, "race": search.race}
@@ -44,7 +44,7 @@ def of_search(
     return {"key": key_of, "data": digest(whole), "init": start, "escape": search.escape, **shape, **how}
 
 
-def with_others(rows: Batches | Spread) -> bool:
+def with_others(rows: Batches | PartitionedRows) -> bool:
     """Whether other processes go through the same search, with rows of their own."""
     return isinstance(rows, Sharded) and jax.process_count() > 1
 
@@ -63,14 +63,16 @@ class Search(NamedTuple):
         return cls(_check.race(race, Race), escape)
 
 
-def with_relative_ridge(settings: em.Settings, relative_ridge: float, batches: Batches | Spread) -> em.Settings:
+def with_relative_ridge(
+    settings: em.Settings, relative_ridge: float, batches: Batches | PartitionedRows
+) -> em.Settings:
     """The settings with a ridge (D,) that adds a share of each feature's variance; as they are where that is 0."""
     check.of_features(settings.ridge, batches.n_features)
     if n_devices(batches.origin) > 1:  # an array of one device cannot go with rows on several
         settings = replace(settings, ridge=jax.device_get(settings.ridge))
     if not relative_ridge:
         return settings
-    if isinstance(batches, Spread):
+    if isinstance(batches, PartitionedRows):
         return replace(settings, ridge=settings.ridge + relative_ridge * batches.variances())
     return replace(settings, ridge=_ridge.compiled(batches.has_room, batches, settings.ridge, relative_ridge))
 

@@ -14,7 +14,7 @@ from .. import em
 from .._base import check
 from .._base.status import Status
 from ..rows.batches import Batches
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from .progress import Told, Watch
 from .result import _held_up_on_host
 from .runs import SHORT_RUN, _no_history, _of, _put, run_to_ends
@@ -48,7 +48,7 @@ class Race:
 
 def race_to_ends(
     states: em.State,
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     settings: em.Settings,
     max_steps: int,
     race: Race | None,

@@ -19,7 +19,7 @@ from ..covariances import Form
 from ..em.lanes import step_lanes
 from ..em.state import NOT_BEGUN, prepared, resumed, stopped
 from ..rows.batches import Batches
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from . import one_by_one
 from .checkpoint import Entry, next_entry
 from .pool import Crews, OnCores, are_singles, at_once, crews_for
@@ -39,7 +39,7 @@ SHORT_RUN = 10
 
 def run_to_ends(
     states: em.State,
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     settings: em.Settings,
     max_steps: int,
     watch: Watch | None = None,
@@ -56,7 +56,7 @@ def run_to_ends(
     if histories is None:
         histories = _no_history(states, max_steps)
     entry = next_entry()
-    if isinstance(batches, Spread):
+    if isinstance(batches, PartitionedRows):
         return _run_spread(states, histories, batches, settings, max_steps, watch, entry)
     limit, n_runs = np.int32(max_steps), len(states.objective)
     if is_traced((states, settings, batches)) or is_transforming():
@@ -146,7 +146,7 @@ def is_one_by_one(states: em.State, batches: Batches, settings: em.Settings) -> 
 def _run_spread(
     states: em.State,
     histories: Any,
-    rows: Spread,
+    rows: PartitionedRows,
     settings: em.Settings,
     max_steps: int,
     watch: Watch | None,

@@ -23,7 +23,7 @@ from ..families import SHELF, Family
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.door import admit_rows, in_blocks
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from .buckets import Group, fit_group, group_of, groups, of_each, room_for
 from .checkpoint import Checkpoint, kept, told
 from .fit import drive
@@ -107,7 +107,7 @@ def sweep(
         n_runs = None if acceleration or is_traced((key, settings, init)) else n_lanes * len(counts)
         batches = admit_rows(key, x, sample_weight, max(counts), n_lanes, chunk_size, dtype, device, read, n_runs)
         in_blocks(batches, search.escape, n_folds)
-        keeper = _Keeper(criterion, listener, n_fits, max_steps, float(batches.total))
+        keeper = _Keeper(criterion, listener, n_fits, max_steps, float(batches.total_weight))
         with precision_for(batches.dtype):
             settings = with_relative_ridge(settings, relative_ridge, batches)
             shared = groups(counts, batches, n_lanes, chosen)
@@ -150,15 +150,15 @@ def sweep(
 class _Part(NamedTuple):
     """What every cell is fitted to: all rows, or all but a fold."""
 
-    training: Batches | Spread
-    judged: Batches | Spread  # the rows whose log-likelihood is wanted
+    training: Batches | PartitionedRows
+    judged: Batches | PartitionedRows  # the rows whose log-likelihood is wanted
     groups: list[Group]
 
 
 def _groups_of(
     key: Array,
     shared: list[tuple[int, ...]],
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     init: str,
     n_restarts: int,
     families: Sequence[Family],
@@ -166,7 +166,9 @@ def _groups_of(
     return [group_of(key, counts, batches, init, n_restarts, families) for counts in shared]
 
 
-def _folds(key: Array, batches: Batches | Spread, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
+def _folds(
+    key: Array, batches: Batches | PartitionedRows, n_folds: int, n_components: int
+) -> Iterable[tuple[Batches, Batches]]:
     """The rows without each fold, and the fold, as weights of 0 for the others: no row is moved."""
     if not n_folds:
         return
@@ -203,7 +205,7 @@ def _fit_cells(
         if number == 0:
             fitted = found
         else:
-            held_out += [_held_out(result, said, float(part.judged.total)) for result, said in found]
+            held_out += [_held_out(result, said, float(part.judged.total_weight)) for result, said in found]
         keeper.n_done += len(counts)
     for place, (result, said) in enumerate(fitted):
         mean = float(held_out[place]) / keeper.total if len(parts) > 1 else None

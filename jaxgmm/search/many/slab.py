@@ -38,7 +38,7 @@ class Tables(NamedTuple):
 
     x: Any  # (P, n, D)
     weights: Any  # (P, n)
-    figures: Any  # (P, 2 D + 3): origin, ridge, total, lightest, and how many rows there are
+    figures: Any  # (P, 2 D + 3): origin, ridge, total, min_weight, and how many rows there are
 
     @property
     def ridge(self) -> Any:
@@ -54,8 +54,8 @@ class Tables(NamedTuple):
         rows, weights = (
             Chunked(part[:whole] if whole else None, part[whole:], n_chunks) for part in (self.x, self.weights)
         )
-        total, lightest, n_rows = self.figures[-3:]
-        return Batches(rows, weights, self.figures[: self.x.shape[1]], total, lightest, n_rows.astype(jnp.int32))
+        total, min_weight, n_rows = self.figures[-3:]
+        return Batches(rows, weights, self.figures[: self.x.shape[1]], total, min_weight, n_rows.astype(jnp.int32))
 
 
 class Lanes(NamedTuple):
