@@ -115,6 +115,15 @@ class Batches:
         return self.n_used is not None
 
     @property
+    def sample(self) -> Batches:
+        """The rows that seeds are chosen from."""
+        return self
+
+    def fingerprint(self) -> Any:
+        """A tree that tells these rows from others: themselves."""
+        return self
+
+    @property
     def n_features(self) -> int:
         return self.origin.shape[0]
 

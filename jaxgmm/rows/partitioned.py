@@ -36,6 +36,7 @@ class PartitionedRows(ABC):
     total_weight: Array  # ()
     min_weight: Array  # ()
     sample: Batches  # rows that seeds are chosen from
+    has_room = False  # as `Batches` of a small table have
 
     def sum(self, function: Callable[..., T], *shared: Any, **static: Any) -> T:
         """Σ over the rows of function(Batches, *shared, **static), a pytree of arrays.
@@ -50,6 +51,10 @@ class PartitionedRows(ABC):
     @property
     def scale(self) -> Scale:
         return Scale(self.total_weight, self.min_weight)
+
+    def fingerprint(self) -> Any:
+        """A tree that tells these rows from others: what a pass has found stands for what is not here."""
+        return self.origin, self.total_weight, self.min_weight, self._variances, self.sample
 
     def variances(self) -> Array:
         """The variance of each feature over the weighted rows. -> (D,)."""

@@ -89,8 +89,7 @@ def padding(counts: Sequence[int]) -> float:
 
 def room_for(counts: Sequence[int], batches: Batches | PartitionedRows) -> int:
     """With how many components the runs of a group are made."""
-    has_room = isinstance(batches, Batches) and batches.has_room
-    return components(max(counts)) if has_room else max(counts)
+    return components(max(counts)) if batches.has_room else max(counts)
 
 
 def group_of(

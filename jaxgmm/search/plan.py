@@ -32,16 +32,13 @@ def of_search(
 ) -> dict[str, Any]:
     """What a search is of: its result depends on nothing else."""
     start = init if isinstance(init, str) else digest(init)
-    whole: Any = rows
-    if isinstance(rows, PartitionedRows):  # what a pass has found stands for what is not here
-        whole = (rows.origin, rows.total_weight, rows.min_weight, rows._variances, rows.sample)
     shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
     how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
     how |= {"stopping": settings.stopping, "max_steps": max_steps, "n_restarts": n_restarts, "race": search.race}
     if n_devices(rows.origin) > 1:
         how["devices"] = n_devices(rows.origin)
     key_of = digest(jax.random.key_data(key))
-    return {"key": key_of, "data": digest(whole), "init": start, "escape": search.escape, **shape, **how}
+    return {"key": key_of, "data": digest(rows.fingerprint()), "init": start, "escape": search.escape, **shape, **how}
 
 
 def with_others(rows: Batches | PartitionedRows) -> bool:

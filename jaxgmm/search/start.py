@@ -242,8 +242,7 @@ def seeds_of(keys: Array, counts: Any, batches: Batches | PartitionedRows, *, se
 
     keys (R, 2): a pair for each, so that no program need split them.
     """
-    if isinstance(batches, PartitionedRows):
-        batches = batches.sample
+    batches = batches.sample
     if small.are_on_host(keys, counts, batches):
         return small.seeds(np.asarray(jax.random.key_data(keys)), counts, batches, seeding, n_components)  # pyright: ignore
     lanes = jax.random.key_data(keys), counts
