@@ -37,7 +37,7 @@ from jax.lax import DotAlgorithmPreset, Precision
 
 import jaxgmm
 from jaxgmm import Batches, Mixture, em
-from jaxgmm._base.linalg import cholesky, columns, inverse_lower
+from jaxgmm._base.linalg import cholesky, inverse_lower
 from jaxgmm.covariances import Form
 from jaxgmm.density import normalise, prepare
 from jaxgmm.em import kernel as fused
@@ -255,11 +255,10 @@ def stages(problem: str) -> dict[str, Any]:
         def program(mixture: Any, batches: Any) -> Any:
             operands = prepare(mixture, batches.origin, Form.FAST)
 
-            def chunk(index: Any, rows: Any, weights: Any) -> Any:
-                del index
-                return jnp.sum(weights * stage(lambda x: mixture.scales.exponent(operands, x), columns(rows)))
+            def of_chunk(chunk: Any) -> Any:
+                return jnp.sum(chunk.weights * stage(lambda x: mixture.scales.exponent(operands, x), chunk.x))
 
-            return batches.sum(chunk)
+            return batches.sum(of_chunk)
 
         return lambda: program(mixture, batches)
 

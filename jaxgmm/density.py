@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from ._base.linalg import any_lane
 from .covariances import Covariance, Form
+from .rows.chunks import Chunk
 
 T = TypeVar("T")
 
@@ -32,8 +33,8 @@ class Components(Protocol):
 
 
 FAST_UP_TO = {4: 64.0, 8: 4096.0}
-"""Spread (see `Covariance.spread`) up to which the fast form keeps the promised digits, by bytes of the dtype: it
-loses about spread times the dtype's rounding, so 64 leaves a float32 variance right to 1e-5."""
+"""`Covariance.cancellation` up to which the fast form keeps the promised digits, by bytes of the dtype: it loses about
+that times the dtype's rounding, so 64 leaves a float32 variance right to 1e-5."""
 
 
 def prepare(mixture: Components, origin: Array, form: Form) -> Any:
@@ -45,6 +46,12 @@ def prepare(mixture: Components, origin: Array, form: Form) -> Any:
     """
     constant = mixture.log_weights - 0.5 * (mixture.scales.log_det() + mixture.n_features * math.log(2.0 * math.pi))
     return mixture.scales.prepare(mixture.means, origin, constant, form)
+
+
+def joint(mixture: Components, operands: Any, chunk: Chunk) -> Array:
+    """The log joint (K, n), nats, of a chunk: the one place where rows meet a mixture. operands: of `prepare`, which
+    fixes the form."""
+    return mixture.scales.exponent(operands, chunk.x)
 
 
 def normalise(joint: Array) -> tuple[Array, Array]:
@@ -59,7 +66,7 @@ def normalise(joint: Array) -> tuple[Array, Array]:
 
 
 def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T]) -> T:
-    """in_form(FAST), or in_form(SAFE) where the spread of the means would cost FAST the promised digits.
+    """in_form(FAST), or in_form(SAFE) where the cancellation of the means would cost FAST the promised digits.
 
     Decided once, above any loop over chunks; the lanes of a `vmap` decide together, so that only one form runs.
     """
@@ -69,5 +76,5 @@ def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T
 
 def is_fast(mixture: Components, origin: Array) -> Array:
     """Whether FAST keeps the promised digits of this mixture."""
-    spread = lax.stop_gradient(mixture.scales.spread(mixture.means, origin))
-    return spread <= FAST_UP_TO[mixture.means.dtype.itemsize]  # False for NaN
+    cancellation = lax.stop_gradient(mixture.scales.cancellation(mixture.means, origin))
+    return cancellation <= FAST_UP_TO[mixture.means.dtype.itemsize]  # False for NaN

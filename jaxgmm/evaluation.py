@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ._base.linalg import columns
 from ._base.memory import aligned_zeros
 from ._base.precision import is_traced, is_transforming, keeps_precision, precision_for
 from ._base.programs import ROWS_AT_ONCE, chunks, components, is_small, program
 from .covariances import Dense, Form
-from .density import Components, T, in_safe_form, normalise, prepare
+from .density import Components, T, in_safe_form, joint, normalise, prepare
 from .families import Family, Full, shape_of_scales
-from .rows.chunks import Chunked, Roomy, cut
+from .rows.chunks import Chunk, Chunked, Roomy, cut
 from .rows.sizes import choose_chunk_size
 
 M = TypeVar("M", bound="Evaluable")
@@ -42,21 +41,21 @@ def map_log_joint(mixture: Evaluable, rows: Chunked, consume: Callable[[Array], 
 
     def in_form(form: Form) -> T:
         evaluate = _log_joint_of(mixture, origin, form)
-        return rows.map(lambda chunk: consume(evaluate(chunk)))
+        return rows.map(lambda chunk: consume(evaluate(Chunk.of(chunk))))
 
     return in_safe_form(mixture, origin, in_form)
 
 
-def _log_joint_of(mixture: Evaluable, origin: Array, form: Form) -> Callable[[Array], Array]:
-    """The log joint (K, n) as a function of rows (n, D); −inf for rows out of reach, NaN for those that hold one."""
+def _log_joint_of(mixture: Evaluable, origin: Array, form: Form) -> Callable[[Chunk], Array]:
+    """`density.joint` as a function of a chunk alone; −inf for rows out of reach, NaN for those that hold one."""
     operands = prepare(mixture, origin, form)
     sound = ~jnp.isnan(mixture.log_weights + mixture.scales.log_det() + jnp.sum(mixture.means, axis=1))
 
-    def evaluate(chunk: Array) -> Array:
-        joint = mixture.scales.exponent(operands, columns(chunk))
+    def evaluate(chunk: Chunk) -> Array:
+        found = joint(mixture, operands, chunk)
         # Rows too far off for the dtype: squares overflow, and the fast form takes infinity from infinity.
-        overflown = jnp.isnan(joint) & sound[:, None] & ~jnp.any(jnp.isnan(chunk), axis=1)
-        return jnp.where(overflown, -jnp.inf, joint)
+        overflown = jnp.isnan(found) & sound[:, None] & ~jnp.any(jnp.isnan(chunk.rows), axis=1)
+        return jnp.where(overflown, -jnp.inf, found)
 
     return evaluate
 
@@ -109,8 +108,8 @@ def _evaluate_few(mixture: Evaluable, rows: Roomy, n_used: Array) -> tuple[Array
     nothing = jnp.zeros(shape, rows.body.dtype)
 
     def of_chunk(index: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        joint = evaluate(rows.take(index))
-        whole = (joint, *normalise(joint))
+        found_here = evaluate(Chunk.of(rows.take(index)))
+        whole = (found_here, *normalise(found_here))
         return jax.tree.map(lambda many, one: many.at[index].set(one), found, whole)  # pyright: ignore
 
     return lax.fori_loop(0, n_used, of_chunk, (nothing, nothing[:, 0], nothing))

@@ -148,7 +148,7 @@ def _mean(mixture: Mixture) -> Any:
 def covariance_of(mixture: Mixture) -> Any:
     """`Mixture.covariance`, of NumPy's leaves by NumPy. -> (D, D)."""
     weights, shift = _weights(mixture), mixture.means - _mean(mixture)
-    return einsum("k,kij->ij", weights, _dense(mixture)) + einsum("k,ki,kj->ij", weights, shift, shift)
+    return mixture.scales.weighted_sum(weights) + einsum("k,ki,kj->ij", weights, shift, shift)
 
 
 @program(static="n")

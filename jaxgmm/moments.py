@@ -20,6 +20,7 @@ from jax import Array, lax
 
 from ._base.linalg import einsum, over_components
 from ._base.packed import PACKED_UP_TO, lower_product, mirror, quadratic_features, unpack_symmetric
+from .covariances import Covariance
 
 
 class Moments(NamedTuple):
@@ -49,6 +50,15 @@ class Kind(ABC):
     def __hash__(self) -> int:
         return hash(type(self))
 
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether the diagonals of the scatter matrices are all that counts: no matrix is kept."""
+        return len(self.shape(1, 1)) < 3
+
+    @abstractmethod
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        """The shape of what is kept of the scatter of K components."""
+
     @abstractmethod
     def outer(self, mass: Array, shift: Array) -> Array:
         """The kind of Σ_k mass_k · shift_k shift_kᵀ. mass (K,), shift (K, D)."""
@@ -60,6 +70,10 @@ class Kind(ABC):
     @abstractmethod
     def project(self, scatter: Array) -> Array:
         """The kind of dense scatter matrices, of JAX or NumPy. (..., K, D, D) -> (..., the kind's shape)."""
+
+    @abstractmethod
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        """The kind of mass_k · Σ_k, without what it does not keep of them. mass (K,)."""
 
     @abstractmethod
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
@@ -74,10 +88,7 @@ class Kind(ABC):
 
     @abstractmethod
     def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
-        """FAST sums: first moments about the origin, and second ones as `from_origin` expects them.
-
-        weighted (K, n), centred columns (D, n), shift of the means from the origin (K, D).
-        """
+        """FAST sums about the origin, for `from_origin`. weighted (K, n), centred columns (D, n), shift (K, D)."""
 
     def from_origin(self, mass: Array, first: Array, second: Array, shift: Array) -> tuple[Array, Array]:
         """First and second moments about the means from the sums of `about_origin`."""
@@ -85,10 +96,7 @@ class Kind(ABC):
 
     @abstractmethod
     def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Any]:
-        """SAFE sums: first and second moments about the means, uncancelled.
-
-        weighted (K, n), columns (D, n), means (K, D).
-        """
+        """SAFE sums about the means (K, D): first and second moments, uncancelled. weighted (K, n), columns (D, n)."""
 
     def from_means(self, second: Any, means: Array) -> Array:
         """The second moment from the sums of `about_means`. Most kinds have nothing left to do."""
@@ -99,6 +107,9 @@ class Kind(ABC):
 class Full(Kind):
     """A scatter matrix for each component: (K, D, D)."""
 
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return n_components, n_features, n_features
+
     def outer(self, mass: Array, shift: Array) -> Array:
         return mass[:, None, None] * shift[:, :, None] * shift[:, None, :]
 
@@ -107,6 +118,9 @@ class Full(Kind):
 
     def project(self, scatter: Array) -> Array:
         return scatter
+
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        return mass[:, None, None] * covariance.dense()
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         symmetric = gradient + jnp.swapaxes(gradient, -1, -2)
@@ -146,6 +160,9 @@ class Full(Kind):
 class Pooled(Kind):
     """One scatter matrix, summed over the components: (1, D, D)."""
 
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return 1, n_features, n_features
+
     def outer(self, mass: Array, shift: Array) -> Array:
         return einsum("ki,kj->ij", mass[:, None] * shift, shift)[None]
 
@@ -154,6 +171,9 @@ class Pooled(Kind):
 
     def project(self, scatter: Array) -> Array:
         return scatter.sum(axis=-3, keepdims=True)
+
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        return covariance.weighted_sum(mass)[None]
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         return FULL.natural(scatter, gradient, n_features)
@@ -192,6 +212,9 @@ class Pooled(Kind):
 class Diagonal(Kind):
     """The diagonal of each component's scatter: (K, D)."""
 
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return n_components, n_features
+
     def outer(self, mass: Array, shift: Array) -> Array:
         return mass[:, None] * jnp.square(shift)
 
@@ -200,6 +223,9 @@ class Diagonal(Kind):
 
     def project(self, scatter: Array) -> Array:
         return scatter.diagonal(axis1=-2, axis2=-1)
+
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        return mass[:, None] * covariance.variances()
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         return 2.0 * scatter * gradient * scatter
@@ -223,6 +249,9 @@ class Diagonal(Kind):
 class Trace(Kind):
     """The trace of each component's scatter: (K,)."""
 
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return (n_components,)
+
     def outer(self, mass: Array, shift: Array) -> Array:
         return mass * jnp.sum(jnp.square(shift), axis=-1)
 
@@ -231,6 +260,9 @@ class Trace(Kind):
 
     def project(self, scatter: Array) -> Array:
         return scatter.trace(axis1=-2, axis2=-1)
+
+    def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
+        return mass * covariance.variances().sum(axis=-1)
 
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
         return 2.0 / n_features * scatter * gradient * scatter

@@ -26,7 +26,6 @@ from ._base.precision import keeps_precision, precision_for
 from ._base.programs import program
 from .em.expectation import expect
 from .em.maximisation import maximise
-from .families import show_dense
 from .mixture import Mixture
 from .moments import Moments, recentre
 from .priors import Ridge
@@ -106,9 +105,8 @@ def update(
 @keeps_precision
 @program(hurried=True)
 def _init(mixture: Mixture, weight: Any) -> State:
-    dense = show_dense(mixture.scales, mixture.n_components)
     shares = mixture.weights
-    second = mixture.family.kind.project(shares[:, None, None] * dense)
+    second = mixture.family.kind.scatter_of(shares, mixture.scales)
     moments = Moments(shares, jnp.zeros_like(mixture.means), second, jnp.zeros((), shares.dtype))
     return State(mixture, moments, jnp.asarray(weight), jnp.int32(0), jnp.full((), jnp.nan, shares.dtype))
 
@@ -117,7 +115,7 @@ def _init(mixture: Mixture, weight: Any) -> State:
 def _update(state: State, batches: Batches, decay: Any, forgetting: Any, ridge: Any) -> State:
     old, kept, kind = state.mixture, state.moments, state.mixture.family.kind
     found = expect(old, batches)
-    found = jax.tree.map(lambda sum_: sum_ / batches.total, found)
+    found = jax.tree.map(lambda sum_: sum_ / batches.total_weight, found)
     n_batches = state.n_batches + 1
     share = jnp.maximum(forgetting, (n_batches.astype(decay.dtype) + state.weight) ** -decay)
     mass, first, second, _ = jax.tree.map(lambda a, b: (1.0 - share) * a + share * b, kept, found)

@@ -69,7 +69,7 @@ def placed(family, ridge=0.0):
     mixture, batches = case(family)
     state = em.step(em.init(mixture, batches), batches, settings(ridge=ridge))
     point = target_of(state.mixture, state.moments)
-    total = batches.total
+    total = batches.total_weight
 
     def at(point):
         return maximise(moments_at(point, total), point.means, SHELF[family], state.mixture.scales, Ridge(ridge))
@@ -84,12 +84,12 @@ def test_the_gradient_is_that_of_what_em_raises(family, x64):
     ridge = 0.1
     point, at, batches, moments = placed(family, ridge)
     found = jax.jit(gradient)(point, at(point), moments, settings(ridge=ridge))
-    share = moments.mass / batches.total
+    share = moments.mass / batches.total_weight
 
     def raised(point):
         mixture = at(point)
         taken = 0.5 * ridge * jnp.sum(share * jnp.sum(mixture.scales.precision_diagonal(), axis=-1))
-        return expect(mixture, batches, Form.SAFE).objective / batches.total - taken
+        return expect(mixture, batches, Form.SAFE).objective / batches.total_weight - taken
 
     for one, other in zip(found, jax.jit(jax.grad(raised))(point), strict=True):
         assert_close(one, other, "derivatives", np.float64)
@@ -292,6 +292,6 @@ def test_a_point_stands_for_its_mixture(x64):
         point = target_of(state.mixture, state.moments)
         assert isinstance(point, Point)
         m_step = jax.jit(partial(maximise, prior=Ridge(1e-3)), static_argnums=2)
-        one = m_step(moments_at(point, batches.total), point.means, SHELF[family], mixture.scales)
+        one = m_step(moments_at(point, batches.total_weight), point.means, SHELF[family], mixture.scales)
         other = m_step(state.moments, mixture.means, SHELF[family], mixture.scales)
         assert_same_mixture(one, other, np.float64)

@@ -219,11 +219,13 @@ def test_reweighted_batches_are_those_of_the_weights(kind):
     for chunk in range(batches.n_chunks):
         assert np.array_equal(found.weights.take(chunk), direct.weights.take(chunk))
     assert found.rows is batches.rows
-    assert_close(found.total, direct.total, "oracle" if batches.dtype == "float64" else "weights", batches.dtype)
+    assert_close(
+        found.total_weight, direct.total_weight, "oracle" if batches.dtype == "float64" else "weights", batches.dtype
+    )
     # What one of 500 observations weighs, and for drawn rows the smallest weight there is.
-    assert_close(found.lightest, float(direct.total) / 500, "weights", batches.dtype)
+    assert_close(found.min_weight, float(direct.total_weight) / 500, "weights", batches.dtype)
     if kind == "rows":
-        assert_close(found.lightest, direct.lightest, "weights", batches.dtype)
+        assert_close(found.min_weight, direct.min_weight, "weights", batches.dtype)
 
 
 @pytest.mark.parametrize(

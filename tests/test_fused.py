@@ -128,7 +128,12 @@ def test_a_row_out_of_reach_ends_a_run_as_in_chunks(n_components):
     x = np.array(np.concatenate([batches.rows.body, batches.rows.tail])[:333])
     x[5] = 1e30
     far = Batches(
-        Batches.of(x, None, 64).rows, batches.weights, batches.origin, batches.total, batches.lightest, batches.n_rows
+        Batches.of(x, None, 64).rows,
+        batches.weights,
+        batches.origin,
+        batches.total_weight,
+        batches.min_weight,
+        batches.n_rows,
     )
     assert not np.isfinite(by_chunks(mixture, far).objective)
     assert not np.isfinite(interpreted(mixture, far, SEVERAL_OF_ALL).objective)

@@ -291,7 +291,7 @@ def test_accelerations_raise_the_posterior(prior, method, x64):
 def test_the_gradient_knows_the_prior(family, prior, x64):
     mixture, batches, chosen = create(family), cut(), settings(prior, ridge=0.1)
     state = em.init(mixture, batches, chosen)
-    point, total = target_of(state.mixture, state.moments), batches.total
+    point, total = target_of(state.mixture, state.moments), batches.total_weight
 
     def at(point):
         return maximise(moments_at(point, total), point.means, mixture.family, mixture.scales, chosen.pull)

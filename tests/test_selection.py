@@ -445,7 +445,7 @@ def test_held_out_is_what_fits_without_a_fold_say_of_it(weighted):
             key = jax.random.fold_in(jax.random.key(0), 2)
             two = jaxgmm.fit(key, x, 2, sample_weight=train, **FOLDED).mixture
             totals[1] += judge @ np.asarray(two.log_prob(x))
-    expected = totals / float(batches.total)
+    expected = totals / float(batches.total_weight)
     assert_close([cell.held_out for cell in found.cells], expected, "oracle", "float64")
     assert found.columns == Cell._fields
     assert found.table()[1]["held_out"] == found.cells[1].held_out

@@ -118,8 +118,8 @@ def test_the_survey_finds_what_batches_know(dtype):
     rows = Streamed(KEY, in_blocks(BLOBS.x.astype(dtype), weights), K, chunk_size=64)
     batches = Batches.of(BLOBS.x.astype(dtype), weights)
     assert (rows.n_rows, rows.n_features, rows.dtype) == (N, D, dtype)
-    assert_close(rows.total, batches.total, "objective", dtype)
-    assert rows.lightest == batches.lightest
+    assert_close(rows.total_weight, batches.total_weight, "objective", dtype)
+    assert rows.min_weight == batches.min_weight
     assert_close(rows.origin, batches.origin, "means", dtype)
     assert_close(rows.variances(), batches.variances(), "moments", dtype)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm.rows.dask import WithWorkers
+from jaxgmm.rows.dask import DaskRows
 from jaxgmm.rows.door import admit_rows
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
@@ -54,7 +54,7 @@ def test_weights_lie_with_their_rows(client):
 
 def test_the_workers_hold_the_rows(client):
     rows = admit_rows(KEY, X, None, K, 1, None, None)
-    assert isinstance(rows, WithWorkers)
+    assert isinstance(rows, DaskRows)
     assert rows.n_rows == N
     assert len(rows.parts) == 5
     assert sum(len(held) for held in client.has_what().values()) >= 5

@@ -9,7 +9,7 @@ from jax import Array
 
 
 class Form(Enum):
-    """Two ways to the same numbers. Which one runs is decided once a step, from `Covariance.spread`.
+    """Two ways to the same numbers. Which one runs is decided once a step, from `Covariance.cancellation`.
 
     FAST works about one origin, so that all components share matrix products; its rounding error grows with the
     distance of a mean from the origin in standard deviations, or, where squares are expanded, with its square. SAFE
@@ -34,7 +34,7 @@ class Covariance(Protocol):
         """constant − ½ (x − μ)ᵀ Σ⁻¹ (x − μ), components by rows. columns x (D, n) -> (K, n)."""
         ...
 
-    def spread(self, means: Array, origin: Array) -> Array:
+    def cancellation(self, means: Array, origin: Array) -> Array:
         """A bound for the growth of FAST's rounding error: how many times the dtype's rounding it may lose.
 
         Mostly the largest squared distance of a mean from the origin, in units of variance.
@@ -59,6 +59,10 @@ class Covariance(Protocol):
 
     def variances(self) -> Array:
         """Their diagonals. -> (K, D) or (1, D)."""
+        ...
+
+    def weighted_sum(self, weights: Array) -> Array:
+        """Σ_k weights_k Σ_k, of NumPy's leaves by NumPy. weights (K,) -> (D, D)."""
         ...
 
     def precision_diagonal(self) -> Array:

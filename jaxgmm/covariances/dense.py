@@ -130,7 +130,7 @@ class Dense:
     def exponent(self, operands: Operands, x: Array) -> Array:
         return operands.exponent(x)
 
-    def spread(self, means: Array, origin: Array) -> Array:
+    def cancellation(self, means: Array, origin: Array) -> Array:
         whitener = inverse_lower(self.factor)
         shift = jnp.abs(means - origin)
         whitened = einsum("kij,kj->ki", jnp.abs(jnp.broadcast_to(whitener, (len(means), *whitener.shape[1:]))), shift)
@@ -159,6 +159,10 @@ class Dense:
 
     def variances(self) -> Array:
         return jnp.sum(jnp.square(self.factor), axis=-1)
+
+    def weighted_sum(self, weights: Array) -> Array:
+        dense = self.dense()
+        return weights.sum() * dense[0] if len(dense) == 1 else einsum("k,kij->ij", weights, dense)
 
     def precision_diagonal(self) -> Array:
         return jnp.sum(jnp.square(inverse_lower(self.factor)), axis=-2)

@@ -61,7 +61,7 @@ class Diagonal:
     def exponent(self, operands: Fast | Safe, x: Array) -> Array:
         return operands.exponent(x)
 
-    def spread(self, means: Array, origin: Array) -> Array:
+    def cancellation(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.square(means - origin) / self.diagonal)
 
     def distances(self, scatter: Array) -> Array:
@@ -79,6 +79,12 @@ class Diagonal:
 
     def variances(self) -> Array:
         return self.diagonal
+
+    def weighted_sum(self, weights: Array) -> Array:
+        total = weights.sum(keepdims=True) if len(self.diagonal) == 1 else weights
+        return einsum("k,kd->d", total, self.diagonal)[:, None] * np.eye(
+            self.diagonal.shape[-1], dtype=self.diagonal.dtype
+        )
 
     def precision_diagonal(self) -> Array:
         return 1.0 / self.diagonal

@@ -62,7 +62,7 @@ class Spherical:
     def exponent(self, operands: Fast | Safe, x: Array) -> Array:
         return operands.exponent(x)
 
-    def spread(self, means: Array, origin: Array) -> Array:
+    def cancellation(self, means: Array, origin: Array) -> Array:
         return jnp.max(jnp.mean(jnp.square(means - origin), axis=1) / self.variance)
 
     def distances(self, scatter: Array) -> Array:
@@ -81,6 +81,9 @@ class Spherical:
 
     def variances(self) -> Array:
         return jnp.broadcast_to(self.variance[..., None], (*self.variance.shape, self.n_features))
+
+    def weighted_sum(self, weights: Array) -> Array:
+        return (weights * self.variance).sum() * np.eye(self.n_features, dtype=self.variance.dtype)
 
     def precision_diagonal(self) -> Array:
         return jnp.broadcast_to(1.0 / self.variance[:, None], (len(self.variance), self.n_features))

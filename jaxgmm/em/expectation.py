@@ -8,12 +8,12 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from .._base.linalg import columns
 from ..covariances import Form
-from ..density import in_safe_form, normalise, prepare
+from ..density import in_safe_form, joint, normalise, prepare
 from ..mixture import Mixture
 from ..moments import Kind, Moments, Statistics
 from ..rows.batches import Batches
+from ..rows.chunks import Chunk
 from . import kernel
 
 
@@ -30,14 +30,13 @@ def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Mome
         def chunked(given: kernel.Given, batches: Batches) -> Statistics:
             operands, means = given
 
-            def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
-                del index
-                x = columns(rows)
-                log_prob, responsibilities = normalise(mixture.scales.exponent(operands, x))
-                objective = jnp.sum(jnp.where(weights > 0.0, weights * log_prob, 0.0))
-                return statistics(kind, form, means, batches.origin, x, responsibilities * weights, objective)
+            def of_chunk(chunk: Chunk) -> Statistics:
+                log_prob, responsibilities = normalise(joint(mixture, operands, chunk))
+                objective = jnp.sum(jnp.where(chunk.weights > 0.0, chunk.weights * log_prob, 0.0))
+                weighted = responsibilities * chunk.weights
+                return statistics(kind, form, means, batches.origin, chunk, weighted, objective)
 
-            return batches.sum(chunk)
+            return batches.sum(of_chunk)
 
         if batches.fused and form is Form.FAST and kernel.supports(kind, operands, batches):
             sums = kernel.sums(chunked, (operands, means), batches)
@@ -49,10 +48,10 @@ def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Mome
 
 
 def statistics(
-    kind: Kind, form: Form, means: Array, origin: Array, x: Array, weighted: Array, objective: Array
+    kind: Kind, form: Form, means: Array, origin: Array, chunk: Chunk, weighted: Array, objective: Array
 ) -> Statistics:
-    """The additive sums of one chunk. Columns x (D, n), weighted responsibilities (K, n)."""
-    mass = jnp.sum(weighted, axis=1)
+    """The additive sums of one chunk, from weighted responsibilities (K, n)."""
+    mass, x = jnp.sum(weighted, axis=1), chunk.x
     if form is Form.FAST:
         return Statistics(mass, *kind.about_origin(weighted, x - origin[:, None], means - origin), objective)
     first, second = kind.about_means(weighted, x, means)

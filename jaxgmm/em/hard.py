@@ -8,29 +8,29 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .._base.linalg import columns
 from ..covariances import Form
 from ..families import Family
 from ..mixture import Mixture
 from ..moments import TRACE, Kind, Moments, Statistics
 from ..priors import Ridge
 from ..rows.batches import Batches
-from ..rows.chunks import Chunked
+from ..rows.chunks import Chunk, Chunked
 from .expectation import finish, statistics
 from .maximisation import maximise
 
+Responsibilities = Callable[[Chunk], Array]
+"""The responsibilities of one chunk, (K, n)."""
 
-def assign(kind: Kind, means: Array, batches: Batches, responsibilities: Callable[[Array, Array], Array]) -> Moments:
-    """Moments about `means` (K, D) under responsibilities that someone else decides; objective 0.
 
-    `responsibilities(index, rows (n, D))` -> (K, n) of one chunk.
-    """
+def assign(kind: Kind, means: Array, batches: Batches, responsibilities: Responsibilities) -> Moments:
+    """Moments about `means` (K, D) under responsibilities that someone else decides; objective 0."""
 
-    def chunk(index: Array, rows: Array, weights: Array) -> Statistics:
-        weighted = responsibilities(index, rows) * weights
-        return statistics(kind, Form.SAFE, means, batches.origin, columns(rows), weighted, jnp.zeros((), rows.dtype))
+    def of_chunk(chunk: Chunk) -> Statistics:
+        weighted = responsibilities(chunk) * chunk.weights
+        nothing = jnp.zeros((), chunk.rows.dtype)
+        return statistics(kind, Form.SAFE, means, batches.origin, chunk, weighted, nothing)
 
-    return finish(kind, Form.SAFE, means, batches.origin, batches.sum(chunk))
+    return finish(kind, Form.SAFE, means, batches.origin, batches.sum(of_chunk))
 
 
 def nearest(x: Array, points: Array, n_points: Array | int | None = None) -> tuple[Array, Array]:
@@ -66,9 +66,8 @@ def by_nearest(kind: Kind, seeds: Array, batches: Batches, count: Array | int | 
 
 
 def _to_nearest(means: Array, count: Array | int | None) -> Responsibilities:
-    def given(index: Array, rows: Array) -> Array:
-        del index
-        return _one_hot(nearest(columns(rows), means, count)[0], len(means), rows.dtype)
+    def given(chunk: Chunk) -> Array:
+        return _one_hot(nearest(chunk.x, means, count)[0], len(means), chunk.rows.dtype)
 
     return given
 
@@ -76,8 +75,8 @@ def _to_nearest(means: Array, count: Array | int | None) -> Responsibilities:
 def from_labels(labels: Chunked, n_components: int, batches: Batches, family: Family, ridge: Any) -> Mixture:
     """One M-step from given labels (N,)."""
 
-    def given(index: Array, rows: Array) -> Array:
-        return _one_hot(labels.take(index), n_components, rows.dtype)
+    def given(chunk: Chunk) -> Array:
+        return _one_hot(labels.take(chunk.index), n_components, chunk.rows.dtype)
 
     return _one_step(given, _means_of(given, _origins(n_components, batches), batches), batches, family, ridge)
 
@@ -85,16 +84,12 @@ def from_labels(labels: Chunked, n_components: int, batches: Batches, family: Fa
 def from_responsibilities(responsibilities: Chunked, batches: Batches, family: Family, ridge: Any) -> Mixture:
     """One M-step from given responsibilities (N, K)."""
 
-    def given(index: Array, rows: Array) -> Array:
-        del rows
-        return responsibilities.take(index).T
+    def given(chunk: Chunk) -> Array:
+        return responsibilities.take(chunk.index).T
 
     return _one_step(
         given, _means_of(given, _origins(responsibilities.tail.shape[1], batches), batches), batches, family, ridge
     )
-
-
-Responsibilities = Callable[[Array, Array], Array]
 
 
 def _one_step(given: Responsibilities, about: Array, batches: Batches, family: Family, ridge: Any) -> Mixture:

@@ -35,7 +35,7 @@ from jax import Array, lax
 
 from .._base.packed import slabs
 from .._base.programs import next_power_of_two
-from .._base.sums import add
+from .._base.sums import compensated_add
 from ..covariances import dense, diagonal, spherical
 from ..moments import DIAGONAL, FULL, TRACE, Kind, Statistics
 from ..rows.batches import Batches
@@ -192,7 +192,7 @@ def _part(
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(run, jnp.zeros(1, jnp.int32)))
 
         def body(carry: tuple[Statistics, Statistics], index: Array) -> tuple[tuple[Statistics, Statistics], None]:
-            return add(*carry, run(index[None] * wave)), None
+            return compensated_add(*carry, run(index[None] * wave)), None
 
         (total, error), _ = lax.scan(body, (zero, zero), jnp.arange(n_waves, dtype=jnp.int32))
         total = jax.tree.map(jnp.add, total, error)

@@ -12,29 +12,30 @@ from jax import lax
 from .._base.programs import program
 from ..covariances import Form
 from ..mixture import Mixture
-from ..moments import Moments
+from ..moments import Kind, Moments
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from ..rows.sizes import bytes_of_fit, choose_width
 from .expectation import expect
 from .loop import accept, propose
 from .state import Proposal, Settings, State, initial
 
 
-def init_lanes(mixtures: Mixture, rows: Spread) -> State:
+def init_lanes(mixtures: Mixture, rows: PartitionedRows) -> State:
     """`em.init` of mixtures (R, ...)."""
     return _initial(mixtures, rows.sum(_moments, mixtures, form=Form.SAFE), rows.scale)
 
 
-def step_lanes(states: State, rows: Spread, settings: Settings) -> State:
+def step_lanes(states: State, rows: PartitionedRows, settings: Settings) -> State:
     """`em.step` of states (R, ...): one pass over the rows for all of them."""
     states, proposals = _propose(states, settings)
     return _accept(states, proposals, rows.sum(_moments, proposals.mixture, form=None), rows.scale, settings)
 
 
 def _moments(block: Batches, mixtures: Mixture, *, form: Form | None) -> Moments:
-    return for_fits(lambda mixture: expect(mixture, block, form), mixtures, mixtures.means.shape, block)
+    shape, kind = mixtures.means.shape, mixtures.family.kind
+    return for_fits(lambda mixture: expect(mixture, block, form), mixtures, shape, kind, block)
 
 
 @program(hurried=True)
@@ -74,10 +75,10 @@ def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, n_r
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], waves)
 
 
-def for_fits(function: Callable[[Any], Any], mapped: Any, shape: tuple[int, ...], batches: Batches) -> Any:
-    """`in_waves` of what is done to rows for fits with means of `shape` (R, K, D)."""
+def for_fits(function: Callable[[Any], Any], mapped: Any, shape: tuple[int, ...], kind: Kind, batches: Batches) -> Any:
+    """`in_waves` of what is done to rows for fits with means of `shape` (R, K, D) and second moments of a kind."""
     _, n_components, n_features = shape
-    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize, kind.is_diagonal)
     return in_waves(function, mapped, n_components, batches.chunk_size, each)
 
 

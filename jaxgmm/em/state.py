@@ -140,8 +140,10 @@ def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Fa
 def objective_of(mixture: Mixture, moments: Moments, rows: Batches | Scale, prior: Prior | None) -> Array:
     """Log-likelihood of a mixture that has these moments, plus the prior's log-density, nats per unit of weight."""
     if prior is None:
-        return moments.objective / rows.total
-    return (moments.objective + in_dtype(prior, mixture.means.dtype).log_density(mixture, moments.mass)) / rows.total
+        return moments.objective / rows.total_weight
+    return (
+        moments.objective + in_dtype(prior, mixture.means.dtype).log_density(mixture, moments.mass)
+    ) / rows.total_weight
 
 
 def initial(mixture: Mixture, moments: Moments, rows: Batches | Scale, prior: Prior | None = None) -> State:

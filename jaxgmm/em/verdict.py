@@ -32,7 +32,7 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
     gain = change + eased
     broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
     # Half a row and not one: a sound component that holds a single row gives a little of it to the others.
-    lost = jnp.any((new.moments.mass < 0.5 * rows.lightest) & jnp.isfinite(old.mixture.log_weights))
+    lost = jnp.any((new.moments.mass < 0.5 * rows.min_weight) & jnp.isfinite(old.mixture.log_weights))
     lost &= old.n_steps >= 0
     finite = jnp.isfinite(new.objective)
     rounding = _rounding(new)

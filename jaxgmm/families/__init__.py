@@ -21,6 +21,7 @@ from ._family import per_mass as per_mass
 from ._family import project as project
 from ._family import shape_of_scales as shape_of_scales
 from ._family import show_dense as show_dense
+from ._family import show_least as show_least
 from ._family import shown_shape as shown_shape
 from .diag import Diag as Diag
 from .eei import EEI as EEI

@@ -93,6 +93,14 @@ def show_dense(covariance: Covariance, n_components: int) -> Array:
     return xp.broadcast_to(dense, (n_components, *dense.shape[1:]))  # pyright: ignore
 
 
+def show_least(covariance: Covariance, kind: Kind, n_components: int) -> Array:
+    """What counts of each covariance for a kind: matrices (K, D, D), or their diagonals (K, D)."""
+    if not kind.is_diagonal:
+        return show_dense(covariance, n_components)
+    variances = covariance.variances()
+    return jnp.broadcast_to(variances, (n_components, *variances.shape[1:]))
+
+
 def shown_shape(family: Family, n_components: int, n_features: int) -> tuple[int, ...]:
     """The shape in which a family shows its covariances."""
     dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), jnp.float32)

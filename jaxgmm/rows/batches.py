@@ -21,9 +21,9 @@ from .._base.linalg import einsum
 from .._base.memory import aligned_zeros
 from .._base.precision import is_traced, precision_for
 from .._base.programs import next_power_of_two
-from .._base.sums import add
+from .._base.sums import compensated_add
 from . import _check
-from .chunks import Chunked, Counted, Roomy, T, _roomy_weights, cut
+from .chunks import Chunk, Chunked, Counted, Roomy, T, _roomy_weights, cut
 from .sizes import choose_chunk_size
 
 
@@ -35,8 +35,8 @@ class Batches:
     rows: Chunked | Roomy  # (·, D)
     weights: Chunked | Counted | Roomy  # (·,); no body where all rows weigh 1
     origin: Array  # (D,): a point among the data, about which sums are taken
-    total: Array  # (): Σ weights
-    lightest: Array  # (): the smallest positive weight, "one row's weight"
+    total_weight: Array  # (): Σ weights
+    min_weight: Array  # (): the smallest positive weight, "one row's weight"
     n_rows: Array  # (): N, an int32
     n_used: Array | None = None  # (): how many chunks hold rows, an int32; None where all do
     fused: bool = field(default=False, metadata={"static": True})  # by `fused.py`, where there is a kernel
@@ -80,8 +80,8 @@ class Batches:
                 weights = cut(sample_weight, size, dtype, pad_with_zero=True)
             count = np.int32(min(n_rows, np.iinfo(np.int32).max))
             # The rows themselves are no output of a compiled function: that would copy them.
-            origin, total, lightest = _describe.compiled(_are_few(rows), rows, weights)
-            return cls(rows, weights, origin, total, lightest, jnp.asarray(count), fused=bool(fused))
+            origin, total, min_weight = _describe.compiled(_are_few(rows), rows, weights)
+            return cls(rows, weights, origin, total, min_weight, jnp.asarray(count), fused=bool(fused))
 
     @classmethod
     def with_room(cls, x: Any, sample_weight: Any, dtype: Any) -> Batches:
@@ -102,8 +102,8 @@ class Batches:
     @classmethod
     def _with_room(cls, rows: Array, weights: np.ndarray, n_rows: int) -> Batches:
         size = programs.ROWS_AT_ONCE
-        origin, total, lightest = _described(np.asarray(rows)[:n_rows], weights[:n_rows])
-        scalars = np.asarray(total, rows.dtype), np.asarray(lightest, rows.dtype), np.int32(n_rows)
+        origin, total, min_weight = _described(np.asarray(rows)[:n_rows], weights[:n_rows])
+        scalars = np.asarray(total, rows.dtype), np.asarray(min_weight, rows.dtype), np.int32(n_rows)
         parts = (weights, origin.astype(rows.dtype), *scalars, np.int32(-(-n_rows // size)))
         device = rows.sharding if rows.committed else None
         weights_, origin_, total_, lightest_, count, used = jax.device_put(parts, device)
@@ -113,6 +113,15 @@ class Batches:
     def has_room(self) -> bool:
         """Whether these are few rows, as `with_room` holds them."""
         return self.n_used is not None
+
+    @property
+    def sample(self) -> Batches:
+        """The rows that seeds are chosen from."""
+        return self
+
+    def fingerprint(self) -> Any:
+        """A tree that tells these rows from others: themselves."""
+        return self
 
     @property
     def n_features(self) -> int:
@@ -138,8 +147,8 @@ class Batches:
         weights = cut(sample_weight, self.chunk_size, self.dtype, pad_with_zero=True)
         if not is_traced(self.origin) and len(self.origin.devices()) > 1:  # to where the rows are, once for all
             weights = jax.device_put(weights, self.origin.sharding)
-        origin, total, lightest = _describe.compiled(_are_few(self.rows), self.rows, weights)
-        return replace(self, weights=weights, origin=origin, total=total, lightest=lightest)
+        origin, total, min_weight = _describe.compiled(_are_few(self.rows), self.rows, weights)
+        return replace(self, weights=weights, origin=origin, total_weight=total, min_weight=min_weight)
 
     def row_weights(self) -> np.ndarray:
         """The weights of all rows, on the host. -> (N,) in float64."""
@@ -152,15 +161,15 @@ class Batches:
     def variances(self) -> Array:
         """The variance of each feature over the weighted rows. -> (D,)."""
 
-        def term(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
-            centred = rows - self.origin
-            return einsum("n,nd->d", weights, centred), einsum("n,nd->d", weights, centred * centred)
+        def term(chunk: Chunk) -> tuple[Array, Array]:
+            centred = chunk.rows - self.origin
+            return einsum("n,nd->d", chunk.weights, centred), einsum("n,nd->d", chunk.weights, centred * centred)
 
         first, second = self.sum(term)
-        return jnp.maximum(second / self.total - jnp.square(first / self.total), 0.0)
+        return jnp.maximum(second / self.total_weight - jnp.square(first / self.total_weight), 0.0)
 
-    def sum(self, term: Callable[[Array, Array, Array], T]) -> T:
-        """Σ over chunks of term(index, rows (n, D), weights (n,)), a pytree of arrays; compensated.
+    def sum(self, term: Callable[[Chunk], T]) -> T:
+        """Σ over chunks of term(chunk), a pytree of arrays; compensated.
 
         Rows that the user gave weight 0 come as the origin: what they hold may overflow, and 0 · inf would be NaN.
         """
@@ -170,7 +179,7 @@ class Batches:
             rows, weights = self.rows.take(index), self.weights.take(index)
             if may_overflow:
                 rows = jnp.where((weights > 0.0)[:, None], rows, self.origin)
-            return term(index, rows, weights)
+            return term(Chunk.of(rows, weights, index))
 
         if self.n_chunks == 1 and self.n_used is None:
             return at(jnp.int32(0))
@@ -180,7 +189,7 @@ class Batches:
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
 
         def body(carry: tuple[T, T], index: Array) -> tuple[tuple[T, T], None]:
-            return add(*carry, at(index)), None
+            return compensated_add(*carry, at(index)), None
 
         (total, error), _ = lax.scan(body, (zero, zero), jnp.arange(self.n_chunks, dtype=jnp.int32))
         return jax.tree.map(jnp.add, total, error)
@@ -202,21 +211,20 @@ def _are_few(rows: Chunked) -> bool:
 
 @programs.program
 def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
-    """Origin (the weighted mean, near enough), total and lightest weight of batches."""
+    """Origin (the weighted mean, near enough), total and min_weight weight of batches."""
     zero = jnp.zeros((), rows.tail.dtype)
     about = rows.tail[jnp.argmax(weights.tail)]
     if rows.body is not None and weights.body is not None:  # the rows of the tail may all weigh 0
         about = jnp.where(jnp.max(weights.tail) > 0.0, about, rows.body[jnp.argmax(weights.body)])
     draft = Batches(rows, weights, about, zero, zero, jnp.int32(0))
 
-    def term(index: Array, chunk: Array, weight: Array) -> tuple[Array, Array]:
-        del index
+    def term(chunk: Chunk) -> tuple[Array, Array]:
         # About a row of the data, so that the sum of a far-off cloud does not lose the cloud.
-        return jnp.sum(weight), jnp.sum(weight[:, None] * (chunk - draft.origin), axis=0)
+        return jnp.sum(chunk.weights), jnp.sum(chunk.weights[:, None] * (chunk.rows - draft.origin), axis=0)
 
     total, first = draft.sum(term)
     origin = draft.origin + first / jnp.where(total > 0.0, total, 1.0)
-    lightest = jnp.min(jnp.where(weights.tail > 0.0, weights.tail, jnp.inf))
+    min_weight = jnp.min(jnp.where(weights.tail > 0.0, weights.tail, jnp.inf))
     if weights.body is not None:
-        lightest = jnp.minimum(lightest, jnp.min(jnp.where(weights.body > 0.0, weights.body, jnp.inf)))
-    return origin, total, lightest
+        min_weight = jnp.minimum(min_weight, jnp.min(jnp.where(weights.body > 0.0, weights.body, jnp.inf)))
+    return origin, total, min_weight

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from .._base.linalg import columns
 from .._base.memory import aligned_zeros, own
 from .._base.precision import is_traced
 
@@ -95,11 +96,30 @@ class Roomy:
         return self.body[index]
 
 
+class Chunk(NamedTuple):
+    """Rows that a program takes at once, and what is known of each of them.
+
+    What only some data have (which cells are observed, labels) is a field with None for none: who does not ask for it
+    need not know of it.
+    """
+
+    x: Array  # (D, n): columns, so that the numbers of a feature are contiguous
+    rows: Array  # (n, D): the same as they lie; a program makes only what it uses
+    weights: Array  # (n,)
+    index: Array  # (): which of the C chunks this is
+
+    @classmethod
+    def of(cls, rows: Array, weights: Array | None = None, index: Array | None = None) -> Chunk:
+        """Rows (n, D) of these weights, or that all count alike; of chunk `index`, or of the only one."""
+        weights = jnp.ones(len(rows), rows.dtype) if weights is None else weights
+        return cls(columns(rows), rows, weights, jnp.int32(0) if index is None else index)
+
+
 class Scale(NamedTuple):
     """How much all rows weigh: what a step is judged by, of rows wherever they are."""
 
-    total: Array  # (): Σ weights
-    lightest: Array  # (): the smallest positive weight, "one row's weight"
+    total_weight: Array  # (): Σ weights
+    min_weight: Array  # (): the smallest positive weight, "one row's weight"
 
 
 @jax.tree_util.register_dataclass

@@ -16,7 +16,7 @@ from jax import Array
 from .._base.precision import precision_for
 from . import _check
 from .blocks import Blocks
-from .partitioned import How, Spread
+from .partitioned import How, PartitionedRows
 from .sources import delayed_partitions, delayed_weights
 from .streamed import Layout, fitted_to, layout_for, sum_over, survey_of
 from .survey import Survey, rows_kept
@@ -25,7 +25,7 @@ BRANCHES = 8
 """Sums that one task adds up."""
 
 
-class WithWorkers(Spread):
+class DaskRows(PartitionedRows):
     """Rows of a dask collection whose partitions are kept by a cluster's workers."""
 
     def __init__(
@@ -67,7 +67,7 @@ class WithWorkers(Spread):
         self.chunk_size = layout.chunk_size
         with precision_for(self.dtype):
             self._describe(survey, n_components)
-        known = map(np.asarray, (self.origin, self.total, self.lightest))
+        known = map(np.asarray, (self.origin, self.total_weight, self.min_weight))
         self.layout = Layout(self.dtype, layout.chunk_size, layout.n_chunks, *known)
 
     def _sum(self, how: How, shared: Any) -> Any:

@@ -15,8 +15,8 @@ from .._base.programs import is_small
 from . import _check
 from .batches import Batches
 from .blocks import Blocks, _of_npy
-from .dask import WithWorkers, client_of
-from .partitioned import Spread
+from .dask import DaskRows, client_of
+from .partitioned import PartitionedRows
 from .replicated import on_all_devices
 from .sharded import Sharded, is_shared_out, one_copy, shares_of
 from .sources import _existing, is_dask
@@ -57,7 +57,7 @@ def admit_rows(
     device: str | None = None,
     read: Callable[[int, int], None] | None = None,
     n_runs: int | None = None,
-) -> Batches | Spread:
+) -> Batches | PartitionedRows:
     """The user's data, checked: as batches, or, of what is read in blocks, after a pass over it, in which the key draws
     the rows that seeds are chosen from. read: who is told of the rows that were read, in this pass and in all later
     ones. n_runs: as for `admit`."""
@@ -73,7 +73,7 @@ def admit_rows(
     if everywhere and (blocks is not None or client is not None):
         _check.in_memory("device='all'", "blocks and partitions are each read for one device")
     if client is not None:
-        return WithWorkers(key, x, sample_weight, client, n_components, chunk_size, dtype)
+        return DaskRows(key, x, sample_weight, client, n_components, chunk_size, dtype)
     if blocks is not None:
         return Streamed(key, blocks, n_components, chunk_size, dtype, read)
     if is_shared_out(x) or jax.process_count() > 1:
@@ -83,7 +83,7 @@ def admit_rows(
 
 def _admit_here(
     key: Array, x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any
-) -> Batches | Spread:
+) -> Batches | PartitionedRows:
     """Rows for all devices of this process, the only one: each has a share, or all rows and a share of the lanes."""
     x, n_own = _check.observations(one_copy(x), "x"), len(jax.local_devices())
     n_bytes = x.size * _dtype_of(x, dtype).itemsize
@@ -155,9 +155,9 @@ def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> boo
     return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
 
 
-def require_in_memory(batches: Batches | Spread, escape: str | None = None, n_folds: int = 0) -> None:
+def require_in_memory(batches: Batches | PartitionedRows, escape: str | None = None, n_folds: int = 0) -> None:
     """ValueError for what cannot be had of rows that are read in blocks."""
-    if isinstance(batches, Spread):
+    if isinstance(batches, PartitionedRows):
         how = ""
         if isinstance(batches, Sharded):
             how = f" Or give device='all' as many restarts as devices, and no more than {ON_EACH >> 20} MB of rows."

@@ -24,7 +24,7 @@ How = tuple[Callable[..., Any], tuple[tuple[str, Any], ...]]
 """A function of `Batches`, and the values by name that it is compiled for."""
 
 
-class Spread(ABC):
+class PartitionedRows(ABC):
     """Rows (N, D), wherever they are. Has what `Batches` have besides the rows themselves."""
 
     name: str  # what messages call the rows
@@ -33,9 +33,10 @@ class Spread(ABC):
     n_features: int
     chunk_size: int
     origin: Array  # (D,)
-    total: Array  # ()
-    lightest: Array  # ()
+    total_weight: Array  # ()
+    min_weight: Array  # ()
     sample: Batches  # rows that seeds are chosen from
+    has_room = False  # as `Batches` of a small table have
 
     def sum(self, function: Callable[..., T], *shared: Any, **static: Any) -> T:
         """Σ over the rows of function(Batches, *shared, **static), a pytree of arrays.
@@ -49,7 +50,11 @@ class Spread(ABC):
 
     @property
     def scale(self) -> Scale:
-        return Scale(self.total, self.lightest)
+        return Scale(self.total_weight, self.min_weight)
+
+    def fingerprint(self) -> Any:
+        """A tree that tells these rows from others: what a pass has found stands for what is not here."""
+        return self.origin, self.total_weight, self.min_weight, self._variances, self.sample
 
     def variances(self) -> Array:
         """The variance of each feature over the weighted rows. -> (D,)."""
@@ -57,11 +62,11 @@ class Spread(ABC):
 
     def _describe(self, survey: Survey, n_components: int) -> None:
         """Set what a first pass has found. ValueError where too few rows count."""
-        _check.some_weight(survey.total, self.name)
+        _check.some_weight(survey.total_weight, self.name)
         _check.enough_rows(survey.n_weighted, None, n_components)
         self.n_rows = survey.n_rows
         self.sample = Batches.of(*survey.sample(), n_components=n_components, dtype=self.dtype)
-        self._variances = survey.scatter / survey.total
+        self._variances = survey.scatter / survey.total_weight
         self.origin = jnp.asarray(survey.mean, self.dtype)
-        self.total = jnp.asarray(survey.total, self.dtype)
-        self.lightest = jnp.asarray(survey.lightest, self.dtype)
+        self.total_weight = jnp.asarray(survey.total_weight, self.dtype)
+        self.min_weight = jnp.asarray(survey.min_weight, self.dtype)

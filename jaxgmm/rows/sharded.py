@@ -22,7 +22,7 @@ from .._base.programs import next_power_of_two, program
 from . import _check
 from .batches import Batches
 from .chunks import Chunked, Counted
-from .partitioned import How, Spread
+from .partitioned import How, PartitionedRows
 from .sizes import choose_chunk_size
 from .survey import Survey, described, moved, rng_of, rows_kept, sound_row
 
@@ -39,7 +39,7 @@ class Share(NamedTuple):
     weights: np.ndarray | None  # (n,)
 
 
-class Sharded(Spread):
+class Sharded(PartitionedRows):
     """Rows on all devices of a mesh."""
 
     def __init__(
@@ -78,12 +78,12 @@ class Sharded(Spread):
                 weights = [share.weights for share in shares]
                 self.weights = Chunked(*self._placed(weights, shares), self.n_chunks)
             self.origin = jnp.asarray(row)
-            self.total = self.lightest = jnp.ones((), self.dtype)
+            self.total_weight = self.min_weight = jnp.ones((), self.dtype)
             self._describe(self._surveyed(key, shares, rows_kept(n_components)), n_components)
 
     def _sum(self, how: How, shared: Any) -> Any:
         # As arrays of the host they go to every device; arrays of one device would not.
-        own = jax.tree.map(np.asarray, (self.origin, self.total, self.lightest, shared))
+        own = jax.tree.map(np.asarray, (self.origin, self.total_weight, self.min_weight, shared))
         found = _summed(self.rows, self.weights, *own, how=how, mesh=self.mesh)
         return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), found)
 
@@ -271,14 +271,14 @@ def _merge(survey: Survey) -> None:
         np.pad(rows, ((0, missing), (0, 0))),
         np.pad(weights, (0, missing)),
         np.array([survey.n_rows, survey.n_weighted, len(draws)], np.int64),
-        np.array(survey.lightest),
+        np.array(survey.min_weight),
     )
     everyone = [_packed_of_all(part) for part in sent]
     survey.kept, survey.n_rows, survey.n_weighted = [], 0, 0
-    for draws, rows, weights, (n_rows, n_weighted, n_drawn), lightest in zip(*everyone, strict=True):
+    for draws, rows, weights, (n_rows, n_weighted, n_drawn), min_weight in zip(*everyone, strict=True):
         survey.n_rows += int(n_rows)
         survey.n_weighted += int(n_weighted)
-        survey.lightest = min(survey.lightest, float(lightest))
+        survey.min_weight = min(survey.min_weight, float(min_weight))
         survey.merge([draws[:n_drawn], rows[:n_drawn], weights[:n_drawn]])
 
 
@@ -288,7 +288,7 @@ def _summed(
     weights: Chunked | Counted,
     origin: Array,
     total: Array,
-    lightest: Array,
+    min_weight: Array,
     shared: Any,
     *,
     how: How,
@@ -300,8 +300,8 @@ def _summed(
     def local(rows: Chunked, weights: Any, count: Any, own: tuple[Array, Array, Array], shared: Any) -> Any:
         if count is not None:
             weights = Counted(count[0], weights, rows.chunk_size, rows.n_chunks)
-        origin, total, lightest = own
-        block = Batches(rows, weights, origin, total, lightest, jnp.int32(0))
+        origin, total, min_weight = own
+        block = Batches(rows, weights, origin, total, min_weight, jnp.int32(0))
         packed, unpacked = ravel_pytree(function(block, *shared, **dict(static)))
         return unpacked(lax.psum(packed, AXIS))
 
@@ -316,4 +316,4 @@ def _summed(
         out_specs=everywhere,
         check_vma=False,
     )
-    return shared_out(rows, weights, count, (origin, total, lightest), shared)
+    return shared_out(rows, weights, count, (origin, total, min_weight), shared)

@@ -24,9 +24,10 @@ def choose_width(n_components: int, n_lanes: int, n_rows: int, bytes_each: int =
     return max(1, min(most, n_lanes, SIDE_BY_SIDE // max(1, bytes_each)))
 
 
-def bytes_of_fit(n_components: int, n_features: int, itemsize: int) -> int:
-    """What a fit holds besides rows, at most: moments and factors of full covariances, before and after a step."""
-    return 4 * n_components * n_features**2 * itemsize
+def bytes_of_fit(n_components: int, n_features: int, itemsize: int, is_diagonal: bool = False) -> int:
+    """What a fit holds besides rows, at most: moments and covariances, before and after a step; of covariances that are
+    all diagonal, a row of each matrix."""
+    return 4 * n_components * n_features ** (1 if is_diagonal else 2) * itemsize
 
 
 def choose_chunk_size(n_features: int, n_components: int, itemsize: int, n_lanes: int = 1) -> int:

@@ -18,12 +18,12 @@ from jax import Array
 
 from .._base.precision import precision_for
 from .._base.programs import next_power_of_two, program
-from .._base.sums import add
+from .._base.sums import compensated_add
 from . import _check
 from .batches import Batches
 from .blocks import Blocks
 from .chunks import Chunked, Counted
-from .partitioned import How, Spread
+from .partitioned import How, PartitionedRows
 from .prefetch import ahead
 from .sizes import choose_chunk_size
 from .sources import Piece
@@ -43,8 +43,8 @@ class Layout(NamedTuple):
     chunk_size: int
     n_chunks: int
     origin: Any  # (D,)
-    total: Any  # ()
-    lightest: Any  # ()
+    total_weight: Any  # ()
+    min_weight: Any  # ()
 
     @property
     def size(self) -> int:
@@ -61,11 +61,11 @@ class Layout(NamedTuple):
             return Chunked(body, jnp.asarray(array[whole:], self.dtype), self.n_chunks)
 
         count = jnp.asarray(np.int32(piece.count))
-        origin, total, lightest = map(jnp.asarray, (self.origin, self.total, self.lightest))
+        origin, total, min_weight = map(jnp.asarray, (self.origin, self.total_weight, self.min_weight))
         weights = Counted(count, origin[:0], self.chunk_size, self.n_chunks)
         if piece.weights is not None:
             weights = chunked(piece.weights)
-        return Batches(chunked(piece.rows), weights, origin, total, lightest, count)
+        return Batches(chunked(piece.rows), weights, origin, total, min_weight, count)
 
 
 Read = Callable[[int, int], None]
@@ -136,7 +136,7 @@ def fitted_to(layout: Layout, n_rows: int) -> Layout:
     return layout._replace(chunk_size=size, n_chunks=-(-n_rows // (n_blocks * size)))
 
 
-class Streamed(Spread):
+class Streamed(PartitionedRows):
     """Rows of `Blocks`, which all that computes sees as blocks of one shape."""
 
     def __init__(
@@ -159,7 +159,9 @@ class Streamed(Spread):
             layout = fitted_to(layout, survey.n_rows)
             self.chunk_size = layout.chunk_size
             self._describe(survey, n_components)
-            self.layout = layout._replace(origin=self.origin, total=self.total, lightest=self.lightest)
+            self.layout = layout._replace(
+                origin=self.origin, total_weight=self.total_weight, min_weight=self.min_weight
+            )
 
     def _sum(self, how: How, shared: Any) -> Any:
         sums, n_rows = sum_over(self.blocks, self.layout, how, shared, self.n_rows, self.read)
@@ -183,7 +185,7 @@ def _said(block: Batches, shared: Any, *, how: How) -> Any:
 @program(static="how")
 def _added(sums: Any, block: Batches, shared: Any, *, how: How) -> Any:
     total, error = sums
-    return add(total, error, _said(block, shared, how=how))
+    return compensated_add(total, error, _said(block, shared, how=how))
 
 
 @program

@@ -12,6 +12,7 @@ from jax import Array
 from .._base.linalg import einsum
 from .._base.programs import next_power_of_two
 from .batches import Batches
+from .chunks import Chunk
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class Survey:
 
     def __init__(self, rng: np.random.Generator, n_kept: int) -> None:
         self.rng, self.n_kept = rng, n_kept
-        self.n_rows, self.n_weighted, self.total, self.lightest = 0, 0, 0.0, np.inf
+        self.n_rows, self.n_weighted, self.total_weight, self.min_weight = 0, 0, 0.0, np.inf
         self.mean: Any = 0.0  # (D,) in float64
         self.scatter: Any = 0.0  # (D,) in float64: Σ w (x − mean)²
         self.kept: list[np.ndarray] = []  # draws, rows, weights
@@ -43,11 +44,11 @@ class Survey:
 
     def _add(self, mass: float, mean: np.ndarray, scatter: np.ndarray) -> None:
         """Join sums about the means of two sets of rows (Chan, Golub and LeVeque 1983, eqs. 2.1)."""
-        total = self.total + mass
+        total = self.total_weight + mass
         apart = mean - self.mean
-        self.scatter = self.scatter + scatter + apart**2 * (self.total * mass / total)
+        self.scatter = self.scatter + scatter + apart**2 * (self.total_weight * mass / total)
         self.mean = self.mean + apart * (mass / total)
-        self.total = total
+        self.total_weight = total
 
     def draw(self, rows: Any, weights: np.ndarray | None) -> None:
         """Take some of the rows (n, D) into the sample."""
@@ -57,7 +58,7 @@ class Survey:
             weights = np.ones(n_rows, rows.dtype)
         counts = weights > 0.0
         self.n_weighted += int(counts.sum())
-        self.lightest = min(self.lightest, float(weights.min(where=counts, initial=np.inf)))
+        self.min_weight = min(self.min_weight, float(weights.min(where=counts, initial=np.inf)))
         draws = np.log(1.0 - self.rng.random(n_rows))
         draws = np.divide(draws, weights, out=np.full(n_rows, -np.inf), where=counts)  # a row of weight 0 comes last
         is_full = bool(self.kept) and len(self.kept[0]) == self.n_kept
@@ -80,9 +81,9 @@ class Survey:
         """Add what was found elsewhere."""
         self.n_rows += other.n_rows
         self.n_weighted += other.n_weighted
-        self.lightest = min(self.lightest, other.lightest)
-        if other.total:
-            self._add(other.total, other.mean, other.scatter)
+        self.min_weight = min(self.min_weight, other.min_weight)
+        if other.total_weight:
+            self._add(other.total_weight, other.mean, other.scatter)
         self.merge(other.kept)
 
     def sample(self) -> tuple[np.ndarray, np.ndarray | None]:
@@ -95,8 +96,8 @@ class Survey:
 def described(block: Batches) -> tuple[Array, Array, Array]:
     """Σ w, Σ w (x − o) and Σ w (x − o)²."""
 
-    def term(_: Array, rows: Array, weights: Array) -> tuple[Array, Array, Array]:
-        centred = rows - block.origin
+    def term(chunk: Chunk) -> tuple[Array, Array, Array]:
+        centred, weights = chunk.rows - block.origin, chunk.weights
         return jnp.sum(weights), einsum("n,nd->d", weights, centred), einsum("n,nd->d", weights, centred * centred)
 
     return block.sum(term)

@@ -279,10 +279,10 @@ def _reweighted(batches: Batches, weights: Array, sample_size: Array) -> Batches
     chunked = Chunked(weights[:whole] if whole else None, weights[whole:], batches.n_chunks)
     # Not yet tried: the kernels of `fused` under weights that differ between lanes.
     drawn = replace(batches, weights=chunked, fused=False)
-    total = drawn.sum(lambda index, rows, weights: jnp.sum(weights))
+    total = drawn.sum(lambda chunk: jnp.sum(chunk.weights))
     # What one observation weighs, of which a component must keep a half. The smallest of N exponential weights is about
     # 1/N of that, and would let a component live on nothing.
-    return replace(drawn, total=total, lightest=total / sample_size)
+    return replace(drawn, total_weight=total, min_weight=total / sample_size)
 
 
 def _flat(batches: Batches) -> np.ndarray:

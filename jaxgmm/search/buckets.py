@@ -18,10 +18,10 @@ from .. import em
 from .._base import threefry
 from .._base.programs import SHARED_UP_TO, components, effort, next_power_of_two, program
 from ..evaluation import in_shared_family
-from ..families import Family
+from ..families import Family, Full
 from ..moments import FULL, Moments, projected
 from ..rows.batches import Batches
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from ..rows.replicated import at_home
 from ..rows.sizes import bytes_of_fit
 from . import small
@@ -53,7 +53,12 @@ class Group(NamedTuple):
     nearest: Moments | None  # (L, ...), of the rows nearest to each seed, where families of several kinds need it
 
 
-def groups(counts: Iterable[int], batches: Batches | Spread, n_restarts: int = 1) -> list[tuple[int, ...]]:
+def groups(
+    counts: Iterable[int],
+    batches: Batches | PartitionedRows,
+    n_restarts: int = 1,
+    families: Iterable[Family] = (Full(),),
+) -> list[tuple[int, ...]]:
     """Which counts share a program: no more than `PADDING` of a group's components are padding, and its runs hold no
     more than `HELD` bytes.
 
@@ -63,11 +68,12 @@ def groups(counts: Iterable[int], batches: Batches | Spread, n_restarts: int = 1
     shared: dict[int, list[int]] = {}
     for count in counts:
         shared.setdefault(max(SHARED_UP_TO, next_power_of_two(count)) if is_small else count, []).append(count)
+    all_diagonal = all(family.kind.is_diagonal for family in families)
     bounded: list[list[int]] = []
     for together in shared.values():
         rest = sorted(together, reverse=True)
         while rest:  # the largest, and as many of the others as the bound allows
-            each = n_restarts * bytes_of_fit(rest[0], batches.n_features, batches.dtype.itemsize)
+            each = n_restarts * bytes_of_fit(rest[0], batches.n_features, batches.dtype.itemsize, all_diagonal)
             within = max(1, min(len(rest), HELD // each))
             most = next(n for n in range(within, 0, -1) if padding(rest[:n]) <= PADDING)
             bounded.append(rest[:most])
@@ -81,16 +87,15 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
-def room_for(counts: Sequence[int], batches: Batches | Spread) -> int:
+def room_for(counts: Sequence[int], batches: Batches | PartitionedRows) -> int:
     """With how many components the runs of a group are made."""
-    has_room = isinstance(batches, Batches) and batches.has_room
-    return components(max(counts)) if has_room else max(counts)
+    return components(max(counts)) if batches.has_room else max(counts)
 
 
 def group_of(
     key: Array,
     counts: tuple[int, ...],
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     seeding: str,
     n_restarts: int,
     families: Iterable[Family],
@@ -115,8 +120,8 @@ def group_of(
 
 def fit_group(
     group: Group,
-    batches: Batches | Spread,
-    judged: Batches | Spread,
+    batches: Batches | PartitionedRows,
+    judged: Batches | PartitionedRows,
     family: Family,
     plan: Plan,
     also: Callable[[FitResult, Batches], Any],
@@ -194,9 +199,9 @@ def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any
     return jax.vmap(one)(members)
 
 
-def of_each(results: FitResult, rows: Batches | Spread, also: Callable[[FitResult, Batches], Any]) -> Any:
+def of_each(results: FitResult, rows: Batches | PartitionedRows, also: Callable[[FitResult, Batches], Any]) -> Any:
     """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
-    if isinstance(rows, Spread):
+    if isinstance(rows, PartitionedRows):
         return rows.sum(_said, results, also=also)
     if rows.has_room:
         each = [also(replace(of, mixture=in_shared_family(of.mixture)), rows) for of in _unstacked(results)]

@@ -23,15 +23,16 @@ from .. import em
 from .._base.linalg import cholesky, columns, einsum
 from .._base.programs import program
 from .._base.status import FAILED, Status
-from ..covariances import Form
-from ..density import in_safe_form, normalise, prepare
+from ..covariances import Diagonal, Form
+from ..density import in_safe_form, joint, normalise, prepare
 from ..em.lanes import in_waves
 from ..em.maximisation import maximise
-from ..families import show_dense
+from ..families import show_least
 from ..mixture import Mixture
 from ..moments import Moments
 from ..priors import Ridge
 from ..rows.batches import Batches
+from ..rows.chunks import Chunk
 from ..rows.sizes import bytes_of_fit
 from .observer import NOBODY, Observer
 from .progress import Snapshot
@@ -110,7 +111,7 @@ def propose(mixture: Mixture, batches: Batches) -> em.State:
 @program
 def _states(mixtures: Mixture, is_move: Array, batches: Batches) -> em.State:
     n_components, n_features = mixtures.means.shape[1:]
-    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize, mixtures.family.kind.is_diagonal)
     states = in_waves(lambda mixture: em.init(mixture, batches), mixtures, n_components, batches.chunk_size, each)
     status = jnp.where(is_move, states.status, Status.COLLAPSED)
     return states._replace(status=status.astype(jnp.int32))
@@ -135,7 +136,8 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     upper, lower = (centre + origin for centre in _centres(halves))
     whole = halves.whole_mass
     share = _upper_share(halves)
-    dense = show_dense(mixture.scales, n_components)
+    kind = mixture.family.kind
+    covariances = show_least(mixture.scales, kind, n_components)
     # A covariance whose shape others decide may be narrower than its rows are wide; what is left must be definite.
     taken = share * (1.0 - share)
     taken *= AT_MOST / jnp.maximum(taken * _own_distances(mixture, apart), AT_MOST)
@@ -144,26 +146,31 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
         """Component `merged` joins `into`, and takes the lower half of `split`: the M-step of what that makes."""
         split, merged, into = move
         both = whole[into] + whole[merged]
-        of_both, between = _joined(mixture, whole, into, merged, dense)
+        of_both, between = _joined(mixture, whole, (into, merged), (covariances[into], covariances[merged]))
         rest = whole[split] - halves.mass[split]
         mass = whole.at[into].set(both).at[split].set(halves.mass[split]).at[merged].set(rest)
         means = mixture.means.at[into].set(of_both).at[split].set(upper[split]).at[merged].set(lower[split])
-        half = dense[split] - taken[split] * apart[split][:, None] * apart[split]
-        covariances = dense.at[into].set(between).at[split].set(half).at[merged].set(half)
-        second = mixture.family.kind.project(mass[:, None, None] * covariances)
-        moments = Moments(mass, jnp.zeros_like(means), second, jnp.zeros_like(batches.total))
+        along = apart[split] if kind.is_diagonal else apart[split][:, None]
+        half = covariances[split] - taken[split] * along * apart[split]
+        found = covariances.at[into].set(between).at[split].set(half).at[merged].set(half)
+        second = (
+            kind.scatter_of(mass, Diagonal(found)) if kind.is_diagonal else kind.project(mass[:, None, None] * found)
+        )
+        moments = Moments(mass, jnp.zeros_like(means), second, jnp.zeros_like(batches.total_weight))
         return maximise(moments, means, mixture.family, None, Ridge(0.0))
 
     return lax.map(moved, (split, merged, into)), is_move
 
 
-def _joined(mixture: Mixture, mass: Array, one: Array, other: Array, dense: Array) -> tuple[Array, Array]:
-    """The mean (D,) and covariance (D, D) of two components together."""
+def _joined(mixture: Mixture, mass: Array, pair: tuple[Array, Array], of: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The mean (D,) and covariance of two components together, from those `of` each: (D, D), or their diagonals."""
+    one, other = pair
     share = mass[one] / (mass[one] + mass[other])
     shift = mixture.means[one] - mixture.means[other]
-    within = share * dense[one] + (1.0 - share) * dense[other]
+    within = share * of[0] + (1.0 - share) * of[1]
     mean = mixture.means[other] + share * shift
-    return mean, within + share * (1.0 - share) * shift[:, None] * shift
+    along = shift if of[0].ndim == 1 else shift[:, None]
+    return mean, within + share * (1.0 - share) * along * shift
 
 
 def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
@@ -174,11 +181,10 @@ def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
     def program(form: Form) -> Halves:
         operands = prepare(mixture, batches.origin, form)
 
-        def chunk(_: Array, rows: Array, weights: Array) -> Halves:
-            x = columns(rows)
-            _, responsibilities = normalise(mixture.scales.exponent(operands, x))
-            weighted = responsibilities * weights
-            centred = x - batches.origin[:, None]
+        def of_chunk(chunk: Chunk) -> Halves:
+            _, responsibilities = normalise(joint(mixture, operands, chunk))
+            weighted = responsibilities * chunk.weights
+            centred = chunk.x - batches.origin[:, None]
             upper = jnp.where(einsum("kd,dn->kn", axes, centred) > offset[:, None], weighted, 0.0)
 
             def first(weighted: Array) -> Array:
@@ -192,7 +198,7 @@ def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
                 einsum("in,jn->ij", weighted, responsibilities),
             )
 
-        return batches.sum(chunk)
+        return batches.sum(of_chunk)
 
     return in_safe_form(mixture, batches.origin, program)
 
@@ -249,13 +255,16 @@ def _pairs(mixture: Mixture, halves: Halves, live: Array) -> tuple[Array, Array,
     n_pairs = min(4 * n_components, n_components * n_components)
     overlap, pairs = _largest(jnp.where(is_pair, overlap, -1.0), n_pairs)
     first, second = pairs // n_components, pairs % n_components
-    dense = show_dense(mixture.scales, n_components)
+    covariances = show_least(mixture.scales, mixture.family.kind, n_components)
     log_det = jnp.broadcast_to(mixture.scales.log_det(), mass.shape)
+
+    def matrix(component: Array) -> Array:
+        return jnp.diag(covariances[component]) if covariances.ndim == 2 else covariances[component]
 
     def loss(first: Array, second: Array) -> Array:
         both = mass[first] + mass[second]
         share = mass[first] / both
-        factor = cholesky(_joined(mixture, mass, first, second, dense)[1])
+        factor = cholesky(_joined(mixture, mass, (first, second), (matrix(first), matrix(second)))[1])
         volume = 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)))
         apart = share * log_det[first] + (1.0 - share) * log_det[second]
         return both * (0.5 * (volume - apart) + OF_A_GAUSSIAN - _entropy(share))

@@ -16,7 +16,7 @@ from .._base.precision import precision_for
 from ..families import Family
 from ..mixture import Mixture
 from ..rows.batches import Batches
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from ..rows.replicated import at_home, n_devices
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .escape import ESCAPES
@@ -116,7 +116,7 @@ def observer_of(
 
 
 def search(
-    key: Array, rows: Batches | Spread, plan: Plan, observer: Observer = NOBODY, given: Given = NOTHING_GIVEN
+    key: Array, rows: Batches | PartitionedRows, plan: Plan, observer: Observer = NOBODY, given: Given = NOTHING_GIVEN
 ) -> FitResult:
     """The fit of a plan `for_rows`.
 
@@ -129,7 +129,7 @@ def search(
 
 def best_of_runs(
     states: em.State,
-    rows: Batches | Spread,
+    rows: Batches | PartitionedRows,
     settings: em.Settings,
     of: Search,
     n_components: int,

@@ -86,8 +86,8 @@ def prepare(
     nothing = about[..., 0]
 
     def one(family: Family) -> None:
-        dense = np.zeros((*about.shape, batches.n_features), batches.dtype)
-        moments = Moments(nothing, about, np.asarray(family.kind.project(dense)), nothing[:, 0])  # pyright: ignore
+        second = np.zeros((1, *family.kind.shape(n_components, batches.n_features)), batches.dtype)
+        moments = Moments(nothing, about, second, nothing[:, 0])  # pyright: ignore
         states = unstarted(about, nothing > 0.0, moments, family)
         states = states._replace(status=np.full(1, Status.COLLAPSED, np.int32), is_far=np.zeros(1, bool))
         state = jax.tree.map(lambda leaf: leaf[0], states)

@@ -22,7 +22,7 @@ from .._base.programs import program
 from ..families import SHELF, Family
 from ..rows.batches import Batches
 from ..rows.door import admit_rows, require_in_memory
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from ..rows.replicated import n_devices
 from ..rows.sharded import Sharded
 from . import _check
@@ -129,7 +129,7 @@ class Plan:
     def with_rows(self, rows: RowOptions) -> Plan:
         return replace(self, rows=rows)
 
-    def admit(self, key: Array, x: Any, read: Callable[[int, int], None] | None = None) -> Batches | Spread:
+    def admit(self, key: Array, x: Any, read: Callable[[int, int], None] | None = None) -> Batches | PartitionedRows:
         """A user's rows, checked, where and in the chunks in which they will be summed. read: see `admit_rows`."""
         search, of = self.search, self.rows
         is_plain = self.settings.acceleration is None and not is_traced((key, self.settings, search.init))
@@ -149,26 +149,23 @@ class Plan:
         require_in_memory(rows, escape=search.escape)
         return rows
 
-    def for_rows(self, rows: Batches | Spread) -> Plan:
+    def for_rows(self, rows: Batches | PartitionedRows) -> Plan:
         """The plan with the ridge (D,) that its share of each feature's variance over these rows comes to."""
         settings = self.settings
         check.of_features(settings.ridge, rows.n_features)
         if n_devices(rows.origin) > 1:  # an array of one device cannot go with rows on several
             settings = replace(settings, ridge=jax.device_get(settings.ridge))
-        if self.relative_ridge and isinstance(rows, Spread):
+        if self.relative_ridge and isinstance(rows, PartitionedRows):
             settings = replace(settings, ridge=settings.ridge + self.relative_ridge * rows.variances())
         elif self.relative_ridge:
             ridge = _ridge.compiled(rows.has_room, rows, settings.ridge, self.relative_ridge)  # pyright: ignore
             settings = replace(settings, ridge=ridge)
         return replace(self, settings=settings, relative_ridge=0.0)
 
-    def fingerprint(self, key: Array, rows: Batches | Spread) -> dict[str, Any]:
+    def fingerprint(self, key: Array, rows: Batches | PartitionedRows) -> dict[str, Any]:
         """What a search with this plan, `for_rows`, depends on, and nothing else: what a checkpoint belongs to."""
         search, settings = self.search, self.settings
         start = search.init if isinstance(search.init, str) else digest(search.init)
-        whole: Any = rows
-        if isinstance(rows, Spread):  # what a pass has found stands for what is not here
-            whole = (rows.origin, rows.total, rows.lightest, rows._variances, rows.sample)
         shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
         how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
         how |= {"stopping": settings.stopping, "max_steps": search.max_steps, "n_restarts": search.n_restarts}
@@ -176,10 +173,10 @@ class Plan:
             how["devices"] = n_devices(rows.origin)
         how |= {"race": search.race, "escape": search.escape, "init": start}
         of = {"K": ", ".join(map(str, self.counts)), "families": ", ".join(map(describe, self.families))}
-        return {"key": digest(jax.random.key_data(key)), "data": digest(whole), **of, **shape, **how}
+        return {"key": digest(jax.random.key_data(key)), "data": digest(rows.fingerprint()), **of, **shape, **how}
 
 
-def is_multiprocess(rows: Batches | Spread) -> bool:
+def is_multiprocess(rows: Batches | PartitionedRows) -> bool:
     """Whether other processes go through the same search, with rows of their own."""
     return isinstance(rows, Sharded) and jax.process_count() > 1
 

@@ -14,7 +14,7 @@ from .. import em
 from .._base import check
 from .._base.status import Status
 from ..rows.batches import Batches
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from .observer import NOBODY, Observer
 from .progress import Snapshot
 from .result import _held_up_on_host
@@ -49,7 +49,7 @@ class Race:
 
 def race_to_ends(
     states: em.State,
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     settings: em.Settings,
     max_steps: int,
     race: Race | None,

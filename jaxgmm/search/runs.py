@@ -20,7 +20,7 @@ from ..em.lanes import step_lanes
 from ..em.state import NOT_BEGUN, finish, resume
 from ..em.steppers.shelf import with_memory
 from ..rows.batches import Batches
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from . import one_by_one
 from .checkpoint import Entry
 from .observer import NOBODY, Observer
@@ -41,7 +41,7 @@ SHORT_RUN = 10
 
 def run_to_ends(
     states: em.State,
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     settings: em.Settings,
     max_steps: int,
     observer: Observer = NOBODY,
@@ -57,7 +57,7 @@ def run_to_ends(
     if histories is None:
         histories = _no_history(states, max_steps)
     entry = observer.next_call()
-    if isinstance(batches, Spread):
+    if isinstance(batches, PartitionedRows):
         return _run_spread(states, histories, batches, settings, max_steps, observer, entry)
     limit, n_runs = np.int32(max_steps), len(states.objective)
     if is_traced((states, settings, batches)) or is_transforming():
@@ -145,7 +145,7 @@ def is_one_by_one(states: em.State, batches: Batches, settings: em.Settings) -> 
 def _run_spread(
     states: em.State,
     histories: Any,
-    rows: Spread,
+    rows: PartitionedRows,
     settings: em.Settings,
     max_steps: int,
     observer: Observer,

@@ -29,7 +29,7 @@ from ..priors import Ridge
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import cut
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from ..rows.replicated import n_devices
 from ..rows.sizes import bytes_of_fit
 from . import one_by_one, small
@@ -38,13 +38,13 @@ from .result import ON_HOST
 from .seeding.shelf import seeds_from
 
 
-def nearest_to_partitioned(seeds: Array, counts: Any, rows: Spread, kind: Kind) -> Moments:
+def nearest_to_partitioned(seeds: Array, counts: Any, rows: PartitionedRows, kind: Kind) -> Moments:
     """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
     return rows.sum(_assigned, seeds, counts, kind=kind)
 
 
 def mixtures_from(
-    seeds: Array, counts: Any, rows: Spread, family: Family, ridge: Any, nearest: Moments | None = None
+    seeds: Array, counts: Any, rows: PartitionedRows, family: Family, ridge: Any, nearest: Moments | None = None
 ) -> Mixture:
     """Mixtures (R, ...) of one M-step from `nearest_to`, which is of kind `FULL` where it is known already."""
     moments = nearest_to_partitioned(seeds, counts, rows, family.kind) if nearest is None else nearest
@@ -55,7 +55,7 @@ def _assigned(block: Batches, seeds: Array, counts: Array, *, kind: Kind) -> Mom
     def one(lane: tuple[Array, Array]) -> Moments:
         return by_nearest(kind, lane[0], block, lane[1])
 
-    return for_fits(one, (seeds, counts), seeds.shape, block)
+    return for_fits(one, (seeds, counts), seeds.shape, kind, block)
 
 
 @program(static=("family", "is_dense"), hurried=True)
@@ -105,7 +105,7 @@ NOTHING_GIVEN = Given()
 
 def start(
     key: Array,
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     init: Any,
     n_components: int,
     family: Family,
@@ -124,7 +124,7 @@ def start(
             return not_begun(seeds, counts, nearest_to(seeds, counts, batches, family.kind), family)
         return begin(seeds, counts, batches, settings.ridge, given, family=family)
     mixture = mixture_from(init, batches, n_components, family, settings)
-    if isinstance(batches, Spread):
+    if isinstance(batches, PartitionedRows):
         states = init_lanes(_one_lane(given.onto(mixture)), batches)
         return (
             states
@@ -185,7 +185,7 @@ def _one_lane(tree: Any) -> Any:
 
 
 def mixture_from(
-    init: Any, batches: Batches | Spread, n_components: int, family: Family, settings: em.Settings
+    init: Any, batches: Batches | PartitionedRows, n_components: int, family: Family, settings: em.Settings
 ) -> Mixture:
     """The mixture that a start of the user's own stands for."""
     if isinstance(init, Mixture):
@@ -197,7 +197,7 @@ def mixture_from(
         return jax.tree.map(lambda leaf: leaf.astype(batches.dtype), init)
     values = init if isinstance(init, jax.Array) else np.asarray(init)
     n_rows = len(values) if is_traced(batches) else int(batches.n_rows)
-    if isinstance(batches, Spread) and values.shape != (n_components, batches.n_features):
+    if isinstance(batches, PartitionedRows) and values.shape != (n_components, batches.n_features):
         rows_check.in_memory(
             f"A start of shape {values.shape}",
             f"for rows that are not held as one array give means ({n_components}, {batches.n_features}) or a Mixture",
@@ -209,7 +209,7 @@ def mixture_from(
     if values.shape == (n_components, batches.n_features):
         rows_check.finite(values, "init")
         means = own(values, batches.dtype)
-        if isinstance(batches, Spread):
+        if isinstance(batches, PartitionedRows):
             lanes = mixtures_from(means[None], np.array([n_components], np.int32), batches, family, settings.ridge)
             mixture = jax.tree.map(lambda leaf: leaf[0], lanes)
         else:
@@ -229,13 +229,12 @@ def pairs_of_keys(key: Array, n_restarts: int) -> Array:
     return jax.random.wrap_key_data(split, impl=jax.random.key_impl(key))  # pyright: ignore
 
 
-def seeds_of(keys: Array, counts: Any, batches: Batches | Spread, *, seeding: str, n_components: int) -> Array:
+def seeds_of(keys: Array, counts: Any, batches: Batches | PartitionedRows, *, seeding: str, n_components: int) -> Array:
     """Seeds (R, K, D), of each of which the first of `counts` (R,) are meant: a program that all families share.
 
     keys (R, 2): a pair for each, so that no program need split them.
     """
-    if isinstance(batches, Spread):
-        batches = batches.sample
+    batches = batches.sample
     if small.are_on_host(keys, counts, batches):
         return small.seeds(np.asarray(jax.random.key_data(keys)), counts, batches, seeding, n_components)  # pyright: ignore
     lanes = jax.random.key_data(keys), counts
@@ -257,18 +256,18 @@ def _seeds_of(lanes: tuple[Array, Array], batches: Batches, *, impl: Any, seedin
     )
 
 
-def nearest_to(seeds: Array, counts: Any, batches: Batches | Spread, kind: Kind) -> Moments:
+def nearest_to(seeds: Array, counts: Any, batches: Batches | PartitionedRows, kind: Kind) -> Moments:
     """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
-    if isinstance(batches, Spread):
+    if isinstance(batches, PartitionedRows):
         return nearest_to_partitioned(seeds, counts, batches, kind)
     how = effort(int(batches.n_rows), seeds.shape[1], len(seeds))
-    return _by_crews(_nearest_to.at(how), (seeds, counts), batches, kind=kind)
+    return _by_crews(kind, _nearest_to.at(how), (seeds, counts), batches, kind=kind)
 
 
 def begin(
     seeds: Array,
     counts: Any,
-    batches: Batches | Spread,
+    batches: Batches | PartitionedRows,
     ridge: Any,
     given: Given,
     *,
@@ -279,14 +278,18 @@ def begin(
 
     nearest: `nearest_to` of kind `FULL`, from which that of any family follows, where it is known.
     """
-    if isinstance(batches, Spread):
+    if isinstance(batches, PartitionedRows):
         mixtures = mixtures_from(seeds, counts, batches, family, ridge, nearest)
         return _lost_each(init_lanes(jax.vmap(given.onto)(mixtures), batches), mixtures, counts)
-    return _by_crews(_begin, (seeds, counts, nearest), batches, ridge, given, family=family)
+    return _by_crews(family.kind, _begin, (seeds, counts, nearest), batches, ridge, given, family=family)
 
 
 def prepare(
-    families: Sequence[Family], n_components: int, batches: Batches | Spread, settings: em.Settings, n_runs: int
+    families: Sequence[Family],
+    n_components: int,
+    batches: Batches | PartitionedRows,
+    settings: em.Settings,
+    n_runs: int,
 ) -> None:
     """Compile the programs of the steps while seeds are sought, where runs are made one by one."""
     if not isinstance(batches, Batches) or settings.acceleration or is_traced(settings) or is_transforming():
@@ -295,7 +298,7 @@ def prepare(
         one_by_one.prepare(families, n_components, batches, settings, n_runs)
 
 
-def may_begin_later(seeds: Array, batches: Batches | Spread, settings: em.Settings) -> bool:
+def may_begin_later(seeds: Array, batches: Batches | PartitionedRows, settings: em.Settings) -> bool:
     """Whether a run's first M-step may be left to the program that makes all others, which then needs none before."""
     if not isinstance(batches, Batches) or settings.acceleration or is_traced((seeds, settings)) or is_transforming():
         return False
@@ -308,12 +311,14 @@ def not_begun(seeds: Array, counts: Any, moments: Moments, family: Family) -> em
     return unstarted(seeds_, np.arange(seeds.shape[1]) < np.asarray(counts)[:, None], moments, family)
 
 
-def _by_crews(program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches, *shared: Any, **static: Any) -> T:
+def _by_crews(
+    of_kind: Kind, program: Callable[..., T], lanes: tuple[Any, ...], batches: Batches, *shared: Any, **static: Any
+) -> T:
     """program(lanes, batches, *shared, **static) of lanes of which the first are seeds (R, K, D)."""
     if is_traced((lanes, shared)):
         return program(lanes, batches, *shared, **static)
     n_lanes, n_components, n_features = lanes[0].shape
-    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize)
+    each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize, of_kind.is_diagonal)
     return crews_for(n_lanes, n_components, batches, each).each(program, lanes, batches, *shared, **static)
 
 
@@ -322,7 +327,7 @@ def _nearest_to(lanes: tuple[Array, Array], batches: Batches, *, kind: Kind) -> 
     def one(lane: tuple[Array, Array]) -> Moments:
         return by_nearest(kind, lane[0], batches, lane[1])
 
-    return for_fits(one, lanes, lanes[0].shape, batches)
+    return for_fits(one, lanes, lanes[0].shape, kind, batches)
 
 
 @program(static="family")
@@ -335,7 +340,7 @@ def _begin(
         mixture = maximise(moments, seeds, family, None, Ridge(ridge))
         return _lost_if_empty(em.init(given.onto(mixture), batches), mixture, count)
 
-    return for_fits(one, lanes, lanes[0].shape, batches)
+    return for_fits(one, lanes, lanes[0].shape, family.kind, batches)
 
 
 def _lost_if_empty(state: em.State, seeded: Mixture, count: Array | int) -> em.State:

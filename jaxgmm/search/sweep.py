@@ -22,7 +22,7 @@ from ..families import SHELF, Family
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.door import require_in_memory
-from ..rows.partitioned import Spread
+from ..rows.partitioned import PartitionedRows
 from . import _check
 from .buckets import Group, fit_group, group_of, groups, of_each, room_for
 from .checkpoint import Checkpoint, Journal, checkpointing
@@ -113,10 +113,10 @@ def sweep(
     with listening(progress, first, chosen_by.name) as listener:
         rows = plan.admit(key, x, listener and listener.read)
         require_in_memory(rows, n_folds=n_folds)
-        keeper = _Keeper(chosen_by, listener, n_fits, plan.search.max_steps, float(rows.total))
+        keeper = _Keeper(chosen_by, listener, n_fits, plan.search.max_steps, float(rows.total_weight))
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
-            shared = groups(plan.counts, rows, plan.search.n_restarts)
+            shared = groups(plan.counts, rows, plan.search.n_restarts, plan.families)
 
             def about() -> dict[str, Any]:
                 return {**plan.fingerprint(key, rows), "n_folds": n_folds}
@@ -141,7 +141,7 @@ def sweep(
 
 def _fit_seeded(
     key: Array,
-    rows: Batches | Spread,
+    rows: Batches | PartitionedRows,
     plan: Plan,
     shared: list[tuple[int, ...]],
     n_folds: int,
@@ -153,7 +153,7 @@ def _fit_seeded(
     for counts in shared:
         prepare(plan.families, room_for(counts, rows), rows, plan.settings, n_restarts)
 
-    def groups_of(training: Batches | Spread) -> list[Group]:
+    def groups_of(training: Batches | PartitionedRows) -> list[Group]:
         return [group_of(key, counts, training, seeding, n_restarts, plan.families) for counts in shared]
 
     parts = [_Part(rows, rows, groups_of(rows))]
@@ -164,7 +164,9 @@ def _fit_seeded(
             _fit_cells(keeper, parts, index, family, plan, journal)
 
 
-def _fit_given(key: Array, rows: Batches | Spread, plan: Plan, keeper: _Keeper, journal: Journal | None) -> None:
+def _fit_given(
+    key: Array, rows: Batches | PartitionedRows, plan: Plan, keeper: _Keeper, journal: Journal | None
+) -> None:
     """A cell of each family, all of one K, from a start of the user's own."""
     count = plan.n_components
     for family in plan.families:
@@ -180,12 +182,14 @@ def _fit_given(key: Array, rows: Batches | Spread, plan: Plan, keeper: _Keeper, 
 class _Part(NamedTuple):
     """What every cell is fitted to: all rows, or all but a fold."""
 
-    training: Batches | Spread
-    judged: Batches | Spread  # the rows whose log-likelihood is wanted
+    training: Batches | PartitionedRows
+    judged: Batches | PartitionedRows  # the rows whose log-likelihood is wanted
     groups: list[Group]
 
 
-def _folds(key: Array, batches: Batches | Spread, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
+def _folds(
+    key: Array, batches: Batches | PartitionedRows, n_folds: int, n_components: int
+) -> Iterable[tuple[Batches, Batches]]:
     """The rows without each fold, and the fold, as weights of 0 for the others: no row is moved."""
     if not n_folds:
         return
@@ -221,7 +225,7 @@ def _fit_cells(
         if number == 0:
             fitted = found
         else:
-            held_out += [held_out_total(result, said, float(part.judged.total)) for result, said in found]
+            held_out += [held_out_total(result, said, float(part.judged.total_weight)) for result, said in found]
         keeper.n_done += len(counts)
     for place, (result, said) in enumerate(fitted):
         mean = float(held_out[place]) / keeper.total if len(parts) > 1 else None

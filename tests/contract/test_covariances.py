@@ -112,7 +112,7 @@ def test_spread_is_the_distance_it_claims(family, dtype, rng):
     for distance in (0.0, 10.0, 1e4):
         direction = rng.normal(size=D)
         origin = np.asarray(mixture.means[0], np.float64) - distance * direction / np.linalg.norm(direction)
-        spread = float(mixture.scales.spread(mixture.means, jnp.asarray(origin, dtype)))
+        spread = float(mixture.scales.cancellation(mixture.means, jnp.asarray(origin, dtype)))
         shift = np.asarray(mixture.means, np.float64) - origin
         claimed = np.max(np.mean(shift**2 / np.diagonal(dense_of(mixture), axis1=1, axis2=2), axis=1))
         assert spread >= claimed * (1 - 1e3 * EPS[dtype.name])
@@ -125,7 +125,7 @@ def test_the_fast_form_loses_no_more_than_its_spread(family, n_features, rng):
     for distance in (0.0, 3.0, 30.0, 300.0):
         origin = jnp.asarray(rng.normal(size=n_features) * distance, jnp.float32)
         fast, safe = (np.asarray(exponent(mixture, origin, form, rows), np.float64) for form in (Form.FAST, Form.SAFE))
-        spread = float(mixture.scales.spread(mixture.means, origin))
+        spread = float(mixture.scales.cancellation(mixture.means, origin))
         allowed = 8 * n_features * EPS["float32"] * (spread - 2.0 * safe)
         assert np.all(np.abs(fast - safe) <= allowed)
 

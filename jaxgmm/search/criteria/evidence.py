@@ -9,14 +9,14 @@ import numpy as np
 from jax import Array
 
 from ..._base import check
-from ..._base.linalg import columns
 from ..._base.precision import is_traced, keeps_precision
 from ..._base.programs import program
 from ...covariances import Form
-from ...density import in_safe_form, prepare
+from ...density import in_safe_form, joint, prepare
 from ...mixture import Mixture
 from ...rows import _check as rows_check
 from ...rows.batches import Batches
+from ...rows.chunks import Chunk
 
 KINDS = ("soft", "hard")
 
@@ -55,10 +55,10 @@ def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str, for
     def in_form(form: Form) -> tuple[Array, Array]:
         operands = prepare(mixture, batches.origin, form)
 
-        def chunk(_: Array, rows: Array, weights: Array) -> tuple[Array, Array]:
-            joint = mixture.scales.exponent(operands, columns(rows))
-            largest = jnp.max(joint, axis=0)
-            below = joint - largest
+        def of_chunk(chunk: Chunk) -> tuple[Array, Array]:
+            log_joint, weights = joint(mixture, operands, chunk), chunk.weights
+            largest = jnp.max(log_joint, axis=0)
+            below = log_joint - largest
             shares = jnp.exp(below)
             total = jnp.sum(shares, axis=0)
             # −log of the winner's share is log(total); −Σ r log r adds the mean of −below, where 0 · −∞ is 0.
@@ -71,7 +71,7 @@ def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str, for
                 jnp.sum(jnp.where(counts, weights * spread, 0.0)),
             )
 
-        return batches.sum(chunk)
+        return batches.sum(of_chunk)
 
     return in_form(form) if form else in_safe_form(mixture, batches.origin, in_form)
 

@@ -38,7 +38,7 @@ class Tables(NamedTuple):
 
     x: Any  # (P, n, D)
     weights: Any  # (P, n)
-    figures: Any  # (P, 2 D + 3): origin, ridge, total, lightest, and how many rows there are
+    figures: Any  # (P, 2 D + 3): origin, ridge, total, min_weight, and how many rows there are
 
     @property
     def ridge(self) -> Any:
@@ -54,8 +54,8 @@ class Tables(NamedTuple):
         rows, weights = (
             Chunked(part[:whole] if whole else None, part[whole:], n_chunks) for part in (self.x, self.weights)
         )
-        total, lightest, n_rows = self.figures[-3:]
-        return Batches(rows, weights, self.figures[: self.x.shape[1]], total, lightest, n_rows.astype(jnp.int32))
+        total, min_weight, n_rows = self.figures[-3:]
+        return Batches(rows, weights, self.figures[: self.x.shape[1]], total, min_weight, n_rows.astype(jnp.int32))
 
 
 class Lanes(NamedTuple):
@@ -243,8 +243,8 @@ def _of_lanes(which: Array, tables: Tables, lanes: Lanes, given: Fixed | None) -
 def _blank(family: Family, n_components: int, n_features: int, dtype: Any) -> em.State:
     """The state of a run that has not begun, without its seeds and moments."""
     seeds, meant = np.zeros((1, n_components, n_features), dtype), np.ones((1, n_components), bool)
-    of_kind = family.kind.project(np.zeros((n_components, n_features, n_features), dtype))  # pyright: ignore
-    moments = Moments(seeds[..., 0], seeds, of_kind[None], np.zeros(1, dtype))  # pyright: ignore
+    second = np.zeros((1, *family.kind.shape(n_components, n_features)), dtype)
+    moments = Moments(seeds[..., 0], seeds, second, np.zeros(1, dtype))  # pyright: ignore
     several = unstarted(seeds, meant, moments, family)
     return jax.tree.map(lambda leaf: leaf[0], several)
 

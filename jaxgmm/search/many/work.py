@@ -213,9 +213,11 @@ class _Work:
             centred = np.where(of_few[..., None] > 0.0, few - origin[:, None], 0.0)
             variances = np.einsum("bn,bnd->bd", of_few, centred * centred) / total[:, None]
             ridges = ridges + self.how.relative_ridge * variances
-        lightest = np.where(of_few > 0.0, of_few, np.inf).min(axis=1)
+        min_weight = np.where(of_few > 0.0, of_few, np.inf).min(axis=1)
         figures = np.ones((size, 2 * n_features + 3), dtype)
-        figures[: len(own)] = np.concatenate([origin, ridges, total[:, None], lightest[:, None], own[:, None]], axis=1)
+        figures[: len(own)] = np.concatenate(
+            [origin, ridges, total[:, None], min_weight[:, None], own[:, None]], axis=1
+        )
         return Tables(x, w, figures)
 
     def _solved(self, unit: _Unit, tables: Tables, places: np.ndarray, runs: np.ndarray, size: int) -> Ended:
