@@ -29,8 +29,8 @@ from .em.maximisation import maximise
 from .mixture import Mixture
 from .moments import Moments, recentre
 from .priors import Ridge
-from .rows import _check as rows_check
 from .rows.batches import Batches
+from .rows.door import admit_batch
 
 DECAY = 0.7
 """The power by which γ falls. Above ½ the noise of the batches averages out; with 1 they all count alike, and the
@@ -85,21 +85,10 @@ def update(
     dtype, n_features = state.mixture.means.dtype, state.mixture.n_features
     ridge = em.Settings(ridge=ridge).ridge
     check.of_features(ridge, n_features)
-    if isinstance(x, Batches):
-        rows_check.no_weights_beside_batches(sample_weight)
-        rows_check.same_dtype(x.dtype, dtype)
-        rows_check.last_axis((int(x.n_rows), x.n_features), n_features)
-    else:
-        x = rows_check.observations(x, "x")
-        rows_check.last_axis(x.shape, n_features)
-        with precision_for(dtype), np.errstate(over="ignore"):
-            x = x.astype(dtype, copy=False)  # what is too large for it is no finite number, and would poison all
-        rows_check.finite(x, "x")
-        sample_weight = rows_check.row_weights(sample_weight, len(x))
-        x = Batches.of(x, sample_weight, n_components=state.mixture.n_components, dtype=dtype)
+    batches = admit_batch(x, sample_weight, state.mixture.n_components, n_features, dtype)
     with precision_for(dtype):
         numbers = (np.asarray(value, dtype) for value in (decay, forgetting))
-        return _update(state, x, *numbers, ridge)
+        return _update(state, batches, *numbers, ridge)
 
 
 @keeps_precision

@@ -18,7 +18,6 @@ jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
 
 import jaxgmm  # noqa: E402
 from jaxgmm.rows.door import admit_rows  # noqa: E402
-from jaxgmm.rows.replicated import n_devices  # noqa: E402
 from tests import oracle  # noqa: E402
 from tests.laws import KINDS  # noqa: E402
 
@@ -73,7 +72,7 @@ def of_restarts(x: Any) -> dict[str, Any]:
     more = {"n_folds": 2, "tol": 1e-6, "dtype": np.float64}
     swept = [jaxgmm.sweep(KEY, x, [2], ["full", "spherical"], 8, device=device, **more) for device in (None, "all")]
     found["sweep"] = [[[cell.log_likelihood, cell.held_out, cell.icl] for cell in each.cells] for each in swept]
-    found["is replicated"] = n_devices(admit_rows(KEY, x, None, K, 8, None, None, "all").origin)
+    found["is replicated"] = admit_rows(KEY, x, None, K, 8, None, None, "all").n_copies
     found["resumed"] = resumed(x)
     found["elsewhere"] = elsewhere(x[:200].astype(np.float32), WEIGHTS[:200])
     return found

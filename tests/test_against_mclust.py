@@ -11,7 +11,7 @@ import pytest
 
 from jaxgmm import Batches, em
 from jaxgmm.families import SHELF
-from jaxgmm.search.start import mixture_from
+from jaxgmm.search.resident import Resident
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_parameters
 
@@ -70,7 +70,7 @@ def start(case, init, weights=None):
     """mclust's start: an M-step from labels or responsibilities; the E-step after it is in the state."""
     x = oracle.table(case.data)
     batches = Batches.of(x, weights, n_components=case.n_components)
-    mixture = mixture_from(init, batches, case.n_components, SHELF[case.family], SETTINGS)
+    mixture = Resident(batches).mixture_from(init, case.n_components, SHELF[case.family], SETTINGS.ridge)
     return em.init(mixture, batches), batches, len(x) if weights is None else float(np.sum(weights))
 
 

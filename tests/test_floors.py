@@ -38,7 +38,6 @@ LONG = {
     "plot.py": "three pictures that share their colours and axes",
     "rows/_check.py": "every error about rows and weights, side by side",
     "rows/sharded.py": "one holder of rows, in one and in several processes",
-    "search/start.py": "seeds, means, labels, responsibilities, mixtures: a start of each kind",
     "search/sweep.py": "the signature of `sweep`, and its cells in their order",
 }
 """Files of more than `LONGEST` lines, and why they are not cut."""

@@ -13,6 +13,7 @@ from jaxgmm.families import SHELF
 from jaxgmm.rows.sizes import choose_width
 from jaxgmm.search import start as starting
 from jaxgmm.search.queue import ended, queue, work
+from jaxgmm.search.resident import Resident
 from tests import oracle
 from tests.laws import every_kind
 from tests.tolerances import assert_close
@@ -28,7 +29,7 @@ def starts(family, batches, n_lanes=R):
     seeds = starting.seeds_of(
         starting.pairs_of_keys(jax.random.key(0), n_lanes), counts, batches, seeding="random_rows", n_components=K
     )
-    states = starting.begin(seeds, counts, batches, SETTINGS.ridge, starting.NOTHING_GIVEN, family=family)
+    states = Resident(batches).started(seeds, counts, family, SETTINGS.ridge)
     return states._replace(status=states.status.at[2].set(Status.COLLAPSED))
 
 

@@ -17,8 +17,9 @@ from jaxgmm.evaluation import labels_of, log_prob_of, map_log_joint, responsibil
 from jaxgmm.families import SHELF
 from jaxgmm.search import start as starting
 from jaxgmm.search.criteria import evidence
-from jaxgmm.search.runs import _run_all
+from jaxgmm.search.resident import Resident
 from jaxgmm.search.seeding import SEEDINGS
+from jaxgmm.search.side_by_side import run_all
 from tests import oracle
 from tests.laws import every_family, every_kind
 
@@ -92,13 +93,16 @@ def test_a_fit_stays_on_the_device(platform):
     for seeding in SEEDINGS:
         seeds_of = partial(starting.seeds_of, seeding=seeding, n_components=K)
         assert_exact_and_on_device(lowered(platform, seeds_of, keys, counts, batches), platform)
-    begin = partial(starting.begin, given=starting.NOTHING_GIVEN, family=family)
-    text = lowered(platform, begin, np.zeros((R, K, 5), np.float32), counts, batches, 1e-6)
+
+    def started(seeds, counts, batches, ridge):
+        return Resident(batches).started(seeds, counts, family, ridge)
+
+    text = lowered(platform, started, np.zeros((R, K, 5), np.float32), counts, batches, 1e-6)
     assert assert_exact_and_on_device(text, platform) > 0
     state = jax.eval_shape(em.init, mixture, batches)
     states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((R, *leaf.shape), leaf.dtype), state)
     histories = np.full((R, 64), np.nan, np.float32)
-    text = lowered(platform, _run_all, (states, histories), batches, em.Settings(), np.int32(50))
+    text = lowered(platform, run_all, (states, histories), batches, em.Settings(), np.int32(50))
     assert assert_exact_and_on_device(text, platform) > 0
 
 

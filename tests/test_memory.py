@@ -18,8 +18,8 @@ import jaxgmm
 from jaxgmm import Batches, em, online
 from jaxgmm.families import SHELF
 from jaxgmm.moments import FULL
-from jaxgmm.search import start
 from jaxgmm.search.criteria import evidence
+from jaxgmm.search.driver import driver_of
 from jaxgmm.search.escape import _propose
 from jaxgmm.search.result import held_up
 
@@ -71,7 +71,7 @@ def whole_fit(family, key, x):
 PROGRAMS = {
     "fit": lambda family: jax.make_jaxpr(lambda key, x: whole_fit(family, key, x))(jax.random.key(0), rows()),
     "nearest": lambda family: jax.make_jaxpr(
-        lambda seeds: start.nearest_to(seeds, np.full(2, K, np.int32), BATCHES, family.kind)
+        lambda seeds: driver_of(BATCHES).nearest_to(seeds, np.full(2, K, np.int32), family.kind)
     )(np.stack([rows()[:K]] * 2)),
     "step": lambda family: jax.make_jaxpr(lambda mixture, batches: em.step(em.init(mixture, batches), batches))(
         mixture_of(family), BATCHES

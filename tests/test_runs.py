@@ -14,9 +14,10 @@ from jaxgmm import Batches, Mixture, Race, Status, em
 from jaxgmm.families import SHELF
 from jaxgmm.search.observer import Observer
 from jaxgmm.search.race import race_to_ends
+from jaxgmm.search.resident import Resident
 from jaxgmm.search.result import HELD_UP, best_of, held_up
 from jaxgmm.search.runs import run_to_ends
-from jaxgmm.search.start import NOTHING_GIVEN, begin, pairs_of_keys, seeds_of
+from jaxgmm.search.start import pairs_of_keys, seeds_of
 from jaxgmm.search.sweep import sweep
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_parameters
@@ -36,7 +37,7 @@ def case():
         batches = Batches.of(BLOBS.x, chunk_size=N)
         keys, counts = pairs_of_keys(jax.random.key(0), R), np.full(R, K, np.int32)
         seeds = seeds_of(keys, counts, batches, seeding="random_rows", n_components=K)
-        states = begin(seeds, counts, batches, SETTINGS.ridge, NOTHING_GIVEN, family=SHELF["diag"])
+        states = Resident(batches).started(seeds, counts, SHELF["diag"], SETTINGS.ridge)
         states = states._replace(status=states.status.at[3].set(Status.COLLAPSED))
         whole = run_to_ends(states, batches, SETTINGS, LIMIT)
         raced = race_to_ends(states, batches, SETTINGS, LIMIT, RACE)
@@ -345,7 +346,7 @@ def test_other_weights_for_the_same_rows(dtype, chunk_size):
         again = batches.reweighted(weight)
         assert np.array_equal(again.row_weights(), weight)
         assert jax.tree.structure(again) == jax.tree.structure(expected)
-        for name in ("total", "min_weight", "n_rows"):
+        for name in ("total_weight", "min_weight", "n_rows"):
             assert float(getattr(again, name)) == float(getattr(expected, name))
         assert_close(again.origin, expected.origin, "moments", dtype)
         assert again.rows.tail is batches.rows.tail

@@ -42,6 +42,11 @@ def own(x: Any, dtype: Any) -> jax.Array:
     return jax.device_put(copied)  # `jnp.asarray` would compile a program for every shape
 
 
+def beside(array: jax.Array, tree: Any) -> Any:
+    """A tree of arrays where an array lies, and bound to that device only if the array is."""
+    return jax.device_put(tree, array.sharding if array.committed else None)
+
+
 def to_device(leaf: np.ndarray) -> jax.Array:
     """A JAX array of the dtype that a NumPy array has, whatever JAX's switch says."""
     with precision_for(leaf.dtype):

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from .._base.programs import program
 from ..covariances import Form
@@ -36,6 +36,23 @@ def step_lanes(states: State, rows: PartitionedRows, settings: Settings) -> Stat
 def _moments(block: Batches, mixtures: Mixture, *, form: Form | None) -> Moments:
     shape, kind = mixtures.means.shape, mixtures.family.kind
     return for_fits(lambda mixture: expect(mixture, block, form), mixtures, shape, kind, block)
+
+
+@program(hurried=True)
+def lanes_at(tree: Any, places: Array) -> Any:
+    """Of a tree of lanes (R, ...) those at some places, as (places, ...)."""
+    return jax.tree.map(lambda leaf: leaf[places], tree)
+
+
+@program(hurried=True)
+def with_lanes(tree: Any, places: Array, few: Any) -> Any:
+    """A tree of lanes (R, ...) with others (places, ...) at some places."""
+    return jax.tree.map(lambda many, some: many.at[places].set(some), tree, few)
+
+
+def one_lane(tree: Any) -> Any:
+    """A tree as that of a single lane (1, ...)."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
 @program(hurried=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from .._base import check
@@ -31,6 +30,7 @@ from ..priors import Prior
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
+from ..rows.door import as_batches
 from .expectation import expect
 from .state import NOT_BEGUN, Fixed, Proposal, Settings, State, finish, initial, is_running, objective_of, resume
 from .steppers.shelf import stepper_of, with_memory, with_own_memory
@@ -66,10 +66,7 @@ def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batc
             f"settings.family is {settings.family.name!r}, but the mixture is of family {mixture.family.name!r}. "
             "Leave the setting out, or create the mixture with that family."
         )
-    if not isinstance(batches, Batches):
-        rows_check.matrix_shape(np.shape(batches), "x")
-        batches = Batches.of(batches, n_components=mixture.n_components, dtype=mixture.means.dtype)
-    rows_check.last_axis((batches.n_features,), mixture.n_features)
+    batches = as_batches(batches, mixture.n_components, mixture.n_features, mixture.means.dtype)
     rows_check.same_dtype(batches.dtype, mixture.means.dtype)
     return batches
 

@@ -155,6 +155,16 @@ def initial(mixture: Mixture, moments: Moments, rows: Batches | Scale, prior: Pr
     return State(mixture, moments, objective, jnp.int32(0), status.astype(jnp.int32), jnp.array(False), unknown)
 
 
+def lost_if_empty(state: State, seeded: Mixture, count: Array | int) -> State:
+    """A seed without rows can never get any: such a run has lost before it began.
+
+    seeded: what the first M-step made of the seeds; the first `count` of them are meant.
+    """
+    is_meant = jnp.arange(seeded.n_components) < count
+    empty = jnp.any((seeded.log_weights == -jnp.inf) & is_meant)
+    return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
+
+
 class Proposal(NamedTuple):
     """The mixture that a step goes to, if it stands once the rows have been summed under it."""
 

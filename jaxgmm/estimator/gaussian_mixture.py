@@ -29,10 +29,10 @@ from ..rows.door import admit, in_batches
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
 from ..search.fit import observer_of, search
+from ..search.fixed_start import NOTHING_FIXED, FixedStart
 from ..search.plan import Plan, RowOptions
 from ..search.progress import Progress
 from ..search.race import Race
-from ..search.start import NOTHING_GIVEN, Given
 from . import _check, _sklearn
 from ._arrays import column_names, like
 
@@ -157,15 +157,15 @@ class GaussianMixture:
         dtype = _check.dtype_of(x, self.dtype)
         if not is_everywhere:
             rows_check.within(x, dtype, weights=sample_weight)
-        given = self._given(family, x.shape[1], dtype)
-        if (whole := given.whole(family)) is not None:
+        fixed = self._fixed_start(family, x.shape[1], dtype)
+        if (whole := fixed.whole(family)) is not None:
             plan = plan.beginning_with(whole)
         key = _check.random_key(self.random_state)
 
         with self._computing(dtype):
             if self.warm_start and hasattr(self, "mixture_"):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
-                plan, given = plan.beginning_with(self.mixture_), NOTHING_GIVEN
+                plan, fixed = plan.beginning_with(self.mixture_), NOTHING_FIXED
             if is_everywhere:
                 batches = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all")).admit(key, x)
             else:
@@ -175,7 +175,7 @@ class GaussianMixture:
             report = _Report(self.verbose) if self.verbose else None
             plan = plan.for_rows(batches)
             observer = observer_of(report, plan, every=self.verbose_interval if report else None)
-            result = search(key, batches, plan, observer, given)
+            result = search(key, batches, plan, observer, fixed)
         if not np.isfinite(result.objective):
             raise ValueError(
                 "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
@@ -256,8 +256,8 @@ class GaussianMixture:
         if hasattr(self, "result_"):  # not after from_sklearn
             self.effective_counts_ = convert(self.result_.effective_counts)
 
-    def _given(self, family: Family, n_features: int, dtype: Any) -> Given:
-        """What the user gives of the start, checked, as a mixture's leaves."""
+    def _fixed_start(self, family: Family, n_features: int, dtype: Any) -> FixedStart:
+        """What the user fixes of the start, checked, as a mixture's leaves."""
         n_components = self.n_components
         with precision_for(dtype):
             weights = means = scales = None
@@ -270,7 +270,7 @@ class GaussianMixture:
                 is_matrix = is_matrix_shape(family, shape)
                 covariances = _check.precisions_init(self.precisions_init, shape, is_matrix, family.name)
                 scales = family.read(own(covariances, dtype), n_features)
-            return Given(weights, means, scales)
+            return FixedStart(weights, means, scales)
 
     # --- using -------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from .._base import programs
 from .._base.linalg import einsum
-from .._base.memory import aligned_zeros
+from .._base.memory import aligned_zeros, beside
 from .._base.precision import is_traced, precision_for
 from .._base.programs import next_power_of_two
 from .._base.sums import compensated_add
@@ -119,8 +119,27 @@ class Batches:
         """The rows that seeds are chosen from."""
         return self
 
+    @property
+    def n_copies(self) -> int:
+        """How many devices have all rows, each."""
+        return 1
+
+    @property
+    def is_multiprocess(self) -> bool:
+        """Whether other processes have rows of the same table: never of one that is held whole."""
+        return False
+
     def fingerprint(self) -> Any:
         """A tree that tells these rows from others: themselves."""
+        return self
+
+    def at_home(self, tree: T) -> T:
+        """A tree of arrays on the device of the rows, and bound to it only if they are."""
+        return beside(self.origin, tree)
+
+    def whole(self, what: str, why: str) -> Batches:
+        """The rows as a program sees them whole: these (see `PartitionedRows.whole`)."""
+        del what, why
         return self
 
     @property

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 from jax import Array
 
-from .._base.precision import is_traced, is_transforming
+from .._base.precision import is_traced, is_transforming, precision_for
 from .._base.programs import is_small
 from . import _check
 from .batches import Batches
 from .blocks import Blocks, _of_npy
 from .dask import DaskRows, client_of
-from .partitioned import PartitionedRows
-from .replicated import on_all_devices
+from .replicated import ON_EACH, on_all_devices
+from .rows import Rows
 from .sharded import Sharded, is_shared_out, one_copy, shares_of
 from .sources import _existing, is_dask
 from .streamed import Streamed
@@ -42,10 +42,6 @@ def as_blocks(x: Any, sample_weight: Any = None) -> Blocks | None:
     return None
 
 
-ON_EACH = 2**26
-"""Bytes of rows up to which every device may have them all: then restarts are shared out, and none waits for others."""
-
-
 def admit_rows(
     key: Array,
     x: Any,
@@ -57,7 +53,7 @@ def admit_rows(
     device: str | None = None,
     read: Callable[[int, int], None] | None = None,
     n_runs: int | None = None,
-) -> Batches | PartitionedRows:
+) -> Rows:
     """The user's data, checked: as batches, or, of what is read in blocks, after a pass over it, in which the key draws
     the rows that seeds are chosen from. read: who is told of the rows that were read, in this pass and in all later
     ones. n_runs: as for `admit`."""
@@ -83,7 +79,7 @@ def admit_rows(
 
 def _admit_here(
     key: Array, x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any
-) -> Batches | PartitionedRows:
+) -> Rows:
     """Rows for all devices of this process, the only one: each has a share, or all rows and a share of the lanes."""
     x, n_own = _check.observations(one_copy(x), "x"), len(jax.local_devices())
     n_bytes = x.size * _dtype_of(x, dtype).itemsize
@@ -155,13 +151,27 @@ def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> boo
     return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
 
 
-def require_in_memory(batches: Batches | PartitionedRows, escape: str | None = None, n_folds: int = 0) -> None:
-    """ValueError for what cannot be had of rows that are read in blocks."""
-    if isinstance(batches, PartitionedRows):
-        how = ""
-        if isinstance(batches, Sharded):
-            how = f" Or give device='all' as many restarts as devices, and no more than {ON_EACH >> 20} MB of rows."
-        if escape is not None:
-            _check.in_memory(f"escape={escape!r}", "its proposals are made of several passes each", how)
-        if n_folds:
-            _check.in_memory("n_folds", "a fold is a weight of 0 for every row of the others", how)
+def as_batches(x: Any, n_components: int, n_features: int, dtype: Any) -> Batches:
+    """Rows x (N, D), an array or `Batches`, for a mixture of so many components and features. The values of an array
+    are not looked at: it may be traced. ValueError where D differs."""
+    if not isinstance(x, Batches):
+        _check.matrix_shape(np.shape(x), "x")
+        x = Batches.of(x, n_components=n_components, dtype=dtype)
+    _check.last_axis((x.n_features,), n_features)
+    return x
+
+
+def admit_batch(x: Any, sample_weight: Any, n_components: int, n_features: int, dtype: Any) -> Batches:
+    """A batch of a stream for a mixture of this dtype, checked: rows x (N, D) with weights (N,), or `Batches`."""
+    if isinstance(x, Batches):
+        _check.no_weights_beside_batches(sample_weight)
+        _check.same_dtype(x.dtype, dtype)
+        _check.last_axis((int(x.n_rows), x.n_features), n_features)
+        return x
+    x = _check.observations(x, "x")
+    _check.last_axis(x.shape, n_features)
+    with precision_for(dtype), np.errstate(over="ignore"):
+        x = x.astype(dtype, copy=False)  # what is too large for it is no finite number, and would poison all
+    _check.finite(x, "x")
+    sample_weight = _check.row_weights(sample_weight, len(x))
+    return Batches.of(x, sample_weight, n_components=n_components, dtype=dtype)

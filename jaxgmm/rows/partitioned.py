@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._base.memory import beside
 from . import _check
 from .batches import Batches
 from .chunks import Scale
@@ -37,6 +38,8 @@ class PartitionedRows(ABC):
     min_weight: Array  # ()
     sample: Batches  # rows that seeds are chosen from
     has_room = False  # as `Batches` of a small table have
+    n_copies = 1
+    advice = ""  # what a user may do besides giving an array, where the rows must be in one place
 
     def sum(self, function: Callable[..., T], *shared: Any, **static: Any) -> T:
         """Σ over the rows of function(Batches, *shared, **static), a pytree of arrays.
@@ -51,6 +54,19 @@ class PartitionedRows(ABC):
     @property
     def scale(self) -> Scale:
         return Scale(self.total_weight, self.min_weight)
+
+    @property
+    def is_multiprocess(self) -> bool:
+        """Whether other processes have rows of the same table, and go through the same search."""
+        return False
+
+    def at_home(self, tree: T) -> T:
+        """A tree of arrays on the device of the rows' origin, and bound to it only if that is."""
+        return beside(self.origin, tree)
+
+    def whole(self, what: str, why: str) -> Batches:
+        """ValueError: `what` was asked needs rows that a program sees whole, for this reason."""
+        _check.in_memory(what, why, self.advice)
 
     def fingerprint(self) -> Any:
         """A tree that tells these rows from others: what a pass has found stands for what is not here."""

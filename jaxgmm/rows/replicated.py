@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .._base.precision import is_traced
 from .batches import Batches
+from .chunks import T
 
-T = TypeVar("T")
+AXIS = "jaxgmm.lanes"
+"""The axis of the devices, along which lanes are dealt out."""
 
-AXIS = "jaxgmm.lanes"  # by which batches on all devices are told from those on a user's mesh
+ON_EACH = 2**26
+"""Bytes of rows up to which every device may have them all: then restarts are shared out, and none waits for others."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Replicated(Batches):
+    """`Batches` of which several devices have all, each."""
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        sharding: Any = self.origin.sharding
+        return sharding.mesh
+
+    @property
+    def n_copies(self) -> int:
+        """How many devices have all rows, each."""
+        return 1 if is_traced(self.origin) else self.mesh.size
+
+    def at_home(self, tree: T) -> T:
+        """A tree of arrays on JAX's default device, and not bound to it."""
+        return jax.device_put(jax.device_get(tree))
 
 
 def on_all_devices(batches: Batches) -> Batches:
-    """Batches of which every device of this process has all."""
+    """Batches of which every device of this process has all. Within a transformation of the user's they go through
+    one program as they are."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
-    return jax.device_put(batches, NamedSharding(mesh, PartitionSpec()))
-
-
-def n_devices(origin: Array) -> int:
-    """How many devices have all of the batches with this origin, each."""
-    mesh = mesh_of(origin)
-    return 1 if mesh is None else mesh.size
-
-
-def at_home(tree: Any, origin: Array) -> Any:
-    """A tree on the device of the batches with this origin; where several have them, on JAX's default device, and not
-    bound to it."""
-    if n_devices(origin) > 1:
-        return jax.device_put(jax.device_get(tree))
-    return jax.device_put(tree, origin.sharding if origin.committed else None)
-
-
-def mesh_of(origin: Array) -> Mesh | None:
-    """The devices that `on_all_devices` has brought batches with this origin to."""
-    sharding = None if is_traced(origin) else origin.sharding
-    if isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == (AXIS,) and sharding.mesh.size > 1:
-        return sharding.mesh  # pyright: ignore
-    return None
+    placed = jax.device_put(batches, NamedSharding(mesh, PartitionSpec()))
+    if is_traced(placed.origin):
+        return placed
+    return Replicated(**{field.name: getattr(placed, field.name) for field in fields(placed)})

@@ -23,6 +23,7 @@ from . import _check
 from .batches import Batches
 from .chunks import Chunked, Counted
 from .partitioned import How, PartitionedRows
+from .replicated import ON_EACH
 from .sizes import choose_chunk_size
 from .survey import Survey, described, moved, rng_of, rows_kept, sound_row
 
@@ -41,6 +42,8 @@ class Share(NamedTuple):
 
 class Sharded(PartitionedRows):
     """Rows on all devices of a mesh."""
+
+    advice = f" Or give device='all' as many restarts as devices, and no more than {ON_EACH >> 20} MB of rows."
 
     def __init__(
         self,
@@ -80,6 +83,11 @@ class Sharded(PartitionedRows):
             self.origin = jnp.asarray(row)
             self.total_weight = self.min_weight = jnp.ones((), self.dtype)
             self._describe(self._surveyed(key, shares, rows_kept(n_components)), n_components)
+
+    @property
+    def is_multiprocess(self) -> bool:
+        """Whether other processes have rows of the same table, and go through the same search."""
+        return jax.process_count() > 1
 
     def _sum(self, how: How, shared: Any) -> Any:
         # As arrays of the host they go to every device; arrays of one device would not.

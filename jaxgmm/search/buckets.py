@@ -12,25 +12,23 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from .. import em
 from .._base import threefry
-from .._base.programs import SHARED_UP_TO, components, effort, next_power_of_two, program
-from ..evaluation import in_shared_family
+from .._base.programs import SHARED_UP_TO, next_power_of_two, program
 from ..families import Family, Full
-from ..moments import FULL, Moments, projected
+from ..moments import FULL, Moments
 from ..rows.batches import Batches
-from ..rows.partitioned import PartitionedRows
-from ..rows.replicated import at_home
+from ..rows.rows import Rows
 from ..rows.sizes import bytes_of_fit
-from . import small
+from .driver import driver_of
 from .escape import ESCAPES
 from .observer import NOBODY, Observer
 from .plan import Plan
 from .race import race_to_ends
 from .result import ON_HOST, FitResult, Restarts, best, best_of, history_length, trimmed
-from .start import NOTHING_GIVEN, begin, may_begin_later, nearest_to, not_begun, seeds_of
+from .start import room_for, seeds_of
 
 SMALL_TABLE = 2**20
 """Numbers in a table (N·D) up to which compiling for another K takes longer than what its padding costs."""
@@ -55,7 +53,7 @@ class Group(NamedTuple):
 
 def groups(
     counts: Iterable[int],
-    batches: Batches | PartitionedRows,
+    batches: Rows,
     n_restarts: int = 1,
     families: Iterable[Family] = (Full(),),
 ) -> list[tuple[int, ...]]:
@@ -87,15 +85,10 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
-def room_for(counts: Sequence[int], batches: Batches | PartitionedRows) -> int:
-    """With how many components the runs of a group are made."""
-    return components(max(counts)) if batches.has_room else max(counts)
-
-
 def group_of(
     key: Array,
     counts: tuple[int, ...],
-    batches: Batches | PartitionedRows,
+    batches: Rows,
     seeding: str,
     n_restarts: int,
     families: Iterable[Family],
@@ -107,12 +100,11 @@ def group_of(
     first = np.cumsum([0, *starts[:-1]])
     members = np.stack([f + np.arange(n_restarts) % n for f, n in zip(first, starts, strict=True)]).astype(np.int32)
     keys = keys_of(key, lane_counts, restart, n_restarts)
-    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=room_for(counts, batches))
-    if isinstance(batches, Batches) and batches.has_room:
-        return Group(counts, starts, seeds, lane_counts, members, None)
-    # One pass for all families, where one of them would make it anyway; its sums are the largest.
-    kinds = {family.kind for family in families}
-    nearest = nearest_to(seeds, lane_counts, batches, FULL) if FULL in kinds and len(kinds) > 1 else None
+    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=room_for(max(counts), batches))
+    kinds, nearest = {family.kind for family in families}, None
+    if FULL in kinds and len(kinds) > 1 and not batches.has_room:
+        # One pass for all families, since one of them would make it anyway; its sums are the largest.
+        nearest = driver_of(batches).nearest_to(seeds, lane_counts, FULL)
     if nearest is not None and seeds.size * batches.n_features <= ON_HOST:
         nearest = jax.device_get(nearest)
     return Group(counts, starts, seeds, lane_counts, members, nearest)
@@ -120,8 +112,8 @@ def group_of(
 
 def fit_group(
     group: Group,
-    batches: Batches | PartitionedRows,
-    judged: Batches | PartitionedRows,
+    batches: Rows,
+    judged: Rows,
     family: Family,
     plan: Plan,
     also: Callable[[FitResult, Batches], Any],
@@ -131,14 +123,8 @@ def fit_group(
 
     `observer` is told of all runs as they go.
     """
-    lanes, search, settings = (group.seeds, group.lane_counts), plan.search, plan.settings
-    if isinstance(batches, Batches) and batches.has_room:
-        states = small.from_seeds(*jax.tree.map(np.asarray, lanes), batches, family)  # pyright: ignore
-    elif may_begin_later(group.seeds, batches, settings):
-        nearest = projected(group.nearest, family.kind) if group.nearest else nearest_to(*lanes, batches, family.kind)
-        states = not_begun(*lanes, nearest, family)
-    else:
-        states = begin(*lanes, batches, settings.ridge, NOTHING_GIVEN, family=family, nearest=group.nearest)
+    search, settings = plan.search, plan.settings
+    states = driver_of(batches).from_seeds(group.seeds, group.lane_counts, family, settings, nearest=group.nearest)
     states, histories = race_to_ends(states, batches, settings, search.max_steps, search.race, group.members, observer)
     length = history_length(search.max_steps)
     if isinstance(states.objective, np.ndarray):
@@ -151,19 +137,18 @@ def fit_group(
         escaped = []
         for index in range(len(group.counts)):
             single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
-            assert isinstance(batches, Batches)
             # The runs that are told of have ended.
             found = ESCAPES[search.escape](single, batches, settings, search.max_steps, observer._replace(tell=None))
             escapes[index] = np.asarray(found.escapes)
             escaped.append(replace(found, escapes=None))
         results = jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *escaped)
-    results, more = jax.device_get((results, of_each(results, judged, also)))
+    results, more = jax.device_get((results, driver_of(judged).of_each(results, also)))
     cut, said = [], []
     for index, count in enumerate(group.counts):
         result, of_it = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
         cut.append(_trimmed(result, count, group.n_starts[index], escapes[index]))
         said.append(of_it)
-    return list(zip(at_home(cut, batches.origin), said, strict=True))
+    return list(zip(batches.at_home(cut), said, strict=True))
 
 
 def _lanes(states: em.State, histories: np.ndarray, lanes: np.ndarray) -> tuple[em.State, np.ndarray]:
@@ -197,29 +182,6 @@ def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any
         return best_of(runs, lines, ridge)
 
     return jax.vmap(one)(members)
-
-
-def of_each(results: FitResult, rows: Batches | PartitionedRows, also: Callable[[FitResult, Batches], Any]) -> Any:
-    """What `also` says of results (G, ...) and rows; a sum over rows, where these are read in blocks."""
-    if isinstance(rows, PartitionedRows):
-        return rows.sum(_said, results, also=also)
-    if rows.has_room:
-        each = [also(replace(of, mixture=in_shared_family(of.mixture)), rows) for of in _unstacked(results)]
-        return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *each)
-    n_results, n_components = results.mixture.means.shape[:2]
-    return _of_each.compiled(effort(int(rows.n_rows), n_components, n_results), rows, results, also=also)
-
-
-def _unstacked(tree: Any) -> list[Any]:
-    """The members of a tree of host arrays with an axis in front."""
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(len(jax.tree.leaves(tree)[0]))]
-
-
-def _said(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:
-    return lax.map(lambda result: also(result, batches), results)
-
-
-_of_each = program(_said, static="also")
 
 
 def _trimmed(result: FitResult, count: int, n_restarts: int, escapes: Any) -> FitResult:

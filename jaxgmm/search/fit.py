@@ -15,17 +15,16 @@ from .._base import check
 from .._base.precision import precision_for
 from ..families import Family
 from ..mixture import Mixture
-from ..rows.batches import Batches
-from ..rows.partitioned import PartitionedRows
-from ..rows.replicated import at_home, n_devices
+from ..rows.rows import Rows
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .escape import ESCAPES
+from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import NOBODY, Observer
-from .plan import Plan, RowOptions, Search, is_multiprocess
+from .plan import Plan, RowOptions, Search
 from .progress import Progress, listening
 from .race import Race, race_to_ends
 from .result import FitResult, best, history_length, trimmed
-from .start import NOTHING_GIVEN, Given, start
+from .start import start
 
 
 def fit(
@@ -101,7 +100,7 @@ def fit(
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
             about = partial(plan.fingerprint, key, rows)
-            with checkpointing(checkpoint, about, is_multiprocess(rows)) as journal:
+            with checkpointing(checkpoint, about, rows.is_multiprocess) as journal:
                 return search(key, rows, plan, observer_of(listener, plan, journal))
 
 
@@ -116,20 +115,20 @@ def observer_of(
 
 
 def search(
-    key: Array, rows: Batches | PartitionedRows, plan: Plan, observer: Observer = NOBODY, given: Given = NOTHING_GIVEN
+    key: Array, rows: Rows, plan: Plan, observer: Observer = NOBODY, fixed: FixedStart = NOTHING_FIXED
 ) -> FitResult:
     """The fit of a plan `for_rows`.
 
-    given: parts of a mixture that stand in the place of what the starts would have.
+    fixed: parts of a mixture that stand in the place of what the starts would have.
     """
     of = plan.search
-    states = start(key, rows, of.init, plan.n_components, plan.family, plan.settings, of.n_restarts, given)
+    states = start(key, rows, of.init, plan.n_components, plan.family, plan.settings, of.n_restarts, fixed)
     return best_of_runs(states, rows, plan.settings, of, plan.n_components, observer)
 
 
 def best_of_runs(
     states: em.State,
-    rows: Batches | PartitionedRows,
+    rows: Rows,
     settings: em.Settings,
     of: Search,
     n_components: int,
@@ -143,8 +142,7 @@ def best_of_runs(
     states, histories = race_to_ends(states, rows, settings, of.max_steps, of.race, observer=observer)
     result = best(states, histories, settings.ridge, length=history_length(of.max_steps))
     if isinstance(states.objective, np.ndarray):
-        result = at_home(trimmed(result, n_components), rows.origin)
+        result = rows.at_home(trimmed(result, n_components))
     if of.escape is not None:
-        assert isinstance(rows, Batches)
         result = ESCAPES[of.escape](result, rows, settings, of.max_steps, observer)
-    return at_home(result, rows.origin) if n_devices(rows.origin) > 1 else result
+    return rows.at_home(result) if rows.n_copies > 1 else result

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from .checkpoint import Entry, Journal
 from .progress import Snapshot
 
+BURST = 0.3
+"""Seconds after which an observer is told of a run again."""
+
 
 class Observer(NamedTuple):
     """What a search passes on to every call that makes steps. Steps come to the same bits whoever looks on."""

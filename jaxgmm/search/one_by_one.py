@@ -7,6 +7,7 @@ shape in which their number appears; each runs in the form that it asks for, and
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -22,18 +23,24 @@ from .._base.status import Status
 from ..covariances import Form
 from ..density import FAST_UP_TO
 from ..em.loop import advance
-from ..em.state import Fixed, is_running, unstarted
+from ..em.state import NOT_BEGUN, Fixed, is_running, unstarted
 from ..families import Family
 from ..moments import Moments
 from ..priors import Ridge
 from ..rows.batches import Batches
+from .checkpoint import Entry
+from .observer import BURST, Observer
 from .pool import at_once, in_background, n_cores
+from .progress import Snapshot
 
 WORTH_A_THREAD = 2**15
 """Responsibilities of a step of all runs from which on a second thread is felt."""
 
 LINE = 256
 """Steps of one call: as many as it has room for to write down what each came to."""
+
+FIRST_BURST = 10
+"""Steps of all runs after which an observer is told of them for the first time since their starts."""
 
 
 def run(
@@ -76,6 +83,44 @@ def run(
         n_threads = 1
     at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)])
     return states, histories
+
+
+def to_ends(
+    states: em.State,
+    histories: Any,
+    batches: Batches,
+    settings: em.Settings,
+    max_steps: int,
+    observer: Observer,
+    entry: Entry | None,
+) -> tuple[em.State, np.ndarray]:
+    """Runs (R, ...) to their ends one after the other; where someone looks on, so many steps of all and then more.
+
+    Between runs an interrupt gets through, so that nothing `pauses` for it.
+    """
+    found = None if entry is None else entry.found()
+    is_told = observer.tell is not None
+    states = jax.tree.map(np.asarray, states)
+    resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
+    states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32), memory=None)
+    # Who is told is told of the starts first.
+    states, histories = run(states, histories, batches, settings, 0 if is_told else NOT_BEGUN)
+    if entry is not None and found is not None:
+        states, histories = entry.as_tree(found, (states, histories))
+    burst = observer.every or (FIRST_BURST if is_told or entry is not None else max_steps)
+    while True:
+        n_steps = np.maximum(states.n_steps, 0)
+        observer.told(Snapshot(*map(np.array, (states.objective, states.status, n_steps))))
+        going = (states.status == Status.RUNNING) & (states.n_steps < max_steps)
+        if entry is not None:
+            entry.keep((states, histories), is_done=not going.any())
+        if not going.any():
+            status = np.where(states.status == Status.RUNNING, Status.MAX_STEPS, states.status).astype(np.int32)
+            return states._replace(status=status), histories
+        began, done = time.perf_counter(), int(n_steps[going].min())
+        states, histories = run(states, histories, batches, settings, min(done + burst, max_steps))
+        if observer.every is None and time.perf_counter() - began < BURST:
+            burst = min(2 * burst, max_steps)
 
 
 def prepare(

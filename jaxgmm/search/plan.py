@@ -18,15 +18,12 @@ from jax import Array
 from .. import em
 from .._base import check
 from .._base.precision import is_traced
-from .._base.programs import program
 from ..families import SHELF, Family
-from ..rows.batches import Batches
-from ..rows.door import admit_rows, require_in_memory
-from ..rows.partitioned import PartitionedRows
-from ..rows.replicated import n_devices
-from ..rows.sharded import Sharded
+from ..rows.door import admit_rows
+from ..rows.rows import Rows
 from . import _check
 from .checkpoint import describe, digest
+from .driver import driver_of
 from .escape import ESCAPES
 from .progress import Progress
 from .race import Race
@@ -129,7 +126,7 @@ class Plan:
     def with_rows(self, rows: RowOptions) -> Plan:
         return replace(self, rows=rows)
 
-    def admit(self, key: Array, x: Any, read: Callable[[int, int], None] | None = None) -> Batches | PartitionedRows:
+    def admit(self, key: Array, x: Any, read: Callable[[int, int], None] | None = None) -> Rows:
         """A user's rows, checked, where and in the chunks in which they will be summed. read: see `admit_rows`."""
         search, of = self.search, self.rows
         is_plain = self.settings.acceleration is None and not is_traced((key, self.settings, search.init))
@@ -146,39 +143,32 @@ class Plan:
             read,
             n_runs,
         )
-        require_in_memory(rows, escape=search.escape)
+        if search.escape is not None:
+            rows.whole(f"escape={search.escape!r}", "its proposals are made of several passes each")
         return rows
 
-    def for_rows(self, rows: Batches | PartitionedRows) -> Plan:
+    def for_rows(self, rows: Rows) -> Plan:
         """The plan with the ridge (D,) that its share of each feature's variance over these rows comes to."""
         settings = self.settings
         check.of_features(settings.ridge, rows.n_features)
-        if n_devices(rows.origin) > 1:  # an array of one device cannot go with rows on several
+        if rows.n_copies > 1:  # an array of one device cannot go with rows on several
             settings = replace(settings, ridge=jax.device_get(settings.ridge))
-        if self.relative_ridge and isinstance(rows, PartitionedRows):
-            settings = replace(settings, ridge=settings.ridge + self.relative_ridge * rows.variances())
-        elif self.relative_ridge:
-            ridge = _ridge.compiled(rows.has_room, rows, settings.ridge, self.relative_ridge)  # pyright: ignore
-            settings = replace(settings, ridge=ridge)
+        if self.relative_ridge:
+            settings = replace(settings, ridge=driver_of(rows).ridge(settings.ridge, self.relative_ridge))
         return replace(self, settings=settings, relative_ridge=0.0)
 
-    def fingerprint(self, key: Array, rows: Batches | PartitionedRows) -> dict[str, Any]:
+    def fingerprint(self, key: Array, rows: Rows) -> dict[str, Any]:
         """What a search with this plan, `for_rows`, depends on, and nothing else: what a checkpoint belongs to."""
         search, settings = self.search, self.settings
         start = search.init if isinstance(search.init, str) else digest(search.init)
         shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
         how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
         how |= {"stopping": settings.stopping, "max_steps": search.max_steps, "n_restarts": search.n_restarts}
-        if n_devices(rows.origin) > 1:
-            how["devices"] = n_devices(rows.origin)
+        if rows.n_copies > 1:
+            how["devices"] = rows.n_copies
         how |= {"race": search.race, "escape": search.escape, "init": start}
         of = {"K": ", ".join(map(str, self.counts)), "families": ", ".join(map(describe, self.families))}
         return {"key": digest(jax.random.key_data(key)), "data": digest(rows.fingerprint()), **of, **shape, **how}
-
-
-def is_multiprocess(rows: Batches | PartitionedRows) -> bool:
-    """Whether other processes go through the same search, with rows of their own."""
-    return isinstance(rows, Sharded) and jax.process_count() > 1
 
 
 def _distinct(families: Iterable[Any]) -> list[Family]:
@@ -188,8 +178,3 @@ def _distinct(families: Iterable[Any]) -> list[Family]:
         if names.count(name) > 1:
             raise ValueError(f"Two different families are called {name!r}; a sweep tells its results apart by name.")
     return chosen
-
-
-@program
-def _ridge(batches: Batches, ridge: Any, relative: Any) -> Array:
-    return ridge + relative * batches.variances()

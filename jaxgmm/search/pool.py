@@ -25,7 +25,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from .._base.precision import is_traced, settings_here
 from .._base.programs import program
 from ..rows.batches import Batches
-from ..rows.replicated import AXIS, T, at_home, mesh_of
+from ..rows.chunks import T
+from ..rows.replicated import AXIS, Replicated
 from ..rows.sizes import choose_width
 
 WORTH_A_CREW = 2**18
@@ -92,9 +93,9 @@ class OnCores(Crews):
 class OnDevices(Crews):
     """A device each. There is one part, whose leaves have an axis more, which lies across the devices."""
 
-    def __init__(self, mesh: Mesh, batches: Batches) -> None:
-        super().__init__(mesh.size, batches)
-        self.mesh = mesh
+    def __init__(self, batches: Replicated) -> None:
+        super().__init__(batches.n_copies, batches)
+        self.mesh = batches.mesh
 
     def deal(self, lanes: Any) -> list[Any]:
         return self.placed([jax.tree.map(lambda *leaves: np.stack(leaves), *_in_turn(lanes, self.number))])
@@ -108,21 +109,20 @@ class OnDevices(Crews):
         return jax.device_put(parts, NamedSharding(self.mesh, PartitionSpec(AXIS)))
 
     def collect(self, parts: list[Any], n_lanes: int) -> Any:
-        return at_home(self.gathered(parts, n_lanes), self.batches.origin)
+        return self.batches.at_home(self.gathered(parts, n_lanes))
 
     def gathered(self, parts: list[Any], n_lanes: int) -> Any:
         return jax.tree.map(lambda leaf: _in_order(np.asarray(leaf), n_lanes), parts[0])
 
 
 def crews_for(n_lanes: int, n_components: int, batches: Batches, bytes_each: int = 0) -> Crews:
-    """Those to whom so many lanes are dealt out: the devices where rows are `on_all_devices`, else cores: all there
+    """Those to whom so many lanes are dealt out: the devices where each has all rows, else cores: all there
     are, as long as each has a whole width of lanes and enough to do."""
     # A mesh that the user has set belongs to one thread, and rules out another one.
     if is_traced(batches) or jax.config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty:  # pyright: ignore
         return OnCores(1, batches)
-    mesh = mesh_of(batches.origin)
-    if mesh is not None:
-        return OnDevices(mesh, batches)
+    if isinstance(batches, Replicated):
+        return OnDevices(batches)
     if any(one.platform != "cpu" for one in batches.origin.devices()):
         return OnCores(1, batches)
     width = choose_width(n_components, n_lanes, batches.chunk_size, bytes_each)

@@ -13,12 +13,15 @@ from jax import Array
 from .. import em
 from .._base import check
 from .._base.status import Status
-from ..rows.batches import Batches
-from ..rows.partitioned import PartitionedRows
+from ..em.lanes import lanes_at, with_lanes
+from ..rows.rows import Rows
 from .observer import NOBODY, Observer
 from .progress import Snapshot
 from .result import _held_up_on_host
-from .runs import SHORT_RUN, _no_history, _of, _put, run_to_ends
+from .runs import no_history, run_to_ends
+
+SHORT_RUN = 10
+"""Steps of a race after which the field is cut."""
 
 OF_WHICH_FINISH = 4
 """Of so many runs of a race one goes on, unless it is told how many are to. `benchmarks/hard.py` tries cuts at 5, 10
@@ -49,7 +52,7 @@ class Race:
 
 def race_to_ends(
     states: em.State,
-    batches: Batches | PartitionedRows,
+    batches: Rows,
     settings: em.Settings,
     max_steps: int,
     race: Race | None,
@@ -64,7 +67,7 @@ def race_to_ends(
         rivals = np.arange(len(states.objective))[None]
     if race is None or race.places(rivals.shape[1]) == rivals.shape[1] or race.steps >= max_steps:
         return run_to_ends(states, batches, settings, max_steps, observer)
-    histories = _no_history(states, max_steps)
+    histories = no_history(states, max_steps)
     states, histories = run_to_ends(states, batches, settings, race.steps, observer, histories)
     snapshot, is_spiked = _looked_at(states, settings)
     order = np.lexsort((-snapshot.ranks()[rivals], is_spiked[rivals]), axis=1)
@@ -102,12 +105,12 @@ def _among_all(everyone: Snapshot, chosen: np.ndarray, few: Snapshot) -> Snapsho
 def _taken(states: em.State, histories: Any, chosen: np.ndarray) -> tuple[em.State, Any]:
     if isinstance(states.objective, np.ndarray):
         return jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], (states, histories))
-    return _of((states, histories), chosen)
+    return lanes_at((states, histories), chosen)
 
 
 def _put_back(states: em.State, histories: Any, chosen: np.ndarray, few: em.State, lines: Any) -> tuple[em.State, Any]:
     if not isinstance(states.objective, np.ndarray):
-        return _put((states, histories), chosen, (few, lines))
+        return with_lanes((states, histories), chosen, (few, lines))
     states, histories = jax.tree.map(np.array, (states, histories))
     jax.tree.map(lambda many, some: many.__setitem__(chosen, some), (states, histories), (few, lines))
     return states, histories

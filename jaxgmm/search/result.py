@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +19,14 @@ from .._base.programs import program
 from .._base.status import FAILED, Status, explain
 from ..covariances import Dense
 from ..mixture import Mixture, covariance_of
+from ..rows.batches import Batches
 
 HISTORY = 16384
 """Steps whose objectives are kept; a run may make more."""
 
 ON_HOST = 2**24
 """Numbers of all states of a search that may go through the host's memory between programs."""
+
 
 HELD_UP = 0.5
 """Share of the ridge in a component's smallest variance from which on the ridge, and not the data, decides it. Such a
@@ -225,3 +228,14 @@ def held_up(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
 @program(hurried=True)
 def _held_up(mixture: Mixture, ridge: Any) -> Array:
     return held_up(mixture, ridge)
+
+
+def said_of_each(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:
+    """What a function says of each of results (G, ...) and the rows."""
+    return lax.map(lambda result: also(result, batches), results)
+
+
+def is_on_host(states: em.State) -> bool:
+    """Whether states are known, and so few numbers that the host may hold them."""
+    n_numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(states))
+    return n_numbers <= ON_HOST

@@ -16,10 +16,14 @@ import numpy as np
 from .. import em
 from .._base import threefry
 from .._base.linalg import einsum
-from ..em.state import unstarted
+from .._base.programs import components
+from ..em.state import mixture_parts, unstarted
 from ..families import Family
+from ..mixture import Mixture
 from ..moments import Moments
 from ..rows.batches import Batches
+from . import one_by_one
+from .fixed_start import FixedStart
 from .seeding import host
 from .seeding.sample import Rows
 
@@ -55,7 +59,45 @@ def from_seeds(seeds: np.ndarray, counts: np.ndarray, batches: Batches, family: 
     return unstarted(seeds, meant, _stacked(moments), family)
 
 
-def from_nothing(n_components: int, batches: Batches, family: Family) -> em.State:
+def from_mixture(mixture: Mixture, batches: Batches, settings: em.Settings) -> em.State:
+    """A run (1, ...) from a mixture of the user's own: its first M-step has nothing to say."""
+    states = _from_nothing(components(mixture.n_components), batches, mixture.family)
+    return started(states, FixedStart(*mixture_parts(mixture)), mixture.n_components, batches, settings)
+
+
+def from_values(
+    values: np.ndarray,
+    n_components: int,
+    batches: Batches,
+    family: Family,
+    settings: em.Settings,
+    fixed: FixedStart,
+) -> em.State:
+    """A run (1, ...) from means (K, D), labels (N,) or responsibilities (N, K) that have been checked."""
+    if values.ndim == 1:
+        values = (values[:, None] == np.arange(n_components)).astype(batches.dtype)
+    elif values.shape == (n_components, batches.n_features):
+        means: Any = values.astype(batches.dtype)
+        fixed = fixed._replace(means=means if fixed.means is None else fixed.means)
+        values = _nearest(means, batches)
+    states = from_responsibilities(values, components(n_components), batches, family)
+    return started(states, fixed, n_components, batches, settings)
+
+
+def started(
+    states: em.State, fixed: FixedStart, n_components: int, batches: Batches, settings: em.Settings
+) -> em.State:
+    """Runs (R, ...) that have not begun, after their first M-step where something of it is fixed: later steps do not
+    know of that. Else as they are."""
+    if fixed.is_nothing:
+        return states
+    _, room, n_features = states.mixture.means.shape
+    parts = fixed.fixed(states.mixture.family, n_components, room, n_features, batches.dtype)
+    histories = np.empty((len(states.objective), 1), batches.dtype)
+    return one_by_one.run(states, histories, batches, settings, 0, parts)[0]
+
+
+def _from_nothing(n_components: int, batches: Batches, family: Family) -> em.State:
     """A run (1, ...) that has not begun, of which all is fixed that its first M-step would say."""
     about = np.zeros((n_components, batches.n_features), batches.dtype)
     one_each = Rows(np.zeros((batches.n_features, n_components), batches.dtype), np.ones(n_components, batches.dtype))
@@ -64,7 +106,7 @@ def from_nothing(n_components: int, batches: Batches, family: Family) -> em.Stat
     return unstarted(about[None], meant, _stacked([moments]), family)
 
 
-def nearest(means: np.ndarray, batches: Batches) -> np.ndarray:
+def _nearest(means: np.ndarray, batches: Batches) -> np.ndarray:
     """Responsibilities (N, K) of 1 for the nearest mean."""
     with host.quiet():
         labels, _ = host.nearest(_columns(batches).x, (means - np.asarray(batches.origin))[None])

@@ -21,20 +21,22 @@ from .._base.precision import precision_for
 from ..families import SHELF, Family
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
-from ..rows.door import require_in_memory
-from ..rows.partitioned import PartitionedRows
+from ..rows.rows import Rows
 from . import _check
-from .buckets import Group, fit_group, group_of, groups, of_each, room_for
+from .buckets import Group, fit_group, group_of, groups
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .criteria import CRITERIA, Criterion
+from .driver import driver_of
 from .fit import observer_of, search
 from .observer import Observer
-from .plan import Plan, RowOptions, is_multiprocess
+from .plan import Plan, RowOptions
 from .progress import Listener, Progress, Snapshot, SweepProgress, listening
 from .race import Race
 from .result import FitResult
-from .start import prepare
+from .start import room_for
 from .table import Cell, Sweep, cell_of, counted, evidence_of, held_out_total
+
+FOR_FOLDS = "n_folds", "a fold is a weight of 0 for every row of the others"
 
 
 def sweep(
@@ -112,7 +114,8 @@ def sweep(
     first = SweepProgress(0, n_fits, plan.family.name, next(iter(plan.counts)), plan.first_progress)
     with listening(progress, first, chosen_by.name) as listener:
         rows = plan.admit(key, x, listener and listener.read)
-        require_in_memory(rows, n_folds=n_folds)
+        if n_folds:
+            rows.whole(*FOR_FOLDS)
         keeper = _Keeper(chosen_by, listener, n_fits, plan.search.max_steps, float(rows.total_weight))
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
@@ -122,7 +125,7 @@ def sweep(
                 return {**plan.fingerprint(key, rows), "n_folds": n_folds}
 
             try:
-                with checkpointing(checkpoint, about, is_multiprocess(rows)) as journal:
+                with checkpointing(checkpoint, about, rows.is_multiprocess) as journal:
                     if isinstance(init, str):
                         _fit_seeded(key, rows, plan, shared, n_folds, keeper, journal)
                     else:
@@ -141,7 +144,7 @@ def sweep(
 
 def _fit_seeded(
     key: Array,
-    rows: Batches | PartitionedRows,
+    rows: Rows,
     plan: Plan,
     shared: list[tuple[int, ...]],
     n_folds: int,
@@ -151,9 +154,9 @@ def _fit_seeded(
     """All cells from seeds that the families share, and their folds."""
     seeding, n_restarts = plan.search.init, plan.search.n_restarts
     for counts in shared:
-        prepare(plan.families, room_for(counts, rows), rows, plan.settings, n_restarts)
+        driver_of(rows).prepare(plan.families, room_for(max(counts), rows), plan.settings, n_restarts)
 
-    def groups_of(training: Batches | PartitionedRows) -> list[Group]:
+    def groups_of(training: Rows) -> list[Group]:
         return [group_of(key, counts, training, seeding, n_restarts, plan.families) for counts in shared]
 
     parts = [_Part(rows, rows, groups_of(rows))]
@@ -164,9 +167,7 @@ def _fit_seeded(
             _fit_cells(keeper, parts, index, family, plan, journal)
 
 
-def _fit_given(
-    key: Array, rows: Batches | PartitionedRows, plan: Plan, keeper: _Keeper, journal: Journal | None
-) -> None:
+def _fit_given(key: Array, rows: Rows, plan: Plan, keeper: _Keeper, journal: Journal | None) -> None:
     """A cell of each family, all of one K, from a start of the user's own."""
     count = plan.n_components
     for family in plan.families:
@@ -174,7 +175,7 @@ def _fit_given(
         own = replace(plan, families=(family,))
         result = search(key, rows, own, observer_of(report, own, journal))
         alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
-        evidence = [of[0] for of in jax.device_get(of_each(alone, rows, evidence_of))]
+        evidence = [of[0] for of in jax.device_get(driver_of(rows).of_each(alone, evidence_of))]
         keeper.keep(family.name, count, result, evidence)
         keeper.n_done += 1
 
@@ -182,18 +183,16 @@ def _fit_given(
 class _Part(NamedTuple):
     """What every cell is fitted to: all rows, or all but a fold."""
 
-    training: Batches | PartitionedRows
-    judged: Batches | PartitionedRows  # the rows whose log-likelihood is wanted
+    training: Rows
+    judged: Rows  # the rows whose log-likelihood is wanted
     groups: list[Group]
 
 
-def _folds(
-    key: Array, batches: Batches | PartitionedRows, n_folds: int, n_components: int
-) -> Iterable[tuple[Batches, Batches]]:
+def _folds(key: Array, rows: Rows, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
     """The rows without each fold, and the fold, as weights of 0 for the others: no row is moved."""
     if not n_folds:
         return
-    assert isinstance(batches, Batches)
+    batches = rows.whole(*FOR_FOLDS)
     weights = batches.row_weights()
     counted_rows = np.flatnonzero(weights)
     rows_check.enough_for_folds(len(counted_rows), n_folds, n_components)
@@ -201,7 +200,7 @@ def _folds(
     for fold in range(n_folds):
         is_held_out = np.zeros(len(weights), bool)
         is_held_out[shuffled[fold::n_folds]] = True
-        training, held_out = (np.where(rows, weights, 0.0) for rows in (~is_held_out, is_held_out))
+        training, held_out = (np.where(counts, weights, 0.0) for counts in (~is_held_out, is_held_out))
         yield batches.reweighted(training), batches.reweighted(held_out)
 
 

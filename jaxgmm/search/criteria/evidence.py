@@ -14,9 +14,9 @@ from ..._base.programs import program
 from ...covariances import Form
 from ...density import in_safe_form, joint, prepare
 from ...mixture import Mixture
-from ...rows import _check as rows_check
 from ...rows.batches import Batches
 from ...rows.chunks import Chunk
+from ...rows.door import as_batches
 
 KINDS = ("soft", "hard")
 
@@ -35,10 +35,7 @@ def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Arr
     chunk: nothing of size N×K is made. ValueError for another kind, or where D differs.
     """
     check.one_of(kind, KINDS, "kind of entropy")
-    if not isinstance(batches, Batches):
-        rows_check.matrix_shape(np.shape(batches), "x")
-        batches = Batches.of(batches, n_components=mixture.n_components, dtype=mixture.means.dtype)
-    rows_check.last_axis((batches.n_features,), mixture.n_features)
+    batches = as_batches(batches, mixture.n_components, mixture.n_features, mixture.means.dtype)
     return evidence(mixture, batches, np.zeros((), batches.dtype), kind=kind)[1]
 
 

@@ -1,0 +1,86 @@
+"""What every holder of rows has, wherever they lie."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from jax import Array
+
+from .batches import Batches
+
+T = TypeVar("T")
+
+
+class Rows(Protocol):
+    """N weighted rows of D features: `Batches`, which a program sees whole, or `PartitionedRows`, which none does.
+
+    What a search does with one and with the other is told apart in one place, `search/driver.py`.
+    """
+
+    @property
+    def n_rows(self) -> Any:
+        """N, an int or an int32 ()."""
+        ...
+
+    @property
+    def n_features(self) -> int: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def chunk_size(self) -> int:
+        """Rows that are computed at a time."""
+        ...
+
+    @property
+    def origin(self) -> Array:
+        """A point (D,) among the rows, about which sums are taken."""
+        ...
+
+    @property
+    def total_weight(self) -> Array: ...
+
+    @property
+    def min_weight(self) -> Array:
+        """The smallest positive weight, "one row's weight"."""
+        ...
+
+    @property
+    def sample(self) -> Batches:
+        """The rows that seeds are chosen from."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether these are few rows in an array that has room for more, so that tables of other lengths share its
+        programs."""
+        ...
+
+    @property
+    def n_copies(self) -> int:
+        """How many devices have all rows, each."""
+        ...
+
+    @property
+    def is_multiprocess(self) -> bool:
+        """Whether other processes have rows of the same table, and go through the same search."""
+        ...
+
+    def variances(self) -> Array:
+        """The variance of each feature over the weighted rows. -> (D,)."""
+        ...
+
+    def fingerprint(self) -> Any:
+        """A tree that tells these rows from others."""
+        ...
+
+    def at_home(self, tree: T) -> T:
+        """A tree of arrays on the device of the rows, and bound to it only if they are; where several devices have all
+        rows, on JAX's default device."""
+        ...
+
+    def whole(self, what: str, why: str) -> Batches:
+        """The rows as a program sees them whole. ValueError where none does, for `what` was asked, which needs that,
+        and `why`."""
+        ...

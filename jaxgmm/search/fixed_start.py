@@ -1,0 +1,52 @@
+"""What a user fixes of a start: the estimator's `weights_init`, `means_init` and `precisions_init`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from ..em.state import Fixed
+from ..evaluation import padded
+from ..families import Family, shape_of_scales
+from ..mixture import Mixture
+
+
+class FixedStart(NamedTuple):
+    """Parts of a mixture that stand as they are, in the place of what the first M-step from the seeds would say."""
+
+    log_weights: Array | None = None  # (K,)
+    means: Array | None = None  # (K, D)
+    scales: Any = None  # a Covariance
+
+    @property
+    def is_nothing(self) -> bool:
+        return all(part is None for part in self)
+
+    def whole(self, family: Family) -> Mixture | None:
+        """The mixture itself, where nothing is left to a seeding."""
+        if self.log_weights is None or self.means is None or self.scales is None:
+            return None
+        return Mixture(self.log_weights, self.means, self.scales, family)
+
+    def fixed(self, family: Family, n_components: int, room: int, n_features: int, dtype: Any) -> Fixed:
+        """What is fixed of a mixture of K components, on the host and with `room` for so many; 0 for what is not."""
+        shape = (n_components, n_features)
+        of_scales = shape_of_scales(family, *shape, dtype)
+        nothing: Any = (
+            np.zeros(n_components, dtype),
+            np.zeros(shape, dtype),
+            jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), of_scales),
+        )
+        parts = [part if part is not None else none for part, none in zip(self, nothing, strict=True)]
+        return Fixed(padded(Mixture(*parts, family), room), np.array([part is not None for part in self]))  # pyright: ignore
+
+    def onto(self, mixture: Mixture) -> Mixture:
+        """The mixture with what is fixed in its place."""
+        return replace(mixture, **{name: value for name, value in self._asdict().items() if value is not None})
+
+
+NOTHING_FIXED = FixedStart()

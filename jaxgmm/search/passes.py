@@ -1,0 +1,151 @@
+"""Searches of rows that no program sees whole: every step is one pass over the rows, for all runs that go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .. import em
+from .._base.memory import own
+from .._base.programs import next_power_of_two, program
+from ..em.hard import by_nearest
+from ..em.lanes import for_fits, init_lanes, lanes_at, one_lane, step_lanes, with_lanes
+from ..em.maximisation import maximise
+from ..em.state import finish, lost_if_empty, resume
+from ..em.steppers.shelf import with_memory
+from ..families import Family
+from ..mixture import Mixture
+from ..moments import Kind, Moments, projected
+from ..priors import Ridge
+from ..rows import _check as rows_check
+from ..rows.batches import Batches
+from ..rows.partitioned import PartitionedRows
+from .checkpoint import Entry
+from .fixed_start import NOTHING_FIXED, FixedStart
+from .observer import Observer
+from .progress import Snapshot, is_going
+from .result import FitResult, said_of_each
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What `Driver` says, for rows that are summed over by whoever holds them."""
+
+    rows: PartitionedRows
+
+    def nearest_to(self, seeds: Array, counts: Any, kind: Kind) -> Moments:
+        return self.rows.sum(_assigned, seeds, counts, kind=kind)
+
+    def from_seeds(
+        self,
+        seeds: Array,
+        counts: Any,
+        family: Family,
+        settings: em.Settings,
+        fixed: FixedStart = NOTHING_FIXED,
+        nearest: Moments | None = None,
+    ) -> em.State:
+        mixtures = self._mixtures_from(seeds, counts, family, settings.ridge, nearest)
+        return _lost_each(init_lanes(jax.vmap(fixed.onto)(mixtures), self.rows), mixtures, counts)
+
+    def _mixtures_from(
+        self, seeds: Array, counts: Any, family: Family, ridge: Any, nearest: Moments | None = None
+    ) -> Mixture:
+        """Mixtures (R, ...) of one M-step from the rows nearest to each seed."""
+        moments = self.nearest_to(seeds, counts, family.kind) if nearest is None else nearest
+        return _maximised(moments, seeds, ridge, family=family, is_dense=nearest is not None)
+
+    def from_mixture(self, mixture: Mixture, settings: em.Settings) -> em.State:
+        del settings
+        return init_lanes(one_lane(mixture), self.rows)
+
+    def from_values(
+        self, values: Any, n_components: int, family: Family, settings: em.Settings, fixed: FixedStart = NOTHING_FIXED
+    ) -> em.State:
+        n_features = self.rows.n_features
+        if np.shape(values) != (n_components, n_features):
+            rows_check.in_memory(
+                f"A start of shape {np.shape(values)}",
+                f"for rows that are not held as one array give means ({n_components}, {n_features}) or a Mixture",
+            )
+        rows_check.finite(values, "init")
+        means, counts = own(values, self.rows.dtype), np.array([n_components], np.int32)
+        mixtures = self._mixtures_from(means[None], counts, family, settings.ridge)
+        # What is given stands as given; weights and covariances are the M-step's.
+        mixtures = Mixture(mixtures.log_weights, means[None], mixtures.scales, family)
+        return _lost_each(init_lanes(jax.vmap(fixed.onto)(mixtures), self.rows), mixtures, counts)
+
+    def prepare(self, families: Sequence[Family], n_components: int, settings: em.Settings, n_runs: int) -> None:
+        """Nothing: the first pass needs a program at once."""
+
+    def to_ends(
+        self,
+        states: em.State,
+        histories: Any,
+        settings: em.Settings,
+        max_steps: int,
+        observer: Observer,
+        entry: Entry | None,
+    ) -> tuple[em.State, Array]:
+        states, histories = _resumed(states, np.int32(max_steps), settings), np.array(histories)
+        found = None if entry is None else entry.found()
+        if entry is not None and found is not None:
+            states, histories = entry.as_tree(found, (states, histories))
+            states = jax.device_put(states, self.rows.origin.sharding)
+        while True:
+            snapshot = Snapshot(*map(np.array, (states.objective, states.status, states.n_steps)))
+            kept = snapshot.n_steps < histories.shape[1]
+            histories[np.flatnonzero(kept), snapshot.n_steps[kept]] = snapshot.objective[kept]
+            going = np.flatnonzero(is_going(snapshot, max_steps)).astype(np.int32)
+            observer.told(snapshot)
+            if entry is not None:
+                entry.keep((states, histories), is_done=not len(going))
+            if not len(going):
+                return _stopped(states), jnp.asarray(histories)
+            # Padded to a power of two, so that few programs are compiled: duplicates of the last write the same row.
+            n_lanes = min(len(states.status), next_power_of_two(len(going)))
+            chosen = going[np.minimum(np.arange(n_lanes), len(going) - 1)]
+            states = with_lanes(states, chosen, step_lanes(lanes_at(states, chosen), self.rows, settings))
+
+    def of_each(self, results: FitResult, also: Callable[[FitResult, Batches], Any]) -> Any:
+        return self.rows.sum(said_of_each, results, also=also)
+
+    def ridge(self, ridge: Any, relative: float) -> Array:
+        return ridge + relative * self.rows.variances()
+
+
+def _assigned(block: Batches, seeds: Array, counts: Array, *, kind: Kind) -> Moments:
+    def one(lane: tuple[Array, Array]) -> Moments:
+        return by_nearest(kind, lane[0], block, lane[1])
+
+    return for_fits(one, (seeds, counts), seeds.shape, kind, block)
+
+
+@program(static=("family", "is_dense"), hurried=True)
+def _maximised(moments: Moments, about: Array, ridge: Any, *, family: Family, is_dense: bool) -> Mixture:
+    """Mixtures (R, ...) of moments about seeds (R, K, D): of the family's kind, or where they are dense of `FULL`."""
+
+    def one(moments: Moments, about: Array) -> Mixture:
+        moments = projected(moments, family.kind) if is_dense else moments
+        return maximise(moments, about, family, None, Ridge(ridge))
+
+    return jax.vmap(one)(moments, about)
+
+
+_lost_each = program(jax.vmap(lost_if_empty), hurried=True)
+
+
+@program
+def _resumed(states: em.State, max_steps: Array, settings: em.Settings) -> em.State:
+    return jax.vmap(lambda state: with_memory(resume(state, max_steps), settings))(states)
+
+
+@program(hurried=True)
+def _stopped(states: em.State) -> em.State:
+    return jax.vmap(finish)(states._replace(memory=None))

@@ -1,0 +1,145 @@
+"""Runs side by side: dealt out to cores or devices, each of which takes its own through one program."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .. import em
+from .._base.programs import program
+from .._base.status import Status
+from ..covariances import Form
+from ..rows.batches import Batches
+from .checkpoint import Entry
+from .observer import BURST, Observer
+from .one_by_one import guessed_far
+from .pool import Crews, OnCores, at_once, crews_for
+from .progress import Snapshot, is_going
+from .queue import Queue, bytes_of_a_run, ended, ended_on_host, queue, queue_on_host, work
+from .result import is_on_host
+
+FIRST_BURST = 2**19
+"""Responsibilities of a first burst: those of some milliseconds."""
+
+
+def to_ends(
+    states: em.State,
+    histories: Any,
+    batches: Batches,
+    settings: em.Settings,
+    max_steps: int,
+    observer: Observer,
+    entry: Entry | None,
+) -> tuple[em.State, Array]:
+    """Runs (R, ...) to their ends; where someone looks on, in bursts of so many steps, or seconds."""
+    limit, n_runs = np.int32(max_steps), len(states.objective)
+    found = None if entry is None else entry.found()
+    crews = _crews(states, batches, settings, None if found is None else int(found.pop()))
+    is_light = isinstance(crews, OnCores) and is_on_host(states) and settings.acceleration is None
+    far = guessed_far(states, batches)
+    parts = crews.deal((states, np.array(histories), far))
+    if is_light:
+        under_way = [queue_on_host(*part, batches.chunk_size, settings, max_steps) for part in parts]  # pyright: ignore
+    else:
+        under_way = crews.run(_queue, parts, settings, limit, n_rows=batches.chunk_size)
+    if entry is not None and found is not None:
+        under_way = crews.placed(entry.as_tree(found, under_way))
+    # Before a time is known: so much that it is nothing, and on a small table so much that few bursts are needed.
+    burst = max(1, min(8, FIRST_BURST // (states.mixture.means.shape[1] * batches.n_chunks * batches.chunk_size)))
+    n_rounds, every_round = max(int(np.max(part.n_rounds)) for part in under_way), np.iinfo(np.int32).max
+    while True:
+        snapshot = Snapshot(*crews.gathered([_told(part) for part in under_way], n_runs))
+        observer.told(snapshot)
+        is_done = not np.any(is_going(snapshot, max_steps))
+        if entry is not None:
+            entry.keep((under_way, np.int32(crews.number)), is_done)
+        if is_done:
+            if is_light:
+                held = jax.tree.map(np.array, under_way)
+                return crews.gathered([ended_on_host(part) for part in held], n_runs)
+            return crews.collect(crews.run(_ended, under_way), n_runs)
+        began = time.perf_counter()
+        n_rounds = min(n_rounds + (observer.every or burst), every_round) if observer.looks else every_round
+        under_way = jax.block_until_ready(_worked(crews, under_way, batches, settings, limit, n_rounds))
+        # A first round tells how many there are to BURST; where it was compiled for, the second does.
+        in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
+        burst = max(1, int(min(in_time, 64 * burst)))
+
+
+@program
+def run_all(
+    part: tuple[em.State, Array], batches: Batches, settings: em.Settings, max_steps: Array
+) -> tuple[em.State, Array]:
+    """Runs to their ends in one program."""
+    every_round = jnp.int32(np.iinfo(np.int32).max)
+    under_way = queue(*part, batches.chunk_size, settings, max_steps)
+    return ended(work(under_way, batches, settings, max_steps, every_round))
+
+
+def _worked(
+    crews: Crews, parts: list[Queue], batches: Batches, settings: em.Settings, limit: np.int32, n_rounds: int
+) -> list[Queue]:
+    """The queues after so many rounds, each in the form that its next step asks for: no program is compiled for the
+    other form before a run needs it."""
+    shared = batches, settings, limit, np.int32(n_rounds)
+    while True:
+        forms = [_form(part, limit, n_rounds) for part in parts]
+        if not any(forms):
+            return parts
+        if isinstance(crews, OnCores):
+            going = [index for index, form in enumerate(forms) if form]
+            done = at_once([partial(_work, parts[index], *shared, form=forms[index]) for index in going])
+            parts = [done[going.index(index)] if forms[index] else part for index, part in enumerate(parts)]
+        else:
+            parts = crews.run(_work, parts, *shared, form=forms[0])
+
+
+def _form(part: Queue, limit: Any, n_rounds: int) -> Form | None:
+    """The form of the next step of a queue; None where there is none. Leaves may have an axis of devices in front."""
+    slots, states = part.slots, part.slots.states
+    lane, status, n_steps, is_far = map(np.asarray, (slots.lane, states.status, states.n_steps, slots.is_far))
+    may_go = np.asarray(part.n_rounds)[..., None] < n_rounds
+    active = (lane < part.histories.shape[-2]) & (status == Status.RUNNING) & (n_steps < limit) & may_go
+    if active.any():
+        return Form.SAFE if np.any(active & is_far) else Form.FAST
+    waits = (np.asarray(part.served) < np.asarray(part.n_queued)) & may_go[..., 0]
+    if not waits.any():
+        return None
+    return Form.SAFE if np.asarray(part.is_far).any() else Form.FAST
+
+
+@program(static="n_rows", hurried=True)
+def _queue(part: tuple[em.State, Array, Array], settings: em.Settings, max_steps: Array, *, n_rows: int) -> Queue:
+    states, histories, is_far = part
+    return queue(states, histories, n_rows, settings, max_steps, is_far)
+
+
+_work, _ended = program(work, static="form"), program(ended, hurried=True)
+
+
+def _crews(states: em.State, batches: Batches, settings: em.Settings, number: int | None) -> Crews:
+    """To whom the runs (R, ...) are dealt out; to so many cores where they have been dealt out to them before."""
+    n_runs, n_components = states.mixture.means.shape[:2]
+    crews = crews_for(n_runs, n_components, batches, bytes_of_a_run(states, settings))
+    return crews if number is None or not isinstance(crews, OnCores) else OnCores(number, batches)
+
+
+def _told(under_way: Queue) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Objective, status and steps of all runs. Leaves may have an axis of devices in front."""
+    lane, n_runs = np.asarray(under_way.slots.lane), under_way.histories.shape[-2]
+    taken = np.nonzero(lane < n_runs)
+    places = (*taken[:-1], lane[taken])
+
+    def whole(of_slots: Any, of_all: Any) -> np.ndarray:
+        found = np.array(of_all)
+        found[places] = np.asarray(of_slots)[taken]
+        return found
+
+    few, many = under_way.slots.states, under_way.states
+    return whole(few.objective, many.objective), whole(few.status, many.status), whole(few.n_steps, many.n_steps)
