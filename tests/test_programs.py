@@ -16,7 +16,7 @@ from jaxgmm.evaluation import evaluate_few, labels_of, log_prob_of, responsibili
 from jaxgmm.families import SHELF
 from jaxgmm.search import start as starting
 from jaxgmm.search.seeding import SEEDINGS, host
-from jaxgmm.search.seeding.sample import Rows
+from jaxgmm.search.seeding.sample import Columns
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
 
@@ -144,7 +144,7 @@ def test_seeds_of_numpy_are_those_of_the_programs(name, dtype):
     keys = starting.pairs_of_keys(key, n_runs)
     theirs = starting.seeds_of(keys, np.full(n_runs, count, np.int32), batches, seeding=name, n_components=room)
     origin = np.asarray(batches.origin)
-    rows = Rows(np.ascontiguousarray((BLOBS.x.astype(dtype) - origin).T), np.ones(N, dtype))
+    rows = Columns(np.ascontiguousarray((BLOBS.x.astype(dtype) - origin).T), np.ones(N, dtype))
     ours = host.seeds(np.asarray(jax.random.key_data(keys)), rows, name, room, count) + origin
     assert_close(ours[:, :count], np.asarray(theirs)[:, :count], "means", dtype, factor=float(np.std(BLOBS.x)))
 

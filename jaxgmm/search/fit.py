@@ -71,7 +71,7 @@ def fit(
     over the data, too, which does not depend on units. A run with a component that the ridge alone holds up
     (`held_up`) wins only where every run has one.
 
-    Search: race=True lets all starts make a short run and only the best go on; a `Race` says how (see `runs.py`).
+    Search: race=True lets all starts make a short run and only the best go on; a `Race` says how (see `race.py`).
     escape="split-merge" then looks for a way out of the optimum that was found (see `escape.py`). acceleration:
     "squarem", "anderson" or "lbfgs" for fewer steps where clusters overlap and tol is below 1e-4 (see
     `em/steppers/`).

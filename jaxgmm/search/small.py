@@ -25,7 +25,7 @@ from ..rows.batches import Batches
 from . import one_by_one
 from .fixed_start import FixedStart
 from .seeding import host
-from .seeding.sample import Rows
+from .seeding.sample import Columns
 
 ON_HOST = 2**18
 """Distances of all seeds of all runs up to which seeds are NumPy's: no longer than compiling a program for them."""
@@ -100,7 +100,9 @@ def started(
 def _from_nothing(n_components: int, batches: Batches, family: Family) -> em.State:
     """A run (1, ...) that has not begun, of which all is fixed that its first M-step would say."""
     about = np.zeros((n_components, batches.n_features), batches.dtype)
-    one_each = Rows(np.zeros((batches.n_features, n_components), batches.dtype), np.ones(n_components, batches.dtype))
+    one_each = Columns(
+        np.zeros((batches.n_features, n_components), batches.dtype), np.ones(n_components, batches.dtype)
+    )
     moments = _of_labels(np.arange(n_components), about, one_each, family, spread=1.0)
     meant = np.zeros((1, n_components), bool)  # a weight of 0 is the user's own
     return unstarted(about[None], meant, _stacked([moments]), family)
@@ -132,7 +134,7 @@ def from_responsibilities(
     return unstarted((means + origin).astype(batches.dtype)[None], meant, _stacked([moments]), family)
 
 
-def _columns(batches: Batches) -> Rows:
+def _columns(batches: Batches) -> Columns:
     """The rows about their origin, as columns (D, N), on the host; those of weight 0 as the origin."""
     n_rows = int(batches.n_rows)
     weights = np.asarray(batches.weights.body)[:n_rows]
@@ -140,10 +142,10 @@ def _columns(batches: Batches) -> Rows:
     counted = weights > 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         centred = rows - origin if counted.all() else np.where(counted[:, None], rows - origin, 0.0)
-    return Rows(np.ascontiguousarray(centred.T), weights)
+    return Columns(np.ascontiguousarray(centred.T), weights)
 
 
-def _of_labels(labels: np.ndarray, about: np.ndarray, rows: Rows, family: Family, spread: float = 0.0) -> Moments:
+def _of_labels(labels: np.ndarray, about: np.ndarray, rows: Columns, family: Family, spread: float = 0.0) -> Moments:
     """Moments about points (K, D) of rows that each belong to one of them. labels (N,).
 
     spread: what is added to each component's variances.

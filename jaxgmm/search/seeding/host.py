@@ -17,7 +17,7 @@ from ..._base.linalg import einsum
 from ...rows.survey import SAMPLE
 from .kmeans import DRAWS, LLOYD_STEPS, TRIES
 from .random import BLOCK
-from .sample import Rows
+from .sample import Columns
 
 AT_ONCE = 2**17
 """Distances that exist at a time."""
@@ -28,14 +28,14 @@ def quiet() -> Any:
     return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
-def seeds(keys: np.ndarray, rows: Rows, seeding: str, n_components: int, count: int) -> np.ndarray:
+def seeds(keys: np.ndarray, rows: Columns, seeding: str, n_components: int, count: int) -> np.ndarray:
     """Seeds by the named way, of which the first `count` are meant; the others are the origin. keys (R, 2, 2): a pair
     for each run, one for the rows to choose from and one to choose with. -> (R, K, D)."""
     with quiet():
         return _seeds(keys, rows, seeding, n_components, count)
 
 
-def _seeds(keys: np.ndarray, rows: Rows, seeding: str, n_components: int, count: int) -> np.ndarray:
+def _seeds(keys: np.ndarray, rows: Columns, seeding: str, n_components: int, count: int) -> np.ndarray:
     x, weights = (np.asarray(part) for part in rows)
     many = max(2 * SAMPLE, 32 * n_components)
     if x.shape[1] <= many:

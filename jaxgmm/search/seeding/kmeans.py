@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from ..._base.linalg import einsum
 from ...em.hard import nearest
-from .sample import Rows, draw, squared_distances
+from .sample import Columns, draw, squared_distances
 
 LLOYD_STEPS = 100
 """Rounds of k-means at most; it stops as soon as no mean moves any more."""
@@ -25,20 +25,20 @@ DRAWS = 16
 components there are beside them (under JAX's default, `jax_threefry_partitionable`)."""
 
 
-def kmeans_plus_plus(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+def kmeans_plus_plus(key: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
     """Greedy k-means++, the best of `TRIES`. -> seeds (K, D) about the origin of the rows."""
     return _best_of(_greedy, key, rows, n_components, count)
 
 
-def kmeans(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+def kmeans(key: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
     """k-means (Lloyd's algorithm) from greedy k-means++, the best of `TRIES`. -> seeds (K, D)."""
     return _best_of(_lloyd, key, rows, n_components, count)
 
 
 def _best_of(
-    seeding: Callable[[Array, Rows, int, Array | int], Array],
+    seeding: Callable[[Array, Columns, int, Array | int], Array],
     key: Array,
-    rows: Rows,
+    rows: Columns,
     n_components: int,
     count: Array | int,
 ) -> Array:
@@ -52,7 +52,7 @@ def _best_of(
     return seeds[jnp.argmin(potentials)]
 
 
-def _greedy(uniform: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+def _greedy(uniform: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
     """Greedy k-means++ once. uniform (K, DRAWS).
 
     Each seed is the best of 2 + log K rows drawn with probability proportional to weight times squared distance to
@@ -79,7 +79,7 @@ def _greedy(uniform: Array, rows: Rows, n_components: int, count: Array | int) -
     return lax.fori_loop(0, count, choose, none)[0]
 
 
-def _lloyd(uniform: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+def _lloyd(uniform: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
     """k-means once. A cluster that loses its rows stays put."""
     x, weights = rows
     components = jnp.arange(n_components, dtype=jnp.int32)

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..._base.linalg import einsum
-from .sample import Rows
+from .sample import Columns
 
 BLOCK = 1024
 """Rows whose responsibilities exist at a time."""
 
 
-def random_rows(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+def random_rows(key: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
     """K different rows, drawn with probability in proportion to their weights. -> seeds (K, D).
 
     The K largest of log w plus Gumbel noise are a weighted draw without replacement (Efraimidis and Spirakis 2006).
@@ -23,7 +23,7 @@ def random_rows(key: Array, rows: Rows, n_components: int, count: Array | int) -
     return rows.x[:, lax.top_k(jnp.log(rows.weights) + noise, n_components)[1]].T
 
 
-def random_responsibilities(key: Array, rows: Rows, n_components: int, count: Array | int) -> Array:
+def random_responsibilities(key: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
     """The means of components whose responsibilities are drawn at random, brought apart. -> seeds (K, D).
 
     Such means differ only by chance, by 1/√S of the data's spread, and the log-likelihood near the point where all
@@ -32,7 +32,7 @@ def random_responsibilities(key: Array, rows: Rows, n_components: int, count: Ar
     """
     n_blocks = -(-len(rows.weights) // BLOCK)
     missing = n_blocks * BLOCK - len(rows.weights)
-    rows = Rows(jnp.pad(rows.x, ((0, 0), (0, missing))), jnp.pad(rows.weights, (0, missing)))
+    rows = Columns(jnp.pad(rows.x, ((0, 0), (0, missing))), jnp.pad(rows.weights, (0, missing)))
     counts = (jnp.arange(n_components) < count)[:, None]
 
     def block(sums: tuple[Array, Array, Array], start: Array) -> tuple[tuple[Array, Array, Array], None]:

@@ -13,14 +13,14 @@ from ...rows.batches import Batches
 from ...rows.survey import rows_kept
 
 
-class Rows(NamedTuple):
+class Columns(NamedTuple):
     """Rows in one piece, about the batches' origin, as columns: what is done to a feature runs over whole vectors."""
 
     x: Any  # (D, S), of JAX or, on the host, of NumPy
     weights: Any  # (S,)
 
 
-def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
+def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Columns:
     """All rows where they are few, else a spread-out sample.
 
     One row at random from each of S stretches of equal weight, which then count alike: so all regions are met, however
@@ -34,7 +34,7 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
         weights = batches.weights.rows_at(index)
         # As in `Batches.sum`: what rows of weight 0 hold may overflow, and 0 · inf would be NaN.
         centred = jnp.where((weights > 0.0)[:, None], batches.rows.rows_at(index) - batches.origin, 0.0)
-        return Rows(columns(centred), weights)
+        return Columns(columns(centred), weights)
     uniform = jax.random.uniform(key, (size,), batches.dtype)
     place = jnp.arange(size, dtype=jnp.uint32)  # unsigned: place · remainder reaches size²
     if batches.weights.body is None and batches.n_chunks > 1:
@@ -46,7 +46,7 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Rows:
     else:
         weights = batches.weights.rows_at(jnp.arange(capacity, dtype=jnp.int32))
         index = draw((place.astype(uniform.dtype) + uniform) / size, weights)
-    return Rows(columns(batches.rows.rows_at(index) - batches.origin), jnp.ones_like(uniform))
+    return Columns(columns(batches.rows.rows_at(index) - batches.origin), jnp.ones_like(uniform))
 
 
 def squared_distances(x: Array, points: Array) -> Array:

@@ -14,9 +14,9 @@ from jax import Array
 from ...rows.batches import Batches
 from .kmeans import kmeans, kmeans_plus_plus
 from .random import random_responsibilities, random_rows
-from .sample import Rows, rows_for_seeding
+from .sample import Columns, rows_for_seeding
 
-SEEDINGS: Mapping[str, Callable[[Array, Rows, int, Array | int], Array]] = {
+SEEDINGS: Mapping[str, Callable[[Array, Columns, int, Array | int], Array]] = {
     "k-means++": kmeans_plus_plus,
     "k-means": kmeans,
     "random_rows": random_rows,
