@@ -142,6 +142,25 @@ def test_only_the_door_raises_on_values(path):
     assert not [text for text in raised if "ValueError" in text or "TypeError" in text]
 
 
+HOLDERS = {"Batches", "PartitionedRows", "Replicated", "Streamed", "Sharded", "DaskRows"}
+
+MAY_ASK = {"rows.door", "search.driver", "search.pool"}
+"""The door, of what a user gave; the one place that chooses the driver; and that which deals lanes out to devices."""
+
+
+@every_file
+def test_where_rows_lie_is_asked_in_one_place(path):
+    if module(path) in MAY_ASK:
+        pytest.skip("may ask")
+    asked = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"
+        if HOLDERS & {inner.id for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)}
+    ]
+    assert not asked, f"isinstance on a holder of rows in lines {asked}: a method of `Rows` or of `Driver` says it"
+
+
 @every_file
 def test_no_family_is_named_by_a_string(path):
     """Below the faces: families/ itself, default arguments and docstrings apart."""

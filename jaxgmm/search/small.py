@@ -24,6 +24,7 @@ from ..moments import Moments
 from ..rows.batches import Batches
 from . import one_by_one
 from .fixed_start import FixedStart
+from .result import is_on_host
 from .seeding import host
 from .seeding.sample import Columns
 
@@ -87,9 +88,9 @@ def from_values(
 def started(
     states: em.State, fixed: FixedStart, n_components: int, batches: Batches, settings: em.Settings
 ) -> em.State:
-    """Runs (R, ...) that have not begun, after their first M-step where something of it is fixed: later steps do not
-    know of that. Else as they are."""
-    if fixed.is_nothing:
+    """Runs (R, ...) that have not begun, after their first M-step where something of it is fixed, of which later steps
+    do not know, or where they are too many numbers to be made one by one. Else as they are."""
+    if fixed.is_nothing and is_on_host(states):
         return states
     _, room, n_features = states.mixture.means.shape
     parts = fixed.fixed(states.mixture.family, n_components, room, n_features, batches.dtype)
