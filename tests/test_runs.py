@@ -345,7 +345,7 @@ def test_other_weights_for_the_same_rows(dtype, chunk_size):
         again = batches.reweighted(weight)
         assert np.array_equal(again.row_weights(), weight)
         assert jax.tree.structure(again) == jax.tree.structure(expected)
-        for name in ("total", "min_weight", "n_rows"):
+        for name in ("total_weight", "min_weight", "n_rows"):
             assert float(getattr(again, name)) == float(getattr(expected, name))
         assert_close(again.origin, expected.origin, "moments", dtype)
         assert again.rows.tail is batches.rows.tail
