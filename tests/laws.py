@@ -10,8 +10,12 @@ from __future__ import annotations
 import pytest
 
 from jaxgmm.families import SHELF
+from tests.stranger import SharedSpherical
 
 KINDS = {name: SHELF[name] for name in ("full", "tied", "diag", "spherical")}
 
+WITH_STRANGERS = {**SHELF, "a stranger's": SharedSpherical()}
+
 every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
+even_a_strangers = pytest.mark.parametrize("family", WITH_STRANGERS.values(), ids=WITH_STRANGERS)
 every_kind = pytest.mark.parametrize("family", KINDS.values(), ids=KINDS)

@@ -87,7 +87,8 @@ class PlacedMeans:
         # (mass Σ⁻¹ + I/v)⁻¹ (mass Σ⁻¹ x̄ + m₀/v), with both sides times Σ.
         left = mass[:, None, None] * jnp.eye(means.shape[1], dtype=means.dtype) + covariance / self.variance
         pull = jnp.einsum("kij,j->ki", covariance, self.centre, precision="highest") / self.variance
-        return jnp.linalg.solve(left, (mass[:, None] * means + pull)[..., None])[..., 0]
+        # One after the other: for a batch LAPACK's solver is not to be relied on (see `_base.linalg._one_by_one`).
+        return jax.lax.map(lambda system: jnp.linalg.solve(*system), (left, mass[:, None] * means + pull))
 
     def pseudo(self, kind, mass, means):
         return Additions()

@@ -265,7 +265,7 @@ class _Keeper:
             results=results,
             cells=tuple(self.cells[of] for of in done),
             criterion=self.criterion.name,
-            larger_is_better=self.criterion.larger_is_better,
+            chosen_by=self.criterion,
             held_up=frozenset(of for of, result in results.items() if np.asarray(result.held_up).any()),
             groups=tuple(shared),
             padding=_padding(results, shared),

@@ -48,7 +48,12 @@ class Sweep:
     groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, of each family
     padding: float = 0.0  # share of the components that were stepped and were none, but padded a group
     is_complete: bool = True  # False where the search was interrupted: cells are then those that were done
-    larger_is_better: bool = False  # of the criterion
+    chosen_by: Criterion | None = None  # the criterion itself, where it is a user's own
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Of the criterion."""
+        return (self.chosen_by or CRITERIA[self.criterion]).larger_is_better
 
     @property
     def best_cell(self) -> Cell:

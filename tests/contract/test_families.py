@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxgmm
-from jaxgmm import families
 from jaxgmm.families import NO_PRIOR, SHELF
 from tests import oracle
-from tests.laws import every_family
+from tests.laws import even_a_strangers
 from tests.tolerances import assert_close, relative_covariances
 
 K, D = 3, 4
@@ -50,7 +46,7 @@ def objective(covariances, scatter, mass=MASS):
     return float(-0.5 * np.sum(mass * log_det + traces))
 
 
-@every_family
+@even_a_strangers
 def test_estimate_is_the_maximum_within_the_family(family, dtype, rng):
     """No member of the family close by has a higher objective."""
     scatter = random_scatter(rng)
@@ -63,7 +59,7 @@ def test_estimate_is_the_maximum_within_the_family(family, dtype, rng):
             assert objective(dense(family, other), scatter) < best
 
 
-@every_family
+@even_a_strangers
 def test_estimate_is_the_oracle_s(family, dtype, rng):
     """The closed form, or the inner iteration run to its end, written down a second time in NumPy."""
     if family.name not in oracle.FAMILIES:
@@ -75,7 +71,7 @@ def test_estimate_is_the_oracle_s(family, dtype, rng):
     assert_close(actual, np.zeros_like(actual), precision_of(family), dtype)
 
 
-@every_family
+@even_a_strangers
 @pytest.mark.parametrize(("n_components", "n_features"), [(3, 3), (2, 4), (1, 2), (3, 1)])
 def test_n_free_is_the_rank_of_the_estimate(family, n_components, n_features, rng, x64):
     """`n_free` = rank of the Jacobian of the dense estimate with respect to the scatter."""
@@ -93,14 +89,14 @@ def test_n_free_is_the_rank_of_the_estimate(family, n_components, n_features, rn
     assert family.n_free(n_components, n_features) == rank
 
 
-@every_family
+@even_a_strangers
 def test_n_free_takes_a_traced_number_of_components(family):
     """K may be data: a sweep pads every mixture to the largest."""
     traced = jax.jit(lambda k: jnp.asarray(family.n_free(k, D)))(jnp.int32(K))
     assert int(traced) == family.n_free(K, D)
 
 
-@every_family
+@even_a_strangers
 def test_a_component_without_mass_disturbs_nobody(family, dtype, rng):
     """Mass 0 gets a finite positive definite matrix, and the others are as if it were not there."""
     scatter = random_scatter(rng)
@@ -113,7 +109,7 @@ def test_a_component_without_mass_disturbs_nobody(family, dtype, rng):
     assert_close(actual, np.zeros_like(actual), "matrices", dtype)
 
 
-@every_family
+@even_a_strangers
 def test_no_mass_at_all_is_still_an_estimate(family, dtype):
     """All components empty (a masked lane): finite, positive definite."""
     got = estimate(family, np.zeros((K, D, D)), np.zeros(K), dtype)
@@ -121,7 +117,7 @@ def test_no_mass_at_all_is_still_an_estimate(family, dtype):
     assert np.all(np.linalg.eigvalsh(dense(family, got)) > 0)
 
 
-@every_family
+@even_a_strangers
 def test_read_of_show_is_a_round_trip(family, dtype, rng):
     """What a family shows its users it also reads; and dense matrices of its own it leaves as they are."""
     covariance = estimate(family, random_scatter(rng), dtype=dtype)
@@ -133,7 +129,7 @@ def test_read_of_show_is_a_round_trip(family, dtype, rng):
         assert_close(actual, np.zeros_like(actual), precision_of(family), dtype)
 
 
-@every_family
+@even_a_strangers
 def test_a_ridge_stays_in_the_family(family, dtype, rng):
     """An estimate with a ridge is a member: projecting it changes nothing. And it is the larger matrix."""
     scatter = family.kind.project(jnp.asarray(random_scatter(rng), dtype))
@@ -147,7 +143,7 @@ def test_a_ridge_stays_in_the_family(family, dtype, rng):
     assert np.all(np.trace(with_ridge, axis1=1, axis2=2) > np.trace(without, axis1=1, axis2=2))
 
 
-@every_family
+@even_a_strangers
 def test_estimate_scales_with_the_data(family, dtype, rng):
     """scatter · s gives Σ · s, for s where squares leave float32's middle."""
     scatter = random_scatter(rng)
@@ -157,7 +153,7 @@ def test_estimate_scales_with_the_data(family, dtype, rng):
         assert_close(actual, np.zeros_like(actual), "matrices", dtype)
 
 
-@every_family
+@even_a_strangers
 def test_an_estimate_that_starts_from_the_previous_one_is_no_worse(family, dtype, rng):
     """Where the maximum takes an inner iteration, `previous` is where it starts: any start gives the same optimum."""
     scatter = random_scatter(rng)
@@ -169,41 +165,10 @@ def test_an_estimate_that_starts_from_the_previous_one_is_no_worse(family, dtype
     assert objective(warm, scatter) >= objective(dense(family, previous), scatter)
 
 
-@every_family
+@even_a_strangers
 def test_a_family_is_static(family):
     """Hashable, equal to its like, and without arrays: it is part of what a program is compiled for."""
     assert hash(family) == hash(type(family)())
     assert family == type(family)()
     assert jax.tree.leaves(family) == []
-    assert SHELF[family.name] is family
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class SharedSpherical:
-    """mclust's EII, one variance for everything: a family that stands on no shelf, of public names alone."""
-
-    name: str = "EII"
-    kind: families.Kind = families.TRACE
-
-    def estimate(self, scatter, mass, n_features, prior, previous):
-        pooled = jnp.sum(scatter, keepdims=True) + prior.scatter
-        variance = families.per_mass(pooled / n_features, jnp.sum(mass) + prior.mass, 1.0)
-        return families.SphericalCovariance(variance, n_features)
-
-    def n_free(self, n_components, n_features):
-        return 1
-
-    def read(self, covariances, n_features):
-        return families.project(self, covariances)
-
-    def show(self, covariance, n_components):
-        return families.show_dense(covariance, n_components)
-
-
-def test_a_family_of_one_s_own_needs_no_shelf():
-    blobs = oracle.blobs(seed=3, n_rows=100, n_features=3, n_components=2)
-    result = jaxgmm.fit(jax.random.key(0), blobs.x.astype(np.float32), 2, SharedSpherical(), n_restarts=2)
-    matrices = np.asarray(result.mixture.covariances)
-    assert int(result.status) == jaxgmm.Status.CONVERGED
-    np.testing.assert_array_equal(matrices, np.broadcast_to(matrices[0, 0, 0] * np.eye(3), (2, 3, 3)))
+    assert SHELF.get(family.name, family) is family

@@ -2,9 +2,6 @@
 
 from ._criterion import Criterion as Criterion
 from ._criterion import Evidence as Evidence
-from .evidence import entropy as entropy
-from .evidence import evidence as evidence
-from .evidence import n_parameters as n_parameters
 from .held_out import HELD_OUT as HELD_OUT
 from .information import AIC as AIC
 from .information import BIC as BIC
@@ -12,5 +9,8 @@ from .information import ICL as ICL
 from .information import aic as aic
 from .information import bic as bic
 from .information import icl as icl
+from .sums import entropy as entropy
+from .sums import evidence as evidence
+from .sums import n_parameters as n_parameters
 
 CRITERIA: dict[str, Criterion] = {each.name: each for each in (BIC, AIC, ICL, HELD_OUT)}
