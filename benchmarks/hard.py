@@ -183,15 +183,15 @@ def pool(problem: list[Any], starts: int, seeds: int) -> dict[str, Any]:
     """As `ours`, of starts run whole, and how each of them went."""
     asked = Hard(*problem)
     x = asked.rows()
-    held_up: list[Any] = []
+    spurious: list[Any] = []
 
     def fit(seed: int, tol: float = TOL) -> Any:
         result, which = whole(seed, x, asked.k, starts, tol)
-        held_up.append(np.asarray(which))
+        spurious.append(np.asarray(which))
         return result
 
     made, results = by_seeds(fit, x, seeds)
-    of_results = zip(results, held_up[-len(results) :], strict=True)  # and not those of the warm-up
+    of_results = zip(results, spurious[-len(results) :], strict=True)  # and not those of the warm-up
     runs = [Runs.made(jax.device_get(result.restarts), which) for result, which in of_results]
     return {**made, "runs": Runs.joined(runs)}
 
@@ -207,8 +207,8 @@ def whole(seed: int, x: np.ndarray, k: int, starts: int, tol: float = TOL) -> tu
         states = start(jax.random.key(seed), batches, "k-means++", k, SHELF["full"], settings, starts)
         states, histories = driver.run_to_ends(states, batches, settings, MAX_STEPS)
         result = results.best(states, histories, RIDGE, length=results.history_length(MAX_STEPS))
-        held_up = lax.map(lambda mixture: results.held_up(mixture, RIDGE), states.mixture)
-        return jax.block_until_ready((result, held_up.any(axis=1)))
+        spurious = lax.map(lambda mixture: results.is_spurious(mixture, RIDGE), states.mixture)
+        return jax.block_until_ready((result, spurious.any(axis=1)))
 
 
 def theirs(problem: list[Any], init: str, seconds: float) -> dict[str, Any]:

@@ -30,11 +30,11 @@ class Runs(NamedTuple):
         return cls(*(np.array(lists[name]) for name in cls._fields))
 
     @classmethod
-    def made(cls, restarts: Any, held_up: np.ndarray) -> Runs:
+    def made(cls, restarts: Any, spurious: np.ndarray) -> Runs:
         steps, end = restarts.n_steps, np.asarray(restarts.objective)
         places = np.arange(len(steps))
         at = [np.where(cut < steps, restarts.history[places, np.minimum(cut, steps)], end) for cut in STEPS]
-        return cls(steps, end, np.array(at), np.isfinite(end) & ~held_up)
+        return cls(steps, end, np.array(at), np.isfinite(end) & ~spurious)
 
     @classmethod
     def joined(cls, parts: list[Runs]) -> dict[str, list[Any]]:

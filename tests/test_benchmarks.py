@@ -513,8 +513,8 @@ def test_a_race_is_known_from_whole_runs():
 
     problem = hard.QUICK[1]
     x = problem.rows()
-    result, held_up = hard.whole(0, x, problem.k, 8)
-    runs = races.Runs.of(races.Runs.joined([races.Runs.made(jax.device_get(result.restarts), np.asarray(held_up))]))
+    result, spurious = hard.whole(0, x, problem.k, 8)
+    runs = races.Runs.of(races.Runs.joined([races.Runs.made(jax.device_get(result.restarts), np.asarray(spurious))]))
     more = {"dtype": np.float64, "tol": hard.TOL, "max_steps": hard.MAX_STEPS, "ridge": hard.RIDGE}
     for race in (None, jaxgmm.Race(5, 2)):
         raced = jaxgmm.fit(jax.random.key(0), x, problem.k, n_restarts=8, race=race or False, **more)
@@ -535,8 +535,8 @@ def test_races_drawn_from_a_pool_by_hand():
     assert first["gap_race"] == first["gap_whole"] < first["gap_equal_steps"]
     assert first["share_of_steps"] == pytest.approx(105 / 200)
     assert (first["better"] > 0.0, first["worse"]) == (True, 0.0)
-    held_up = runs._replace(is_sound=np.array([False, True, True, True]))
-    assert held_up.best(np.arange(4), end) == -2.0
+    spurious = runs._replace(is_sound=np.array([False, True, True, True]))
+    assert spurious.best(np.arange(4), end) == -2.0
 
 
 def test_heat_is_another_mixture():

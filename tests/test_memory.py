@@ -21,7 +21,7 @@ from jaxgmm.moments import FULL
 from jaxgmm.search.criteria import evidence
 from jaxgmm.search.driver import driver_of
 from jaxgmm.search.escape import _propose
-from jaxgmm.search.result import held_up
+from jaxgmm.search.result import is_spurious
 
 from . import tolerances
 
@@ -76,7 +76,7 @@ PROGRAMS = {
     "step": lambda family: jax.make_jaxpr(lambda mixture, batches: em.step(em.init(mixture, batches), batches))(
         mixture_of(family), BATCHES
     ),
-    "held up": lambda family: jax.make_jaxpr(lambda mixture: held_up(mixture, 1e-6))(mixture_of(family)),
+    "held up": lambda family: jax.make_jaxpr(lambda mixture: is_spurious(mixture, 1e-6))(mixture_of(family)),
     "escape": lambda family: jax.make_jaxpr(lambda mixture: _propose(mixture, BATCHES))(mixture_of(family)),
     "criteria": lambda family: jax.make_jaxpr(lambda mixture: evidence(mixture, BATCHES, 0.0, kind="soft"))(
         mixture_of(family)

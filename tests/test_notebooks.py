@@ -49,8 +49,8 @@ def choosing_a_mixture(left: dict) -> None:
     reached = {name for name, value in objective.items() if value > objective["from the true means"] - 1e-3}
     assert reached == {"one start, split-merge", "from the true means"}
     assert len(left["heights"]) > 1
-    assert not left["sound"].held_up.any()
-    assert left["spiked"].held_up.sum() == 1
+    assert not left["sound"].spurious.any()
+    assert left["spiked"].spurious.sum() == 1
     assert left["errors"].n_failed == 0
     assert left["tests"][0].p_value < left["tests"][1].p_value
     assert np.allclose(left["same_mixture"].covariances, left["sweep"].best.mixture.covariances)

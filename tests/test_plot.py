@@ -340,7 +340,7 @@ def test_failed_fits_leave_a_gap_and_are_not_ringed():
 
 
 def test_fits_that_stand_on_the_ridge_are_hollow_and_off_the_line():
-    found = Sweep({}, tuple(cells("full", 9.0, 1.0, 6.0)), "bic", held_up=frozenset({("full", 2)}))
+    found = Sweep({}, tuple(cells("full", 9.0, 1.0, 6.0)), "bic", spurious=frozenset({("full", 2)}))
     ax = plot.criterion(found)
     assert np.array_equal(line_named(ax, "full").get_ydata(), [9, np.nan, 6], equal_nan=True)
     (hollow,) = [line for line in ax.lines if line.get_xydata().tolist() == [[2, 1]]]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, Mixture, Race, Status, em
+from jaxgmm import Batches, FitResult, Mixture, Race, Status, Sweep, em
 from jaxgmm.families import SHELF
 from jaxgmm.search.observer import Observer
 from jaxgmm.search.race import race_to_ends
 from jaxgmm.search.resident import Resident
-from jaxgmm.search.result import HELD_UP, best_of, held_up
+from jaxgmm.search.result import SPURIOUS_ABOVE, best_of, is_spurious
 from jaxgmm.search.runs import run_to_ends
 from jaxgmm.search.start import pairs_of_keys, seeds_of
 from jaxgmm.search.sweep import sweep
@@ -168,7 +168,7 @@ def test_a_component_on_one_repeated_value_is_held_up():
     x, labels = with_cluster(spread=0.0)
     for family in ("full", "VEI"):
         result = fit_from(x, labels, family, ridge=1e-4)
-        assert np.asarray(result.held_up).tolist() == [False, True], family
+        assert np.asarray(result.spurious).tolist() == [False, True], family
         assert "held up by the ridge alone: component 1" in repr(result)
 
 
@@ -178,7 +178,7 @@ def test_a_tight_cluster_is_not(family, ridge):
     """With a variance of a hundred ridges in every direction, in any unit."""
     x, labels = with_cluster(spread=10.0 * np.sqrt(ridge), far=3.0)
     result = fit_from(x, labels, family, ridge)
-    assert not np.any(result.held_up)
+    assert not np.any(result.spurious)
     assert "held up" not in repr(result)
 
 
@@ -233,10 +233,10 @@ def test_the_bound_is_a_share_of_the_smallest_variance(family, n_features):
     ridges = np.geomspace(1e-6, 1e-2, n_features).astype(np.float32)
     for factor, is_held_up in ((0.95, True), (1.05, False)):
         narrow = 1e4 * ridges
-        narrow[-1] = factor * ridges[-1] / HELD_UP
+        narrow[-1] = factor * ridges[-1] / SPURIOUS_ABOVE
         variances = np.array([1e4 * ridges, narrow, 30.0 * ridges])
         mixture = Mixture.create(np.full(3, 1 / 3), np.zeros((3, n_features)), dense(variances), family, np.float32)
-        assert held_up(mixture, ridges).tolist() == [False, is_held_up, False]
+        assert is_spurious(mixture, ridges).tolist() == [False, is_held_up, False]
 
 
 def dense(variances):
@@ -248,7 +248,7 @@ def test_a_masked_component_is_not_held_up():
     mixture = Mixture.create([1.0, 0.0], np.zeros((2, D)), np.array([np.ones(D), np.full(D, 1e-6)]), "diag", np.float32)
     state = em.init(mixture, Batches.of(BLOBS.x.astype(np.float32)))
     states = jax.tree.map(lambda leaf: leaf[None], state)
-    assert not np.any(best_of(states, jnp.zeros((1, 4)), 1e-6).held_up)
+    assert not np.any(best_of(states, jnp.zeros((1, 4)), 1e-6).spurious)
 
 
 def spiked(seed, n_rows=150, n_features=4):
@@ -268,9 +268,9 @@ def test_a_search_does_not_choose_a_spike():
     x[-24:] = np.repeat(x[[3, 100]], 12, axis=0)
     found = searched(x, 0)
     by_bic = min(found.cells, key=lambda cell: cell.bic)
-    assert (by_bic.family, by_bic.K) in found.held_up
+    assert (by_bic.family, by_bic.K) in found.spurious
     assert found.best_cell.K == 2
-    assert not np.any(found.best.held_up)
+    assert not np.any(found.best.spurious)
     assert found.is_sound(found.best_cell)
     assert not found.is_sound(by_bic)
     assert "^ a component stands on the ridge alone" in repr(found)
@@ -366,7 +366,7 @@ def test_no_run_that_is_out_wins(seed):
     """Where the one finalist collapses, or ends on the ridge, the next best goes on, to its end."""
     options = {"n_restarts": 16, "race": Race(3, 1), "tol": 1e-5, "max_steps": 500, "init": "random_rows"}
     result = jaxgmm.fit(jax.random.key(seed), heavy_tails(seed).astype(np.float32), 6, **options)
-    assert not result.held_up.any()
+    assert not result.spurious.any()
     assert Status(int(result.status)) is Status.CONVERGED
     assert int(result.n_steps) > 3
 
@@ -381,8 +381,8 @@ def test_an_escape_ends_whole_and_sound(seed):
     with jax.enable_x64(True):
         search = functools.partial(jaxgmm.fit, jax.random.key(seed), heavy_tails(seed), 6, **options)
         spike, result = search(), search(escape="split-merge")
-    assert spike.held_up.any()
-    assert not result.held_up.any()
+    assert spike.spurious.any()
+    assert not result.spurious.any()
     assert float(result.objective) < float(spike.objective)
     assert Status(int(result.status)) is Status.CONVERGED
 
@@ -392,7 +392,7 @@ def test_a_constant_column_is_no_spike(family):
     """There every component of every fit stands on the ridge, and so do the rows as a whole."""
     x = np.c_[BLOBS.x, np.zeros(N)].astype(np.float32)
     result = jaxgmm.fit(jax.random.key(0), x, 2, family, n_restarts=2)
-    assert not result.held_up.any()
+    assert not result.spurious.any()
 
 
 def test_a_race_may_be_asked_for_by_a_numpy_truth():
@@ -405,3 +405,12 @@ def test_a_race_may_be_asked_for_by_a_numpy_truth():
 def test_a_ridge_for_each_feature_has_their_length(ridge):
     with pytest.raises((TypeError, ValueError), match="ridge must be"):
         jaxgmm.fit(jax.random.key(0), BLOBS.x.astype(np.float32), 2, ridge=ridge)
+
+
+def test_the_old_name_of_spurious_warns():
+    mixture = Mixture.create([1.0], [[0.0]], [[[1.0]]])
+    result = FitResult(mixture, *[np.zeros(())] * 3, np.zeros(1), np.ones(1), np.array([True]), restarts=None)
+    with pytest.warns(DeprecationWarning, match="FitResult.held_up is now called spurious"):
+        assert result.held_up.tolist() == [True]
+    with pytest.warns(DeprecationWarning, match="Sweep.held_up is now called spurious"):
+        assert Sweep({}, (), "bic", frozenset({("full", 2)})).held_up == {("full", 2)}

@@ -95,9 +95,9 @@ def split_and_merge(
 def _is_better(found: FitResult, result: FitResult, tol: float) -> bool:
     """Whether a move stands: off the ridge, where what it left was on it, and never the other way; or else higher by
     more than tol and rounding."""
-    if int(found.status) in FAILED or (np.asarray(found.held_up).any() and not np.asarray(result.held_up).any()):
+    if int(found.status) in FAILED or (np.asarray(found.spurious).any() and not np.asarray(result.spurious).any()):
         return False
-    if np.asarray(result.held_up).any() and not np.asarray(found.held_up).any():
+    if np.asarray(result.spurious).any() and not np.asarray(found.spurious).any():
         return True
     rounding = 64.0 * float(jnp.finfo(result.objective.dtype).eps) * (1.0 + abs(float(result.objective)))
     return int(result.status) in FAILED or float(found.objective) - float(result.objective) > max(tol, rounding)

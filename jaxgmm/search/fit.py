@@ -69,7 +69,7 @@ def fit(
 
     Covariances: ridge, () or (D,), is added to the diagonal of every one; relative_ridge times a feature's variance
     over the data, too, which does not depend on units. A run with a component that the ridge alone holds up
-    (`held_up`) wins only where every run has one.
+    (`spurious`) wins only where every run has one.
 
     Search: race=True lets all starts make a short run and only the best go on; a `Race` says how (see `race.py`).
     escape="split-merge" then looks for a way out of the optimum that was found (see `escape.py`). acceleration:

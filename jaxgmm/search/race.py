@@ -17,7 +17,7 @@ from ..em.lanes import lanes_at, with_lanes
 from ..rows.rows import Rows
 from .observer import NOBODY, Observer
 from .progress import Snapshot
-from .result import _held_up_on_host
+from .result import spurious_on_host
 from .runs import no_history, run_to_ends
 
 SHORT_RUN = 10
@@ -92,7 +92,7 @@ def race_to_ends(
 def _looked_at(states: em.State, settings: em.Settings) -> tuple[Snapshot, np.ndarray]:
     """How runs (R, ...) stand, and which have a component on the ridge, on the host and free to be changed."""
     snapshot = Snapshot(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
-    return snapshot, _held_up_on_host(states, settings.ridge).any(axis=1)  # pyright: ignore
+    return snapshot, spurious_on_host(states, settings.ridge).any(axis=1)  # pyright: ignore
 
 
 def _among_all(everyone: Snapshot, chosen: np.ndarray, few: Snapshot) -> Snapshot:

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array, lax
 
 from .. import em
+from .._base.deprecation import renamed
 from .._base.linalg import cholesky
 from .._base.memory import from_host, to_device, to_host
 from .._base.precision import is_traced
@@ -28,7 +29,7 @@ ON_HOST = 2**24
 """Numbers of all states of a search that may go through the host's memory between programs."""
 
 
-HELD_UP = 0.5
+SPURIOUS_ABOVE = 0.5
 """Share of the ridge in a component's smallest variance from which on the ridge, and not the data, decides it. Such a
 component stands on a few rows or on one repeated value, where the likelihood has no bound but the ridge."""
 
@@ -57,10 +58,15 @@ class FitResult:
     n_steps: Array  # ()
     history: Array  # (max_steps + 1,): the objective after t steps, NaN past the end; at most HISTORY of them
     effective_counts: Array  # (K,): Σ weight · responsibility
-    held_up: Array  # (K,) bool: whether the ridge, and not the data, decides a component's smallest variance
+    spurious: Array  # (K,) bool: whether the ridge, and not the data, decides a component's smallest variance
     restarts: Restarts
     escapes: Array | None = None  # (M + 1,): objectives before and after each of M moves out of a local optimum, of
     # which `n_steps` and `history` then tell the last run; the first may fall, where it leaves the ridge behind
+
+    @property
+    def held_up(self) -> Array:
+        """The old name of `spurious`, for one version."""
+        return renamed("FitResult.held_up", "spurious", self.spurious)
 
     __getstate__, __setstate__ = to_host, from_host
 
@@ -84,7 +90,7 @@ class FitResult:
         status = Status(int(self.status))
         n_moves = 0 if self.escapes is None else len(self.escapes) - 1
         moves = f" and {n_moves} move{'s' if n_moves > 1 else ''} from there" if n_moves else ""
-        spikes = [str(k) for k in np.flatnonzero(np.asarray(self.held_up))]
+        spikes = [str(k) for k in np.flatnonzero(np.asarray(self.spurious))]
         warning = f"\nheld up by the ridge alone: component {', '.join(spikes)}" if spikes else ""
         return (
             f"FitResult: {status.name} after {int(self.n_steps)} steps, mean log-likelihood "
@@ -101,7 +107,7 @@ def _in_short(result: FitResult) -> str:
     figures = f", mean log-likelihoods {known.min():.6f} to {known.max():.6f} nats" if len(known) else ""
     steps = f"{n_steps.min()} to {n_steps.max()} steps" if len(n_steps) else "no steps"
     *_, n_components, n_features = result.mixture.means.shape
-    n_spiked = int(np.asarray(result.held_up).any(axis=-1).sum())
+    n_spiked = int(np.asarray(result.spurious).any(axis=-1).sum())
     warning = f"\nheld up by the ridge alone: a component of {n_spiked} of them" if n_spiked else ""
     best_of = result.restarts.objective.shape[-1]
     return (
@@ -130,7 +136,7 @@ def _best(states: em.State, histories: Array, ridge: Any, *, length: int) -> Fit
 
 def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitResult:
     """`best_of` for states with NumPy leaves."""
-    stands_on_it = _held_up_on_host(states, ridge)
+    stands_on_it = spurious_on_host(states, ridge)
     objective, winner = _winner(states, stands_on_it, np)
     state, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
     return FitResult(
@@ -140,24 +146,24 @@ def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitRes
         n_steps=state.n_steps,
         history=history,
         effective_counts=state.moments.mass,
-        held_up=stands_on_it[winner],  # pyright: ignore
+        spurious=stands_on_it[winner],  # pyright: ignore
         restarts=Restarts(objective, states.status, states.n_steps, histories),  # pyright: ignore
     )
 
 
-def _held_up_on_host(states: em.State, ridge: Any) -> np.ndarray:
-    """`held_up` of every run (R, ...), asked only where it may be. -> (R, K) bool."""
+def spurious_on_host(states: em.State, ridge: Any) -> np.ndarray:
+    """`is_spurious` of every run (R, ...), asked only where it may be. -> (R, K) bool."""
     if states.ridge_trace is None:
-        return np.asarray(_held_up_each(states.mixture, ridge))
+        return np.asarray(_is_spurious_each(states.mixture, ridge))
     found = np.zeros(states.mixture.log_weights.shape, bool)
     # What is no number may be anything.
-    for run in np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= HELD_UP), axis=1)):
+    for run in np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= SPURIOUS_ABOVE), axis=1)):
         mixture = jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture)
         try:
             with np.errstate(all="ignore"):
-                found[run] = held_up(mixture, ridge, np)
+                found[run] = is_spurious(mixture, ridge, np)
         except np.linalg.LinAlgError:  # of a mixture that is none: programs have NaN for it
-            found[run] = _held_up(mixture, ridge)
+            found[run] = _is_spurious(mixture, ridge)
     return found
 
 
@@ -169,7 +175,7 @@ def trimmed(result: FitResult, count: int) -> FitResult:
         result,
         mixture=Mixture(padded.log_weights[:count], padded.means[:count], scales, padded.family),
         effective_counts=result.effective_counts[:count],
-        held_up=result.held_up[:count],
+        spurious=result.spurious[:count],
     )
 
 
@@ -179,7 +185,7 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
     A run with a component that the ridge holds up wins only where all have one: its objective says how small the ridge
     is, and nothing of the data.
     """
-    stands_on_it = lax.map(lambda mixture: held_up(mixture, ridge), states.mixture)
+    stands_on_it = lax.map(lambda mixture: is_spurious(mixture, ridge), states.mixture)
     objective, winner = _winner(states, stands_on_it, jnp)
     best, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
     return FitResult(
@@ -189,7 +195,7 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
         n_steps=best.n_steps,
         history=history,
         effective_counts=best.moments.mass,
-        held_up=stands_on_it[winner],
+        spurious=stands_on_it[winner],
         restarts=Restarts(objective, states.status, states.n_steps, histories),
     )
 
@@ -207,12 +213,12 @@ def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
 
 
 @program(hurried=True)
-def _held_up_each(mixtures: Mixture, ridge: Any) -> Array:
-    """`held_up` of mixtures (R, ...). -> (R, K) bool."""
-    return lax.map(lambda mixture: held_up(mixture, ridge), mixtures)
+def _is_spurious_each(mixtures: Mixture, ridge: Any) -> Array:
+    """`is_spurious` of mixtures (R, ...). -> (R, K) bool."""
+    return lax.map(lambda mixture: is_spurious(mixture, ridge), mixtures)
 
 
-def held_up(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
+def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
     """Which components stand on the ridge, where the rows as a whole do not. -> (K,) bool, by `jax.numpy` or, of a
     mixture with such leaves, by NumPy.
 
@@ -222,12 +228,16 @@ def held_up(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
     covariance = covariance_of(mixture)
     factor = np.linalg.cholesky(covariance) if xp is np else cholesky(covariance)
     whole = Dense(factor[None]).ridge_share(each)
-    return (mixture.scales.ridge_share(each) > HELD_UP) & xp.isfinite(mixture.log_weights) & ~(whole > HELD_UP)
+    return (
+        (mixture.scales.ridge_share(each) > SPURIOUS_ABOVE)
+        & xp.isfinite(mixture.log_weights)
+        & ~(whole > SPURIOUS_ABOVE)
+    )
 
 
 @program(hurried=True)
-def _held_up(mixture: Mixture, ridge: Any) -> Array:
-    return held_up(mixture, ridge)
+def _is_spurious(mixture: Mixture, ridge: Any) -> Array:
+    return is_spurious(mixture, ridge)
 
 
 def said_of_each(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:

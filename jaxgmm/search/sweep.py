@@ -266,7 +266,7 @@ class _Keeper:
             cells=tuple(self.cells[of] for of in done),
             criterion=self.criterion.name,
             chosen_by=self.criterion,
-            held_up=frozenset(of for of, result in results.items() if np.asarray(result.held_up).any()),
+            spurious=frozenset(of for of, result in results.items() if np.asarray(result.spurious).any()),
             groups=tuple(shared),
             padding=_padding(results, shared),
             is_complete=len(done) == len(order),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
+from .._base.deprecation import renamed
 from .._base.status import FAILED, Status
 from ..covariances import Form
 from ..rows.batches import Batches
@@ -44,11 +45,16 @@ class Sweep:
     results: dict[tuple[str, int], FitResult]  # by (family, K)
     cells: tuple[Cell, ...]
     criterion: str  # its name
-    held_up: frozenset[tuple[str, int]] = frozenset()  # with a component that stands on the ridge alone
+    spurious: frozenset[tuple[str, int]] = frozenset()  # with a component that stands on the ridge alone
     groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, of each family
     padding: float = 0.0  # share of the components that were stepped and were none, but padded a group
     is_complete: bool = True  # False where the search was interrupted: cells are then those that were done
     chosen_by: Criterion | None = None  # the criterion itself, where it is a user's own
+
+    @property
+    def held_up(self) -> frozenset[tuple[str, int]]:
+        """The old name of `spurious`, for one version."""
+        return renamed("Sweep.held_up", "spurious", self.spurious)
 
     @property
     def larger_is_better(self) -> bool:
@@ -86,7 +92,7 @@ class Sweep:
 
     def is_sound(self, cell: Cell) -> bool:
         """Whether the fit of a cell did not fail, and stands on the data alone."""
-        return cell.status not in FAILURES and (cell.family, cell.K) not in self.held_up
+        return cell.status not in FAILURES and (cell.family, cell.K) not in self.spurious
 
     def _rank(self, cell: Cell) -> tuple[bool, bool, float]:
         value = cell.by(self.criterion)
@@ -107,7 +113,7 @@ class Sweep:
 
         winner = f"the best by {self.criterion} is {best.family!r} with K = {best.K} (*)"
         title = f"Sweep of {counted(len(self.cells), 'fit')}{'' if self.is_complete else ', interrupted'}; {winner}"
-        marks = ["*" if cell is best else "^" if (cell.family, cell.K) in self.held_up else " " for cell in self.cells]
+        marks = ["*" if cell is best else "^" if (cell.family, cell.K) in self.spurious else " " for cell in self.cells]
         body = [line(mark, row) for mark, row in zip(marks, rows, strict=True)]
         if "^" in marks:
             body.append("^ a component stands on the ridge alone: such a fit is chosen last")
@@ -136,7 +142,7 @@ def _total(result: FitResult, said: Any, n: float) -> float:
 
 def held_out_total(result: FitResult, said: Any, n: float) -> float:
     """The log-likelihood of held-out rows; NaN from a fit that failed or stands on the ridge, which is of no worth."""
-    is_sound = int(result.status) not in FAILED and not np.asarray(result.held_up).any()
+    is_sound = int(result.status) not in FAILED and not np.asarray(result.spurious).any()
     return _total(result, said, n) if is_sound else math.nan
 
 

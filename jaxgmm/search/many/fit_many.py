@@ -20,8 +20,8 @@ from .. import _check
 from ..plan import Plan
 from ..progress import listening
 from ..result import FitResult
-from .problems import Problems, _Given, _How
-from .work import _Work
+from .problems import Common, Given, Problems
+from .work import Work
 
 MOST_STEPS = 2**24
 """Steps of a run at most: so many a float32 counts exactly, as which they are kept beside the state."""
@@ -92,8 +92,8 @@ def fit_many(
     with precision_for(problems.dtype), listening(tell, None) as listener:
         keys = _pairs_of_keys(key, len(problems.lengths), n_restarts)
         impl = jax.random.key_impl(key)
-        how = _How(plan.family, settings, plan.relative_ridge, max_steps, None if given else str(init), impl)
-        work = _Work(problems, keys, given, how, n_components, n_restarts, listener)
+        how = Common(plan.family, settings, plan.relative_ridge, max_steps, None if given else str(init), impl)
+        work = Work(problems, keys, given, how, n_components, n_restarts, listener)
         work.run()
         if work.n_done < len(problems.lengths):
             if not work.n_done:
@@ -106,14 +106,14 @@ def fit_many(
         return work.found.result()
 
 
-def _given(init: Any, family: Family, shape: tuple[int, int, int], dtype: np.dtype) -> _Given:
+def _given(init: Any, family: Family, shape: tuple[int, int, int], dtype: np.dtype) -> Given:
     if isinstance(init, Mixture):
         _check.mixtures_of_problems(init, family, shape)
-        return _Given(jax.tree.map(lambda leaf: np.asarray(leaf, dtype), init), np.ones(3, bool))
+        return Given(jax.tree.map(lambda leaf: np.asarray(leaf, dtype), init), np.ones(3, bool))
     means = _check.starts_of_problems(init, shape).astype(dtype)
     like = shape_of_scales(family, *shape[1:], dtype)
     scales = jax.tree.map(lambda leaf: np.zeros((shape[0], *leaf.shape), dtype), like)
-    return _Given(Mixture(np.zeros(shape[:2], dtype), means, scales, family), np.array([False, True, False]))  # pyright: ignore
+    return Given(Mixture(np.zeros(shape[:2], dtype), means, scales, family), np.array([False, True, False]))  # pyright: ignore
 
 
 def _pairs_of_keys(key: Array, n_problems: int, n_restarts: int) -> np.ndarray:

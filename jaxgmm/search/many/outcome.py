@@ -14,17 +14,17 @@ from ..._base.programs import program
 from ..._base.status import FAILED, Status
 from ...families import Family, shape_of_scales
 from ...mixture import Mixture
-from ..result import HELD_UP, FitResult, Restarts, held_up
+from ..result import SPURIOUS_ABOVE, FitResult, Restarts, is_spurious
 
 LOOKED_AT = 64
 """Mixtures that are asked at a time whether a component stands on the ridge."""
 
 
-def _held_up(states: em.State, ridges: np.ndarray) -> np.ndarray:
-    """`held_up` of every run (L, ...), asked only where it may be. -> (L, K) bool."""
+def spurious_of(states: em.State, ridges: np.ndarray) -> np.ndarray:
+    """`is_spurious` of every run (L, ...), asked only where it may be. -> (L, K) bool."""
     found = np.zeros(states.mixture.log_weights.shape, bool)
     # What is no number may be anything.
-    asked = np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= HELD_UP), axis=1))
+    asked = np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= SPURIOUS_ABOVE), axis=1))
     for first in range(0, len(asked), LOOKED_AT):
         some = asked[first : first + LOOKED_AT]
         filled = some[np.minimum(np.arange(LOOKED_AT), len(some) - 1)]
@@ -35,7 +35,7 @@ def _held_up(states: em.State, ridges: np.ndarray) -> np.ndarray:
 
 @program(hurried=True)
 def _stand_on_ridge(mixtures: Mixture, ridges: Array) -> Array:
-    return lax.map(lambda each: held_up(*each), (mixtures, ridges))
+    return lax.map(lambda each: is_spurious(*each), (mixtures, ridges))
 
 
 def winners(objective: np.ndarray, status: np.ndarray, stands_on_it: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,12 +53,12 @@ def winners(objective: np.ndarray, status: np.ndarray, stands_on_it: np.ndarray)
 
 
 @dataclass
-class _Found:
+class Found:
     """Results of B problems, as far as they are there; what is not is NaN, and RUNNING."""
 
     mixture: Mixture  # (B, ...)
     mass: np.ndarray  # (B, K)
-    held_up: np.ndarray  # (B, K)
+    spurious: np.ndarray  # (B, K)
     objective: np.ndarray  # (B,)
     status: np.ndarray  # (B,)
     n_steps: np.ndarray  # (B,)
@@ -71,7 +71,7 @@ class _Found:
     @classmethod
     def of(
         cls, family: Family, n_problems: int, n_runs: int, n_components: int, n_features: int, length: int, dtype: Any
-    ) -> _Found:
+    ) -> Found:
         def unknown(*shape: int) -> np.ndarray:
             return np.full((n_problems, *shape), np.nan, dtype)
 
@@ -83,7 +83,7 @@ class _Found:
         return cls(
             mixture=Mixture(*mixture),
             mass=unknown(n_components),
-            held_up=np.zeros((n_problems, n_components), bool),
+            spurious=np.zeros((n_problems, n_components), bool),
             objective=unknown(),
             status=np.full(n_problems, Status.RUNNING, np.int32),
             n_steps=np.zeros(n_problems, np.int32),
@@ -109,7 +109,7 @@ class _Found:
 
         jax.tree.map(put, self.mixture, states.mixture)
         put(self.mass, states.moments.mass)
-        put(self.held_up, stands_on_it)
+        put(self.spurious, stands_on_it)
         put(self.objective, states.objective)
         put(self.status, states.status)
         put(self.n_steps, states.n_steps)
@@ -127,7 +127,7 @@ class _Found:
             n_steps=self.n_steps,  # pyright: ignore
             history=self.history,  # pyright: ignore
             effective_counts=self.mass,  # pyright: ignore
-            held_up=self.held_up,  # pyright: ignore
+            spurious=self.spurious,  # pyright: ignore
             restarts=Restarts(self.run_objective, self.run_status, self.run_steps, self.run_history),  # pyright: ignore
         )
         return jax.device_put(found)

@@ -45,14 +45,14 @@ class Problems(NamedTuple):
         return so_far[ends] - so_far[ends - self.lengths]
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
     """Starts of the user's own, of B problems."""
 
     mixture: Mixture  # (B, ...); of means alone, with what is not looked at in the place of the rest
     parts: np.ndarray  # (3,) bool: whether weights, means and covariances stand as they are
 
 
-class _How(NamedTuple):
+class Common(NamedTuple):
     """What all problems of a call have in common."""
 
     family: Family

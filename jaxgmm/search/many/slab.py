@@ -73,7 +73,7 @@ class Ended(NamedTuple):
     history: np.ndarray  # (L, capacity)
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """How a state is written as one row of F numbers: what is moved is then one array, and programs are shorter."""
 
     structure: Any
@@ -81,7 +81,7 @@ class _Layout(NamedTuple):
     dtypes: tuple[Any, ...]
 
     @classmethod
-    def of(cls, state: em.State) -> _Layout:
+    def of(cls, state: em.State) -> Layout:
         leaves, structure = jax.tree.flatten(state)
         return cls(structure, tuple(leaf.shape for leaf in leaves), tuple(leaf.dtype for leaf in leaves))
 
@@ -102,7 +102,7 @@ class _Layout(NamedTuple):
 
 
 @program(static=("impl", "seeding", "family", "n_components", "width"))
-def _begin(
+def begin_slab(
     tables: Tables,
     lanes: Lanes,
     given: Fixed | None,
@@ -113,9 +113,9 @@ def _begin(
     n_components: int,
     width: int,
 ) -> Array:
-    """The runs of a slab before their first M-step: rows (L, F) of a `_Layout`."""
-    blank = _blank(family, n_components, tables.x.shape[2], tables.x.dtype)
-    layout = _Layout.of(blank)
+    """The runs of a slab before their first M-step: rows (L, F) of a `Layout`."""
+    blank = blank_state(family, n_components, tables.x.shape[2], tables.x.dtype)
+    layout = Layout.of(blank)
 
     def begun(lane: tuple[Tables, Fixed | None, Array | None]) -> em.State:
         table, fixed, keys = lane
@@ -145,7 +145,7 @@ def _begin(
 
 
 @program(static=("family", "n_components", "width", "capacity"))
-def _run(
+def run_slab(
     packed: Array,
     tables: Tables,
     lanes: Lanes,
@@ -160,7 +160,7 @@ def _run(
 ) -> tuple[Array, Array]:
     """Runs of a slab, rows (L, F), to their ends. -> the rows, and the objectives after t steps (L, capacity)."""
     n_lanes, dtype = packed.shape[0], tables.x.dtype
-    layout = _Layout.of(_blank(family, n_components, tables.x.shape[2], dtype))
+    layout = Layout.of(blank_state(family, n_components, tables.x.shape[2], dtype))
     is_meant = jnp.arange(n_lanes, dtype=jnp.int32) < lanes.n_used
 
     def stepped_once(lane: tuple[em.State, Tables, Fixed | None]) -> em.State:
@@ -240,7 +240,7 @@ def _of_lanes(which: Array, tables: Tables, lanes: Lanes, given: Fixed | None) -
     return jax.tree.map(lambda leaf: leaf[problem], tables), fixed
 
 
-def _blank(family: Family, n_components: int, n_features: int, dtype: Any) -> em.State:
+def blank_state(family: Family, n_components: int, n_features: int, dtype: Any) -> em.State:
     """The state of a run that has not begun, without its seeds and moments."""
     seeds, meant = np.zeros((1, n_components, n_features), dtype), np.ones((1, n_components), bool)
     second = np.zeros((1, *family.kind.shape(n_components, n_features)), dtype)

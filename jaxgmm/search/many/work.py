@@ -33,9 +33,9 @@ from ..pool import at_once, n_cores
 from ..progress import Count, Listener
 from ..result import HISTORY
 from .buckets import buckets, effort_for
-from .outcome import _Found, _held_up
-from .problems import Problems, _Given, _How
-from .slab import Ended, Lanes, Tables, _begin, _blank, _Layout, _run
+from .outcome import Found, spurious_of
+from .problems import Common, Given, Problems
+from .slab import Ended, Lanes, Layout, Tables, begin_slab, blank_state, run_slab
 
 STACKS = 128
 """Stacks of lanes in a slab. While the last lane of a slab goes on alone, a whole stack is stepped for it: some hundred
@@ -62,15 +62,15 @@ class _Unit(NamedTuple):
     effort: Effort
 
 
-class _Work:
+class Work:
     """Problems, cut into units; whoever has time takes the next one."""
 
     def __init__(
         self,
         problems: Problems,
         keys: np.ndarray,
-        given: _Given | None,
-        how: _How,
+        given: Given | None,
+        how: Common,
         n_components: int,
         n_restarts: int,
         listener: Listener | None,
@@ -82,9 +82,7 @@ class _Work:
         kept = max(1, HISTORIES // (n_problems * n_restarts))
         self.length = min(how.max_steps + 1, HISTORY, kept)
         self.capacity = min(next_power_of_two(how.max_steps + 1), HISTORY)
-        self.found = _Found.of(
-            how.family, n_problems, n_restarts, n_components, n_features, self.length, problems.dtype
-        )
+        self.found = Found.of(how.family, n_problems, n_restarts, n_components, n_features, self.length, problems.dtype)
         fits = problems.counted() >= n_components
         self.found.status[~fits] = self.found.run_status[~fits] = Status.COLLAPSED
         self.n_done, self.is_stopped, self.lock = int(np.sum(~fits)), False, threading.Lock()
@@ -143,7 +141,7 @@ class _Work:
                 size = self._size(unit.n_rows)
                 tables, nobody = self._tables(unit, size), np.zeros(0, np.intp)
                 begin, run = self._programs(unit, nobody, nobody, size)
-                layout = _Layout.of(_blank(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype))
+                layout = Layout.of(blank_state(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype))
                 length = sum(math.prod(shape) for shape in layout.shapes)
                 jobs += [partial(begin, tables), partial(run, np.zeros((size, length), tables.x.dtype), tables)]
         if jobs:
@@ -180,7 +178,7 @@ class _Work:
             for first in range(0, len(places), size)
         ]
         state, history = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        stands_on_it = _held_up(state, tables.ridge[places])
+        stands_on_it = spurious_of(state, tables.ridge[places])
         with self.lock:
             self.found.keep(unit.problems, state, history, stands_on_it)
             self.n_done += len(unit.problems)
@@ -224,15 +222,15 @@ class _Work:
         """The ends of so many runs, a slab at most, of problems at these places of the unit."""
         begin, run = self._programs(unit, places, runs, size)
         packed, history = jax.device_get(run(begin(tables), tables))
-        blank = _blank(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype)
-        state = _Layout.of(blank).unpack(packed[: len(places)])
+        blank = blank_state(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype)
+        state = Layout.of(blank).unpack(packed[: len(places)])
         status = np.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(np.int32)
         return Ended(state._replace(status=status), history[: len(places), : self.length])
 
     def _programs(
         self, unit: _Unit, places: np.ndarray, runs: np.ndarray, size: int
     ) -> tuple[Callable[[Tables], Any], Callable[[Any, Tables], Any]]:
-        """`_begin` and `_run` for these runs of the problems at these places of a unit."""
+        """`begin_slab` and `run_slab` for these runs of the problems at these places of a unit."""
         n, how = len(places), self.how
         filled = np.zeros(size, np.int32)
         filled[:n] = places
@@ -248,9 +246,11 @@ class _Work:
         numbers = replace(how.settings, ridge=0.0), np.int32(how.max_steps)
 
         def begin(tables: Tables) -> Any:
-            return _begin.compiled(unit.effort, tables, lanes, given, impl=how.impl, seeding=how.seeding, **shape)
+            return begin_slab.compiled(unit.effort, tables, lanes, given, impl=how.impl, seeding=how.seeding, **shape)
 
         def run(packed: Any, tables: Tables) -> Any:
-            return _run.compiled(unit.effort, packed, tables, lanes, given, *numbers, capacity=self.capacity, **shape)
+            return run_slab.compiled(
+                unit.effort, packed, tables, lanes, given, *numbers, capacity=self.capacity, **shape
+            )
 
         return begin, run
