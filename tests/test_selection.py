@@ -14,7 +14,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, Mixture, Status
 from jaxgmm.families import SHELF, Full
-from jaxgmm.search.buckets import PADDING, groups, padding
+from jaxgmm.search.buckets import PADDING, buckets, padding
 from jaxgmm.search.criteria import aic, bic, entropy, icl, n_parameters, sums
 from jaxgmm.search.sweep import _folds, sweep
 from jaxgmm.search.table import Cell, Sweep
@@ -380,22 +380,22 @@ def test_repetitions_are_fitted_once():
 def test_counts_share_a_program_where_the_table_is_small():
     small, large = Batches.of(np.zeros((100, 2))), Batches.of(np.zeros((2**19, 4), np.float32))
     counts = [1, 40, 3, 16, 17, 33, 20]
-    assert groups(counts, small) == [(1,), (40, 33), (3, 16), (17, 20)]
-    assert groups(counts, large) == [(count,) for count in counts]
+    assert buckets(counts, small) == [(1,), (40, 33), (3, 16), (17, 20)]
+    assert buckets(counts, large) == [(count,) for count in counts]
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_more_of_a_group_is_padding_than_its_bound(seed):
-    """Whatever counts are asked for: each is in one group, and groups keep the order in which counts were given."""
+    """Whatever counts are asked for: each is in one bucket, and groups keep the order in which counts were given."""
     rng = np.random.default_rng(seed)
     counts = [int(count) for count in rng.permutation(rng.integers(1, 80, 40))]
     counts = list(dict.fromkeys(counts))[: rng.integers(1, 30)]
-    found = groups(counts, Batches.of(np.zeros((100, 2), np.float32)))
-    assert sorted(count for group in found for count in group) == sorted(counts)
-    for group in found:
-        assert 1.0 - sum(group) / (max(group) * len(group)) == pytest.approx(padding(group), abs=0.0)
-        assert padding(group) <= PADDING
-        assert list(group) == [count for count in counts if count in group]
+    found = buckets(counts, Batches.of(np.zeros((100, 2), np.float32)))
+    assert sorted(count for bucket in found for count in bucket) == sorted(counts)
+    for bucket in found:
+        assert 1.0 - sum(bucket) / (max(bucket) * len(bucket)) == pytest.approx(padding(bucket), abs=0.0)
+        assert padding(bucket) <= PADDING
+        assert list(bucket) == [count for count in counts if count in bucket]
 
 
 @pytest.mark.parametrize("family", KINDS)

@@ -1,6 +1,6 @@
 """Fits with several numbers of components through one program: those with fewer are padded with components of weight 0.
 
-A program is compiled for the largest K of a group. What a padded component costs is its share of the arithmetic; what
+A program is compiled for the largest K of a bucket. What a padded component costs is its share of the arithmetic; what
 it saves is a program, which takes longer to compile than many fits to a small table take to run.
 """
 
@@ -34,13 +34,13 @@ SMALL_TABLE = 2**20
 """Numbers in a table (N·D) up to which compiling for another K takes longer than what its padding costs."""
 
 HELD = 2**33
-"""Bytes that all runs of a group may take."""
+"""Bytes that all runs of a bucket may take."""
 
 PADDING = 0.5
-"""Most of a group's components that may be padding: then no search takes more than twice the arithmetic it needs."""
+"""Most of a bucket's components that may be padding: then no search takes more than twice the arithmetic it needs."""
 
 
-class Group(NamedTuple):
+class Bucket(NamedTuple):
     """The runs of several numbers of components."""
 
     counts: tuple[int, ...]
@@ -51,13 +51,13 @@ class Group(NamedTuple):
     nearest: Moments | None  # (L, ...), of the rows nearest to each seed, where families of several kinds need it
 
 
-def groups(
+def buckets(
     counts: Iterable[int],
     batches: Rows,
     n_restarts: int = 1,
     families: Iterable[Family] = (Full(),),
 ) -> list[tuple[int, ...]]:
-    """Which counts share a program: no more than `PADDING` of a group's components are padding, and its runs hold no
+    """Which counts share a program: no more than `PADDING` of a bucket's components are padding, and its runs hold no
     more than `HELD` bytes.
 
     For a small table all up to `SHARED_UP_TO`, and above it those between two powers of two; for a large one none.
@@ -77,22 +77,22 @@ def groups(
             bounded.append(rest[:most])
             rest = rest[most:]
     order = {count: place for place, count in enumerate(counts)}
-    return sorted((tuple(sorted(group, key=order.__getitem__)) for group in bounded), key=lambda g: order[g[0]])
+    return sorted((tuple(sorted(bucket, key=order.__getitem__)) for bucket in bounded), key=lambda g: order[g[0]])
 
 
 def padding(counts: Sequence[int]) -> float:
-    """Which share of the components of a group are padding, were each count run equally often."""
+    """Which share of the components of a bucket are padding, were each count run equally often."""
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
-def group_of(
+def bucket_of(
     key: Array,
     counts: tuple[int, ...],
     batches: Rows,
     seeding: str,
     n_restarts: int,
     families: Iterable[Family],
-) -> Group:
+) -> Bucket:
     """Seeds for `n_restarts` runs of every count, which do not depend on the other counts."""
     starts = tuple(1 if count == 1 else n_restarts for count in counts)
     lane_counts = np.repeat(np.array(counts, np.int32), starts)
@@ -107,11 +107,11 @@ def group_of(
         nearest = driver_of(batches).nearest_to(seeds, lane_counts, FULL)
     if nearest is not None and seeds.size * batches.n_features <= ON_HOST:
         nearest = jax.device_get(nearest)
-    return Group(counts, starts, seeds, lane_counts, members, nearest)
+    return Bucket(counts, starts, seeds, lane_counts, members, nearest)
 
 
-def fit_group(
-    group: Group,
+def fit_bucket(
+    bucket: Bucket,
     batches: Rows,
     judged: Rows,
     family: Family,
@@ -124,18 +124,18 @@ def fit_group(
     `observer` is told of all runs as they go.
     """
     search, settings = plan.search, plan.settings
-    states = driver_of(batches).from_seeds(group.seeds, group.lane_counts, family, settings, nearest=group.nearest)
-    states, histories = race_to_ends(states, batches, settings, search.max_steps, search.race, group.members, observer)
+    states = driver_of(batches).from_seeds(bucket.seeds, bucket.lane_counts, family, settings, nearest=bucket.nearest)
+    states, histories = race_to_ends(states, batches, settings, search.max_steps, search.race, bucket.members, observer)
     length = history_length(search.max_steps)
     if isinstance(states.objective, np.ndarray):
-        each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in group.members]  # pyright: ignore
+        each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in bucket.members]  # pyright: ignore
         results = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     else:
-        results = _best_of_each(states, histories, group.members, settings.ridge, length=length)
-    escapes: list[Any] = [None] * len(group.counts)
+        results = _best_of_each(states, histories, bucket.members, settings.ridge, length=length)
+    escapes: list[Any] = [None] * len(bucket.counts)
     if search.escape is not None:
         escaped = []
-        for index in range(len(group.counts)):
+        for index in range(len(bucket.counts)):
             single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
             # The runs that are told of have ended.
             found = ESCAPES[search.escape](single, batches, settings, search.max_steps, observer._replace(tell=None))
@@ -144,9 +144,9 @@ def fit_group(
         results = jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *escaped)
     results, more = jax.device_get((results, driver_of(judged).of_each(results, also)))
     cut, said = [], []
-    for index, count in enumerate(group.counts):
+    for index, count in enumerate(bucket.counts):
         result, of_it = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
-        cut.append(_trimmed(result, count, group.n_starts[index], escapes[index]))
+        cut.append(_trimmed(result, count, bucket.n_starts[index], escapes[index]))
         said.append(of_it)
     return list(zip(batches.at_home(cut), said, strict=True))
 

@@ -1,9 +1,10 @@
-"""Lanes dealt out to crews, each of which takes its own through the same program; a lane's result is the same.
+"""Lanes scattered over a pool of threads or devices, each of which takes its own through the same program; a lane's
+result is the same.
 
 To the cores of a CPU: XLA gives a loop to one core and shares out single operations, and those of a fit to a small
 table are too short to be shared. Threads that run one program on different lanes keep every core busy. To several
 devices, each of which has all rows: no step of a lane waits for another device. One device that is no CPU, and a
-program that is being traced, have one crew.
+program that is being traced, have one of them.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ from ..rows.chunks import T
 from ..rows.replicated import AXIS, Replicated
 from ..rows.sizes import choose_width
 
-WORTH_A_CREW = 2**18
+WORTH_A_THREAD = 2**18
 """Responsibilities of a step of all lanes that are worth a thread."""
 
 
-class Crews(ABC):
-    """Those to whom lanes (L, ...) are dealt out. What is dealt out, and what becomes of it, is a list of parts."""
+class Pool(ABC):
+    """Threads or devices over which lanes (L, ...) are scattered, as a list of parts, which is what comes of them too."""
 
     def __init__(self, number: int, batches: Batches) -> None:
         self.number, self.batches = number, batches
 
     def each(self, program: Callable[..., Any], lanes: Any, *shared: Any, **static: Any) -> Any:
-        """program(lanes (L, ...), *shared, **static) -> leaves (L, ...), computed by all crews at the same time."""
+        """program(lanes (L, ...), *shared, **static) -> leaves (L, ...), computed by all workers at the same time."""
         n_lanes = len(jax.tree.leaves(lanes)[0])
-        return self.collect(self.run(program, self.deal(lanes), *shared, **static), n_lanes)
+        return self.gather(self.run(program, self.scatter(lanes), *shared, **static), n_lanes)
 
     @abstractmethod
-    def deal(self, lanes: Any) -> list[Any]:
-        """Lanes (L, ...) as equal parts in turn, filled up with the last: part p holds p, p + crews, p + 2 crews ..."""
+    def scatter(self, lanes: Any) -> list[Any]:
+        """Lanes (L, ...) as equal parts in turn, filled up with the last: of P, part p holds lanes p, p + P, p + 2 P ..."""
 
     @abstractmethod
     def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
@@ -54,21 +55,21 @@ class Crews(ABC):
 
     @abstractmethod
     def placed(self, parts: list[Any]) -> list[Any]:
-        """Parts of host arrays where the crews have theirs."""
+        """Parts of host arrays where the workers have theirs."""
 
     @abstractmethod
-    def collect(self, parts: list[Any], n_lanes: int) -> Any:
+    def gather(self, parts: list[Any], n_lanes: int) -> Any:
         """Parts whose leaves are those of lanes, as lanes (L, ...)."""
 
     @abstractmethod
-    def gathered(self, parts: list[Any], n_lanes: int) -> Any:
-        """As `collect`, in host memory."""
+    def gather_on_host(self, parts: list[Any], n_lanes: int) -> Any:
+        """As `gather`, in host memory."""
 
 
-class OnCores(Crews):
-    """A thread each, or the caller's own where there is one crew."""
+class Threads(Pool):
+    """A thread each, or the caller's own where there is one worker."""
 
-    def deal(self, lanes: Any) -> list[Any]:
+    def scatter(self, lanes: Any) -> list[Any]:
         if self.number == 1:
             return [lanes]
         parts = _in_turn(lanes, self.number)
@@ -82,22 +83,22 @@ class OnCores(Crews):
         # Bound to the device of the batches only if they are.
         return jax.device_put(parts, self.batches.origin.sharding if self.batches.origin.committed else None)
 
-    def collect(self, parts: list[Any], n_lanes: int) -> Any:
+    def gather(self, parts: list[Any], n_lanes: int) -> Any:
         # On the host: a slice on a device would be a program.
-        return parts[0] if self.number == 1 else self.placed(self.gathered(parts, n_lanes))
+        return parts[0] if self.number == 1 else self.placed(self.gather_on_host(parts, n_lanes))
 
-    def gathered(self, parts: list[Any], n_lanes: int) -> Any:
+    def gather_on_host(self, parts: list[Any], n_lanes: int) -> Any:
         return jax.tree.map(lambda *leaves: _in_order(np.stack(list(map(np.asarray, leaves))), n_lanes), *parts)
 
 
-class OnDevices(Crews):
+class Devices(Pool):
     """A device each. There is one part, whose leaves have an axis more, which lies across the devices."""
 
     def __init__(self, batches: Replicated) -> None:
         super().__init__(batches.n_copies, batches)
         self.mesh = batches.mesh
 
-    def deal(self, lanes: Any) -> list[Any]:
+    def scatter(self, lanes: Any) -> list[Any]:
         return self.placed([jax.tree.map(lambda *leaves: np.stack(leaves), *_in_turn(lanes, self.number))])
 
     def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
@@ -108,26 +109,26 @@ class OnDevices(Crews):
     def placed(self, parts: Any) -> Any:
         return jax.device_put(parts, NamedSharding(self.mesh, PartitionSpec(AXIS)))
 
-    def collect(self, parts: list[Any], n_lanes: int) -> Any:
-        return self.batches.at_home(self.gathered(parts, n_lanes))
+    def gather(self, parts: list[Any], n_lanes: int) -> Any:
+        return self.batches.at_home(self.gather_on_host(parts, n_lanes))
 
-    def gathered(self, parts: list[Any], n_lanes: int) -> Any:
+    def gather_on_host(self, parts: list[Any], n_lanes: int) -> Any:
         return jax.tree.map(lambda leaf: _in_order(np.asarray(leaf), n_lanes), parts[0])
 
 
-def crews_for(n_lanes: int, n_components: int, batches: Batches, bytes_each: int = 0) -> Crews:
+def pool_for(n_lanes: int, n_components: int, batches: Batches, bytes_each: int = 0) -> Pool:
     """Those to whom so many lanes are dealt out: the devices where each has all rows, else cores: all there
     are, as long as each has a whole width of lanes and enough to do."""
     # A mesh that the user has set belongs to one thread, and rules out another one.
     if is_traced(batches) or jax.config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty:  # pyright: ignore
-        return OnCores(1, batches)
+        return Threads(1, batches)
     if isinstance(batches, Replicated):
-        return OnDevices(batches)
+        return Devices(batches)
     if any(one.platform != "cpu" for one in batches.origin.devices()):
-        return OnCores(1, batches)
+        return Threads(1, batches)
     width = choose_width(n_components, n_lanes, batches.chunk_size, bytes_each)
-    worth = n_lanes * n_components * batches.n_chunks * batches.chunk_size // WORTH_A_CREW
-    return OnCores(max(1, min(n_cores(), -(-n_lanes // width), worth)), batches)
+    worth = n_lanes * n_components * batches.n_chunks * batches.chunk_size // WORTH_A_THREAD
+    return Threads(max(1, min(n_cores(), -(-n_lanes // width), worth)), batches)
 
 
 def are_singles(n_lanes: int, n_components: int, batches: Batches) -> bool:

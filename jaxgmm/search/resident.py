@@ -32,7 +32,7 @@ from . import one_by_one, side_by_side, small
 from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import Observer
-from .pool import are_singles, crews_for
+from .pool import are_singles, pool_for
 from .result import ON_HOST, FitResult, is_on_host, said_of_each
 
 T = TypeVar("T")
@@ -173,8 +173,8 @@ class Resident:
             return program(lanes, self.rows, *shared, **static)
         n_lanes, n_components, n_features = lanes[0].shape
         each = bytes_of_fit(n_components, n_features, self.rows.dtype.itemsize, of_kind.is_diagonal)
-        crews = crews_for(n_lanes, n_components, self.rows, each)
-        return crews.each(program, lanes, self.rows, *shared, **static)
+        pool = pool_for(n_lanes, n_components, self.rows, each)
+        return pool.each(program, lanes, self.rows, *shared, **static)
 
 
 @program(static="kind")

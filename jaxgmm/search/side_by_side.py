@@ -19,7 +19,7 @@ from ..rows.batches import Batches
 from .checkpoint import Entry
 from .observer import BURST, Observer
 from .one_by_one import guessed_far
-from .pool import Crews, OnCores, at_once, crews_for
+from .pool import Pool, Threads, at_once, pool_for
 from .progress import Snapshot, is_going
 from .queue import Queue, bytes_of_a_run, ended, ended_on_host, queue, queue_on_host, work
 from .result import is_on_host
@@ -40,33 +40,33 @@ def to_ends(
     """Runs (R, ...) to their ends; where someone looks on, in bursts of so many steps, or seconds."""
     limit, n_runs = np.int32(max_steps), len(states.objective)
     found = None if entry is None else entry.found()
-    crews = _crews(states, batches, settings, None if found is None else int(found.pop()))
-    is_light = isinstance(crews, OnCores) and is_on_host(states) and settings.acceleration is None
+    pool = _pool(states, batches, settings, None if found is None else int(found.pop()))
+    is_light = isinstance(pool, Threads) and is_on_host(states) and settings.acceleration is None
     far = guessed_far(states, batches)
-    parts = crews.deal((states, np.array(histories), far))
+    parts = pool.scatter((states, np.array(histories), far))
     if is_light:
         under_way = [queue_on_host(*part, batches.chunk_size, settings, max_steps) for part in parts]  # pyright: ignore
     else:
-        under_way = crews.run(_queue, parts, settings, limit, n_rows=batches.chunk_size)
+        under_way = pool.run(_queue, parts, settings, limit, n_rows=batches.chunk_size)
     if entry is not None and found is not None:
-        under_way = crews.placed(entry.as_tree(found, under_way))
+        under_way = pool.placed(entry.as_tree(found, under_way))
     # Before a time is known: so much that it is nothing, and on a small table so much that few bursts are needed.
     burst = max(1, min(8, FIRST_BURST // (states.mixture.means.shape[1] * batches.n_chunks * batches.chunk_size)))
     n_rounds, every_round = max(int(np.max(part.n_rounds)) for part in under_way), np.iinfo(np.int32).max
     while True:
-        snapshot = Snapshot(*crews.gathered([_told(part) for part in under_way], n_runs))
+        snapshot = Snapshot(*pool.gather_on_host([_told(part) for part in under_way], n_runs))
         observer.told(snapshot)
         is_done = not np.any(is_going(snapshot, max_steps))
         if entry is not None:
-            entry.keep((under_way, np.int32(crews.number)), is_done)
+            entry.keep((under_way, np.int32(pool.number)), is_done)
         if is_done:
             if is_light:
                 held = jax.tree.map(np.array, under_way)
-                return crews.gathered([ended_on_host(part) for part in held], n_runs)
-            return crews.collect(crews.run(_ended, under_way), n_runs)
+                return pool.gather_on_host([ended_on_host(part) for part in held], n_runs)
+            return pool.gather(pool.run(_ended, under_way), n_runs)
         began = time.perf_counter()
         n_rounds = min(n_rounds + (observer.every or burst), every_round) if observer.looks else every_round
-        under_way = jax.block_until_ready(_worked(crews, under_way, batches, settings, limit, n_rounds))
+        under_way = jax.block_until_ready(_worked(pool, under_way, batches, settings, limit, n_rounds))
         # A first round tells how many there are to BURST; where it was compiled for, the second does.
         in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
         burst = max(1, int(min(in_time, 64 * burst)))
@@ -83,7 +83,7 @@ def run_all(
 
 
 def _worked(
-    crews: Crews, parts: list[Queue], batches: Batches, settings: em.Settings, limit: np.int32, n_rounds: int
+    pool: Pool, parts: list[Queue], batches: Batches, settings: em.Settings, limit: np.int32, n_rounds: int
 ) -> list[Queue]:
     """The queues after so many rounds, each in the form that its next step asks for: no program is compiled for the
     other form before a run needs it."""
@@ -92,12 +92,12 @@ def _worked(
         forms = [_form(part, limit, n_rounds) for part in parts]
         if not any(forms):
             return parts
-        if isinstance(crews, OnCores):
+        if isinstance(pool, Threads):
             going = [index for index, form in enumerate(forms) if form]
             done = at_once([partial(_work, parts[index], *shared, form=forms[index]) for index in going])
             parts = [done[going.index(index)] if forms[index] else part for index, part in enumerate(parts)]
         else:
-            parts = crews.run(_work, parts, *shared, form=forms[0])
+            parts = pool.run(_work, parts, *shared, form=forms[0])
 
 
 def _form(part: Queue, limit: Any, n_rounds: int) -> Form | None:
@@ -123,11 +123,11 @@ def _queue(part: tuple[em.State, Array, Array], settings: em.Settings, max_steps
 _work, _ended = program(work, static="form"), program(ended, hurried=True)
 
 
-def _crews(states: em.State, batches: Batches, settings: em.Settings, number: int | None) -> Crews:
+def _pool(states: em.State, batches: Batches, settings: em.Settings, number: int | None) -> Pool:
     """To whom the runs (R, ...) are dealt out; to so many cores where they have been dealt out to them before."""
     n_runs, n_components = states.mixture.means.shape[:2]
-    crews = crews_for(n_runs, n_components, batches, bytes_of_a_run(states, settings))
-    return crews if number is None or not isinstance(crews, OnCores) else OnCores(number, batches)
+    pool = pool_for(n_runs, n_components, batches, bytes_of_a_run(states, settings))
+    return pool if number is None or not isinstance(pool, Threads) else Threads(number, batches)
 
 
 def _told(under_way: Queue) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

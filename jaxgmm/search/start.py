@@ -20,7 +20,7 @@ from ..rows.rows import Rows
 from . import small
 from .driver import driver_of
 from .fixed_start import NOTHING_FIXED, FixedStart
-from .pool import crews_for
+from .pool import pool_for
 from .seeding.shelf import seeds_from
 
 
@@ -86,7 +86,7 @@ def seeds_of(keys: Array, counts: Any, rows: Rows, *, seeding: str, n_components
         return _seeds_of(lanes, batches, **how)
     how_well = Effort.HURRIED if batches.has_room else effort(int(batches.n_rows), n_components, len(counts))
     program = _seeds_of.at(how_well)
-    return crews_for(len(counts), n_components, batches).each(program, lanes, batches, **how)
+    return pool_for(len(counts), n_components, batches).each(program, lanes, batches, **how)
 
 
 @program(static=("impl", "seeding", "n_components"))

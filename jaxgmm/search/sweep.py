@@ -23,7 +23,7 @@ from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.rows import Rows
 from . import _check
-from .buckets import Group, fit_group, group_of, groups
+from .buckets import Bucket, bucket_of, buckets, fit_bucket
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .criteria import CRITERIA, Criterion
 from .driver import driver_of
@@ -119,7 +119,7 @@ def sweep(
         keeper = _Keeper(chosen_by, listener, n_fits, plan.search.max_steps, float(rows.total_weight))
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
-            shared = groups(plan.counts, rows, plan.search.n_restarts, plan.families)
+            shared = buckets(plan.counts, rows, plan.search.n_restarts, plan.families)
 
             def about() -> dict[str, Any]:
                 return {**plan.fingerprint(key, rows), "n_folds": n_folds}
@@ -156,12 +156,12 @@ def _fit_seeded(
     for counts in shared:
         driver_of(rows).prepare(plan.families, room_for(max(counts), rows), plan.settings, n_restarts)
 
-    def groups_of(training: Rows) -> list[Group]:
-        return [group_of(key, counts, training, seeding, n_restarts, plan.families) for counts in shared]
+    def buckets_of(training: Rows) -> list[Bucket]:
+        return [bucket_of(key, counts, training, seeding, n_restarts, plan.families) for counts in shared]
 
-    parts = [_Part(rows, rows, groups_of(rows))]
+    parts = [_Part(rows, rows, buckets_of(rows))]
     for training, held_out in _folds(key, rows, n_folds, plan.n_components):
-        parts.append(_Part(training, held_out, groups_of(training)))
+        parts.append(_Part(training, held_out, buckets_of(training)))
     for family in plan.families:
         for index in range(len(shared)):
             _fit_cells(keeper, parts, index, family, plan, journal)
@@ -185,7 +185,7 @@ class _Part(NamedTuple):
 
     training: Rows
     judged: Rows  # the rows whose log-likelihood is wanted
-    groups: list[Group]
+    buckets: list[Bucket]
 
 
 def _folds(key: Array, rows: Rows, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
@@ -212,15 +212,15 @@ def _fit_cells(
     plan: Plan,
     journal: Journal | None,
 ) -> None:
-    """The cells of a family and a group, and their folds."""
-    counts = parts[0].groups[index].counts
+    """The cells of a family and a bucket, and their folds."""
+    counts = parts[0].buckets[index].counts
     held_out = np.zeros(len(counts))
     fitted: list[tuple[FitResult, Any]] = []
     for number, part in enumerate(parts):
-        group = part.groups[index]
-        tell = None if keeper.progress is None else _Watch(keeper, family.name, group)
+        bucket = part.buckets[index]
+        tell = None if keeper.progress is None else _Watch(keeper, family.name, bucket)
         observer = Observer(tell, journal, pauses=True)
-        found = fit_group(group, part.training, part.judged, family, plan, evidence_of, observer)
+        found = fit_bucket(bucket, part.training, part.judged, family, plan, evidence_of, observer)
         if number == 0:
             fitted = found
         else:
@@ -274,11 +274,11 @@ class _Keeper:
 
 
 class _Watch:
-    """Tells of the cells of a group one after the other: of those that have ended since, and of the first that goes."""
+    """Tells of a bucket's cells one after the other: of those that have ended since, and of the first that goes."""
 
-    def __init__(self, keeper: _Keeper, family: str, group: Group) -> None:
+    def __init__(self, keeper: _Keeper, family: str, bucket: Bucket) -> None:
         self.keeper, self.family, self.n_ended = keeper, family, 0
-        self.left = list(zip(group.counts, group.members, group.n_starts, strict=True))
+        self.left = list(zip(bucket.counts, bucket.members, bucket.n_starts, strict=True))
 
     def __call__(self, snapshot: Snapshot) -> None:
         while self.left:
@@ -297,7 +297,7 @@ def _padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[i
     for (_, count), result in results.items():
         steps = int(np.asarray(result.restarts.n_steps).sum())
         wanted += steps * count
-        stepped += steps * max((max(group) for group in shared if count in group), default=count)
+        stepped += steps * max((max(bucket) for bucket in shared if count in bucket), default=count)
     return 1.0 - wanted / stepped if stepped else 0.0
 
 
