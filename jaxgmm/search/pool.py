@@ -35,7 +35,7 @@ WORTH_A_THREAD = 2**18
 
 
 class Pool(ABC):
-    """Threads or devices over which lanes (L, ...) are scattered, as a list of parts, which is what comes of them too."""
+    """Threads or devices over which lanes (L, ...) are scattered. Lanes, and what comes of them, are lists of parts."""
 
     def __init__(self, number: int, batches: Batches) -> None:
         self.number, self.batches = number, batches
@@ -47,7 +47,7 @@ class Pool(ABC):
 
     @abstractmethod
     def scatter(self, lanes: Any) -> list[Any]:
-        """Lanes (L, ...) as equal parts in turn, filled up with the last: of P, part p holds lanes p, p + P, p + 2 P ..."""
+        """Lanes (L, ...) as P equal parts, filled up with the last lane: part p holds lanes p, p + P, p + 2 P ..."""
 
     @abstractmethod
     def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
