@@ -1,7 +1,7 @@
-"""Seeds of small tables, in NumPy: the same draws and the same rules as the programs, all runs and tries together.
+"""Seeds for small tables in NumPy: the same draws and rules as in the programs, for all runs and tries together.
 
-A program for them would take longer to compile than all of this takes to run, and another for every number of
-components. Keys are pairs of uint32 (see `_threefry.py`); rows come as columns about an origin, x (D, S).
+A program would take longer to compile than this takes to run, and each number of components would need another one.
+Keys are pairs of uint32 (see `_base/threefry.py`); rows are columns about an origin, x (D, S).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from .random import BLOCK
 from .sample import Columns
 
 AT_ONCE = 2**17
-"""Distances that exist at a time."""
+"""Most distances that are held at a time."""
 
 
 def quiet() -> Any:
-    """A context in which numbers may overflow, as they do in programs: a run of such rows has a status that says so."""
+    """A context that allows overflow without warnings, as in programs: the run's status will report it."""
     return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 def seeds(keys: np.ndarray, rows: Columns, seeding: str, n_components: int, count: int) -> np.ndarray:
-    """Seeds by the named way, of which the first `count` are meant; the others are the origin. keys (R, 2, 2): a pair
-    for each run, one for the rows to choose from and one to choose with. -> (R, K, D)."""
+    """Seeds by the named method. The first `count` are used; the others are 0, the origin. keys (R, 2, 2): a pair per
+    run, one to sample the candidate rows and one to choose among them. -> (R, K, D)."""
     with quiet():
         return _seeds(keys, rows, seeding, n_components, count)
 
@@ -130,7 +130,7 @@ def _draw(uniform: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _lloyd(seeds: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """k-means from each set of seeds (B, K, D). A cluster that loses its rows stays put."""
+    """k-means from each set of seeds (B, K, D). A cluster that loses all its rows keeps its mean."""
     seeds, moving = seeds.copy(), np.arange(len(seeds))
     n_components = seeds.shape[1]
     for _ in range(LLOYD_STEPS):

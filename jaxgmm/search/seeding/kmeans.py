@@ -14,15 +14,15 @@ from ...em.hard import nearest
 from .sample import Columns, draw, squared_distances
 
 LLOYD_STEPS = 100
-"""Rounds of k-means at most; it stops as soon as no mean moves any more."""
+"""Most rounds of k-means; it stops as soon as no mean moves."""
 
 TRIES = 4
-"""Independent draws, of which the one with the smallest sum of squared distances becomes the seeds. One draw in five
-misses a cluster on eight well-separated ones, and no EM mends that; rows are few here, so trying again is cheap."""
+"""Independent draws; the one with the smallest sum of squared distances gives the seeds. With eight well-separated
+clusters one draw in five misses one, which EM cannot repair; rows are few here, so more draws are cheap."""
 
 DRAWS = 16
-"""Uniform numbers a seed, of which 2 + log K are used. Fixed, so that the first K draws do not depend on how many
-components there are beside them (under JAX's default, `jax_threefry_partitionable`)."""
+"""Uniform numbers per seed, of which 2 + log K are used. Fixed, so that the first K draws do not depend on the
+number of padded components (under JAX's default, `jax_threefry_partitionable`)."""
 
 
 def kmeans_plus_plus(key: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
@@ -46,7 +46,7 @@ def _best_of(
         seeds = seeding(uniform, rows, n_components, count)
         return seeds, einsum("s,s->", nearest(rows.x, seeds, count)[1], rows.weights)
 
-    # Drawn as one vector: the generator takes four times as long to compile for more axes.
+    # Drawn as a vector: with more axes the generator takes four times as long to compile.
     uniform = jax.random.uniform(key, (n_components * TRIES * DRAWS,), rows.x.dtype)
     seeds, potentials = lax.map(one, jnp.swapaxes(uniform.reshape(n_components, TRIES, DRAWS), 0, 1))
     return seeds[jnp.argmin(potentials)]
@@ -62,12 +62,12 @@ def _greedy(uniform: Array, rows: Columns, n_components: int, count: Array | int
     most = min(DRAWS, 2 + int(math.log(n_components)))
     tried = jnp.arange(most) < 2 + jnp.log(jnp.asarray(count, x.dtype) + 1e-3).astype(jnp.int32)
 
-    # The first seed is a row drawn by weight alone, and tried alone, through the same program as the others.
+    # The first seed is a single candidate drawn by weight alone; the same loop body draws it and the others.
     def choose(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         seeds, before = carry
         is_first = index == 0
         potential = jnp.where(is_first, weights, weights * before)
-        # Where every row already is a seed, any row will do.
+        # If every row already is a seed, any row will do.
         potential = jnp.where(jnp.sum(potential) > 0.0, potential, weights)
         candidates = x[:, draw(uniform[index, :most], potential)].T
         remaining = jnp.minimum(before, squared_distances(x, candidates))
@@ -80,7 +80,7 @@ def _greedy(uniform: Array, rows: Columns, n_components: int, count: Array | int
 
 
 def _lloyd(uniform: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
-    """k-means once. A cluster that loses its rows stays put."""
+    """k-means once. A cluster that loses all its rows keeps its mean."""
     x, weights = rows
     components = jnp.arange(n_components, dtype=jnp.int32)
 

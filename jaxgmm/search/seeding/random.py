@@ -1,4 +1,4 @@
-"""Seeds by chance alone."""
+"""Seeds drawn at random, without regard to distances."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from ..._base.linalg import einsum
 from .sample import Columns
 
 BLOCK = 1024
-"""Rows whose responsibilities exist at a time."""
+"""Rows whose responsibilities are held at a time."""
 
 
 def random_rows(key: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
     """K different rows, drawn with probability in proportion to their weights. -> seeds (K, D).
 
-    The K largest of log w plus Gumbel noise are a weighted draw without replacement (Efraimidis and Spirakis 2006).
+    The rows with the K largest log w plus Gumbel noise are a weighted draw without replacement (Efraimidis and Spirakis
+    2006).
     """
-    del count  # the first of the largest are the largest of fewer
+    del count  # the first `count` of the K largest are the `count` largest
     noise = jax.random.gumbel(key, rows.weights.shape, rows.weights.dtype)
     return rows.x[:, lax.top_k(jnp.log(rows.weights) + noise, n_components)[1]].T
 
 
 def random_responsibilities(key: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
-    """The means of components whose responsibilities are drawn at random, brought apart. -> seeds (K, D).
+    """The means of components with random responsibilities, moved apart. -> seeds (K, D).
 
     Such means differ only by chance, by 1/√S of the data's spread, and the log-likelihood near the point where all
     components are equal is so flat that EM would stop there at once. So their differences are scaled up to the spread
@@ -46,6 +47,6 @@ def random_responsibilities(key: Array, rows: Columns, n_components: int, count:
     zeros = (zero, jnp.zeros((n_components, len(rows.x)), zero.dtype), zero)
     (mass, first, squares), _ = lax.scan(block, zeros, jnp.arange(0, n_blocks * BLOCK, BLOCK, dtype=jnp.int32))
     centre = jnp.sum(first, axis=0) / jnp.sum(mass)
-    held = mass > 0.0  # by all that count
+    held = mass > 0.0  # the first `count` components
     means = jnp.where(held[:, None], first / jnp.where(held, mass, 1.0)[:, None], centre)
     return centre + (means - centre) * (mass / jnp.sqrt(jnp.where(held, squares, 1.0)))[:, None]

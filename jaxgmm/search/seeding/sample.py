@@ -1,4 +1,4 @@
-"""The rows that seeds are chosen from: all of them, or a spread-out sample where there are many."""
+"""The rows that seeds are chosen from: all of them, or a stratified sample if there are many."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ...rows.survey import rows_kept
 
 
 class Columns(NamedTuple):
-    """Rows in one piece, about the batches' origin, as columns: what is done to a feature runs over whole vectors."""
+    """Rows in one array, about the batches' origin, as columns: operations on a feature run over contiguous vectors."""
 
-    x: Any  # (D, S), of JAX or, on the host, of NumPy
+    x: Any  # (D, S), a JAX array, or a NumPy array on the host
     weights: Any  # (S,)
 
 
 def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Columns:
-    """All rows where they are few, else a spread-out sample.
+    """All rows if they are few, else a stratified sample.
 
-    One row at random from each of S stretches of equal weight, which then count alike: so all regions are met, however
-    the rows are sorted. A row is drawn twice only where it reaches into two stretches, and never where the stretches
-    are cut between rows, as they are for rows without weights in several chunks.
+    The rows in order are cut into S stretches of equal weight; one random row of each is drawn, and all draws have
+    weight 1. So every part of the table is sampled, however it is sorted. A row is drawn twice only if it lies in two
+    stretches, and never if stretches are cut between rows, as they are for rows without weights in several chunks.
     """
     size = rows_kept(n_components) // 2
     capacity = batches.n_chunks * batches.chunk_size
     if capacity <= 2 * size:
         index = jnp.arange(capacity, dtype=jnp.int32)
         weights = batches.weights.rows_at(index)
-        # As in `Batches.sum`: what rows of weight 0 hold may overflow, and 0 · inf would be NaN.
+        # As in `Batches.sum`: rows of weight 0 may overflow, and 0 · inf would be NaN.
         centred = jnp.where((weights > 0.0)[:, None], batches.rows.rows_at(index) - batches.origin, 0.0)
         return Columns(columns(centred), weights)
     uniform = jax.random.uniform(key, (size,), batches.dtype)
@@ -50,33 +50,33 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Columns
 
 
 def squared_distances(x: Array, points: Array) -> Array:
-    """|x − point|² by direct differences, right at any distance from the origin. (D, S), (P, D) -> (P, S)."""
+    """|x − point|² by direct differences, accurate at any distance from the origin. (D, S), (P, D) -> (P, S)."""
     return lax.map(lambda point: jnp.sum(jnp.square(x - point[:, None]), axis=0), points)
 
 
 DRAWN_FROM = 64
-"""Weights in a block, of which one is drawn."""
+"""Weights in a block, from which one is drawn."""
 
 COMPARED_AT_ONCE = 2**20
-"""Comparisons that take less time than the loop of a binary search takes to compile."""
+"""Most comparisons that take less time than compiling the loop of a binary search."""
 
 
 def draw(uniform: Array, weights: Array) -> Array:
     """Indices with probability in proportion to the weights (S,), one for each uniform number in [0, 1).
 
-    First a block of weights and then one within it: a running sum over all of them is slow on CPU. The numbers are the
-    caller's, who makes all of them at once: a generator inside a loop is slow to compile.
+    First a block of weights is drawn and then one within it: a running sum over all weights is slow on CPU. The caller
+    passes the uniform numbers and draws all of them at once: a generator inside a loop is slow to compile.
     """
     blocks = jnp.pad(weights, (0, -len(weights) % DRAWN_FROM)).reshape(-1, DRAWN_FROM)
-    # Parallel sums are not monotone in their last digit, and a block of weight 0 could be met in such a dip.
+    # Parallel sums are not monotone in their last digit, and a block of weight 0 could be drawn in such a dip.
     cumulative = lax.cummax(jnp.cumsum(jnp.sum(blocks, axis=1)))
     limits = jnp.finfo(weights.dtype)
-    # In (0, total], however the caller's number was rounded: a draw of 0 would land on a leading row of weight 0.
+    # In (0, total], whatever the rounding: a target of 0 would select a leading row of weight 0.
     target = (1.0 - jnp.minimum(uniform, 1.0 - limits.epsneg)) * cumulative[-1]
     few = uniform.size * len(cumulative) <= COMPARED_AT_ONCE
     block = jnp.searchsorted(cumulative, target, method="compare_all" if few else "scan")
     block = jnp.clip(block, 0, len(blocks) - 1)
-    # The block's first row of any weight at which the running sum is what is left of the target, or its last.
+    # The block's first row of positive weight whose running sum reaches the rest of the target, or else its last.
     held = blocks[block]
     within = jnp.where(
         held > 0.0, einsum("...i,ij->...j", held, jnp.triu(jnp.ones_like(held, shape=(DRAWN_FROM,) * 2))), -jnp.inf

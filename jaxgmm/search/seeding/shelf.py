@@ -1,7 +1,7 @@
-"""From seeds, or from whatever the user starts with, to a mixture: all rows are assigned, then one M-step follows.
+"""The shelf of seedings. To start from seeds, all rows are assigned to the nearest one, and one M-step follows.
 
-Giving each seed its one row alone (scikit-learn's way for k-means++ and random rows) leaves tied covariances at the
-scatter of the whole data, from which EM settles at once where all components are equal.
+Assigning each seed only its own row (as scikit-learn does for k-means++ and random rows) leaves tied covariances at the
+scatter of the whole data, from which EM converges at once to a point where all components are equal.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ SEEDINGS: Mapping[str, Callable[[Array, Columns, int, Array | int], Array]] = {
 }
 """The shelf of seedings: (key, rows, K, count) -> seeds (K, D). A new one is a function and a line here.
 
-Only the first `count` of the K seeds, a traced number, are meant; they are those that K = count would give, so that one
-program serves several numbers of components.
+Only the first `count` (a traced number) of the K seeds are used. They equal those for K = count, so that one program
+serves several numbers of components.
 """
 
 
 def seeds_from(keys: Array, batches: Batches, seeding: str, n_components: int, count: Array | int) -> Array:
-    """Seeds by the named way, of which the first `count` are meant; the others are the origin. -> (K, D).
+    """Seeds by the named method. The first `count` are used; the others are the origin. -> (K, D).
 
-    keys (2,): one for the rows to choose from, one to choose with.
+    keys (2,): one to sample the candidate rows, one to choose among them.
     """
     rows = rows_for_seeding(keys[0], batches, n_components)
     seeds = SEEDINGS[seeding](keys[1], rows, n_components, count)
