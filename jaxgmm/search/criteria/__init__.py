@@ -1,4 +1,4 @@
-"""The shelf of criteria. One of your own needs no shelf: hand the object to `sweep(criterion=)`."""
+"""The shelf of criteria. Your own criterion need not be on it: pass the object as `sweep(criterion=)`."""
 
 from ._criterion import Criterion as Criterion
 from ._criterion import Evidence as Evidence

@@ -1,4 +1,4 @@
-"""What every criterion can do: say what a fit is worth."""
+"""The protocol of criteria, which give a fit a value to choose by."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 
 class Evidence(NamedTuple):
-    """What is known of a fit to rows of total weight n."""
+    """The figures of a fit to rows of total weight n from which criteria are computed."""
 
     log_likelihood: float  # total, nats
     n_parameters: int
@@ -16,7 +16,7 @@ class Evidence(NamedTuple):
 
 
 class Criterion(Protocol):
-    """A figure to choose a fit by. Stateless; its name is the column in which `Sweep.table()` shows it."""
+    """A value to choose fits by. Stateless; its name is that of its column in `Sweep.table()`."""
 
     @property
     def name(self) -> str: ...
@@ -26,9 +26,9 @@ class Criterion(Protocol):
 
     @property
     def needs_folds(self) -> bool:
-        """Whether the search has to hold rows out."""
+        """Whether the search has to hold out rows in folds."""
         ...
 
     def of(self, evidence: Evidence) -> float | None:
-        """The figure, of host numbers; None where the evidence does not hold what it needs."""
+        """The value, computed from host numbers; None if the evidence lacks what it needs."""
         ...

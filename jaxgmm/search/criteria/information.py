@@ -1,4 +1,4 @@
-"""Information criteria: what a mixture's log-likelihood is worth, less what its parameters cost.
+"""Information criteria: a mixture's log-likelihood with a penalty on its parameters.
 
 They have scikit-learn's sign: smaller is better. (mclust's are their negatives.)
 """
@@ -36,7 +36,7 @@ def icl(log_likelihood: Any, n_parameters: Any, n: Any, entropy: Any) -> Any:
 
 @dataclass(frozen=True)
 class Information:
-    """A criterion of a fit to the rows it is judged by."""
+    """A criterion that is computed from the rows that were fitted."""
 
     name: str
     formula: Callable[[Evidence], Any]

@@ -1,4 +1,4 @@
-"""What criteria are computed from: a count of parameters, and sums over rows under a mixture."""
+"""Inputs of the criteria: the number of free parameters, and sums over rows under a mixture."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def n_parameters(mixture: Mixture) -> Any:
 def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Array:
     """Entropy of the responsibilities r, summed over weighted rows, nats. x (N, D) or `Batches` -> ().
 
-    kind "soft": −Σ w Σ_k r log r. kind "hard": −Σ w log max_k r, which counts the winning component only. Chunk by
-    chunk: nothing of size N×K is made. ValueError for another kind, or where D differs.
+    kind "soft": −Σ w Σ_k r log r. kind "hard": −Σ w log max_k r, with the most probable component only.
+    Computed chunk by chunk: no array of size N×K is made. ValueError for another kind, or if D differs.
     """
     check.one_of(kind, KINDS, "kind of entropy")
     batches = as_batches(batches, mixture.n_components, mixture.n_features, mixture.means.dtype)
@@ -58,7 +58,7 @@ def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str, for
             below = log_joint - largest
             shares = jnp.exp(below)
             total = jnp.sum(shares, axis=0)
-            # −log of the winner's share is log(total); −Σ r log r adds the mean of −below, where 0 · −∞ is 0.
+            # −log of the largest r is log(total); −Σ r log r adds the mean of −below, with 0 · −∞ taken as 0.
             spread = jnp.log(total)
             if kind == "soft":
                 spread = spread - jnp.sum(jnp.where(shares > 0.0, shares * below, 0.0), axis=0) / total
