@@ -1,4 +1,4 @@
-"""Problems of nearby lengths, which share a pair of programs."""
+"""Buckets of problems with similar numbers of rows, which share a pair of programs."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import numpy as np
 from ..._base.programs import Effort, next_power_of_two
 
 WORTH_A_PROGRAM = 2**22
-"""Responsibilities of a step of all problems of a bucket up to which they join the next larger one, and up to which its
-programs are compiled in a hurry: all steps then take less time than to compile them, or to compile them well. For two
-components and 320 rows that is 6,500 runs."""
+"""Responsibilities in a step of all problems of a bucket up to which it is merged with the next larger one, and up to
+which its programs are compiled HURRIED: all steps then take less time than compiling, or than compiling well would. For
+two components and 320 rows that is 6,500 runs."""
 
 WORTH_COMPILING_WELL = 2**26
-"""As many up to which those of larger buckets are compiled briskly: that takes a second less, and the steps of
-some 2**23 of them a tenth of a second longer."""
+"""Responsibilities in a step up to which programs of larger buckets are compiled BRISK: that takes a second less, and
+all steps of some 2**23 responsibilities take a tenth of a second longer."""
 
 
 def effort_for(n_responsibilities: float) -> Effort:
-    """How well to compile for a bucket, by the responsibilities of a step of all its problems."""
+    """The compiler effort for a bucket, by the responsibilities in a step of all its problems."""
     if n_responsibilities <= WORTH_A_PROGRAM:
         return Effort.HURRIED
     return Effort.BRISK if n_responsibilities <= WORTH_COMPILING_WELL else Effort.WELL
 
 
 def buckets(lengths: np.ndarray, of_a_row: float) -> list[tuple[int, np.ndarray]]:
-    """Problems of these lengths (B,) by how many rows they are padded to: the longest first.
+    """Group problems of these lengths (B,) by the number of rows they are padded to, the longest first.
 
-    of_a_row: responsibilities of a row. The longest are padded by a quarter at most and the others to a power of two;
-    and those that are not worth a program of their own go with the next longer.
+    of_a_row: responsibilities per row. The longest are padded by a quarter at most, and the others to a power of two;
+    a bucket that is not worth its own program is merged with the next longer one.
     """
     if not len(lengths):
         return []
@@ -44,6 +44,6 @@ def buckets(lengths: np.ndarray, of_a_row: float) -> list[tuple[int, np.ndarray]
 
 
 def _room(n_rows: int) -> int:
-    """So many rows, or a little more: a multiple of an eighth of the next power of two."""
+    """Round n_rows up to a multiple of an eighth of the next power of two."""
     step = max(16, next_power_of_two(n_rows) // 8)
     return -(-n_rows // step) * step

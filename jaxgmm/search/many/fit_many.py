@@ -1,4 +1,4 @@
-"""`fit_many`: what is asked, and what comes back."""
+"""`fit_many`: checks its arguments and returns the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .problems import Common, Given, Problems
 from .work import Work
 
 MOST_STEPS = 2**24
-"""Steps of a run at most: so many a float32 counts exactly, as which they are kept beside the state."""
+"""Most steps of a run: float32, in which the count is packed with the state, is exact up to this."""
 
 
 def fit_many(
@@ -47,22 +47,22 @@ def fit_many(
     """Fit a mixture of K Gaussians to each of B small problems by EM, from R starts each, through two programs.
 
     key: a JAX random key. xs: an array (B, N, D), or a sequence of B arrays (N, D) of one D and any N, held in memory.
-    sample_weight: (B, N), or a sequence of B arrays (N,). init: the name of a seeding, as for `fit`, or of your own
-    means (B, K, D) or a stack of mixtures, from which one run is made for each. relative_ridge times a feature's
-    variance over the problem's own rows is added to `ridge`. progress: True for a bar on standard error, or a function
-    that is called with (done, B) as problems are done. Everything else as for `fit`.
+    sample_weight: (B, N), or a sequence of B arrays (N,). init: the name of a seeding, as for `fit`, or your own
+    means (B, K, D) or stack of mixtures, from which one run starts for each. relative_ridge times a feature's variance
+    over the problem's own rows is added to `ridge`. progress: True for a bar on standard error, or a function that is
+    called with (done, B) as problems finish. Everything else as for `fit`.
 
     -> one `FitResult` whose leaves have a leading axis of problems, in the order given: objective, status and n_steps
     (B,), means (B, K, D), history (B, max_steps + 1), restarts (B, R). `result[b]` is that of problem b: what
-    `fit(jax.random.fold_in(key, b), xs[b], ...)` finds, up to rounding and whatever else was in the call. Objectives
-    are nats per unit of weight. Of long histories as many steps are kept as 2**26 numbers in all allow.
+    `fit(jax.random.fold_in(key, b), xs[b], ...)` finds, up to rounding and whatever the other problems are. Objectives
+    are nats per unit of weight. Long histories are cut so that all together hold at most 2**26 numbers.
 
-    How a problem ends is its status, and harms no other. One with fewer rows of positive weight than components is
-    COLLAPSED from the start, and its mixture and objective are NaN. Ctrl-C ends the work with what is done: the others
-    come back as RUNNING, with NaN, and there is a warning.
+    Each problem has its own status, and a failed one does not affect the others. A problem with fewer rows of positive
+    weight than components is COLLAPSED from the start, and its mixture and objective are NaN. Ctrl-C ends the work
+    early: unfinished problems are returned as RUNNING, with NaN, and there is a warning.
 
-    Problems of about as many rows share programs, which depend on D, K and the family, and not on B or R; where there
-    is little to do they are compiled in a hurry.
+    Problems with similar numbers of rows share programs, which depend on D, K and the family, and not on B or R; if
+    there is little work, they are compiled with less optimisation.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; values that
     are not finite are named by problem, row and column.
@@ -117,7 +117,7 @@ def _given(init: Any, family: Family, shape: tuple[int, int, int], dtype: np.dty
 
 
 def _pairs_of_keys(key: Array, n_problems: int, n_restarts: int) -> np.ndarray:
-    """A pair of keys for each run, as numbers: those that `fit` would make of `fold_in(key, b)`. -> (B, R, 2, ·)."""
+    """A pair of keys per run, as key data: those that `fit` would derive from `fold_in(key, b)`. -> (B, R, 2, ·)."""
     if threefry.speaks(key):
         of_each = threefry.fold_in(np.asarray(jax.random.key_data(key)), np.arange(n_problems))
         return threefry.split(of_each, (n_restarts, 2))

@@ -1,4 +1,4 @@
-"""What has been found of all problems."""
+"""Collects the results of all problems."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ...mixture import Mixture
 from ..result import SPURIOUS_ABOVE, FitResult, Restarts, is_spurious
 
 LOOKED_AT = 64
-"""Mixtures that are asked at a time whether a component stands on the ridge."""
+"""Mixtures that are checked for spurious components at a time."""
 
 
 def spurious_of(states: em.State, ridges: np.ndarray) -> np.ndarray:
-    """`is_spurious` of every run (L, ...), asked only where it may be. -> (L, K) bool."""
+    """`is_spurious` for every run (L, ...), evaluated only if its ridge traces do not rule it out. -> (L, K) bool."""
     found = np.zeros(states.mixture.log_weights.shape, bool)
-    # What is no number may be anything.
+    # NaN must be examined, too.
     asked = np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= SPURIOUS_ABOVE), axis=1))
     for first in range(0, len(asked), LOOKED_AT):
         some = asked[first : first + LOOKED_AT]
@@ -39,7 +39,7 @@ def _stand_on_ridge(mixtures: Mixture, ridges: Array) -> Array:
 
 
 def winners(objective: np.ndarray, status: np.ndarray, stands_on_it: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By the rule of `runs.best_of`: the objectives (B, R) by which runs compete, and the best of each problem (B,).
+    """By the rule of `result.best_of`: the objectives (B, R) by which runs compete, and each problem's best run (B,).
 
     objective, status: (B, R). stands_on_it: (B, R, K).
     """
@@ -54,7 +54,7 @@ def winners(objective: np.ndarray, status: np.ndarray, stands_on_it: np.ndarray)
 
 @dataclass
 class Found:
-    """Results of B problems, as far as they are there; what is not is NaN, and RUNNING."""
+    """Results of B problems; those not found yet are NaN, with status RUNNING."""
 
     mixture: Mixture  # (B, ...)
     mass: np.ndarray  # (B, K)
@@ -95,7 +95,7 @@ class Found:
         )
 
     def keep(self, problems: np.ndarray, states: em.State, histories: np.ndarray, stands_on_it: np.ndarray) -> None:
-        """The runs of these problems (P,), those of one after the other: (P · R, ...)."""
+        """Store the runs of these problems (P,). states (P · R, ...): all runs of a problem, then those of the next."""
 
         def by_problem(leaf: Any) -> np.ndarray:
             return leaf.reshape(len(problems), -1, *leaf.shape[1:])
@@ -115,11 +115,11 @@ class Found:
         put(self.n_steps, states.n_steps)
         self.run_objective[problems], self.run_status[problems] = competing, status
         self.run_steps[problems], self.run_history[problems] = by_problem(states.n_steps), by_problem(histories)
-        if self.run_history.shape[1] > 1:  # else it is the same memory
+        if self.run_history.shape[1] > 1:  # with a single run, `history` is a view of `run_history`
             put(self.history, histories)
 
     def result(self) -> FitResult:
-        """All of it, on JAX's default device."""
+        """All results as one `FitResult`, on JAX's default device."""
         found = FitResult(
             mixture=self.mixture,
             objective=self.objective,  # pyright: ignore

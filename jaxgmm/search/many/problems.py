@@ -1,4 +1,4 @@
-"""Problems, one behind the other in one array."""
+"""The problems of a call, concatenated in one array."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .. import _check
 
 
 class Problems(NamedTuple):
-    """B tables, one below the other, on the host."""
+    """B tables, concatenated, on the host."""
 
     rows: np.ndarray  # (ΣN, D)
     weights: np.ndarray | None  # (ΣN,)
     lengths: np.ndarray  # (B,): N of each
-    dtype: np.dtype  # in which is computed
+    dtype: np.dtype  # of all computations
 
     @classmethod
     def of(cls, xs: Any, sample_weight: Any, dtype: Any) -> Problems:
-        """A user's, checked."""
+        """From a user's arguments, checked."""
         rows, lengths, dtypes = _check.problems(xs)
         if dtype is None:
             own = xs if isinstance(xs, (list, tuple)) else (xs,)
@@ -37,7 +37,7 @@ class Problems(NamedTuple):
         return cls(rows, weights, lengths, dtype)
 
     def counted(self) -> np.ndarray:
-        """How many rows of each problem are of positive weight. -> (B,)."""
+        """The number of rows with positive weight in each problem. -> (B,)."""
         if self.weights is None:
             return self.lengths
         ends = np.cumsum(self.lengths)
@@ -46,14 +46,14 @@ class Problems(NamedTuple):
 
 
 class Given(NamedTuple):
-    """Starts of the user's own, of B problems."""
+    """A user's starts for B problems."""
 
-    mixture: Mixture  # (B, ...); of means alone, with what is not looked at in the place of the rest
-    parts: np.ndarray  # (3,) bool: whether weights, means and covariances stand as they are
+    mixture: Mixture  # (B, ...); if only means are given, the other parts are placeholders
+    parts: np.ndarray  # (3,) bool: whether weights, means and covariances are given
 
 
 class Common(NamedTuple):
-    """What all problems of a call have in common."""
+    """Settings that all problems of a call share."""
 
     family: Family
     settings: em.Settings

@@ -1,4 +1,4 @@
-"""The programs: many runs of many problems to their ends, a stack of lanes at a time."""
+"""The programs, which run many runs of many problems to their ends, one stack of lanes at a time."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from ...rows.chunks import Chunked
 from ..seeding.shelf import seeds_from
 
 LINE = 32
-"""Rounds after which a stack is looked at again, at most; and so many objectives are written at a time."""
+"""Most rounds of a stack before lanes are sorted again; also the number of objectives written at a time."""
 
 IN_ONE_CHUNK = 8192
-"""Rows of a problem up to which they are one chunk; longer ones are cut into chunks of a quarter of that."""
+"""Most rows of a problem that are one chunk; longer problems are cut into chunks of a quarter of that."""
 
 
 class Tables(NamedTuple):
-    """The rows of P problems, and what a step must know of them."""
+    """The rows of P problems, and the figures of them that a step needs."""
 
     x: Any  # (P, n, D)
     weights: Any  # (P, n)
@@ -42,12 +42,12 @@ class Tables(NamedTuple):
 
     @property
     def ridge(self) -> Any:
-        """Of one problem, (D,), or of all, (P, D)."""
+        """The ridge of one problem, (D,), or of all, (P, D)."""
         n_features = self.x.shape[-1]
         return self.figures[..., n_features : 2 * n_features]
 
     def batches(self) -> Batches:
-        """Of one problem, taken from the others by its index."""
+        """The `Batches` of a single problem, after these tables were indexed by it."""
         size = self.x.shape[0] if self.x.shape[0] <= IN_ONE_CHUNK else IN_ONE_CHUNK // 4
         n_chunks = self.x.shape[0] // size
         whole = (n_chunks - 1) * size
@@ -59,9 +59,9 @@ class Tables(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """L runs, of which the first few are meant."""
+    """L runs, of which the first `n_used` are real and the others padding."""
 
-    problem: Array  # (L,): which of the tables each is of
+    problem: Array  # (L,): the index of its problem in the tables
     keys: Array | None  # (L, 2, ·)
     n_used: Array  # ()
 
@@ -74,7 +74,7 @@ class Ended(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a state is written as one row of F numbers: what is moved is then one array, and programs are shorter."""
+    """Packs a state into one row of F numbers: a single array is then moved, which makes programs smaller."""
 
     structure: Any
     shapes: tuple[tuple[int, ...], ...]
@@ -86,7 +86,7 @@ class Layout(NamedTuple):
         return cls(structure, tuple(leaf.shape for leaf in leaves), tuple(leaf.dtype for leaf in leaves))
 
     def pack(self, states: em.State) -> Array:
-        """States (W, ...) as rows (W, F). Counts, flags and statuses are small, and exact as floats."""
+        """States (W, ...) as rows (W, F). Counts, flags and statuses are small integers, which are exact as floats."""
         leaves = jax.tree.leaves(states)
         dtype = states.objective.dtype
         return jnp.concatenate([leaf.reshape(len(leaf), -1).astype(dtype) for leaf in leaves], axis=1)
@@ -126,7 +126,7 @@ def begin_slab(
             meant = jnp.array(True)
             seeds = seeds_from(jax.random.wrap_key_data(keys, impl=impl), batches, seeding, n_components, n_components)
         else:
-            meant, seeds = ~jnp.all(fixed.parts), fixed.mixture.means  # a weight of 0 is the user's own
+            meant, seeds = ~jnp.all(fixed.parts), fixed.mixture.means  # a user's weights of 0 are kept
         log_weights = jnp.where(meant, blank.mixture.log_weights, -jnp.inf)
         mixture = Mixture(log_weights, seeds, blank.mixture.scales, family)
         return blank._replace(mixture=mixture, moments=by_nearest(family.kind, seeds, batches))
@@ -135,7 +135,7 @@ def begin_slab(
         which = index * width + jnp.arange(width, dtype=jnp.int32)
         keys = None if lanes.keys is None else lanes.keys[which]
         own = *_of_lanes(which, tables, lanes, given), keys
-        # Under `vmap` JAX's other generators would draw for a lane what depends on its neighbours.
+        # Under `vmap`, the draws of JAX's other generators for a lane depend on the other lanes.
         few = layout.pack(side_by_side(begun, own) if threefry.is_spoken(impl) else lax.map(begun, own))
         return lax.dynamic_update_slice_in_dim(packed, few, index * width, axis=0)
 
@@ -158,7 +158,7 @@ def run_slab(
     width: int,
     capacity: int,
 ) -> tuple[Array, Array]:
-    """Runs of a slab, rows (L, F), to their ends. -> the rows, and the objectives after t steps (L, capacity)."""
+    """Run the lanes of a slab, rows (L, F), to their ends. -> rows, and objectives after t steps (L, capacity)."""
     n_lanes, dtype = packed.shape[0], tables.x.dtype
     layout = Layout.of(blank_state(family, n_components, tables.x.shape[2], dtype))
     is_meant = jnp.arange(n_lanes, dtype=jnp.int32) < lanes.n_used
@@ -169,7 +169,7 @@ def run_slab(
         return advance(state, table.batches(), own, fixed, Form.SAFE)[0]
 
     def stack(which: Array, packed: Array, history: Array, n_made: Array, n_rounds: Array) -> tuple[Array, Array]:
-        """The rounds of one stack. which (W,): its lanes; n_made: steps that they have made before."""
+        """Make the rounds of one stack. which (W,): its lanes; n_made: steps that they have already made."""
         tables_, fixed = _of_lanes(which, tables, lanes, given)
 
         def going(carry: tuple[em.State, Array, Array]) -> Array:
@@ -181,7 +181,7 @@ def run_slab(
             goes_on = is_running(few, limit)
             stepped = side_by_side(stepped_once, (few, tables_, fixed))
             few = jax.tree.map(lambda new, old: jnp.where(_like(goes_on, new), new, old), stepped, few)
-            # A step that was taken back counts for none.
+            # A step that was undone does not count.
             stands = goes_on & (few.n_steps == n_made + made + 1)
             objective = jnp.where(stands, few.objective, jnp.nan)
             return few, lax.dynamic_update_slice_in_dim(line, objective[:, None], made, axis=1), made + 1
@@ -204,7 +204,7 @@ def run_slab(
         goes_on = carry.goes_on
         order = jnp.argsort(~goes_on).astype(jnp.int32)
         n_stacks = (jnp.sum(goes_on, dtype=jnp.int32) + width - 1) // width
-        # A quarter of the steps so far: so little is waited for those that end in between.
+        # A quarter of the steps so far, so that lanes that end in between take up slots for a short time only.
         n_rounds = jnp.clip(carry.n_steps // 4, 2, LINE)
 
         def one(index: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -222,16 +222,16 @@ def run_slab(
 
 
 class _Round(NamedTuple):
-    """A slab under way."""
+    """The state of a slab between rounds."""
 
     packed: Array  # (L, F)
     history: Array  # (L, capacity + LINE)
     goes_on: Array  # (L,) bool
-    n_steps: Array  # (): of all that go on
+    n_steps: Array  # (): steps made by every lane that goes on
 
 
 def _of_lanes(which: Array, tables: Tables, lanes: Lanes, given: Fixed | None) -> tuple[Tables, Fixed | None]:
-    """What a stack of lanes (W,) needs of their problems, and of starts that are given."""
+    """The tables of a stack of lanes (W,), and the user's starts for them, if given."""
     problem = lanes.problem[which]
     fixed = None
     if given is not None:
@@ -241,7 +241,7 @@ def _of_lanes(which: Array, tables: Tables, lanes: Lanes, given: Fixed | None) -
 
 
 def blank_state(family: Family, n_components: int, n_features: int, dtype: Any) -> em.State:
-    """The state of a run that has not begun, without its seeds and moments."""
+    """The state of an unstarted run, with placeholders for its seeds and moments."""
     seeds, meant = np.zeros((1, n_components, n_features), dtype), np.ones((1, n_components), bool)
     second = np.zeros((1, *family.kind.shape(n_components, n_features)), dtype)
     moments = Moments(seeds[..., 0], seeds, second, np.zeros(1, dtype))  # pyright: ignore
@@ -250,5 +250,5 @@ def blank_state(family: Family, n_components: int, n_features: int, dtype: Any) 
 
 
 def _like(chosen: Array, leaf: Array) -> Array:
-    """A choice (W,) for a leaf (W, ...)."""
+    """A mask (W,), reshaped to broadcast over a leaf (W, ...)."""
     return chosen.reshape(-1, *[1] * (leaf.ndim - 1))

@@ -1,15 +1,15 @@
-"""Many small problems, one model each: all of them through one pair of programs.
+"""Many small problems, one model each, in one pair of programs.
 
-A problem's runs are lanes: so many rows, a start, and their own number of steps. A program takes a slab of lanes, of a
-size that depends on no number of the caller's, and steps a few at a time side by side. Every lane of a slab begins at
-once and makes one step a round, so that all that go on have made as many; after every few rounds those that have ended
-are sorted behind the others, and only as many stacks of lanes are stepped as still hold one that goes on. So a slot
-never waits long for a slow neighbour, and nothing is scattered.
+A lane is one run of one problem: its rows, its start, and its own number of steps. A program takes a slab of lanes, of
+a size that does not depend on the numbers of problems or restarts, and steps a stack of lanes at a time, side by side.
+All lanes of a slab start together and make one step per round, so that all running lanes have made equally many steps.
+Every few rounds the lanes that have ended are sorted behind the others, and only stacks that still hold a running lane
+are stepped. So a lane never waits long for a slow neighbour, and no scatter operations are needed.
 
 One program draws the seeds and assigns rows to them; the other makes the first M-step and all later ones. Both are
-compiled at the same time, on a core each. Steps are in the SAFE form, which is right for every problem whatever its
-neighbours are: FAST would save a third of a step, but a single lane for which it is wrong would call for another
-program. The choice between a problem's restarts is NumPy's.
+compiled at the same time, on a core each. Steps are in SAFE form, which is accurate for every problem: FAST would save
+a third of a step, but a single lane for which it is inaccurate would need another program. The best of a problem's
+restarts is chosen in NumPy.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ from .problems import Common, Given, Problems
 from .slab import Ended, Lanes, Layout, Tables, begin_slab, blank_state, run_slab
 
 STACKS = 128
-"""Stacks of lanes in a slab. While the last lane of a slab goes on alone, a whole stack is stepped for it: some hundred
-steps, which many stacks make a small part of the work."""
+"""Most stacks in a slab. While the last lane of a slab runs alone, a whole stack is stepped for it: some hundred steps,
+which are a small part of the work if there are many stacks."""
 
 SIDE_BY_SIDE = 64
-"""Lanes of a stack at most. Of problems of a few hundred rows 8 take a step almost as fast as 64, each."""
+"""Most lanes in a stack. With a few hundred rows, a step takes almost the same time per lane with 8 as with 64."""
 
 SLAB_BYTES = 2**24
-"""Bytes that the rows of a slab take, about: the memory of a call beside the data is some times that for each core."""
+"""Approximate bytes of a slab's rows. A call needs several times that per core, besides the data."""
 
 WORTH_A_THREAD = 2**17
-"""Responsibilities of a step of all lanes from which on a second thread is felt."""
+"""Responsibilities in a step of all lanes from which a second thread is worth starting."""
 
 HISTORIES = 2**26
-"""Objectives that are kept of all restarts of all problems together."""
+"""Most objectives that are kept, over all restarts of all problems."""
 
 
 class _Unit(NamedTuple):
-    """Problems that are done together."""
+    """Problems that are fitted together."""
 
     problems: np.ndarray
-    n_rows: int  # for which there is room
+    n_rows: int  # that each problem is padded to
     effort: Effort
 
 
 class Work:
-    """Problems, cut into units; whoever has time takes the next one."""
+    """Problems, cut into units; each thread takes the next unit when it is free."""
 
     def __init__(
         self,
@@ -93,36 +93,36 @@ class Work:
         self.units = self._cut(np.flatnonzero(fits))[::-1]
 
     def _cut(self, those: np.ndarray) -> list[_Unit]:
-        """Units of problems that have room for as many rows, and of no more lanes than a slab has."""
+        """Cut problems into units: padded to the same number of rows, with no more lanes than a slab if possible."""
         units: list[_Unit] = []
         lengths = self.problems.lengths[those]
-        # With many features the squares of their distances take longer than the exponentials.
+        # With many features, squared distances take longer than exponentials.
         of_a_row = self.n_components * self.n_restarts * (1.0 + self.problems.rows.shape[1] ** 2 / 32)
         for n_rows, members in buckets(lengths, of_a_row):
             of_bucket = those[members]
             effort = effort_for(len(of_bucket) * n_rows * of_a_row)
             each = max(1, self._size(n_rows) // self.n_restarts)
-            # As many units for each thread, of about as many problems.
+            # The same number of units for each thread, with about the same number of problems.
             n_units = -(-len(of_bucket) // each)
             n_units = min(len(of_bucket), -(-n_units // self.n_threads) * self.n_threads)
             units += [_Unit(part, n_rows, effort) for part in np.array_split(of_bucket, n_units)]
         return units
 
     def _width(self, n_rows: int) -> int:
-        """Lanes that are stepped side by side."""
+        """The number of lanes that are stepped side by side."""
         if jax.default_backend() != "cpu":
             return SIDE_BY_SIDE
         most = max(1, AT_ONCE // (self.n_components * n_rows))
         return min(SIDE_BY_SIDE, 1 << (most.bit_length() - 1))
 
     def _size(self, n_rows: int) -> int:
-        """Lanes of a slab: whole stacks of them, and at least two."""
+        """The number of lanes in a slab: whole stacks, at least two."""
         width, n_features = self._width(n_rows), self.problems.rows.shape[1]
         of_a_lane = n_rows * (n_features + 1) * self.problems.dtype.itemsize
         return width * int(np.clip(SLAB_BYTES // (of_a_lane * width), 2, STACKS))
 
     def run(self) -> None:
-        """All units, or those that were done when an interrupt came."""
+        """Fit all units, or those that finish before an interrupt."""
         n_threads = min(self.n_threads, max(1, len(self.units)))
         try:
             self._tell()
@@ -134,7 +134,7 @@ class Work:
             self.is_stopped = True
 
     def _compile(self) -> None:
-        """Both programs of every kind of unit that is worth it, at the same time: by running them on nothing."""
+        """Compile both programs for every kind of unit in parallel by running them without lanes; not HURRIED ones."""
         jobs: list[Callable[[], Any]] = []
         for unit in {unit.n_rows: unit._replace(problems=unit.problems[:0]) for unit in self.units}.values():
             if unit.effort is not Effort.HURRIED:
@@ -148,7 +148,7 @@ class Work:
             at_once(jobs)
 
     def _take(self, is_first: bool) -> None:
-        """Units, one after the other, until none is left. The first thread, which is the caller's, tells of them."""
+        """Fit units one after the other until none is left. The first thread, the caller's, reports progress."""
         n_problems = len(self.problems.lengths)
         try:
             while True:
@@ -160,7 +160,7 @@ class Work:
                 if is_first and self.n_done < n_problems:
                     self._tell()
         except BaseException:
-            self.is_stopped = True  # the other threads end with what they have in hand
+            self.is_stopped = True  # the other threads stop after their current unit
             raise
 
     def _tell(self) -> None:
@@ -168,7 +168,7 @@ class Work:
             self.listener(Count(self.n_done, len(self.problems.lengths), "problems"))
 
     def _do(self, unit: _Unit) -> None:
-        """All runs of the problems of a unit, and the best of each."""
+        """Make all runs of a unit's problems, and keep the best of each problem."""
         places = np.repeat(np.arange(len(unit.problems)), self.n_restarts)
         runs = np.tile(np.arange(self.n_restarts), len(unit.problems))
         size = self._size(unit.n_rows)
@@ -184,14 +184,14 @@ class Work:
             self.n_done += len(unit.problems)
 
     def _tables(self, unit: _Unit, size: int) -> Tables:
-        """The rows of a unit's problems, padded by rows of weight 0, and by problems that no lane is of."""
+        """The rows of a unit's problems, padded with rows of weight 0, and with problems that no lane uses."""
         rows, weights, lengths, dtype = self.problems
         n_features = rows.shape[1]
         x = aligned_zeros((size, unit.n_rows, n_features), dtype)
         w = aligned_zeros((size, unit.n_rows), dtype)
         own = lengths[unit.problems]
         is_plain = len(own) and (own == own[0]).all() and (np.diff(unit.problems) == 1).all()
-        with np.errstate(over="ignore"):  # what is too large has weight 0
+        with np.errstate(over="ignore"):  # values that overflow have weight 0
             if is_plain:
                 first = self.first_row[unit.problems[0]]
                 block = slice(first, first + len(own) * own[0])
@@ -202,7 +202,7 @@ class Work:
                     x[place, :length] = rows[first : first + length]
                     w[place, :length] = 1.0 if weights is None else weights[first : first + length]
         if weights is not None:
-            x[w == 0.0] = 0.0  # there may be anything in them
+            x[w == 0.0] = 0.0  # rows of weight 0 may hold anything
         few, of_few = x[: len(own)], w[: len(own)].astype(np.float64)
         total = of_few.sum(axis=1)
         origin = np.einsum("bn,bnd->bd", of_few, few) / total[:, None]
@@ -219,7 +219,7 @@ class Work:
         return Tables(x, w, figures)
 
     def _solved(self, unit: _Unit, tables: Tables, places: np.ndarray, runs: np.ndarray, size: int) -> Ended:
-        """The ends of so many runs, a slab at most, of problems at these places of the unit."""
+        """Run at most one slab to its end. places: the indices of the runs' problems within the unit."""
         begin, run = self._programs(unit, places, runs, size)
         packed, history = jax.device_get(run(begin(tables), tables))
         blank = blank_state(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype)
@@ -230,7 +230,7 @@ class Work:
     def _programs(
         self, unit: _Unit, places: np.ndarray, runs: np.ndarray, size: int
     ) -> tuple[Callable[[Tables], Any], Callable[[Any, Tables], Any]]:
-        """`begin_slab` and `run_slab` for these runs of the problems at these places of a unit."""
+        """`begin_slab` and `run_slab` for these runs. places: the indices of their problems within the unit."""
         n, how = len(places), self.how
         filled = np.zeros(size, np.int32)
         filled[:n] = places
