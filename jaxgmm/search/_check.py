@@ -1,4 +1,4 @@
-"""What a search may be asked."""
+"""Checks of the arguments of a search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..rows._check import real_array
 
 
 def seeding(name: str, shelf: Iterable[str]) -> None:
-    """The name of a way to seed."""
+    """Check that a name is one of the seedings."""
     if name not in shelf:
         raise ValueError(
             f"Unknown init {name!r}. Expected one of {', '.join(map(repr, shelf))}, or a start of your own."
@@ -22,7 +22,7 @@ def seeding(name: str, shelf: Iterable[str]) -> None:
 
 
 def criterion(value: Any, shelf: Mapping[str, Any]) -> Any:
-    """A criterion, from its name or itself."""
+    """A Criterion object, from its name or from the object itself."""
     if isinstance(value, str):
         return shelf[check.one_of(value, shelf, "criterion")]
     if not hasattr(value, "of") or not hasattr(value, "larger_is_better"):
@@ -31,7 +31,7 @@ def criterion(value: Any, shelf: Mapping[str, Any]) -> Any:
 
 
 def race(value: Any, kind: type) -> Any:
-    """None, or how a race goes: True stands for its defaults."""
+    """A `Race` or None, from a user's argument: True stands for a race with its defaults."""
     if value is None or isinstance(value, (bool, np.bool_)):
         return kind() if value else None
     if not isinstance(value, kind):
@@ -49,7 +49,7 @@ def progress(value: Any) -> bool:
 
 
 def problems(xs: Any) -> tuple[np.ndarray, np.ndarray, list[Any]]:
-    """B tables of one D, one below the other: rows (ΣN, D), how many each has (B,), and the dtypes they came in.
+    """B tables with the same D, concatenated: rows (ΣN, D), their lengths (B,), and an array of each input dtype.
 
     xs is an array (B, N, D) or a sequence of arrays (N, D), of any N. Shapes are checked, values are not.
     """
@@ -101,8 +101,10 @@ def weights_of_problems(weights: Any, lengths: np.ndarray) -> np.ndarray | None:
 
 
 def values_of_problems(rows: np.ndarray, lengths: np.ndarray, dtype: Any, weights: np.ndarray | None) -> None:
-    """Rows (ΣN, D) of problems of these lengths are finite, and not too large for the dtype; those of weight 0 may be
-    anything. What is not is named by problem, row and column."""
+    """Check that rows (ΣN, D) are finite and not too large for the dtype; rows of weight 0 may hold anything.
+
+    The error names the problem, row and column of the first bad value.
+    """
     if not jnp.issubdtype(rows.dtype, jnp.floating):
         return
     largest = float(jnp.finfo(dtype).max) if jnp.finfo(rows.dtype).max > jnp.finfo(dtype).max else math.inf
@@ -124,7 +126,7 @@ def values_of_problems(rows: np.ndarray, lengths: np.ndarray, dtype: Any, weight
 
 
 def starts_of_problems(means: Any, shape: tuple[int, int, int]) -> np.ndarray:
-    """Finite means (B, K, D) of a start of the user's own."""
+    """The initial means (B, K, D) that a user gives, checked to be finite."""
     values = np.asarray(real_array(means, "init"))
     if values.shape != shape:
         raise ValueError(
@@ -138,7 +140,7 @@ def starts_of_problems(means: Any, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def mixtures_of_problems(mixture: Any, family: Any, shape: tuple[int, int, int]) -> None:
-    """A stack of mixtures with means of this shape (B, K, D), of the family that is fitted."""
+    """Check that a user's stack of mixtures has means of this shape (B, K, D) and the family that is fitted."""
     if mixture.family != family or mixture.means.shape != shape:
         raise ValueError(
             f"init is a stack of mixtures with means of shape {mixture.means.shape} and of family "
@@ -148,7 +150,7 @@ def mixtures_of_problems(mixture: Any, family: Any, shape: tuple[int, int, int])
 
 
 def _parts_of(values: Any, name: str) -> np.ndarray | list[np.ndarray]:
-    """One array, or a list of several; what JAX or others hold, in NumPy."""
+    """One NumPy array or a list of them; arrays of JAX and other libraries are converted."""
     is_list = isinstance(values, (list, tuple)) or not (hasattr(values, "ndim") or hasattr(values, "__dlpack__"))
     if isinstance(values, np.ndarray) and values.dtype == object and values.ndim == 1:
         is_list = True
@@ -156,7 +158,7 @@ def _parts_of(values: Any, name: str) -> np.ndarray | list[np.ndarray]:
         return np.asarray(real_array(values, name))
     if not isinstance(values, Iterable):
         raise TypeError(f"{name} must be an array or a sequence of arrays, got {type(values).__name__}.")
-    plain = np.float32, np.float64  # nothing to find out about, thousands of times
+    plain = np.float32, np.float64  # skip the check, which thousands of parts would repeat
     return [
         value
         if type(value) is np.ndarray and value.dtype in plain and value.dtype.isnative
@@ -166,7 +168,7 @@ def _parts_of(values: Any, name: str) -> np.ndarray | list[np.ndarray]:
 
 
 def _place(row: int, lengths: np.ndarray) -> tuple[int, int]:
-    """Of which problem a row of all is, and which of its rows."""
+    """The problem that a row of the concatenated table belongs to, and its index within that problem."""
     ends = np.cumsum(lengths)
     problem = int(np.searchsorted(ends, row, side="right"))
     return problem, row - int(ends[problem] - lengths[problem])

@@ -1,7 +1,7 @@
-"""How far to trust a fit: standard errors of a mixture's parameters, and whether one component more is called for.
+"""Standard errors of a mixture's parameters, by fitting the same rows again under random weights.
 
-Both refit: the first the same rows under random weights (Efron 1979; Newton and Raftery 1994; for mixtures O'Hagan,
-Murphy, Scrucca and Gormley 2019), the second samples of the fit itself (McLachlan 1987).
+Efron 1979; Newton and Raftery 1994; for mixtures O'Hagan, Murphy, Scrucca and Gormley 2019. (The test for one more
+component, in `likelihood_ratio.py`, fits samples of the fit itself instead: McLachlan 1987.)
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from ..rows.door import admit
 KINDS = ("rows", "weights")
 
 SETTLED = 1e-4
-"""Change of the total log-likelihood, nats, under which a replicate has settled.
+"""Change of the total log-likelihood, nats, below which a replicate has converged.
 
-A parameter that is off by d standard errors costs d²/2 nats of the total, however many rows there are, so the tol of a
+A parameter that is off by d standard errors costs d²/2 nats of the total, however many rows there are, so a tol on the
 mean has to fall with N. For 20000 rows of two clusters 2.5 deviations apart, in float64, 1e-5 of the mean gave 29 to 57
-percent of the standard errors, as replicates had not got away from the fit that they start from; this gives 95 to 97.
+percent of the standard errors, because replicates stopped close to the fit that they start from; this gives 95 to 97.
 """
 
 LATTICE = 2**32
-"""Points on which rows are drawn: a float32 has 2^23 in [0, 1), too few to draw one of a million rows fairly."""
+"""Integer points to draw rows by: a float32 has 2^23 in [0, 1), too few to draw one of a million rows fairly."""
 
 
 class Parameters(NamedTuple):
@@ -53,9 +53,9 @@ class Parameters(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Bootstrap:
-    """A mixture's parameters as B replicates of its data estimate them, and how each replicate's fit ended."""
+    """Parameters estimated from B replicates of the data, and how each replicate's fit ended."""
 
-    mixture: Mixture  # from which all replicates started
+    mixture: Mixture  # the fit from which all replicates start
     weights: Array  # (B, K)
     means: Array  # (B, K, D)
     covariances: Array  # (B, K, D, D), dense
@@ -89,7 +89,7 @@ class Bootstrap:
         return ~np.isin(np.asarray(self.status), FAILED)
 
     def _over_replicates(self, figure: Callable[[np.ndarray], np.ndarray], least: int) -> Parameters:
-        """figure(values of the sound replicates, in float64) of each parameter; NaN where they are under `least`."""
+        """`figure` of each parameter's values (float64) over the sound replicates; NaN if these are under `least`."""
 
         def one(values: Array) -> np.ndarray:
             sound = np.asarray(values, np.float64)[self._is_sound()]
@@ -132,21 +132,22 @@ def bootstrap(
 ) -> Bootstrap:
     """Standard errors of a mixture fitted to rows x (N, D), from B fits of the same rows under random weights.
 
-    Every replicate is run from the fitted mixture, so that its components keep their order; an error is that of the
-    optimum which the mixture stands at, and says nothing of others. Fit the mixture with the same ridge and a `tol`
-    under which it has settled.
+    Every replicate starts from the fitted mixture, so that its components keep their order; the errors describe the
+    optimum that the mixture is at, and no other optimum. Fit the mixture with the same ridge, and with a `tol` so small
+    that it has converged.
 
     key: a JAX random key. x: an array, or `Batches`. mixture: the fit, `result.mixture`. n_replicates: B, at least 2.
     kind: "rows" draws rows with replacement, so a row counts as often as it was drawn (Efron 1979). "weights" gives the
-    rows Dirichlet weights, which are exponential ones over their sum where all rows weigh alike (Newton and Raftery
-    1994: the weighted-likelihood bootstrap). No row is left out, so small components collapse less often.
-    sample_weight: (N,), on any scale. A row stands for its share of the weight, and all of them for `sample_size`
-    independent observations: as many as there are rows of positive weight where it is None. Where weights count
-    repeated rows give their sum, and the errors are those of the repeated rows. Where weights correct for how rows
-    were sampled, (Σ weight)² / Σ weight² is the usual reckoning (Kish 1965).
-    tol: as for `fit`, in nats of the mean; where None a replicate has settled at 1e-4 nats of the total. In float32 a
-    mean has no such digits past some thousand rows, and where clusters overlap replicates stay too close to the fit:
-    use float64 there. dtype: the mixture's where None. max_steps, ridge, acceleration, chunk_size: as for `fit`.
+    rows Dirichlet weights: exponential weights over their sum, if all rows weigh the same (Newton and Raftery 1994:
+    the weighted-likelihood bootstrap). No row is left out, so small components collapse less often.
+    sample_weight: (N,), on any scale: only a row's share of the total matters. sample_size: the number of independent
+    observations that all rows together stand for; if None, the number of rows with positive weight. If weights count
+    repeated rows, give their sum: the errors are then those of the repeated rows. If weights correct for how rows were
+    sampled, (Σ weight)² / Σ weight² is the usual effective size (Kish 1965).
+    tol: as for `fit`, in nats of the mean; if None, a replicate has converged at a change of 1e-4 nats of the total. In
+    float32 a mean has too few digits for that past some thousand rows, and replicates of overlapping clusters stay too
+    close to the fit: use float64 there. dtype: the mixture's if None. max_steps, ridge, acceleration, chunk_size: as
+    for `fit`.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: how each replicate ended is in `status`, and failed ones are left out of the figures.
@@ -188,18 +189,18 @@ def bootstrap(
 class Multinomial:
     """Draws with replacement: how often each row was drawn."""
 
-    ends: Any  # (S,) uint32: the points of the lattice below ends[i] belong to the rows up to i
+    ends: Any  # (S,) uint32: a point in [ends[i - 1], ends[i]) draws row i
 
     @classmethod
     def of(cls, expected: np.ndarray) -> Multinomial:
-        # The last point stays out, and an end can be written as an uint32.
+        # The last point of the lattice is never drawn, so that every end fits into a uint32.
         ends = np.cumsum(expected)
         return cls(np.floor(ends / ends[-1] * (LATTICE - 1)).astype(np.uint32))
 
     def draw(self, key: Array, sample_size: Array, dtype: Any) -> Array:
         n = len(self.ends)
 
-        # As many draws at a time as there are rows, so that the number of draws is no part of the program.
+        # n draws at a time, as many as there are rows, so that the program does not depend on the number of draws.
         def some(index: Array, counts: Array) -> Array:
             points = jax.random.bits(jax.random.fold_in(key, index), (n,), jnp.uint32)
             points = jnp.minimum(points, np.uint32(LATTICE - 2))
@@ -226,7 +227,7 @@ class Gamma:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Exponential:
-    """`Gamma` where every row is expected once, or never: a hundred times as fast to draw."""
+    """`Gamma` for rows that are each expected once or never: a hundred times as fast to draw."""
 
     expected: Any  # (S,)
 
@@ -236,7 +237,7 @@ class Exponential:
 
 
 Law = Multinomial | Gamma | Exponential
-"""How the random weights (S,) of S rows come about: `draw(key, sample_size, dtype)`."""
+"""A distribution of random weights (S,) of S rows: `draw(key, sample_size, dtype)`."""
 
 
 def _law(kind: str, expected: np.ndarray, dtype: Any) -> Law:
@@ -271,17 +272,17 @@ def _replicates(
 
 
 def _reweighted(batches: Batches, weights: Array, sample_size: Array) -> Batches:
-    """The same rows under other weights (C·n,), on whatever scale: only a row's share matters to a fit.
+    """The same rows under other weights (C·n,), on any scale: only a row's share matters to a fit.
 
-    The origin stays: any point among the data does, and one that all replicates share is subtracted once.
+    The origin is kept: any point among the data will do, and one that all replicates share is subtracted only once.
     """
     whole = (batches.n_chunks - 1) * batches.chunk_size
     chunked = Chunked(weights[:whole] if whole else None, weights[whole:], batches.n_chunks)
-    # Not yet tried: the kernels of `fused` under weights that differ between lanes.
+    # The kernels of `fused` are not yet tested with weights that differ between lanes.
     drawn = replace(batches, weights=chunked, fused=False)
     total = drawn.sum(lambda chunk: jnp.sum(chunk.weights))
-    # What one observation weighs, of which a component must keep a half. The smallest of N exponential weights is about
-    # 1/N of that, and would let a component live on nothing.
+    # The weight of one observation: a component must keep half of it. The smallest of N exponential weights is about
+    # 1/N of that, and would let a component survive with almost no weight.
     return replace(drawn, total_weight=total, min_weight=total / sample_size)
 
 

@@ -1,7 +1,7 @@
-"""Fits with several numbers of components through one program: those with fewer are padded with components of weight 0.
+"""Fits with several numbers of components in one program: smaller fits are padded with components of weight 0.
 
-A program is compiled for the largest K of a bucket. What a padded component costs is its share of the arithmetic; what
-it saves is a program, which takes longer to compile than many fits to a small table take to run.
+A program is compiled for the largest K of a bucket. A padded component costs its share of the arithmetic; it saves a
+program, which takes longer to compile than many fits to a small table take to run.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from .result import ON_HOST, FitResult, Restarts, best, best_of, history_length,
 from .start import room_for, seeds_of
 
 SMALL_TABLE = 2**20
-"""Numbers in a table (N·D) up to which compiling for another K takes longer than what its padding costs."""
+"""Largest table, in numbers (N·D), for which compiling for another K takes longer than padding to a larger one."""
 
 HELD = 2**33
-"""Bytes that all runs of a bucket may take."""
+"""Upper bound on the bytes of all runs of a bucket."""
 
 PADDING = 0.5
-"""Most of a bucket's components that may be padding: then no search takes more than twice the arithmetic it needs."""
+"""Largest share of a bucket's components that may be padding: at most twice the arithmetic that a search needs."""
 
 
 class Bucket(NamedTuple):
-    """The runs of several numbers of components."""
+    """Runs with several numbers of components, which share a program."""
 
     counts: tuple[int, ...]
-    n_starts: tuple[int, ...]  # runs of each count: one component has one, since all starts end in the same place
+    n_starts: tuple[int, ...]  # runs of each count; a single run for K = 1, since all starts converge to the same fit
     seeds: Array  # (L, K, D), K the largest of the counts
     lane_counts: np.ndarray  # (L,) int32: the number of components of each run
-    members: np.ndarray  # (counts, R) int32: the runs of each count, the first repeated where they are fewer
-    nearest: Moments | None  # (L, ...), of the rows nearest to each seed, where families of several kinds need it
+    members: np.ndarray  # (counts, R) int32: the runs of each count; if fewer than R, repeated in turn
+    nearest: Moments | None  # (L, ...), of the rows nearest to each seed, if families of several kinds use it
 
 
 def buckets(
@@ -57,10 +57,11 @@ def buckets(
     n_restarts: int = 1,
     families: Iterable[Family] = (Full(),),
 ) -> list[tuple[int, ...]]:
-    """Which counts share a program: no more than `PADDING` of a bucket's components are padding, and its runs hold no
-    more than `HELD` bytes.
+    """Group the counts into buckets that share a program: at most `PADDING` of a bucket's components are padding, and
+    its runs take at most `HELD` bytes.
 
-    For a small table all up to `SHARED_UP_TO`, and above it those between two powers of two; for a large one none.
+    For a small table, all counts up to `SHARED_UP_TO` and those between two powers of two above it share one, within
+    these bounds; for a large table, each count has its own program.
     """
     is_small = int(batches.n_rows) * batches.n_features <= SMALL_TABLE
     shared: dict[int, list[int]] = {}
@@ -70,7 +71,7 @@ def buckets(
     bounded: list[list[int]] = []
     for together in shared.values():
         rest = sorted(together, reverse=True)
-        while rest:  # the largest, and as many of the others as the bound allows
+        while rest:  # take the largest count, and as many of the others as the bounds allow
             each = n_restarts * bytes_of_fit(rest[0], batches.n_features, batches.dtype.itemsize, all_diagonal)
             within = max(1, min(len(rest), HELD // each))
             most = next(n for n in range(within, 0, -1) if padding(rest[:n]) <= PADDING)
@@ -81,7 +82,7 @@ def buckets(
 
 
 def padding(counts: Sequence[int]) -> float:
-    """Which share of the components of a bucket are padding, were each count run equally often."""
+    """The share of a bucket's components that is padding, if each count is run equally often."""
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
@@ -103,7 +104,7 @@ def bucket_of(
     seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=room_for(max(counts), batches))
     kinds, nearest = {family.kind for family in families}, None
     if FULL in kinds and len(kinds) > 1 and not batches.has_room:
-        # One pass for all families, since one of them would make it anyway; its sums are the largest.
+        # One pass serves all families: a family of kind FULL needs it anyway, and its sums give those of the others.
         nearest = driver_of(batches).nearest_to(seeds, lane_counts, FULL)
     if nearest is not None and seeds.size * batches.n_features <= ON_HOST:
         nearest = jax.device_get(nearest)
@@ -119,9 +120,9 @@ def fit_bucket(
     also: Callable[[FitResult, Batches], Any],
     observer: Observer = NOBODY,
 ) -> list[tuple[FitResult, Any]]:
-    """For every count the best of its runs, and what `also` says of it and the rows `judged`.
+    """For every count, the best of its runs and the value of `also` for it and the rows `judged`.
 
-    `observer` is told of all runs as they go.
+    `observer` is shown the progress of all runs.
     """
     search, settings = plan.search, plan.settings
     states = driver_of(batches).from_seeds(bucket.seeds, bucket.lane_counts, family, settings, nearest=bucket.nearest)
@@ -137,7 +138,7 @@ def fit_bucket(
         escaped = []
         for index in range(len(bucket.counts)):
             single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
-            # The runs that are told of have ended.
+            # No progress from here: the runs that the observer was shown have ended.
             found = ESCAPES[search.escape](single, batches, settings, search.max_steps, observer._replace(tell=None))
             escapes[index] = np.asarray(found.escapes)
             escaped.append(replace(found, escapes=None))
@@ -156,7 +157,7 @@ def _lanes(states: em.State, histories: np.ndarray, lanes: np.ndarray) -> tuple[
 
 
 def keys_of(key: Array, counts: np.ndarray, restart: np.ndarray, n_restarts: int) -> Array:
-    """`_keys`, of a key that is known without a program."""
+    """`_keys`, computed on the host if `threefry` implements this key."""
     if not threefry.speaks(key):
         return _keys(key, counts, restart, n_restarts=n_restarts)
     data = np.asarray(jax.random.key_data(key))
@@ -167,7 +168,7 @@ def keys_of(key: Array, counts: np.ndarray, restart: np.ndarray, n_restarts: int
 
 @program(static="n_restarts", hurried=True)
 def _keys(key: Array, counts: Array, restart: Array, *, n_restarts: int) -> Array:
-    """The pair of keys that `fit` gives the restart, were it given this key and its count folded into one."""
+    """The pair of keys that `fit` would give each restart, were it called with fold_in(key, count)."""
 
     def one(count: Array, restart: Array) -> Array:
         return jax.random.split(jax.random.fold_in(key, count), (n_restarts, 2))[restart]
@@ -185,7 +186,7 @@ def _best_of_each(states: em.State, histories: Array, members: Array, ridge: Any
 
 
 def _trimmed(result: FitResult, count: int, n_restarts: int, escapes: Any) -> FitResult:
-    """A result of host arrays without the components that pad it, and without the runs that do."""
+    """A result of host arrays, without its padded components and repeated runs."""
     return replace(
         trimmed(result, count),
         restarts=Restarts(*(leaf[:n_restarts] for leaf in jax.tree.leaves(result.restarts))),

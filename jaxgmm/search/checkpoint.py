@@ -1,15 +1,15 @@
-"""What a long search has done so far, on disk, so that it goes on after it was killed.
+"""Checkpoints on disk, from which a search that was killed resumes.
 
-A search is a sequence of calls of `run_to_ends`, each of which depends on the arguments and the calls before it alone.
-So what is kept is numbered: how far each call has come. A search that begins again goes through the same sequence,
-takes up each call where it was last kept, and ends with the same bits.
+A search is a sequence of calls of `run_to_ends`, each of which depends only on the arguments and on the calls before
+it. So the state of each call is kept under its number. A search that is started again goes through the same sequence,
+resumes each call from its last checkpoint, and ends with the same bits.
 
-about.json      what the search is of: a folder belongs to one
-0003.part       where call 3 stands or ended: a title, a digest, arrays; whole, or not there
-0003.before     where it stood the time before
-.lock           held by the run that is at work here
+about.json      fingerprint of the search: a folder belongs to one search
+0003.part       last checkpoint of call 3: a title, a digest, arrays; written whole or not at all
+0003.before     the checkpoint before that
+.lock           held by the run that is using the folder
 
-Where several processes search together, process 0 alone reads and writes, and tells the others what it found.
+If several processes search together, process 0 alone reads and writes, and broadcasts what it read to the others.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ TITLE = b"jaxgmm-checkpoint 0001\n"
 LOCK = ".lock"
 
 STAYS_ABOVE = 2**20
-"""Bytes above which an accelerator's array is not brought to the host to be told from others."""
+"""Bytes above which an accelerator's array is not copied to the host to be hashed: it is hashed on the device."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a search is kept, and after how many seconds it is kept again.
+    """The folder that a search is checkpointed to, and the seconds between checkpoints.
 
-    The folder is made where it is not there; it belongs to one search, of which one run at a time may be at work, and
-    stays when that has ended: then it gives the result again. Processes that share out the rows of one search all give
-    a checkpoint, of which that of process 0 counts; those that search for themselves need a folder each. TypeError or
-    ValueError for no path, or for seconds that are no number ≥ 0.
+    The folder is created if it does not exist. It belongs to one search, which only one run at a time may work on, and
+    remains when the search has ended: the same call then returns the result again. If processes share the rows of one
+    search, each gives a checkpoint, and that of process 0 is used; processes that search separately need a folder each.
+    TypeError or ValueError if the folder is not a path, or the seconds are not a number ≥ 0.
     """
 
     folder: str | os.PathLike[str]
@@ -75,12 +75,12 @@ class Checkpoint:
 
 
 class Journal:
-    """The calls of one search, in turn."""
+    """The checkpointed calls of one search, in order."""
 
     def __init__(self, checkpoint: Checkpoint, about: Callable[[], dict[str, Any]], is_shared: bool = False) -> None:
         """is_shared: whether all processes go through this search together.
 
-        ValueError where the folder belongs to another search, is something else, or is another run's now.
+        ValueError if the folder belongs to another search, holds other files, or is in use by another run.
         """
         self.folder, self.every, self.n_calls = Path(checkpoint.folder), float(checkpoint.every), 0
         self.is_shared, self.held = is_shared, contextlib.ExitStack()
@@ -119,11 +119,11 @@ class Journal:
             raise ValueError(f"{self.folder} belongs to another search: {told}. Give another folder, or delete it.")
 
     def close(self) -> None:
-        """Leave the folder to others."""
+        """Release the lock on the folder."""
         self.held.close()
 
     def on_first_process(self, job: Callable[[], bytes]) -> bytes:
-        """What the job returns; where processes go together, in process 0. Where it raises there, it raises in all."""
+        """What the job returns. Shared: process 0 runs it and broadcasts the result; if it raises, all raise."""
         if not self.is_shared:
             return job()
         said, error = b"", None
@@ -143,23 +143,23 @@ class Journal:
         return said
 
     def next_call(self) -> Entry:
-        """The entry of the call that begins now."""
+        """The entry of the next call, which begins now."""
         self.n_calls += 1
         return Entry(self, self.n_calls - 1)
 
 
 class Entry:
-    """Where one call stands."""
+    """The checkpoint of one call."""
 
     def __init__(self, journal: Journal, number: int) -> None:
         self.journal = journal
         self.path = journal.folder / f"{number:04d}.part"
         self.before = self.path.with_suffix(".before")
         self.last = time.monotonic()
-        self.is_sound = False  # whether what lies at `path` was read or written here
+        self.is_sound = False  # whether the file at `path` was read or written by this object, and so is intact
 
     def found(self) -> list[np.ndarray] | None:
-        """The arrays that were last kept, or of the time before where those are damaged; None where there are none."""
+        """The arrays of the last checkpoint, or of the one before if that is damaged; None if there is none."""
         payload = self.journal.on_first_process(self._found)
         if not payload:
             return None
@@ -179,21 +179,21 @@ class Entry:
         return b""
 
     def as_tree(self, leaves: list[np.ndarray], like: T) -> T:
-        """Leaves that were found, in the place of those of `like`. ValueError where they do not fit."""
+        """The leaves found, in the structure of `like`. ValueError if their shapes or dtypes differ from its leaves."""
         kept, wanted = ([(leaf.shape, leaf.dtype) for leaf in of] for of in (leaves, jax.tree.leaves(like)))
         if kept != wanted:
             raise ValueError(f"{self.path} holds other arrays than this search makes. Give another folder.")
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def keep(self, tree: Any, is_done: bool = False) -> None:
-        """Write the leaves of a tree, where it is done or the last time is long enough ago."""
+        """Write the leaves of a tree, if the call is done or the last checkpoint is at least `every` seconds old."""
         self.journal.on_first_process(partial(self._keep, tree, is_done))
 
     def _keep(self, tree: Any, is_done: bool) -> bytes:
         if is_done or time.monotonic() - self.last >= self.journal.every:
             payload = io.BytesIO()
             np.savez(payload, *(np.asarray(leaf) for leaf in jax.tree.leaves(tree)))
-            # What is damaged is written over: in the place of the one before, it would cost a sound one.
+            # Overwrite a damaged file: moving it to `before` would replace an intact one.
             if self.is_sound and self.path.exists():
                 os.replace(self.path, self.before)
             with atomically(self.path) as file:
@@ -213,7 +213,7 @@ def _read(path: Path) -> bytes:
 
 
 def digest(tree: Any) -> str:
-    """Of the values of a tree of arrays and numbers, and their dtypes. 64 MB in 0.05 s, on one core."""
+    """A hash of the values, dtypes and shapes of a tree of arrays and numbers. 64 MB take 0.05 s on one core."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         leaf = leaf if isinstance(leaf, Array) else np.asarray(leaf)
@@ -226,9 +226,9 @@ def digest(tree: Any) -> str:
 
 @program
 def mixed(array: Array) -> Array:
-    """Two sums of the bits of an array's numbers, each with its place (MurmurHash3's last steps). -> (2,).
+    """Two hashes of an array: sums over its numbers' bits, each mixed with its position (MurmurHash3's last steps).
 
-    Whole numbers add up to the same in any order, so this is the same on any device.
+    -> (2,). Integer sums do not depend on the order of summation, so the result is the same on any device.
     """
     bits = lax.bitcast_convert_type(array, jnp.uint32)
     for axis, factor in enumerate((0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)[: bits.ndim]):
@@ -244,7 +244,7 @@ def mixed(array: Array) -> Array:
 
 
 def describe(family: Any) -> str:
-    """A family in words that the next process finds, too: its name, its form and its fields, without addresses."""
+    """A family as text that is the same in every process: its name, repr and fields, without memory addresses."""
     words = f"{family.name} {family!r} {getattr(family, '__dict__', None) or ''}".strip()
     return re.sub(r" at 0x[0-9a-fA-F]+", "", words)
 
@@ -253,9 +253,9 @@ def describe(family: Any) -> str:
 def checkpointing(
     checkpoint: Checkpoint | None, about: Callable[[], dict[str, Any]], is_shared: bool = False
 ) -> Iterator[Journal | None]:
-    """The journal of a search while it goes; None where there is no checkpoint. about: what the search is of.
+    """The journal of a search while it runs; None without a checkpoint. about: the search's fingerprint.
 
-    is_shared: whether all processes come here together. Where only some have a checkpoint, ValueError in all.
+    is_shared: whether all processes call this together. ValueError in all of them if only some have a checkpoint.
     """
     if is_shared:
         has_one = multihost_utils.process_allgather(np.array([checkpoint is not None], np.int32))

@@ -1,4 +1,4 @@
-"""Where rows lie, and what a search does for it: asked here, once, and nowhere else."""
+"""The `Driver` of a search, chosen by where the rows lie. This is the only place that asks where they lie."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .result import FitResult
 
 
 class Driver(Protocol):
-    """All that a search computes of its rows. States are those of R runs, leaves (R, ...)."""
+    """All computations of a search that need its rows. States are those of R runs, with leaves (R, ...)."""
 
     def nearest_to(self, seeds: Array, counts: Any, kind: Kind) -> Moments:
         """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
@@ -38,26 +38,26 @@ class Driver(Protocol):
         fixed: FixedStart = NOTHING_FIXED,
         nearest: Moments | None = None,
     ) -> em.State:
-        """Runs from one M-step from the rows nearest to each of the first `counts` (R,) seeds (R, K, D); or `unstarted`
-        ones, which make that M-step as their first. Past its count a run's components have weight 0.
+        """States after one M-step on the rows nearest to each of the first `counts` (R,) seeds (R, K, D); or
+        `unstarted` states, whose first step is that M-step. A run's components past its count have weight 0.
 
-        nearest: `nearest_to` of kind `FULL`, from which that of any family follows, where it is known.
+        nearest: the result of `nearest_to` with kind `FULL`, if known: the moments of any family follow from it.
         """
         ...
 
     def from_mixture(self, mixture: Mixture, settings: em.Settings) -> em.State:
-        """A run (1, ...) from a mixture of the user's own, in the rows' dtype. A weight of 0 in it stands."""
+        """A run (1, ...) from a user's mixture, in the rows' dtype. A component of weight 0 keeps weight 0."""
         ...
 
     def from_values(
         self, values: Any, n_components: int, family: Family, settings: em.Settings, fixed: FixedStart = NOTHING_FIXED
     ) -> em.State:
-        """A run (1, ...) from one M-step from means (K, D), labels (N,) or responsibilities (N, K) of the user's own.
-        ValueError or TypeError for what cannot be used."""
+        """A run (1, ...) after one M-step on a user's means (K, D), labels (N,) or responsibilities (N, K).
+        ValueError or TypeError for values that cannot be used."""
         ...
 
     def prepare(self, families: Sequence[Family], n_components: int, settings: em.Settings, n_runs: int) -> None:
-        """Compile the programs of the steps while seeds are sought, where that is of use."""
+        """Compile the programs of the steps in the background while seeds are drawn, if that saves time."""
         ...
 
     def to_ends(
@@ -69,18 +69,18 @@ class Driver(Protocol):
         observer: Observer,
         entry: Entry | None,
     ) -> tuple[em.State, Array]:
-        """`run_to_ends`; entry: where this call is kept on disk, if it is."""
+        """See `run_to_ends`. entry: the checkpoint of this call, if the search has one."""
         ...
 
     def of_each(self, results: FitResult, also: Callable[[FitResult, Batches], Any]) -> Any:
-        """What `also`, a sum over rows, says of each of results (G, ...) and the rows. -> leaves (G, ...)."""
+        """The value of `also`, a sum over rows, for each of the results (G, ...). -> leaves (G, ...)."""
         ...
 
     def ridge(self, ridge: Any, relative: float) -> Array:
-        """A ridge and, of each feature's variance over the rows, this share. -> (D,)."""
+        """ridge + relative · each feature's variance over the rows. -> (D,)."""
         ...
 
 
 def driver_of(rows: Rows) -> Driver:
-    """How a search goes about rows that lie where these do."""
+    """The driver for these rows: `Passes` for partitioned rows, `Resident` for rows in memory."""
     return Passes(rows) if isinstance(rows, PartitionedRows) else Resident(rows)  # pyright: ignore

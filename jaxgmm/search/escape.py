@@ -1,9 +1,9 @@
-"""Out of a local optimum: two components are made one, and a third is split in two, at the same time.
+"""Escape from a local optimum: merge two components and split a third one in two, at the same time.
 
-Where EM has come to rest with two components on one cluster and one on two, no step of its own mends that: the way
-leads down before it leads up (Ueda, Nakano, Ghahramani and Hinton 2000). What is proposed is judged by running it: all
-proposals make a short run side by side, the best of them a whole one, and that stands only where it ends higher.
-Deterministic annealing, another way out, was tried and is not offered: see benchmarks/README.md.
+If EM has converged with two components on one cluster and one component on two, no EM step can repair that: the
+objective would have to fall before it rises (Ueda, Nakano, Ghahramani and Hinton 2000). Proposals are judged by running
+them: all make a short run side by side, the best a full run, which is accepted only if its objective ends higher.
+Deterministic annealing, an alternative, was tried and is not offered: see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ from .race import Race, race_to_ends
 from .result import FitResult, best, history_length
 
 PROPOSALS = 16
-"""Moves that are tried side by side: as many as run at once on a CPU, half of them by each of two rankings."""
+"""Moves that are tried side by side: as many as run at once on a CPU. Each of two rankings gives half of them."""
 
 OF_A_GAUSSIAN = math.log(2.0) - 0.5 * math.log(math.pi / (math.pi - 2.0))
-"""What cutting a Gaussian in halves costs, nats a row: a component that is one has nothing to gain."""
+"""The cost of cutting a Gaussian into halves, nats per row: splitting a truly Gaussian component gains nothing."""
 
 AT_MOST = 0.99
-"""Share of a covariance that may lie between the means of its two halves."""
+"""Largest share of a covariance that may be attributed to the separation of its halves' means."""
 
 ROUNDS = 4
-"""Passes in which the planes that split components are turned. From any direction the second is nearly right."""
+"""Passes that update the splitting planes' directions. From any start, the second direction is nearly right."""
 
 RACE = Race(steps=10, finalists=2)
-"""The proposals' own: two, since the best after a short run need not be the best in the end."""
+"""The race of the proposals: two finalists, since the best after a short run need not be the best in the end."""
 
 
 class Halves(NamedTuple):
-    """Sums over the rows, by responsibility, on the upper side of each component's plane, and on both."""
+    """Responsibility-weighted sums over the rows above each component's splitting plane, and over all rows."""
 
     mass: Array  # (K,)
     first: Array  # (K, D), about the origin
@@ -72,9 +72,9 @@ def split_and_merge(
     max_steps: int,
     observer: Observer = NOBODY,
 ) -> FitResult:
-    """The best fit that moves lead to from that of `result`, each of which must gain more than tol.
+    """The best fit reached from `result` by a sequence of moves, each of which must gain more than tol.
 
-    Steps, status and history are those of the last move's run. A move takes three components.
+    Steps, status and history are those of the last move's run. A move needs at least three components.
     """
     heights = [float(result.objective)]
     if np.sum(np.isfinite(np.asarray(result.mixture.log_weights))) < 3:
@@ -93,8 +93,8 @@ def split_and_merge(
 
 
 def _is_better(found: FitResult, result: FitResult, tol: float) -> bool:
-    """Whether a move stands: off the ridge, where what it left was on it, and never the other way; or else higher by
-    more than tol and rounding."""
+    """Whether a move is accepted: if it removes all spurious components, or raises the objective by more than tol and
+    rounding; never if it makes components spurious where none was."""
     if int(found.status) in FAILED or (np.asarray(found.spurious).any() and not np.asarray(result.spurious).any()):
         return False
     if np.asarray(result.spurious).any() and not np.asarray(found.spurious).any():
@@ -104,7 +104,7 @@ def _is_better(found: FitResult, result: FitResult, tol: float) -> bool:
 
 
 def propose(mixture: Mixture, batches: Batches) -> em.State:
-    """States (PROPOSALS, ...) after one move each, the most promising first; what is no move has status COLLAPSED."""
+    """States (PROPOSALS, ...) after one move each, the most promising first; invalid ones have status COLLAPSED."""
     return _states(*_propose(mixture, batches), batches)
 
 
@@ -119,7 +119,7 @@ def _states(mixtures: Mixture, is_move: Array, batches: Batches) -> em.State:
 
 @program
 def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
-    """Mixtures (PROPOSALS, ...), and whether each is a move at all."""
+    """Mixtures (PROPOSALS, ...), and whether each is a valid move."""
     n_components = mixture.n_components
     origin, live = batches.origin, jnp.isfinite(mixture.log_weights)
     noise = jax.random.normal(jax.random.key(0), mixture.means.shape, mixture.means.dtype)
@@ -138,12 +138,12 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     share = _upper_share(halves)
     kind = mixture.family.kind
     covariances = show_least(mixture.scales, kind, n_components)
-    # A covariance whose shape others decide may be narrower than its rows are wide; what is left must be definite.
+    # A shared covariance may be narrower than a component's rows: cap what is subtracted, so that it stays definite.
     taken = share * (1.0 - share)
     taken *= AT_MOST / jnp.maximum(taken * _own_distances(mixture, apart), AT_MOST)
 
     def moved(move: tuple[Array, Array, Array]) -> Mixture:
-        """Component `merged` joins `into`, and takes the lower half of `split`: the M-step of what that makes."""
+        """Merge `merged` into `into`, and reuse it for the lower half of `split`; then make an M-step."""
         split, merged, into = move
         both = whole[into] + whole[merged]
         of_both, between = _joined(mixture, whole, (into, merged), (covariances[into], covariances[merged]))
@@ -163,7 +163,7 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
 
 
 def _joined(mixture: Mixture, mass: Array, pair: tuple[Array, Array], of: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The mean (D,) and covariance of two components together, from those `of` each: (D, D), or their diagonals."""
+    """The mean (D,) and covariance of two merged components, from their covariances `of`: (D, D), or diagonals (D,)."""
     one, other = pair
     share = mass[one] / (mass[one] + mass[other])
     shift = mixture.means[one] - mixture.means[other]
@@ -174,7 +174,7 @@ def _joined(mixture: Mixture, mass: Array, pair: tuple[Array, Array], of: tuple[
 
 
 def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
-    """The rows of each component on either side of the plane through its mean, across its axis (K, D)."""
+    """`Halves` for splitting each component by the plane through its mean, perpendicular to its axis (K, D)."""
     shift = mixture.means - batches.origin
     offset = einsum("kd,kd->k", axes, shift)
 
@@ -214,18 +214,18 @@ def _centres(halves: Halves) -> tuple[Array, Array]:
 
 
 def _ranked(mixture: Mixture, halves: Halves, apart: Array, live: Array) -> tuple[Array, Array, Array, Array]:
-    """The most promising moves (PROPOSALS,): what to split, what to merge, into what, and whether that is a move.
+    """The most promising moves (PROPOSALS,): which to split, which to merge, into which, and whether the move is valid.
 
-    By what a move would gain in expected complete-data log-likelihood, were every row wholly its component's: half of
-    them by what two halves of one covariance gain, less what lies between their means; half by how wide a component
-    is. What the pair loses is as `_pairs` says.
+    Ranked by the estimated gain in expected complete-data log-likelihood, with hard assignments. Half of the moves
+    are ranked by the gain of two halves that share a covariance, without the scatter between their means; half by the
+    width of the component. The loss of the merged pair is that of `_pairs`.
     """
     n_components, mass, share = len(live), halves.whole_mass, _upper_share(halves)
     between = share * (1.0 - share) * _own_distances(mixture, apart)
-    # Above 1 only where covariances are shared, or of fewer parameters than the rows ask for.
+    # Above 1 only if covariances are shared or too restricted to match the rows.
     within = -0.5 * jnp.log1p(-jnp.minimum(between, AT_MOST)) + 0.5 * jnp.maximum(between - AT_MOST, 0.0)
     gain = mass * (within + OF_A_GAUSSIAN - _entropy(share))
-    # One that lies on two clusters and has a few rows of others is no flatter than a Gaussian, but it is wide.
+    # A component on two clusters with a few rows of others looks Gaussian along its axis, but it is wide.
     log_det = jnp.broadcast_to(mixture.scales.log_det(), mass.shape)
     width = 0.5 * mass * (log_det - jnp.sum(jnp.where(live, mass * log_det, 0.0)) / jnp.sum(mass))
 
@@ -243,12 +243,12 @@ def _ranked(mixture: Mixture, halves: Halves, apart: Array, live: Array) -> tupl
 
 
 def _largest(values: Array, n: int) -> tuple[Array, Array]:
-    """The n largest entries, and where they are in the array made flat; NaN is none of them."""
+    """The n largest entries and their indices in the flattened array; NaN counts as −inf."""
     return lax.top_k(jnp.where(jnp.isnan(values), -jnp.inf, values).ravel(), n)
 
 
 def _pairs(mixture: Mixture, halves: Halves, live: Array) -> tuple[Array, Array, Array]:
-    """The 4 K pairs with the most rows in common, and what one Gaussian in their place loses (Runnalls 2007)."""
+    """The 4 K pairs with the largest overlap, and the loss of replacing each by one Gaussian (Runnalls 2007)."""
     n_components, mass = len(live), halves.whole_mass
     overlap = halves.together / jnp.minimum(mass[:, None], mass)
     is_pair = jnp.triu(live[:, None] & live, 1)
@@ -278,7 +278,7 @@ def _upper_share(halves: Halves) -> Array:
 
 
 def _entropy(share: Array) -> Array:
-    """Of two shares that sum to 1, nats."""
+    """Entropy of (share, 1 − share), nats."""
     return jax.scipy.special.entr(share) + jax.scipy.special.entr(1.0 - share)
 
 
@@ -290,10 +290,10 @@ def _own_distances(mixture: Mixture, apart: Array) -> Array:
 
 
 def _beside(result: FitResult, snapshot: Snapshot) -> Snapshot:
-    """Proposals, and beside them what they are to surpass."""
+    """A snapshot of the proposals, with the result that they must beat appended."""
     best_so_far = (result.objective, result.status, result.n_steps)
     return Snapshot(*(np.append(leaf, np.asarray(of)) for leaf, of in zip(snapshot, best_so_far, strict=True)))
 
 
 ESCAPES: dict[str, Callable[..., FitResult]] = {"split-merge": split_and_merge}
-"""The shelf: (result, batches, settings, max_steps, observer) -> a result that is at least as good."""
+"""The shelf of escapes: (result, batches, settings, max_steps, observer) -> a result that is at least as good."""

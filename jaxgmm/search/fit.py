@@ -1,4 +1,4 @@
-"""Fit a mixture: many starts in one compiled program, and the best of them."""
+"""Fit a mixture from many starts in one compiled program, and return the best."""
 
 from __future__ import annotations
 
@@ -52,32 +52,32 @@ def fit(
 ) -> FitResult:
     """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts; the best finite objective wins.
 
-    key: a JAX random key. x: an array, or `Batches`; or what is read in blocks, for which memory need only hold a few
-    of them: `Blocks`, a `numpy.memmap`, the path of a `.npy` or Parquet file, a dask array or data frame.
+    key: a JAX random key. x: an array, or `Batches`; or data that is read in blocks, of which memory need only hold
+    a few: `Blocks`, a `numpy.memmap`, the path of a `.npy` or Parquet file, a dask array or data frame.
     n_components: K. family: a name of `jaxgmm.families.SHELF` or a Family. sample_weight: (N,), on any scale within
     the dtype's range. init: "k-means++", "k-means", "random_rows",
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
-    responsibilities (N, K), from which one run is made. tol: change of the mean log-likelihood (nats) under which a
-    run has converged; 0 makes exactly max_steps steps. stopping: "gain", which compares the last step with tol, or
-    "aitken", which compares what all steps to come would bring. chunk_size: rows a chunk, chosen by size where None.
-    dtype: JAX's rule where None. device: "all" shares the rows out to all devices that JAX has, in all processes, each
-    of which gives rows of its own; in one process, where the rows take up to 64 MB and there are as many restarts as
-    devices, each device has all rows, and the restarts are shared out. An array that is shared out already is fitted
-    where it lies. progress: True for a bar on standard error, or a function that is called with a `Progress` as the fit
-    goes. checkpoint: a folder in which the fit is kept every minute (or a `Checkpoint`, which says how often), so that
-    the same call goes on after it was killed, to the same bits.
+    responsibilities (N, K), from which a single run starts. tol: change of the mean log-likelihood (nats) below which a
+    run has converged; 0 makes exactly max_steps steps. stopping: "gain" compares the last step's gain with tol,
+    "aitken" the estimated gain of all further steps. chunk_size: rows per chunk, chosen by size if None.
+    dtype: by JAX's rule if None. device: "all" shards the rows over all devices that JAX has, in all processes, each
+    of which passes its own rows; in one process, if the rows take up to 64 MB and there are as many restarts as
+    devices, each device has all rows and the restarts are scattered instead. An array that is already sharded is fitted
+    where it lies. progress: True for a bar on standard error, or a function that is called with a `Progress` during the
+    fit. checkpoint: a folder to which the fit is saved every minute (or a `Checkpoint`, which sets the interval), so
+    that the same call resumes after it was killed, and ends with the same bits.
 
-    Covariances: ridge, () or (D,), is added to the diagonal of every one; relative_ridge times a feature's variance
-    over the data, too, which does not depend on units. A run with a component that the ridge alone holds up
-    (`spurious`) wins only where every run has one.
+    Covariances: ridge, () or (D,), is added to every diagonal, as is relative_ridge times each feature's variance over
+    the data, which does not depend on units. A run with a component whose smallest variance is decided by the ridge
+    (`spurious`) wins only if every run has one.
 
-    Search: race=True lets all starts make a short run and only the best go on; a `Race` says how (see `race.py`).
-    escape="split-merge" then looks for a way out of the optimum that was found (see `escape.py`). acceleration:
-    "squarem", "anderson" or "lbfgs" for fewer steps where clusters overlap and tol is below 1e-4 (see
+    Search: with race=True all starts make a short run and only the best continue; a `Race` sets how (see `race.py`).
+    escape="split-merge" then tries to leave the local optimum that was found (see `escape.py`). acceleration:
+    "squarem", "anderson" or "lbfgs" for fewer steps if clusters overlap and tol is below 1e-4 (see
     `em/steppers/`).
 
-    Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; after
-    that never: `result.status` and `result.restarts` say how it went.
+    Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; never after
+    that: `result.status` and `result.restarts` say how the runs ended.
     """
     plan = Plan.of(
         n_components,
@@ -107,7 +107,7 @@ def fit(
 def observer_of(
     listener: Callable[[Progress], None] | None, plan: Plan, journal: Journal | None = None, every: int | None = None
 ) -> Observer:
-    """Who looks on for one who listens to the progress of a single fit."""
+    """The observer of a single fit: it passes progress to the listener, and checkpoints to the journal."""
     if listener is None:
         return Observer(None, journal, every)
     max_steps = plan.search.max_steps
@@ -117,9 +117,9 @@ def observer_of(
 def search(
     key: Array, rows: Rows, plan: Plan, observer: Observer = NOBODY, fixed: FixedStart = NOTHING_FIXED
 ) -> FitResult:
-    """The fit of a plan `for_rows`.
+    """The fit of a plan that was made `for_rows`.
 
-    fixed: parts of a mixture that stand in the place of what the starts would have.
+    fixed: parts of the initial mixture that replace those of every start.
     """
     of = plan.search
     states = start(key, rows, of.init, plan.n_components, plan.family, plan.settings, of.n_restarts, fixed)
@@ -134,8 +134,8 @@ def best_of_runs(
     n_components: int,
     observer: Observer = NOBODY,
 ) -> FitResult:
-    """The best of runs (R, ...) that are run to their ends or raced, and what an escape finds from there; without what
-    pads its `n_components`."""
+    """Run or race states (R, ...) to their ends, take the best, and try to escape from its optimum. The result has
+    `n_components` components, without padding."""
     for name, is_asked in (("race", of.race), ("escape", of.escape), ("progress", observer.tell)):
         if is_asked:
             check.concrete(states, name)

@@ -1,4 +1,4 @@
-"""What a user fixes of a start: the estimator's `weights_init`, `means_init` and `precisions_init`."""
+"""Initial parameters that a user fixes: the estimator's `weights_init`, `means_init` and `precisions_init`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..mixture import Mixture
 
 
 class FixedStart(NamedTuple):
-    """Parts of a mixture that stand as they are, in the place of what the first M-step from the seeds would say."""
+    """Parts of the initial mixture that replace those of the first M-step from the seeds."""
 
     log_weights: Array | None = None  # (K,)
     means: Array | None = None  # (K, D)
@@ -27,13 +27,13 @@ class FixedStart(NamedTuple):
         return all(part is None for part in self)
 
     def whole(self, family: Family) -> Mixture | None:
-        """The mixture itself, where nothing is left to a seeding."""
+        """The whole initial mixture if all parts are fixed, else None."""
         if self.log_weights is None or self.means is None or self.scales is None:
             return None
         return Mixture(self.log_weights, self.means, self.scales, family)
 
     def fixed(self, family: Family, n_components: int, room: int, n_features: int, dtype: Any) -> Fixed:
-        """What is fixed of a mixture of K components, on the host and with `room` for so many; 0 for what is not."""
+        """The fixed parts of a mixture of K components, padded to `room`, on the host; 0 for the other parts."""
         shape = (n_components, n_features)
         of_scales = shape_of_scales(family, *shape, dtype)
         nothing: Any = (
@@ -45,7 +45,7 @@ class FixedStart(NamedTuple):
         return Fixed(padded(Mixture(*parts, family), room), np.array([part is not None for part in self]))  # pyright: ignore
 
     def onto(self, mixture: Mixture) -> Mixture:
-        """The mixture with what is fixed in its place."""
+        """The mixture with its fixed parts replaced."""
         return replace(mixture, **{name: value for name, value in self._asdict().items() if value is not None})
 
 

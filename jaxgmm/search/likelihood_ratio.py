@@ -28,17 +28,17 @@ from .result import FitResult
 
 @dataclass(frozen=True)
 class LikelihoodRatio:
-    """A test of K components against K + 1, and the statistics that its p-value comes from."""
+    """A test of K components against K + 1, and the statistics from which its p-value is computed."""
 
-    statistic: float  # 2 (log L of K + 1 components − log L of K), totals in nats; NaN where a fit failed
-    p_value: float  # NaN where the statistic is, or where all replicates failed
-    replicates: np.ndarray  # (B,): the statistic of each sample of the fit with K; NaN where a fit failed
+    statistic: float  # 2 (log L of K + 1 components − log L of K), totals in nats; NaN if a fit failed
+    p_value: float  # NaN if the statistic is, or if all replicates failed
+    replicates: np.ndarray  # (B,): the statistic of each sample from the fit with K; NaN if a fit failed
     n_components: int  # K
     family: str
 
     @property
     def n_failed(self) -> int:
-        """Replicates of which a fit failed. The p-value leaves them out."""
+        """Number of replicates with a failed fit. The p-value leaves them out."""
         return int(np.sum(np.isnan(self.replicates)))
 
     def __repr__(self) -> str:
@@ -68,22 +68,23 @@ def likelihood_ratio_test(
 ) -> LikelihoodRatio:
     """Whether rows x (N, D) call for K + 1 components rather than K, by a parametric bootstrap (McLachlan 1987).
 
-    The statistic, 2 (log L_{K+1} − log L_K) of the best of R fits each, has no known law: under K components the
-    larger mixture is not identified. So B samples of N rows are drawn from the fit with K and fitted in the same way;
-    the p-value is (1 + the number of them whose statistic is as large) / (1 + B). As a sample's rows all count
-    alike, so must those of x: there are no weights.
+    The statistic, 2 (log L_{K+1} − log L_K) with the best of R fits for each, has no known distribution: under K
+    components the larger mixture is not identified. So B samples of N rows are drawn from the fit with K and fitted in
+    the same way; the p-value is (1 + the number of them whose statistic is at least as large) / (1 + B). The rows of a
+    sample all have weight 1, so those of x must too: sample weights are not supported.
 
-    A fit that is caught in a lesser optimum would make the statistic wrong. A sample's fit with K is never worse than
-    EM from the mixture that the sample came from, and no statistic is negative, as the larger mixture nests the
-    smaller. Take `n_restarts` so large that more of them change nothing, or escape="split-merge" (see `fit`).
+    A fit that stops in a poor local optimum would make the statistic wrong. So a sample's fit with K is at least as
+    good as EM from the mixture that the sample was drawn from, and statistics are clipped at 0, since the larger
+    mixture nests the smaller. Take `n_restarts` so large that more change nothing, or escape="split-merge" (see `fit`).
 
     key: a JAX random key. x: an array, or `Batches` without weights. n_components: K. n_replicates: B. n_restarts: R,
-    for each fit. tol: as for `fit`, in nats of the mean; where None a fit has settled at 1e-4 nats of the total. In
-    float32 the statistic is right to about 1e-6 · N: use float64 past some ten thousand rows. progress: True for a bar
+    for each fit. tol: as for `fit`, in nats of the mean; if None, a fit has converged at a change of 1e-4 nats of the
+    total. In float32 the statistic has an error of about 1e-6 · N: use float64 past some ten thousand rows. progress:
+    True for a bar
     on standard error, or a function that is called with (done, B) after each replicate. Everything else as for `fit`.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
-    never: replicates of which a fit failed are NaN, and are left out and counted.
+    never: replicates with a failed fit are NaN, and are left out and counted.
     """
     n_replicates = check.count(n_replicates, "n_replicates", least=1)
     _check.progress(progress)
@@ -104,10 +105,10 @@ def likelihood_ratio_test(
     rows_check.unweighted(batches.row_weights())
     plan = replace(plan, settings=replace(plan.settings, tol=settled(tol, n_rows))).for_rows(batches)
 
-    of_one = replace(plan, search=plan.search._replace(n_restarts=1))  # all starts of one component end in one place
+    of_one = replace(plan, search=plan.search._replace(n_restarts=1))  # all starts with K = 1 converge to the same fit
 
     def statistic(key: Array, batches: Batches, truth: Mixture | None = None) -> tuple[float, Mixture]:
-        """Of rows, and of `truth` where they are a sample of it; with the best fit of K components."""
+        """The statistic of these rows, and their best fit of K components. truth: the mixture they were drawn from."""
         of_smaller, of_larger = jax.random.split(key)
         with precision_for(batches.dtype):
             smaller = search(of_smaller, batches, of_one if n_components == 1 else plan)
@@ -129,7 +130,7 @@ def likelihood_ratio_test(
             if listener is not None:
                 listener(Count(index + 1, n_replicates, "samples"))
     sound = replicates[~np.isnan(replicates)]
-    # Where the observed fits failed there is nothing to compare, and where all samples' did nothing to compare with.
+    # There is no p-value if a fit to the rows themselves failed, or if the fits to all samples did.
     has_failed = np.isnan(observed) or not len(sound)
     p_value = np.nan if has_failed else (1 + np.sum(sound >= observed)) / (1 + len(sound))
     return LikelihoodRatio(observed, float(p_value), replicates, n_components, plan.family.name)

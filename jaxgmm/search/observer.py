@@ -1,4 +1,4 @@
-"""Who looks on while runs make their steps: who is told how they stand, and where they are kept."""
+"""The observer of a search: a callback for progress, and the journal for checkpoints."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from .checkpoint import Entry, Journal
 from .progress import Snapshot
 
 BURST = 0.3
-"""Seconds after which an observer is told of a run again."""
+"""Seconds from one report to an observer to the next."""
 
 
 class Observer(NamedTuple):
-    """What a search passes on to every call that makes steps. Steps come to the same bits whoever looks on."""
+    """A search passes this to every call that makes steps. It does not change the bits of the results."""
 
     tell: Callable[[Snapshot], None] | None = None
-    journal: Journal | None = None  # on disk
-    every: int | None = None  # steps from one look to the next; by the clock where it is None
-    pauses: bool = False  # whether steps come back to Python now and then though nobody looks, so that Ctrl-C works
+    journal: Journal | None = None  # for checkpoints on disk
+    every: int | None = None  # steps from one report to the next; timed by the clock if None
+    pauses: bool = False  # whether to return to Python now and then even without reports, so that Ctrl-C works
 
     @property
     def looks(self) -> bool:
@@ -30,11 +30,11 @@ class Observer(NamedTuple):
             self.tell(snapshot)
 
     def next_call(self) -> Entry | None:
-        """Where the call that begins now is kept, if calls are kept."""
+        """The checkpoint entry of the call that begins now; None without a journal."""
         return None if self.journal is None else self.journal.next_call()
 
     def seen_through(self, whole: Callable[[Snapshot], Snapshot]) -> Observer:
-        """The same observer, who is shown what `whole` makes of each snapshot."""
+        """The same observer, with each snapshot passed through `whole` first."""
         tell = self.tell
         return self if tell is None else self._replace(tell=lambda part: tell(whole(part)))
 

@@ -1,8 +1,8 @@
-"""Runs one after the other, driven from the host: one program that knows of a single run, on every core another run.
+"""Runs one after the other, driven from the host: the program steps a single run, and each core takes another run.
 
-On a CPU a step of one run keeps a core busy as soon as a chunk has some ten thousand responsibilities, and handing the
-next run to the program costs a fifth of a millisecond. In return there is nothing about many runs to compile, and no
-shape in which their number appears; each runs in the form that it asks for, and makes its own number of steps.
+On a CPU a step of one run keeps a core busy as soon as a chunk has some ten thousand responsibilities, and starting the
+program for the next run costs a fifth of a millisecond. In return no batched program has to be compiled, and no shape
+depends on the number of runs; each run uses the form (FAST or SAFE) that it needs, and makes its own number of steps.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
 
 WORTH_A_THREAD = 2**15
-"""Responsibilities of a step of all runs from which on a second thread is felt."""
+"""Responsibilities in a step of all runs from which a second thread is worth starting."""
 
 LINE = 256
-"""Steps of one call: as many as it has room for to write down what each came to."""
+"""Most steps of one call: the length of the array that their objectives are written to."""
 
 FIRST_BURST = 10
-"""Steps of all runs after which an observer is told of them for the first time since their starts."""
+"""Steps of each run between the observer's report of the starts and the next report."""
 
 
 def run(
@@ -52,14 +52,14 @@ def run(
     fixed: Fixed | None = None,
 ) -> tuple[em.State, np.ndarray]:
     """Run states (R, ...) with NumPy leaves until each has converged, failed or made `limit` steps; the objective after
-    t steps goes to histories[:, t]. How this is cut into calls makes no difference."""
+    t steps is written to histories[:, t]. Results do not depend on how the steps are divided into calls."""
     if states.ridge_trace is None:
         states = states._replace(ridge_trace=_ridge_traces(states.mixture, settings))
     if states.is_far is None:
         states = states._replace(is_far=guessed_far(states, batches))
     states, histories = jax.tree.map(np.array, (states, histories))
     _write(histories, np.arange(len(histories)), states.n_steps, states.objective)  # pyright: ignore
-    if fixed is None and batches.has_room:  # there it is part of the one program
+    if fixed is None and batches.has_room:  # a small table always passes it, so that a single program serves all cases
         fixed = _nothing_fixed(states)
 
     going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
@@ -94,16 +94,16 @@ def to_ends(
     observer: Observer,
     entry: Entry | None,
 ) -> tuple[em.State, np.ndarray]:
-    """Runs (R, ...) to their ends one after the other; where someone looks on, so many steps of all and then more.
+    """Run states (R, ...) to their ends one after the other; if observed, all make a burst of steps, then the next.
 
-    Between runs an interrupt gets through, so that nothing `pauses` for it.
+    An interrupt is handled between runs, so `observer.pauses` is not needed.
     """
     found = None if entry is None else entry.found()
     is_told = observer.tell is not None
     states = jax.tree.map(np.asarray, states)
     resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
     states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32), memory=None)
-    # Who is told is told of the starts first.
+    # A callback is first shown the starts, with their objectives.
     states, histories = run(states, histories, batches, settings, 0 if is_told else NOT_BEGUN)
     if entry is not None and found is not None:
         states, histories = entry.as_tree(found, (states, histories))
@@ -126,7 +126,7 @@ def to_ends(
 def prepare(
     families: Iterable[Family], n_components: int, batches: Batches, settings: em.Settings, n_runs: int
 ) -> None:
-    """Compile the programs that runs are likely to need beside whatever else is done until then."""
+    """Compile the programs that the runs are likely to need, in the background."""
     about = np.zeros((1, n_components, batches.n_features), batches.dtype)
     nothing = about[..., 0]
 
@@ -137,7 +137,7 @@ def prepare(
         states = states._replace(status=np.full(1, Status.COLLAPSED, np.int32), is_far=np.zeros(1, bool))
         state = jax.tree.map(lambda leaf: leaf[0], states)
         fixed = _nothing_fixed(states) if batches.has_room else None
-        # A run that is over: the program is compiled, and returns at once.
+        # The state has already ended, so the program is compiled and returns at once.
         how = _effort(n_components, batches, n_runs)
         _run.compiled(how, state, batches, settings, fixed, np.int32(0), form=_form(state, batches))
 
@@ -145,8 +145,8 @@ def prepare(
 
 
 def guessed_far(states: em.State, batches: Batches) -> np.ndarray:
-    """Which runs (R, ...) are likely to need the SAFE form: those with a mean further from the origin than the fast one
-    allows, in standard deviations within components. A wrong guess costs a program. -> (R,) bool."""
+    """Which runs (R, ...) are likely to need the SAFE form: those with a mean further from the origin, in standard
+    deviations within components, than FAST allows. A wrong guess costs compiling one more program. -> (R,) bool."""
     means, mass, second = (np.asarray(of) for of in (states.mixture.means, states.moments.mass, states.moments.second))
     n_runs, _, n_features = means.shape
     is_matrix = second.ndim == 4 and second.shape[-2:] == (n_features, n_features)
@@ -163,7 +163,7 @@ def _effort(n_components: int, batches: Batches, n_runs: int) -> Effort:
 
 
 def _form(state: em.State, batches: Batches) -> Form | None:
-    """The form of a run's next step; None is SAFE to the end: a small table is not worth a second program."""
+    """The form of a run's next step; None for a small table: SAFE throughout, since FAST is not worth a program."""
     if batches.has_room:
         return None
     return Form.SAFE if state.is_far else Form.FAST
@@ -180,7 +180,7 @@ def _all(one: Callable[[int], None], indices: np.ndarray) -> None:
 
 
 def _write(histories: np.ndarray, runs: Any, steps: np.ndarray, objectives: np.ndarray) -> None:
-    """Objectives in their places; past a history's end none is kept."""
+    """Write objectives to the histories; steps past a history's end are dropped."""
     has_room = (steps >= 0) & (steps < histories.shape[1])
     runs = np.broadcast_to(runs, steps.shape)
     histories[runs[has_room], steps[has_room]] = objectives[has_room]
@@ -195,7 +195,7 @@ def _ridge_traces(mixtures: Any, settings: em.Settings) -> Array:
 def _run(
     state: em.State, batches: Batches, settings: em.Settings, fixed: Fixed | None, limit: Array, *, form: Form | None
 ) -> tuple[em.State, Array]:
-    """-> the state after no more than LINE steps, or where the other form's turn has come; the objective after each."""
+    """Run at most LINE steps, or until a step needs the other form. -> the state, and the objective after each step."""
     first = state.n_steps
 
     def going(carry: tuple[em.State, Array]) -> Array:

@@ -1,4 +1,4 @@
-"""Searches of rows that no program sees whole: every step is one pass over the rows, for all runs that go on."""
+"""Searches over rows that no single program holds: each step is one pass over the rows, for all running runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .result import FitResult, said_of_each
 
 @dataclass(frozen=True)
 class Passes:
-    """What `Driver` says, for rows that are summed over by whoever holds them."""
+    """The `Driver` for partitioned rows: their holder computes sums over them."""
 
     rows: PartitionedRows
 
@@ -57,7 +57,7 @@ class Passes:
     def _mixtures_from(
         self, seeds: Array, counts: Any, family: Family, ridge: Any, nearest: Moments | None = None
     ) -> Mixture:
-        """Mixtures (R, ...) of one M-step from the rows nearest to each seed."""
+        """Mixtures (R, ...) after one M-step on the rows nearest to each seed."""
         moments = self.nearest_to(seeds, counts, family.kind) if nearest is None else nearest
         return _maximised(moments, seeds, ridge, family=family, is_dense=nearest is not None)
 
@@ -77,12 +77,12 @@ class Passes:
         rows_check.finite(values, "init")
         means, counts = own(values, self.rows.dtype), np.array([n_components], np.int32)
         mixtures = self._mixtures_from(means[None], counts, family, settings.ridge)
-        # What is given stands as given; weights and covariances are the M-step's.
+        # The given means are kept; weights and covariances are those of the M-step.
         mixtures = Mixture(mixtures.log_weights, means[None], mixtures.scales, family)
         return _lost_each(init_lanes(jax.vmap(fixed.onto)(mixtures), self.rows), mixtures, counts)
 
     def prepare(self, families: Sequence[Family], n_components: int, settings: em.Settings, n_runs: int) -> None:
-        """Nothing: the first pass needs a program at once."""
+        """Do nothing: the first pass over the rows needs its program at once."""
 
     def to_ends(
         self,
@@ -129,7 +129,7 @@ def _assigned(block: Batches, seeds: Array, counts: Array, *, kind: Kind) -> Mom
 
 @program(static=("family", "is_dense"), hurried=True)
 def _maximised(moments: Moments, about: Array, ridge: Any, *, family: Family, is_dense: bool) -> Mixture:
-    """Mixtures (R, ...) of moments about seeds (R, K, D): of the family's kind, or where they are dense of `FULL`."""
+    """M-step (R, ...) on moments about seeds (R, K, D): of the family's kind, or of kind `FULL` if is_dense."""
 
     def one(moments: Moments, about: Array) -> Mixture:
         moments = projected(moments, family.kind) if is_dense else moments

@@ -1,8 +1,8 @@
-"""What a search is asked for, checked in one place, whoever asks: `fit`, `sweep`, `fit_many`, the likelihood-ratio test
-and the estimator.
+"""The arguments of a search, checked in one place for `fit`, `sweep`, `fit_many`, the likelihood-ratio test and the
+estimator.
 
-Fields bear the names of the public arguments (see `fit`). An argument that a face calls otherwise is refused by the
-name that its user wrote: `called` says how, as {"max_steps": "max_iter"}.
+Fields have the names of the public arguments (see `fit`). If an interface uses other names, errors use those too:
+`called` maps ours to theirs, as in {"max_steps": "max_iter"}.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .seeding import SEEDINGS
 
 
 class Search(NamedTuple):
-    """How many runs there are, how they begin, and what is done besides running each to its end."""
+    """How many runs there are, how they start, and whether they race or escape."""
 
     n_restarts: int
     init: Any  # the name of a seeding, or a start of the user's own
@@ -41,7 +41,7 @@ class Search(NamedTuple):
 
 
 class RowOptions(NamedTuple):
-    """How rows are taken in."""
+    """How rows are read and placed."""
 
     sample_weight: Any = None
     chunk_size: int | None = None
@@ -54,7 +54,7 @@ AS_THEY_COME = RowOptions()
 
 @dataclass(frozen=True)
 class Plan:
-    """A search that may be made: every number is of its type and in its range."""
+    """A valid search: every argument has the right type and range."""
 
     counts: tuple[int, ...]  # numbers of components, distinct
     families: tuple[Family, ...]  # of distinct names
@@ -82,7 +82,7 @@ class Plan:
         rows: RowOptions = AS_THEY_COME,
         called: Mapping[str, str] | None = None,
     ) -> Plan:
-        """From a user's arguments. TypeError or ValueError for the first that cannot be used."""
+        """From a user's arguments. TypeError or ValueError for the first invalid one."""
 
         def name(argument: str) -> str:
             return (called or {}).get(argument, argument)
@@ -99,13 +99,13 @@ class Plan:
         if isinstance(init, str):
             _check.seeding(init, SEEDINGS)
         else:
-            n_restarts = 1  # a given start leaves nothing to chance
+            n_restarts = 1  # runs from a given start would all be the same
         search = Search(n_restarts, init, max_steps, _check.race(race, Race), escape)
         return cls(tuple(dict.fromkeys(counts)), tuple(chosen), settings, relative_ridge, search, rows)
 
     @property
     def n_components(self) -> int:
-        """The largest number of components: what a plan for a single fit is of."""
+        """The largest number of components; for a single fit, its K."""
         return max(self.counts)
 
     @property
@@ -115,19 +115,19 @@ class Plan:
 
     @property
     def first_progress(self) -> Progress:
-        """What there is to tell before anything is computed."""
+        """The progress before anything is computed."""
         runs = self.search.n_restarts
         return Progress(0, self.search.max_steps, runs, runs, -math.inf)
 
     def beginning_with(self, init: Any) -> Plan:
-        """The same from a start of the user's own, of which there is one run."""
+        """The same plan with a single run from the user's start."""
         return replace(self, search=self.search._replace(n_restarts=1, init=init))
 
     def with_rows(self, rows: RowOptions) -> Plan:
         return replace(self, rows=rows)
 
     def admit(self, key: Array, x: Any, read: Callable[[int, int], None] | None = None) -> Rows:
-        """A user's rows, checked, where and in the chunks in which they will be summed. read: see `admit_rows`."""
+        """A user's rows, checked, placed on their devices and cut into chunks. read: see `admit_rows`."""
         search, of = self.search, self.rows
         is_plain = self.settings.acceleration is None and not is_traced((key, self.settings, search.init))
         n_runs = search.n_restarts * len(self.counts) if is_plain else None
@@ -148,17 +148,17 @@ class Plan:
         return rows
 
     def for_rows(self, rows: Rows) -> Plan:
-        """The plan with the ridge (D,) that its share of each feature's variance over these rows comes to."""
+        """The plan with relative_ridge resolved: that share of each feature's variance is added to the ridge (D,)."""
         settings = self.settings
         check.of_features(settings.ridge, rows.n_features)
-        if rows.n_copies > 1:  # an array of one device cannot go with rows on several
+        if rows.n_copies > 1:  # an array on one device cannot be combined with rows on several
             settings = replace(settings, ridge=jax.device_get(settings.ridge))
         if self.relative_ridge:
             settings = replace(settings, ridge=driver_of(rows).ridge(settings.ridge, self.relative_ridge))
         return replace(self, settings=settings, relative_ridge=0.0)
 
     def fingerprint(self, key: Array, rows: Rows) -> dict[str, Any]:
-        """What a search with this plan, `for_rows`, depends on, and nothing else: what a checkpoint belongs to."""
+        """All that the results of this plan, made `for_rows`, depend on, and no more: it identifies a checkpoint."""
         search, settings = self.search, self.settings
         start = search.init if isinstance(search.init, str) else digest(search.init)
         shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}

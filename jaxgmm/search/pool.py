@@ -1,10 +1,10 @@
-"""Lanes scattered over a pool of threads or devices, each of which takes its own through the same program; a lane's
-result is the same.
+"""Lanes scattered over a pool of threads or devices, which all run the same program on their own lanes; this does not
+change a lane's result.
 
-To the cores of a CPU: XLA gives a loop to one core and shares out single operations, and those of a fit to a small
-table are too short to be shared. Threads that run one program on different lanes keep every core busy. To several
-devices, each of which has all rows: no step of a lane waits for another device. One device that is no CPU, and a
-program that is being traced, have one of them.
+Threads, on a CPU: XLA runs a loop on one core and parallelises single operations only, and those of a fit to a small
+table are too short for that. Threads that run one program on different lanes keep every core busy. Devices, if each
+has all rows: no step of a lane waits for another device. A single device that is not a CPU, and a program that is being
+traced, have a pool of one thread.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ..rows.replicated import AXIS, Replicated
 from ..rows.sizes import choose_width
 
 WORTH_A_THREAD = 2**18
-"""Responsibilities of a step of all lanes that are worth a thread."""
+"""Responsibilities in a step that make one more thread worthwhile."""
 
 
 class Pool(ABC):
-    """Threads or devices over which lanes (L, ...) are scattered. Lanes, and what comes of them, are lists of parts."""
+    """Threads or devices over which lanes (L, ...) are scattered. Scattered lanes and results are lists of parts."""
 
     def __init__(self, number: int, batches: Batches) -> None:
         self.number, self.batches = number, batches
@@ -47,19 +47,19 @@ class Pool(ABC):
 
     @abstractmethod
     def scatter(self, lanes: Any) -> list[Any]:
-        """Lanes (L, ...) as P equal parts, filled up with the last lane: part p holds lanes p, p + P, p + 2 P ..."""
+        """Lanes (L, ...) as P equal parts, padded with the last lane: part p holds lanes p, p + P, p + 2 P ..."""
 
     @abstractmethod
     def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
-        """What becomes of the parts by program(part, *shared, **static), a function that has a module's name."""
+        """program(part, *shared, **static) for every part. The program must be a module-level function."""
 
     @abstractmethod
     def placed(self, parts: list[Any]) -> list[Any]:
-        """Parts of host arrays where the workers have theirs."""
+        """Move parts of host arrays to where the workers expect them."""
 
     @abstractmethod
     def gather(self, parts: list[Any], n_lanes: int) -> Any:
-        """Parts whose leaves are those of lanes, as lanes (L, ...)."""
+        """Parts joined to lanes (L, ...), in order and without padding."""
 
     @abstractmethod
     def gather_on_host(self, parts: list[Any], n_lanes: int) -> Any:
@@ -67,24 +67,24 @@ class Pool(ABC):
 
 
 class Threads(Pool):
-    """A thread each, or the caller's own where there is one worker."""
+    """One thread per worker; a single worker uses the caller's thread."""
 
     def scatter(self, lanes: Any) -> list[Any]:
         if self.number == 1:
             return [lanes]
         parts = _in_turn(lanes, self.number)
-        # What lies nowhere yet goes where the program runs, at once and for nothing.
+        # Host arrays go to the device when the program runs, at no extra cost, unless the rows are committed to one.
         return self.placed(parts) if self.batches.origin.committed else parts
 
     def run(self, program: Callable[..., Any], parts: list[Any], *shared: Any, **static: Any) -> list[Any]:
         return at_once([partial(program, part, *shared, **static) for part in parts])
 
     def placed(self, parts: Any) -> Any:
-        # Bound to the device of the batches only if they are.
+        # Committed to the device of the batches only if they are.
         return jax.device_put(parts, self.batches.origin.sharding if self.batches.origin.committed else None)
 
     def gather(self, parts: list[Any], n_lanes: int) -> Any:
-        # On the host: a slice on a device would be a program.
+        # On the host: slicing on a device would compile a program.
         return parts[0] if self.number == 1 else self.placed(self.gather_on_host(parts, n_lanes))
 
     def gather_on_host(self, parts: list[Any], n_lanes: int) -> Any:
@@ -92,7 +92,7 @@ class Threads(Pool):
 
 
 class Devices(Pool):
-    """A device each. There is one part, whose leaves have an axis more, which lies across the devices."""
+    """One device per worker. There is a single part: its leaves have an additional leading axis over the devices."""
 
     def __init__(self, batches: Replicated) -> None:
         super().__init__(batches.n_copies, batches)
@@ -117,9 +117,9 @@ class Devices(Pool):
 
 
 def pool_for(n_lanes: int, n_components: int, batches: Batches, bytes_each: int = 0) -> Pool:
-    """Those to whom so many lanes are dealt out: the devices where each has all rows, else cores: all there
-    are, as long as each has a whole width of lanes and enough to do."""
-    # A mesh that the user has set belongs to one thread, and rules out another one.
+    """The pool for so many lanes: the devices if each has all rows, else one thread per core, as long as each thread
+    has a full width of lanes and enough work."""
+    # A mesh that the user has set applies to this thread only, and excludes a mesh of our own.
     if is_traced(batches) or jax.config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty:  # pyright: ignore
         return Threads(1, batches)
     if isinstance(batches, Replicated):
@@ -132,7 +132,7 @@ def pool_for(n_lanes: int, n_components: int, batches: Batches, bytes_each: int 
 
 
 def are_singles(n_lanes: int, n_components: int, batches: Batches) -> bool:
-    """Whether on this CPU a single lane keeps a core busy."""
+    """Whether the rows are on a CPU and a single lane keeps a core busy."""
     if len(batches.origin.devices()) > 1 or any(one.platform != "cpu" for one in batches.origin.devices()):
         return False
     return choose_width(n_components, n_lanes, batches.chunk_size) == 1
@@ -144,9 +144,9 @@ def n_cores() -> int:
 
 
 def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
-    """What the jobs return, each of which runs in a thread of its own; the first in this one.
+    """The results of the jobs, each run in its own thread, the first in this one.
 
-    JAX's settings belong to threads, and go along. Where there is one that cannot, all jobs run in this thread.
+    JAX's settings are per thread, and are copied. If one cannot be copied, all jobs run in this thread.
     """
     if len(jobs) == 1:
         return [jobs[0]()]
@@ -164,8 +164,8 @@ def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def in_background(jobs: Sequence[Callable[[], Any]]) -> None:
-    """Do jobs in turn, beside what follows, under this thread's settings of JAX. What one raises is nobody's: who needs
-    the same comes upon it too."""
+    """Run jobs in turn in a background thread, with this thread's JAX settings. Errors are ignored: the code that later
+    needs the result will meet the same error."""
     settings, asked = settings_here(), jax.config.values
 
     def all_of_them() -> None:
@@ -174,7 +174,7 @@ def in_background(jobs: Sequence[Callable[[], Any]]) -> None:
                 with contextlib.suppress(Exception):
                     job()
 
-    # Not a daemon: a process that ends while XLA compiles may die of it, so it waits those seconds.
+    # Not a daemon: a process that exits while XLA compiles may crash, so it waits those seconds.
     threading.Thread(target=all_of_them).start()
 
 
@@ -186,7 +186,7 @@ def _in_turn(lanes: Any, n_parts: int) -> list[Any]:
 
 
 def _in_order(leaf: np.ndarray, n_lanes: int) -> np.ndarray:
-    """Leaves of all parts (P, L / P, ...) as those of lanes (L, ...)."""
+    """A leaf of all parts (P, L / P, ...) as that of the lanes (L, ...), in order."""
     return np.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])[:n_lanes]
 
 
@@ -198,7 +198,7 @@ def _on_devices(parts: Any, shared: Any, *, how: tuple[Callable[..., Any], Any],
         done = program(jax.tree.map(lambda leaf: leaf[0], parts), *shared, **dict(static))
         return jax.tree.map(lambda leaf: leaf[None], done)
 
-    # No device waits for another: there is nothing to reduce.
+    # No collectives: devices do not wait for each other.
     each, everywhere = PartitionSpec(AXIS), PartitionSpec()
     shared_out: Callable[..., Any] = jax.shard_map(
         local, mesh=mesh, in_specs=(each, everywhere), out_specs=each, check_vma=False

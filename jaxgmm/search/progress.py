@@ -1,7 +1,7 @@
-"""How long work goes: what is told of it, and a line on a terminal that shows it.
+"""Progress reports to a callback, and a progress bar on a terminal.
 
-`fit` and `sweep` tell a callback a few times a second, and for rows that are read in blocks with every block. A line is
-drawn ten times a second at most, so that to be watched costs nothing that a clock would show.
+`fit` and `sweep` call the callback a few times a second, and with every block for rows that are read in blocks. The bar
+is drawn ten times a second at most, so that showing it takes no measurable time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from . import _check
 
 
 class Snapshot(NamedTuple):
-    """The part of a state that progress is told from."""
+    """The part of the states that progress reports are made from."""
 
     objective: np.ndarray  # (R,)
     status: np.ndarray  # (R,)
@@ -35,26 +35,26 @@ class Snapshot(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a progress callback of `fit` is told."""
+    """The argument of a progress callback of `fit`."""
 
-    n_steps: int  # of the restart that is furthest among those that have not ended; of all where all have
+    n_steps: int  # of the unfinished restart with the most steps; of all restarts if all have ended
     max_steps: int
-    n_running: int  # and waiting: those that have not ended
+    n_running: int  # restarts that have not ended, the waiting ones included
     n_restarts: int
     objective: float  # the best so far of those that have not failed
-    n_read: int = 0  # rows of the pass under way, where each reads them anew and in blocks
+    n_read: int = 0  # rows read in the current pass, if rows are read in blocks
     n_rows: int = 0  # in all; 0 in the pass that counts them
 
     @classmethod
     def of(cls, runs: Snapshot, max_steps: int) -> Progress:
-        """Where the runs (R, ...) stand."""
+        """From a snapshot of the runs (R, ...)."""
         going = is_going(runs, max_steps)
         n_steps = int(np.max(runs.n_steps[going] if going.any() else runs.n_steps))
         return cls(n_steps, max_steps, int(going.sum()), len(going), float(np.max(runs.ranks())))
 
 
 def is_going(runs: Snapshot, max_steps: int) -> np.ndarray:
-    """Which of the runs are not at their ends. -> (R,) bool."""
+    """Which of the runs have not ended. -> (R,) bool."""
     return (runs.status == Status.RUNNING) & (runs.n_steps < max_steps)
 
 
@@ -62,25 +62,25 @@ EVERY = 0.1
 """Seconds between two drawings of a line."""
 
 PATIENCE = 1.0
-"""Seconds of work before it is said how long the rest may take."""
+"""Seconds of work before the remaining time is shown."""
 
 CELLS = 10
-"""Marks that a full bar has."""
+"""Characters of a full bar."""
 
 
 class SweepProgress(NamedTuple):
-    """What a progress callback of `sweep` is told."""
+    """The argument of a progress callback of `sweep`."""
 
-    n_done: int  # fits done; with folds, those without a fold count as well
+    n_done: int  # fits done; with folds, every fold's fit counts
     n_cells: int  # fits in all
     family: str
     n_components: int
-    cell: Progress  # of the fit under way
-    best: Any = None  # the best `Cell` of those that are done
+    cell: Progress  # of the current fit
+    best: Any = None  # the best `Cell` so far
 
 
 class Count(NamedTuple):
-    """Of work in parts that are alike."""
+    """Progress of work that consists of similar parts."""
 
     n_done: int
     n_parts: int
@@ -91,10 +91,10 @@ Callback = Callable[[Any], None]
 
 
 class Listener:
-    """A callback, which is told again what it was told last whenever more rows of a pass have been read."""
+    """Wraps a callback, and repeats its last report whenever more rows of a pass have been read."""
 
     def __init__(self, tell: Callback, last: Any) -> None:
-        """last: what there is to tell before anything is computed."""
+        """last: the report before anything is computed."""
         self.tell, self.last = tell, last
 
     def __call__(self, now: Any) -> None:
@@ -102,7 +102,7 @@ class Listener:
         self.tell(now)
 
     def read(self, n_read: int, n_rows: int = 0) -> None:
-        """So many rows of the pass under way have been read, of n_rows; 0 where those are not counted yet."""
+        """Report that n_read rows of the current pass have been read, of n_rows; 0 if those are not counted yet."""
         rows = {"n_read": n_read, "n_rows": n_rows}
         last = self.last
         again = last._replace(**rows) if isinstance(last, Progress) else last._replace(cell=last.cell._replace(**rows))
@@ -111,9 +111,10 @@ class Listener:
 
 @contextlib.contextmanager
 def listening(progress: bool | Callback | None, first: Any, criterion: str = "bic") -> Iterator[Listener | None]:
-    """Who is told: nobody for None and False; for True a `Bar`, in the first of several processes, gone at the end.
+    """The listener for a user's `progress`: None for None and False; for True a `Bar`, which is cleared at the end, in
+    process 0 only; else the user's function.
 
-    first: what there is to tell before anything is computed. TypeError for what is neither these nor a function.
+    first: the report before anything is computed. TypeError if progress is none of these.
     """
     is_shown = _check.progress(progress)
     if callable(progress):
@@ -129,7 +130,7 @@ def listening(progress: bool | Callback | None, first: Any, criterion: str = "bi
 
 
 class Bar:
-    """One line on a terminal, drawn over itself: callable as the progress of `fit` and `sweep`."""
+    """A line on a terminal that is redrawn in place; a callback for `fit` and `sweep`."""
 
     def __init__(self, file: TextIO, criterion: str = "bic", every: float = EVERY) -> None:
         self.file, self.criterion, self.every = file, criterion, every
@@ -140,7 +141,7 @@ class Bar:
         seconds = time.monotonic()
         self.began = self.began or seconds
         share, what, text = self._told(now)
-        # A run that takes the place of one that ended begins at step 0, which is no reason to go back.
+        # The bar never goes back, even if a run that ended is replaced by one at step 0.
         self.share = max(self.share, share)
         if what == self.what and self.share < 1.0 and seconds - self.last < self.every:
             return
@@ -149,7 +150,7 @@ class Bar:
         self._draw(f"[{'#' * filled}{'.' * (CELLS - filled)}] {what}{text}{self._left(seconds - self.began)}")
 
     def _told(self, now: Progress | SweepProgress | Count) -> tuple[float, str, str]:
-        """How much is done, what is under way, and how it stands."""
+        """The share that is done, the current fit, and its figures as text."""
         if isinstance(now, Count):
             return now.n_done / now.n_parts, "", f"{now.n_done}/{now.n_parts} {now.name}"
         if isinstance(now, Progress):
@@ -163,14 +164,14 @@ class Bar:
         return share, what, best + _in_figures(now.cell, "this fit")
 
     def clear(self) -> None:
-        """Leave the line empty."""
+        """Erase the line."""
         if self.n_drawn:
             self.file.write("\r" + " " * self.n_drawn + "\r")
             self.file.flush()
             self.n_drawn = 0
 
     def _left(self, seconds: float) -> str:
-        """How long the rest takes if no run ends before its last step."""
+        """The remaining time, if no run ends before max_steps."""
         if seconds < PATIENCE or not 0.0 < self.share < 1.0:
             return ""
         return f"  {_in_words(seconds * (1.0 - self.share) / self.share)} left at most"
@@ -183,7 +184,7 @@ class Bar:
 
 
 def _share(run: Progress) -> float:
-    """How much of a fit is done: restarts that have ended count, and the steps and the pass of those that run."""
+    """The share of a fit that is done, by the restarts that have ended and the steps and rows of those that run."""
     read = run.n_read / run.n_rows if run.n_rows else 0.0
     return 1.0 - run.n_running / run.n_restarts * (1.0 - min(1.0, (run.n_steps + read) / max(run.max_steps, 1)))
 

@@ -1,7 +1,7 @@
-"""Many runs through one program: a few side by side, and as one ends the next takes its place.
+"""Many runs in one program: a few are stepped side by side in slots, and when one ends the next takes its slot.
 
-A `vmap` of `run` over all of them would step every one until the slowest has ended, with all their intermediate values
-in memory. Here a run makes its own number of steps, and memory does not grow with how many wait.
+A `vmap` of `run` over all of them would step every run until the slowest has ended, with all their intermediate values
+in memory. Here a run makes only its own steps, and the memory for intermediate values does not grow with the queue.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from ..rows.sizes import choose_width
 class Slots(NamedTuple):
     """The W runs that are stepped side by side."""
 
-    lane: Array  # (W,): which run of R each is; R where there is none
-    states: em.State  # (W, ...); in a vacant slot that of some run, which is stepped along and kept nowhere
-    is_far: Array  # (W,) bool: whether the FAST form would cost the next step the promised digits
+    lane: Array  # (W,): the index of its run among R; R for a vacant slot
+    states: em.State  # (W, ...); a vacant slot holds a copy of some run, whose steps are discarded
+    is_far: Array  # (W,) bool: whether the FAST form would be too inaccurate for the next step
 
 
 class Queue(NamedTuple):
-    """R runs under way: some in slots, some waiting, some at their end."""
+    """R runs: some in slots, some waiting, some ended."""
 
     slots: Slots
-    states: em.State  # (R, ...), without memory, and without what those in slots have done since they got there
+    states: em.State  # (R, ...), without acceleration memory; for runs in slots, the states they entered with
     histories: Array  # (R, capacity)
-    is_far: Array  # (R,) bool: as of a slot, a guess, for runs that wait
-    order: Array  # (R,): the runs that were to be made, in turn, and then the others
-    n_queued: Array  # (): how many were to be made
-    served: Array  # (): how many of them have got a slot
+    is_far: Array  # (R,) bool: for waiting runs, a guess of `Slots.is_far`
+    order: Array  # (R,): the queued runs in order, then the others
+    n_queued: Array  # (): how many runs were queued
+    served: Array  # (): how many of them have been given a slot
     n_rounds: Array  # (): steps of the slots so far
 
 
@@ -66,7 +66,7 @@ def queue(
 def queue_on_host(
     states: em.State, histories: np.ndarray, is_far: np.ndarray, n_rows: int, settings: em.Settings, max_steps: int
 ) -> Queue:
-    """`queue` in NumPy, of states with such leaves and without acceleration. histories are written to."""
+    """`queue` in NumPy, for states with NumPy leaves and without acceleration. Writes to histories in place."""
     resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
     states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32), memory=None)
     has_room = (states.n_steps >= 0) & (states.n_steps < histories.shape[1])
@@ -79,7 +79,7 @@ def queue_on_host(
 def _vacant(
     states: em.State, histories: Any, is_far: Any, order: Any, going: Any, n_rows: int, settings: em.Settings
 ) -> Queue:
-    """The queue before anything is done: with vacant slots, or where there are enough, with all runs in theirs."""
+    """The queue before any step: with vacant slots, or with all runs in slots if there are enough slots."""
     n, zero = n_lanes_of(states), np.int32(0)
     width = choose_width(states.mixture.means.shape[1], n, n_rows, bytes_of_a_run(states, settings))
     n_queued = going.sum(dtype=np.int32)
@@ -99,11 +99,11 @@ def work(
     n_rounds: Array,
     form: Form | None = None,
 ) -> Queue:
-    """Step what is in the slots and fill them as they fall vacant, until all is done or `n_rounds` have been made; in
-    FAST form only until a slot is far, and in SAFE form until none is. Without a form each step chooses for itself, and
+    """Step the slots and refill those that fall vacant, until all runs have ended or `n_rounds` have been made. In FAST
+    form, stop as soon as a slot is far; in SAFE form, as soon as none is. Without a form each step chooses its own, and
     all runs must have begun.
 
-    What is computed does not depend on how the rounds are cut into calls.
+    Results do not depend on how the rounds are divided into calls.
     """
     how = _How(batches, settings, max_steps, n_rounds, form)
     if len(queue.slots.lane) == len(queue.histories):
@@ -128,12 +128,12 @@ class _How(NamedTuple):
 
 
 def _active(queue: Queue, max_steps: Array) -> Array:
-    """Which slots hold a run that goes on. -> (W,) bool."""
+    """Which slots hold a run that has not ended. -> (W,) bool."""
     return is_running(queue.slots.states, max_steps) & (queue.slots.lane < len(queue.histories))
 
 
 def _is_to_stop(queue: Queue, how: _How) -> Array:
-    """Whether the other form's turn has come."""
+    """Whether the next step needs the other form."""
     if how.form is None:
         return jnp.array(False)
     active = _active(queue, how.max_steps)
@@ -142,14 +142,14 @@ def _is_to_stop(queue: Queue, how: _How) -> Array:
 
 
 def states_of(queue: Queue) -> em.State:
-    """Where all runs stand, (R, ...)."""
+    """The current states of all runs, (R, ...)."""
     if len(queue.slots.lane) == len(queue.histories):
         return queue.slots.states._replace(memory=None)
     return _kept(queue, queue.slots.lane)
 
 
 def ended_on_host(queue: Queue) -> tuple[em.State, np.ndarray]:
-    """`ended`, of a queue with NumPy leaves that may be written to."""
+    """`ended`, for a queue with writable NumPy leaves."""
     slots, states = queue.slots, queue.states
     of_runs = slots.lane < len(queue.histories)
     states = jax.tree.map(np.array, states)
@@ -165,25 +165,25 @@ def ended(queue: Queue) -> tuple[em.State, Array]:
 
 
 def bytes_of_a_run(states: em.State, settings: em.Settings) -> int:
-    """Of states (R, ...) each: itself, the step it makes, and what is on the way to that; and its memory."""
+    """Bytes for each of states (R, ...): the state, its next state, intermediate values, and acceleration memory."""
     own = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states._replace(memory=None)))
     memory = 0 if settings.acceleration is None else 2 * MEMORY
     return (4 + memory) * own // n_lanes_of(states)
 
 
 def _kept(queue: Queue, lane: Array) -> em.State:
-    """All states, with those of the slots in the places `lane` (W,); R is no place."""
+    """All states, with those of the slots written to the indices `lane` (W,); index R is dropped."""
     few = queue.slots.states._replace(memory=None)
     return jax.tree.map(lambda many, few: many.at[lane].set(few, mode="drop"), queue.states, few)
 
 
 def _remembering(states: em.State, settings: em.Settings) -> em.State:
-    """States (W, ...) with the memory that their acceleration needs: what waits or has ended needs none."""
+    """States (W, ...) with acceleration memory, which waiting and ended runs do not need."""
     return jax.vmap(lambda state: with_memory(state, settings))(states)
 
 
 def _served(queue: Queue, settings: em.Settings, done: Array) -> Queue:
-    """The runs of slots that are `done` (W,) put away, and the next of the queue in their slots."""
+    """Store the runs of slots that are `done` (W,), and fill those slots with the next runs of the queue."""
     n, slots = len(queue.histories), queue.slots
     states = _kept(queue, jnp.where(done, slots.lane, n))
     place = queue.served + jnp.cumsum(done, dtype=jnp.int32) - 1
@@ -204,7 +204,7 @@ def _rounds(queue: Queue, how: _How) -> Queue:
     """Step the slots until one of their runs ends while others wait, or until all have ended."""
     none_waits = queue.served == queue.n_queued
 
-    # Only what changes is carried: not the states of all runs.
+    # Carry only what changes, not the states of all runs.
     def whole(carry: tuple[Slots, Array, Array]) -> Queue:
         return queue._replace(slots=carry[0], histories=carry[1], n_rounds=carry[2])
 
@@ -217,7 +217,7 @@ def _rounds(queue: Queue, how: _How) -> Queue:
     def body(carry: tuple[Slots, Array, Array]) -> tuple[Slots, Array, Array]:
         slots, histories, made = carry
         stepped, is_far = side_by_side(_step, slots.states, how)
-        if len(slots.lane) > 1:  # a single slot is stepped only while its run goes on
+        if len(slots.lane) > 1:  # a single slot is stepped only until its run ends
             goes_on = is_running(slots.states, how.max_steps)
             stepped, is_far = _where(goes_on, (stepped, is_far), (slots.states, slots.is_far))
         slots = slots._replace(states=stepped, is_far=is_far)
@@ -227,14 +227,14 @@ def _rounds(queue: Queue, how: _How) -> Queue:
 
 
 def _step(state: em.State, how: _How) -> tuple[em.State, Array]:
-    """A step, and whether the next is far."""
+    """One step, and whether the next step needs the SAFE form."""
     if how.form is None:
         return em.step(state, how.batches, how.settings), jnp.array(False)
     return advance(state, how.batches, how.settings, None, how.form)
 
 
 def _written(histories: Array, slots: Slots) -> Array:
-    """The objectives in their places; past a history's end, and for no run, none is kept."""
+    """Write the objectives to the histories; those past a history's end or of a vacant slot are dropped."""
     return histories.at[slots.lane, slots.states.n_steps].set(slots.states.objective, mode="drop")
 
 

@@ -1,4 +1,4 @@
-"""Races: all runs make some steps, and only the best go on."""
+"""Races: all runs make a few steps, and only the best continue."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .result import spurious_on_host
 from .runs import no_history, run_to_ends
 
 SHORT_RUN = 10
-"""Steps of a race after which the field is cut."""
+"""Steps of a race's short run."""
 
 OF_WHICH_FINISH = 4
-"""Of so many runs of a race one goes on, unless it is told how many are to. `benchmarks/hard.py` tries cuts at 5, 10
-and 20 steps with a quarter to a sixteenth going on. With a quarter, each cut beats as many steps spent on whole runs on
-both hard problems; with less not. On small tables, where a whole run is some thirty steps, no race pays."""
+"""One in so many runs of a race continues, unless `finalists` is given. `benchmarks/hard.py` tries cuts at 5, 10 and 20
+steps with a quarter to a sixteenth continuing. With a quarter, each cut beats as many steps spent on full runs on both
+hard problems; with fewer it does not. On small tables, where a full run takes some thirty steps, no race pays off."""
 
 
 @dataclass(frozen=True)
 class Race:
     """A race of restarts: each makes `steps` steps, and only the best `finalists` go on. Biernacki et al. 2003 (emEM).
 
-    finalists: one in four, and at least one, where it is None. What is out keeps the status MAX_STEPS, with the steps
-    it made. Where no finalist ends sound, the next best go on. ValueError for less than one step or finalist.
+    finalists: one in four, and at least one, if None. Eliminated runs have status MAX_STEPS, and the steps they made.
+    If no finalist ends sound, the next best go on. ValueError for less than one step or finalist.
     """
 
     steps: int = SHORT_RUN
@@ -46,7 +46,7 @@ class Race:
             check.count(self.finalists, "finalists", least=1)
 
     def places(self, n_runs: int) -> int:
-        """How many of so many runs go on."""
+        """The number of finalists among n_runs."""
         return min(n_runs, self.finalists or max(1, n_runs // OF_WHICH_FINISH))
 
 
@@ -59,9 +59,9 @@ def race_to_ends(
     rivals: np.ndarray | None = None,
     observer: Observer = NOBODY,
 ) -> tuple[em.State, Array]:
-    """`run_to_ends` of the finalists, after a short run of all. Without a race of all.
+    """A short run of all states, then `run_to_ends` of the finalists. Without a race, `run_to_ends` of all.
 
-    rivals (G, R / G): which of the runs (R, ...) compete with one another; all of them where it is None.
+    rivals (G, R / G): the groups of runs (R, ...) that compete with one another; a single group if None.
     """
     if rivals is None:
         rivals = np.arange(len(states.objective))[None]
@@ -80,7 +80,7 @@ def race_to_ends(
         few, lines = run_to_ends(few, batches, settings, max_steps, of_all, lines)
         states, histories = _put_back(states, histories, chosen, few, lines)
         snapshot, is_spiked = _looked_at(states, settings)
-        # A run that is out is not to win over finalists that all came to nothing: then those behind them go on.
+        # An eliminated run must not win unfinished: if no finalist of a group is sound, its next best runs go on.
         is_sound = np.isfinite(snapshot.ranks()) & ~is_spiked
         is_out = (snapshot.status == Status.MAX_STEPS) & (snapshot.n_steps < max_steps)
         is_open = ~np.any((is_sound & ~is_out)[rivals], axis=1) & np.any((is_sound & is_out)[rivals], axis=1)
@@ -90,13 +90,13 @@ def race_to_ends(
 
 
 def _looked_at(states: em.State, settings: em.Settings) -> tuple[Snapshot, np.ndarray]:
-    """How runs (R, ...) stand, and which have a component on the ridge, on the host and free to be changed."""
+    """A snapshot of runs (R, ...), and which of them have a spurious component, as writable host arrays."""
     snapshot = Snapshot(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
     return snapshot, spurious_on_host(states, settings.ridge).any(axis=1)  # pyright: ignore
 
 
 def _among_all(everyone: Snapshot, chosen: np.ndarray, few: Snapshot) -> Snapshot:
-    """The runs `chosen` as they go, among all the others."""
+    """A snapshot of all runs, with the runs `chosen` updated."""
     for whole, part in zip(everyone, few, strict=True):
         whole[chosen] = part
     return everyone

@@ -1,5 +1,5 @@
-"""Searches of rows that a program sees whole: runs are dealt out to cores or devices and loop there; where one keeps a
-core busy they are made one by one."""
+"""Searches over rows that a program holds as a whole: runs are scattered over cores or devices, and loop there; if a
+single run keeps a core busy, they are made one by one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Resident:
-    """What `Driver` says, for rows in memory. Where they have room for more, starts are `small`'s."""
+    """The `Driver` for rows in memory. Small tables (`has_room`) are started by `small.py`."""
 
     rows: Batches
 
@@ -76,12 +76,12 @@ class Resident:
         fixed: FixedStart = NOTHING_FIXED,
         nearest: Moments | None = None,
     ) -> em.State:
-        """`from_seeds`, the first M-step made at once."""
+        """`from_seeds`, with the first M-step made at once."""
         return self._dealt(family.kind, _start, (seeds, counts, nearest), ridge, fixed, family=family)
 
     def _may_start_later(self, seeds: Array, settings: em.Settings) -> bool:
-        """Whether a run's first M-step may be left to the program that makes all others, which then needs none
-        before."""
+        """Whether a run's first M-step may be left to the program of all later steps, so that none is compiled for
+        it."""
         if settings.acceleration or is_traced((seeds, settings)) or is_transforming():
             return False
         return seeds.size * seeds.shape[-1] <= ON_HOST and self.rows.n_copies == 1
@@ -102,7 +102,7 @@ class Resident:
         return one_lane(lost_if_empty(state, mixture, n_components))
 
     def _checked(self, values: Any, n_components: int) -> Any:
-        """Means (K, D), labels (N,) or responsibilities (N, K). ValueError or TypeError where they are none."""
+        """Checked means (K, D), labels (N,) or responsibilities (N, K). ValueError or TypeError for anything else."""
         n_rows = len(values) if is_traced(self.rows) else int(self.rows.n_rows)
         if values.ndim == 1:
             return rows_check.labels(values, n_rows, n_components)
@@ -112,7 +112,7 @@ class Resident:
         return values
 
     def mixture_from(self, values: Any, n_components: int, family: Family, ridge: Any) -> Mixture:
-        """The mixture of one M-step from means, labels or responsibilities that have been checked."""
+        """The mixture after one M-step from checked means, labels or responsibilities."""
         rows = self.rows
         if values.ndim == 1:
             labels = cut(values, rows.chunk_size, np.int32, pad_with_zero=True)
@@ -122,7 +122,7 @@ class Resident:
             return _from_responsibilities(responsibilities, rows, family=family, ridge=ridge)
         means = own(values, rows.dtype)
         mixture = _from_means(means, rows, family=family, ridge=ridge)
-        # What is given stands as given; weights and covariances are the M-step's.
+        # The given means are kept; weights and covariances are those of the M-step.
         return Mixture(mixture.log_weights, means, mixture.scales, family)
 
     def prepare(self, families: Sequence[Family], n_components: int, settings: em.Settings, n_runs: int) -> None:
@@ -146,7 +146,7 @@ class Resident:
         return ways.to_ends(states, histories, self.rows, settings, max_steps, observer, entry)  # pyright: ignore
 
     def _are_better_one_by_one(self, states: em.State, settings: em.Settings) -> bool:
-        """Whether runs (R, ...) are better made one after the other than side by side."""
+        """Whether runs (R, ...) are faster one after the other than side by side."""
         if settings.acceleration is not None or not is_on_host(states):
             return False
         n_runs, n_components = states.mixture.means.shape[:2]
@@ -167,8 +167,8 @@ class Resident:
     def _dealt(
         self, of_kind: Kind, program: Callable[..., T], lanes: tuple[Any, ...], *shared: Any, **static: Any
     ) -> T:
-        """program(lanes, rows, *shared, **static) of lanes of which the first are seeds (R, K, D), by cores or devices
-        at the same time."""
+        """program(lanes, rows, *shared, **static), with the lanes scattered over cores or devices. lanes: the first
+        entry holds seeds (R, K, D)."""
         if is_traced((lanes, shared)):
             return program(lanes, self.rows, *shared, **static)
         n_lanes, n_components, n_features = lanes[0].shape

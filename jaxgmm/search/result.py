@@ -1,4 +1,4 @@
-"""What a fit gives back, and which of its runs wins."""
+"""The result of a fit, and the rule that chooses the best of its runs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ..mixture import Mixture, covariance_of
 from ..rows.batches import Batches
 
 HISTORY = 16384
-"""Steps whose objectives are kept; a run may make more."""
+"""Most steps whose objectives are kept; a run may make more."""
 
 ON_HOST = 2**24
-"""Numbers of all states of a search that may go through the host's memory between programs."""
+"""Largest size of all states of a search, in numbers, that is passed between programs through host memory."""
 
 
 SPURIOUS_ABOVE = 0.5
-"""Share of the ridge in a component's smallest variance from which on the ridge, and not the data, decides it. Such a
-component stands on a few rows or on one repeated value, where the likelihood has no bound but the ridge."""
+"""Share of the ridge in a component's smallest variance above which the ridge, and not the data, decides it. Such a
+component lies on a few rows or on one repeated value, where only the ridge bounds the likelihood."""
 
 
 @jax.tree_util.register_dataclass
@@ -42,7 +42,7 @@ class Restarts:
     objective: Array  # (R,)
     status: Array  # (R,)
     n_steps: Array  # (R,)
-    history: Array  # (R, max_steps + 1), or (R, HISTORY) where that is less
+    history: Array  # (R, max_steps + 1), or (R, HISTORY) if that is shorter
 
     __getstate__, __setstate__ = to_host, from_host
 
@@ -50,7 +50,7 @@ class Restarts:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FitResult:
-    """The best fit, and how it came about. All of it belongs to `mixture`."""
+    """The best fit and how it was found. All figures are those of `mixture`."""
 
     mixture: Mixture
     objective: Array  # (): mean log-likelihood, nats per unit of weight
@@ -60,8 +60,8 @@ class FitResult:
     effective_counts: Array  # (K,): Σ weight · responsibility
     spurious: Array  # (K,) bool: whether the ridge, and not the data, decides a component's smallest variance
     restarts: Restarts
-    escapes: Array | None = None  # (M + 1,): objectives before and after each of M moves out of a local optimum, of
-    # which `n_steps` and `history` then tell the last run; the first may fall, where it leaves the ridge behind
+    escapes: Array | None = None  # (M + 1,): objectives before and after each of M moves out of a local optimum.
+    # `n_steps` and `history` are then those of the last run. The first move may lower it to remove spurious components.
 
     @property
     def held_up(self) -> Array:
@@ -71,15 +71,15 @@ class FitResult:
     __getstate__, __setstate__ = to_host, from_host
 
     def __getitem__(self, index: Any) -> FitResult:
-        """Of one problem of several (see `fit_many`), or of some of them: every leaf at that index of its first axis.
+        """The result of one or some of several problems (see `fit_many`): every leaf, indexed along its first axis.
 
-        TypeError where this is the result of one problem.
+        TypeError if this is the result of a single problem.
         """
         if not self.objective.ndim:
             raise TypeError("This is the result of one problem: only a stack of them, as of fit_many, has an index.")
         if is_traced((self, index)):
             return jax.tree.map(lambda leaf: leaf[index], self)
-        # On the host: each leaf would be a program.
+        # On the host: on a device, indexing each leaf would compile a program.
         return jax.tree.map(lambda leaf: to_device(np.asarray(np.asarray(leaf)[index])), self)
 
     def __repr__(self) -> str:
@@ -100,7 +100,7 @@ class FitResult:
 
 
 def _in_short(result: FitResult) -> str:
-    """What there is to say of B problems together."""
+    """A summary of the results of B problems."""
     status, objective, n_steps = (np.asarray(leaf) for leaf in (result.status, result.objective, result.n_steps))
     ends = ", ".join(f"{np.sum(status == of)} {Status(of).name}" for of in np.unique(status))
     known = objective[np.isfinite(objective)]
@@ -118,12 +118,12 @@ def _in_short(result: FitResult) -> str:
 
 
 def history_length(max_steps: int) -> int:
-    """How many objectives of a run are kept."""
+    """The number of objectives kept for a run."""
     return min(max_steps + 1, HISTORY)
 
 
 def best(states: em.State, histories: Any, ridge: Any, *, length: int) -> FitResult:
-    """`best_of`, with histories of `length`; on the host, where the runs are there."""
+    """`best_of`, with histories of `length`; on the host, if the states have NumPy leaves."""
     if isinstance(states.objective, np.ndarray):
         return _best_on_host(states, histories[:, :length], ridge)
     return _best(states, histories, ridge, length=length)
@@ -152,23 +152,23 @@ def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitRes
 
 
 def spurious_on_host(states: em.State, ridge: Any) -> np.ndarray:
-    """`is_spurious` of every run (R, ...), asked only where it may be. -> (R, K) bool."""
+    """`is_spurious` for every run (R, ...), evaluated only if its ridge traces do not rule it out. -> (R, K) bool."""
     if states.ridge_trace is None:
         return np.asarray(_is_spurious_each(states.mixture, ridge))
     found = np.zeros(states.mixture.log_weights.shape, bool)
-    # What is no number may be anything.
+    # NaN must be examined, too.
     for run in np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= SPURIOUS_ABOVE), axis=1)):
         mixture = jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture)
         try:
             with np.errstate(all="ignore"):
                 found[run] = is_spurious(mixture, ridge, np)
-        except np.linalg.LinAlgError:  # of a mixture that is none: programs have NaN for it
+        except np.linalg.LinAlgError:  # an invalid covariance: programs give NaN for it instead
             found[run] = _is_spurious(mixture, ridge)
     return found
 
 
 def trimmed(result: FitResult, count: int) -> FitResult:
-    """A result on the host without the components that pad it; on a device each cut would be a program."""
+    """A host result without its padded components. (On a device, each slice would compile a program.)"""
     padded = result.mixture
     scales = jax.tree.map(lambda leaf: leaf[:count], padded.scales)
     return replace(
@@ -182,8 +182,8 @@ def trimmed(result: FitResult, count: int) -> FitResult:
 def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
     """The run (R, ...) with the highest finite objective, and how all of them ended.
 
-    A run with a component that the ridge holds up wins only where all have one: its objective says how small the ridge
-    is, and nothing of the data.
+    A run with a spurious component wins only if all runs have one: its objective depends on how small the ridge is, and
+    says nothing about the data.
     """
     stands_on_it = lax.map(lambda mixture: is_spurious(mixture, ridge), states.mixture)
     objective, winner = _winner(states, stands_on_it, jnp)
@@ -201,11 +201,11 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
 
 
 def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
-    """The objectives (R,) by which runs compete, and the best run, by NumPy or `jax.numpy`."""
+    """The objectives (R,) by which runs compete, and the index of the best run. xp: NumPy or `jax.numpy`."""
     failed = xp.isin(states.status, xp.array(FAILED)) | ~xp.isfinite(states.objective)
     objective = xp.where(failed, -xp.inf, states.objective)
     sound = ~failed & ~xp.any(stands_on_it, axis=1)
-    # Where every restart failed, the best of what they last held is still worth looking at.
+    # If every restart failed, return the one with the best last objective: it is still worth looking at.
     last_held = xp.where(xp.isfinite(states.objective), states.objective, -xp.inf)
     among = xp.where(sound, objective, -xp.inf)
     among = xp.where(xp.any(sound), among, xp.where(xp.all(failed), last_held, objective))
@@ -214,15 +214,15 @@ def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
 
 @program(hurried=True)
 def _is_spurious_each(mixtures: Mixture, ridge: Any) -> Array:
-    """`is_spurious` of mixtures (R, ...). -> (R, K) bool."""
+    """`is_spurious` for mixtures (R, ...). -> (R, K) bool."""
     return lax.map(lambda mixture: is_spurious(mixture, ridge), mixtures)
 
 
 def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
-    """Which components stand on the ridge, where the rows as a whole do not. -> (K,) bool, by `jax.numpy` or, of a
-    mixture with such leaves, by NumPy.
+    """Which components have a smallest variance decided by the ridge, if that of all rows is not. -> (K,) bool, by
+    `jax.numpy`, or by NumPy for a mixture with NumPy leaves.
 
-    A constant or a collinear column leaves every component on it, and tells nothing of spikes.
+    With a constant or a collinear column the ridge decides that of every component, which is no sign of spikes.
     """
     each = xp.broadcast_to(xp.asarray(ridge, mixture.means.dtype), mixture.n_features)
     covariance = covariance_of(mixture)
@@ -241,11 +241,11 @@ def _is_spurious(mixture: Mixture, ridge: Any) -> Array:
 
 
 def said_of_each(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:
-    """What a function says of each of results (G, ...) and the rows."""
+    """also(result, batches) for each of the results (G, ...)."""
     return lax.map(lambda result: also(result, batches), results)
 
 
 def is_on_host(states: em.State) -> bool:
-    """Whether states are known, and so few numbers that the host may hold them."""
+    """Whether states are small enough to be held on the host."""
     n_numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(states))
     return n_numbers <= ON_HOST

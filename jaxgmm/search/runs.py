@@ -1,4 +1,4 @@
-"""Runs from many starts to their ends."""
+"""Run EM from many starts to their ends."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def run_to_ends(
     observer: Observer = NOBODY,
     histories: Any = None,
 ) -> tuple[em.State, Array]:
-    """Run states (R, ...) to their ends: in one go, or where someone looks on in bursts of so many steps, or seconds.
+    """Run states (R, ...) to their ends: in one go, or if observed in bursts, sized by steps or by time.
 
-    Both come to the same bits. `histories` are those of runs that go on.
+    Both give the same bits. histories: those so far, if the runs are continued.
 
-    -> the states, and their objectives after t steps (R, `history_length` at least), NaN past the end.
+    -> the states, and their objectives after t steps (R, at least `history_length`), NaN past the end.
     """
     max_steps = min(max_steps, np.iinfo(np.int32).max)
     if histories is None:
@@ -36,7 +36,7 @@ def run_to_ends(
 
 
 def no_history(states: em.State, max_steps: int) -> Any:
-    """Room for the objectives of runs (R, ...) after each of so many steps, filled with NaN."""
-    # The history's length is static: a few lengths, few programs; and it rides in the loop, so it is bounded.
+    """Empty histories for runs (R, ...) of at most max_steps steps, filled with NaN."""
+    # The length is static: round it to a power of two for few programs, and bound it, since the loop carries it.
     capacity = min(next_power_of_two(max_steps + 1), HISTORY)
     return np.full((len(states.objective), capacity), np.nan, states.objective.dtype)

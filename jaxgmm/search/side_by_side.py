@@ -1,4 +1,4 @@
-"""Runs side by side: dealt out to cores or devices, each of which takes its own through one program."""
+"""Runs side by side: scattered over cores or devices, which all run the same program on their own runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .queue import Queue, bytes_of_a_run, ended, ended_on_host, queue, queue_on_
 from .result import is_on_host
 
 FIRST_BURST = 2**19
-"""Responsibilities of a first burst: those of some milliseconds."""
+"""Responsibilities in a first burst, which take some milliseconds."""
 
 
 def to_ends(
@@ -37,7 +37,7 @@ def to_ends(
     observer: Observer,
     entry: Entry | None,
 ) -> tuple[em.State, Array]:
-    """Runs (R, ...) to their ends; where someone looks on, in bursts of so many steps, or seconds."""
+    """Run states (R, ...) to their ends; if observed, in bursts sized by steps or by time."""
     limit, n_runs = np.int32(max_steps), len(states.objective)
     found = None if entry is None else entry.found()
     pool = _pool(states, batches, settings, None if found is None else int(found.pop()))
@@ -50,7 +50,7 @@ def to_ends(
         under_way = pool.run(_queue, parts, settings, limit, n_rows=batches.chunk_size)
     if entry is not None and found is not None:
         under_way = pool.placed(entry.as_tree(found, under_way))
-    # Before a time is known: so much that it is nothing, and on a small table so much that few bursts are needed.
+    # Until it can be timed, a burst is short; on a small table, up to 8 steps, so that few bursts are needed.
     burst = max(1, min(8, FIRST_BURST // (states.mixture.means.shape[1] * batches.n_chunks * batches.chunk_size)))
     n_rounds, every_round = max(int(np.max(part.n_rounds)) for part in under_way), np.iinfo(np.int32).max
     while True:
@@ -67,7 +67,7 @@ def to_ends(
         began = time.perf_counter()
         n_rounds = min(n_rounds + (observer.every or burst), every_round) if observer.looks else every_round
         under_way = jax.block_until_ready(_worked(pool, under_way, batches, settings, limit, n_rounds))
-        # A first round tells how many there are to BURST; where it was compiled for, the second does.
+        # The first burst tells how many rounds take BURST seconds; if it included compilation, the second does.
         in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
         burst = max(1, int(min(in_time, 64 * burst)))
 
@@ -76,7 +76,7 @@ def to_ends(
 def run_all(
     part: tuple[em.State, Array], batches: Batches, settings: em.Settings, max_steps: Array
 ) -> tuple[em.State, Array]:
-    """Runs to their ends in one program."""
+    """Run all states to their ends in one program."""
     every_round = jnp.int32(np.iinfo(np.int32).max)
     under_way = queue(*part, batches.chunk_size, settings, max_steps)
     return ended(work(under_way, batches, settings, max_steps, every_round))
@@ -85,8 +85,8 @@ def run_all(
 def _worked(
     pool: Pool, parts: list[Queue], batches: Batches, settings: em.Settings, limit: np.int32, n_rounds: int
 ) -> list[Queue]:
-    """The queues after so many rounds, each in the form that its next step asks for: no program is compiled for the
-    other form before a run needs it."""
+    """The queues after n_rounds rounds in all. Each runs in the form that its next step needs, so that the other form
+    is compiled only if some run needs it."""
     shared = batches, settings, limit, np.int32(n_rounds)
     while True:
         forms = [_form(part, limit, n_rounds) for part in parts]
@@ -101,7 +101,7 @@ def _worked(
 
 
 def _form(part: Queue, limit: Any, n_rounds: int) -> Form | None:
-    """The form of the next step of a queue; None where there is none. Leaves may have an axis of devices in front."""
+    """The form of a queue's next step; None if it has no more steps. Leaves may have a leading axis of devices."""
     slots, states = part.slots, part.slots.states
     lane, status, n_steps, is_far = map(np.asarray, (slots.lane, states.status, states.n_steps, slots.is_far))
     may_go = np.asarray(part.n_rounds)[..., None] < n_rounds
@@ -124,14 +124,14 @@ _work, _ended = program(work, static="form"), program(ended, hurried=True)
 
 
 def _pool(states: em.State, batches: Batches, settings: em.Settings, number: int | None) -> Pool:
-    """To whom the runs (R, ...) are dealt out; to so many cores where they have been dealt out to them before."""
+    """The pool to scatter the runs (R, ...) over. number: of threads, if resuming runs that were scattered before."""
     n_runs, n_components = states.mixture.means.shape[:2]
     pool = pool_for(n_runs, n_components, batches, bytes_of_a_run(states, settings))
     return pool if number is None or not isinstance(pool, Threads) else Threads(number, batches)
 
 
 def _told(under_way: Queue) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Objective, status and steps of all runs. Leaves may have an axis of devices in front."""
+    """Objective, status and steps of all runs. Leaves may have a leading axis of devices."""
     lane, n_runs = np.asarray(under_way.slots.lane), under_way.histories.shape[-2]
     taken = np.nonzero(lane < n_runs)
     places = (*taken[:-1], lane[taken])

@@ -1,9 +1,9 @@
-"""How searches of small problems start: seeds and first assignments in NumPy, in shapes that nearly all of them share.
+"""Starts for small problems: seeds and first assignments in NumPy, with shapes that nearly all small problems share.
 
-What a small fit costs is compiling. So the shapes are buckets (see `programs.py`): rows lie in an array with room for
-more, components are padded by some of weight 0, and runs do not appear in a shape at all (see `one_by_one.py`). The
-first M-step is a step like any other, so that a start is no program of its own. States are those of `em`, with NumPy
-leaves (R, ...).
+The cost of a small fit is compilation. So shapes are bucketed (see `programs.py`): rows lie in an array with room for
+more, components are padded with components of weight 0, and no shape depends on the number of runs (see
+`one_by_one.py`). The first M-step is made by the same program as all others, so that a start needs no program of its
+own. States are those of `em`, with NumPy leaves (R, ...).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .seeding import host
 from .seeding.sample import Columns
 
 ON_HOST = 2**18
-"""Distances of all seeds of all runs up to which seeds are NumPy's: no longer than compiling a program for them."""
+"""Number of distances, of all seeds of all runs, up to which NumPy draws seeds sooner than a program is compiled."""
 
 
 def seeds(keys: np.ndarray, counts: np.ndarray, batches: Batches, seeding: str, n_components: int) -> np.ndarray:
-    """Seeds (R, K, D) for runs of these counts (R,), by pairs of keys (R, 2, 2)."""
+    """Seeds (R, K, D) for runs with these numbers of components (R,). keys: pairs (R, 2, 2)."""
     rows, origin = _columns(batches), np.asarray(batches.origin)
     found = np.empty((len(keys), n_components, batches.n_features), batches.dtype)
     for count in np.unique(counts):
@@ -43,13 +43,13 @@ def seeds(keys: np.ndarray, counts: np.ndarray, batches: Batches, seeding: str, 
 
 
 def are_on_host(key: Any, counts: np.ndarray, batches: Batches) -> bool:
-    """Whether `seeds` are to be had, and sooner than by a program."""
+    """Whether `seeds` can be drawn on the host, and sooner than by a program."""
     return batches.has_room and threefry.speaks(key) and int(batches.n_rows) * int(np.sum(counts)) <= ON_HOST
 
 
 def from_seeds(seeds: np.ndarray, counts: np.ndarray, batches: Batches, family: Family) -> em.State:
-    """Runs (R, ...) that have not begun, from seeds (R, K, D) of each of which the first of `counts` (R,) are meant:
-    each row belongs to the nearest."""
+    """Unstarted runs (R, ...) from seeds (R, K, D), of which the first `counts` (R,) are used; each row belongs to the
+    nearest."""
     rows, origin, seeds = _columns(batches), np.asarray(batches.origin), np.asarray(seeds)
     meant = np.arange(seeds.shape[1]) < np.asarray(counts)[:, None]
     moments = []
@@ -61,7 +61,7 @@ def from_seeds(seeds: np.ndarray, counts: np.ndarray, batches: Batches, family: 
 
 
 def from_mixture(mixture: Mixture, batches: Batches, settings: em.Settings) -> em.State:
-    """A run (1, ...) from a mixture of the user's own: its first M-step has nothing to say."""
+    """A run (1, ...) from a user's mixture: all that its first M-step would estimate is fixed."""
     states = _from_nothing(components(mixture.n_components), batches, mixture.family)
     return started(states, FixedStart(*mixture_parts(mixture)), mixture.n_components, batches, settings)
 
@@ -74,7 +74,7 @@ def from_values(
     settings: em.Settings,
     fixed: FixedStart,
 ) -> em.State:
-    """A run (1, ...) from means (K, D), labels (N,) or responsibilities (N, K) that have been checked."""
+    """A run (1, ...) from checked means (K, D), labels (N,) or responsibilities (N, K)."""
     if values.ndim == 1:
         values = (values[:, None] == np.arange(n_components)).astype(batches.dtype)
     elif values.shape == (n_components, batches.n_features):
@@ -88,8 +88,8 @@ def from_values(
 def started(
     states: em.State, fixed: FixedStart, n_components: int, batches: Batches, settings: em.Settings
 ) -> em.State:
-    """Runs (R, ...) that have not begun, after their first M-step where something of it is fixed, of which later steps
-    do not know, or where they are too many numbers to be made one by one. Else as they are."""
+    """Make the first M-step of unstarted runs (R, ...) if parts of its result are fixed, of which later steps do not
+    know, or if the states are too large to be run one by one. Otherwise return them unchanged."""
     if fixed.is_nothing and is_on_host(states):
         return states
     _, room, n_features = states.mixture.means.shape
@@ -99,18 +99,18 @@ def started(
 
 
 def _from_nothing(n_components: int, batches: Batches, family: Family) -> em.State:
-    """A run (1, ...) that has not begun, of which all is fixed that its first M-step would say."""
+    """An unstarted run (1, ...) with arbitrary moments, for a start in which all parts are fixed."""
     about = np.zeros((n_components, batches.n_features), batches.dtype)
     one_each = Columns(
         np.zeros((batches.n_features, n_components), batches.dtype), np.ones(n_components, batches.dtype)
     )
     moments = _of_labels(np.arange(n_components), about, one_each, family, spread=1.0)
-    meant = np.zeros((1, n_components), bool)  # a weight of 0 is the user's own
+    meant = np.zeros((1, n_components), bool)  # the user's weights are kept, a weight of 0 included
     return unstarted(about[None], meant, _stacked([moments]), family)
 
 
 def _nearest(means: np.ndarray, batches: Batches) -> np.ndarray:
-    """Responsibilities (N, K) of 1 for the nearest mean."""
+    """Responsibilities (N, K): 1 for the nearest mean, 0 for the others."""
     with host.quiet():
         labels, _ = host.nearest(_columns(batches).x, (means - np.asarray(batches.origin))[None])
     return (labels[0][:, None] == np.arange(len(means))).astype(means.dtype)
@@ -119,7 +119,7 @@ def _nearest(means: np.ndarray, batches: Batches) -> np.ndarray:
 def from_responsibilities(
     responsibilities: np.ndarray, n_components: int, batches: Batches, family: Family
 ) -> em.State:
-    """A run (1, ...) that has not begun, from responsibilities (N, count)."""
+    """An unstarted run (1, ...) from responsibilities (N, count)."""
     rows, origin = _columns(batches), np.asarray(batches.origin)
     count, n_features = responsibilities.shape[1], len(rows.x)
     weighted = responsibilities.T.astype(np.float64) * rows.weights
@@ -136,7 +136,7 @@ def from_responsibilities(
 
 
 def _columns(batches: Batches) -> Columns:
-    """The rows about their origin, as columns (D, N), on the host; those of weight 0 as the origin."""
+    """The rows about their origin as columns (D, N), on the host; rows of weight 0 are moved to the origin."""
     n_rows = int(batches.n_rows)
     weights = np.asarray(batches.weights.body)[:n_rows]
     rows, origin = np.asarray(batches.rows.body)[:n_rows], np.asarray(batches.origin)
@@ -147,7 +147,7 @@ def _columns(batches: Batches) -> Columns:
 
 
 def _of_labels(labels: np.ndarray, about: np.ndarray, rows: Columns, family: Family, spread: float = 0.0) -> Moments:
-    """Moments about points (K, D) of rows that each belong to one of them. labels (N,).
+    """Moments of rows about points (K, D), with each row assigned to one point by labels (N,).
 
     spread: what is added to each component's variances.
     """

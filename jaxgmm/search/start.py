@@ -1,4 +1,4 @@
-"""From a start of any kind – seeds, means, labels, responsibilities, a mixture – to the states that runs begin with."""
+"""Initial states of the runs from any kind of start: seeds, means, labels, responsibilities or a mixture."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def start(
     n_restarts: int,
     fixed: FixedStart = NOTHING_FIXED,
 ) -> em.State:
-    """The states (R, ...) that the restarts begin with."""
+    """The initial states (R, ...) of the restarts."""
     driver = driver_of(rows)
     if isinstance(init, Mixture):
         return driver.from_mixture(fixed.onto(_checked(init, rows, n_components, family)), settings)
@@ -42,7 +42,7 @@ def start(
         values = init if isinstance(init, jax.Array) else np.asarray(init)
         return driver.from_values(values, n_components, family, settings, fixed)
     counts = np.full(n_restarts, n_components, np.int32)
-    if not rows.has_room:  # there seeds are found before a program is compiled
+    if not rows.has_room:  # with room, seeds are drawn before a program could be compiled
         driver.prepare([family], n_components, settings, n_restarts)
     keys, room = pairs_of_keys(key, n_restarts), room_for(n_components, rows)
     seeds = seeds_of(keys, counts, rows, seeding=init, n_components=room)
@@ -50,7 +50,7 @@ def start(
 
 
 def _checked(init: Mixture, rows: Rows, n_components: int, family: Family) -> Mixture:
-    """A user's mixture in the rows' dtype. ValueError where it is another one than is asked for."""
+    """A user's mixture in the rows' dtype. ValueError if it has another family or number of components."""
     if init.family != family or init.n_components != n_components:
         raise ValueError(
             f"init is a mixture of {init.n_components} components of family {init.family.name!r}; "
@@ -60,7 +60,7 @@ def _checked(init: Mixture, rows: Rows, n_components: int, family: Family) -> Mi
 
 
 def room_for(n_components: int, rows: Rows) -> int:
-    """With how many components runs of so many are made."""
+    """The number of components to which runs with `n_components` are padded."""
     return components(n_components) if rows.has_room else n_components
 
 
@@ -73,9 +73,9 @@ def pairs_of_keys(key: Array, n_restarts: int) -> Array:
 
 
 def seeds_of(keys: Array, counts: Any, rows: Rows, *, seeding: str, n_components: int) -> Array:
-    """Seeds (R, K, D), of each of which the first of `counts` (R,) are meant: a program that all families share.
+    """Seeds (R, K, D), of which the first `counts` (R,) of each run are used; all families share the program.
 
-    keys (R, 2): a pair for each, so that no program need split them.
+    keys (R, 2): a pair per run, split beforehand, so that no program has to.
     """
     batches = rows.sample
     if small.are_on_host(keys, counts, batches):

@@ -1,6 +1,6 @@
-"""Which family and how many components: the search over both, and what to choose by.
+"""Search over families and numbers of components, and choose the best fit by a criterion.
 
-Criteria have scikit-learn's sign: smaller is better. The held-out log-likelihood is one: larger is better.
+Information criteria have scikit-learn's sign: smaller is better. For the held-out log-likelihood larger is better.
 """
 
 from __future__ import annotations
@@ -67,22 +67,21 @@ def sweep(
     """Fit rows x (N, D) with every family and every number of components, and choose by a criterion.
 
     n_components: one K or several. families: names or Family objects, one or several. criterion: "bic", "aic", "icl"
-    or "held_out", or a Criterion object of yours (`jaxgmm.criteria`). `init` of your own (see `fit`) needs a single K.
-    Everything else as for `fit`. A cell's result depends on the key, its family and its K, and but for rounding not on
-    which other cells are in the sweep; at the same K all families begin from the same seeds. One component is started
-    once, since all starts end in the same place.
+    or "held_out", or a Criterion object of yours (`jaxgmm.criteria`). A start of your own as `init` (see `fit`) needs a
+    single K. Everything else as for `fit`. A cell's result depends on the key, its family and its K and, except for
+    rounding, not on the other cells of the sweep; at the same K all families start from the same seeds. With one
+    component there is a single run, since all starts converge to the same fit.
 
-    With weights, their total stands for N in the criteria: weights should count rows. Where they are shares, or correct
-    for how rows were sampled, bring them to the sum that they are worth in independent rows, such as Kish's
-    (Σ w)² / Σ w²; BIC, ICL and AIC mean something only then.
+    With weights, the criteria use their total as N: weights should count rows. If they are shares, or correct for how
+    rows were sampled, scale them to sum to the number of independent rows that they are worth, such as Kish's
+    (Σ w)² / Σ w²; otherwise BIC, ICL and AIC have no meaning.
 
-    n_folds: as many more fits of each cell, each without one part of the rows (Smyth 2000). `held_out` is the mean
-    log-likelihood (nats) of every row under the fit that has not seen it, and NaN where one of those fits failed or
-    stands on the ridge; with criterion "held_out" there are 5 unless n_folds says otherwise. Folds are weights of 0:
-    rows without weights are compiled for once more, for all folds.
+    n_folds: the number of additional fits of each cell, each without one part of the rows (Smyth 2000). `held_out` is
+    the mean log-likelihood (nats) of every row under the fit that has not seen it, and NaN if one of those fits failed
+    or has a spurious component; with criterion "held_out", n_folds is 5 unless given. A fold is held out by weights of
+    0, so if rows have no weights, programs are compiled once more, for all folds together.
 
-    Ctrl-C ends the search with what is done: the cells that are whole come back, with a warning, and `is_complete` is
-    False.
+    Ctrl-C ends the search early: the finished cells are returned, with a warning, and `is_complete` is False.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
@@ -151,7 +150,7 @@ def _fit_seeded(
     keeper: _Keeper,
     journal: Journal | None,
 ) -> None:
-    """All cells from seeds that the families share, and their folds."""
+    """Fit all cells and their folds, from seeds that the families share."""
     seeding, n_restarts = plan.search.init, plan.search.n_restarts
     for counts in shared:
         driver_of(rows).prepare(plan.families, room_for(max(counts), rows), plan.settings, n_restarts)
@@ -168,7 +167,7 @@ def _fit_seeded(
 
 
 def _fit_given(key: Array, rows: Rows, plan: Plan, keeper: _Keeper, journal: Journal | None) -> None:
-    """A cell of each family, all of one K, from a start of the user's own."""
+    """Fit one cell per family, all with the same K, from the user's start."""
     count = plan.n_components
     for family in plan.families:
         report = partial(keeper.report, family.name, count)
@@ -181,15 +180,15 @@ def _fit_given(key: Array, rows: Rows, plan: Plan, keeper: _Keeper, journal: Jou
 
 
 class _Part(NamedTuple):
-    """What every cell is fitted to: all rows, or all but a fold."""
+    """The rows that every cell is fitted to: all, or all but one fold."""
 
     training: Rows
-    judged: Rows  # the rows whose log-likelihood is wanted
+    judged: Rows  # the rows whose log-likelihood is computed
     buckets: list[Bucket]
 
 
 def _folds(key: Array, rows: Rows, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
-    """The rows without each fold, and the fold, as weights of 0 for the others: no row is moved."""
+    """For each fold, the rows without it and the fold alone. Other rows get weight 0, so no row is moved."""
     if not n_folds:
         return
     batches = rows.whole(*FOR_FOLDS)
@@ -212,7 +211,7 @@ def _fit_cells(
     plan: Plan,
     journal: Journal | None,
 ) -> None:
-    """The cells of a family and a bucket, and their folds."""
+    """Fit the cells of a family and a bucket, and their folds."""
     counts = parts[0].buckets[index].counts
     held_out = np.zeros(len(counts))
     fitted: list[tuple[FitResult, Any]] = []
@@ -232,7 +231,7 @@ def _fit_cells(
 
 
 class _Keeper:
-    """The cells that are done, and who is told of it."""
+    """Collects the finished cells, and reports progress to the listener."""
 
     def __init__(
         self,
@@ -258,7 +257,7 @@ class _Keeper:
             self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
 
     def sweep(self, order: Sequence[tuple[str, int]], shared: Iterable[tuple[int, ...]] = ()) -> Sweep:
-        """What is kept, in this order."""
+        """The finished cells as a `Sweep`, in this order."""
         done = [of for of in order if of in self.cells]
         results = {of: self.results[of] for of in done}
         return Sweep(
@@ -274,7 +273,7 @@ class _Keeper:
 
 
 class _Watch:
-    """Tells of a bucket's cells one after the other: of those that have ended since, and of the first that goes."""
+    """Reports a bucket's cells in turn: those that have ended since the last snapshot, and the first that has not."""
 
     def __init__(self, keeper: _Keeper, family: str, bucket: Bucket) -> None:
         self.keeper, self.family, self.n_ended = keeper, family, 0
@@ -292,7 +291,7 @@ class _Watch:
 
 
 def _padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[int, ...]]) -> float:
-    """Which share of the components that were stepped were padding."""
+    """The share of padding among the components that were stepped."""
     stepped = wanted = 0
     for (_, count), result in results.items():
         steps = int(np.asarray(result.restarts.n_steps).sum())

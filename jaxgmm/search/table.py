@@ -1,4 +1,4 @@
-"""A search as a table of cells."""
+"""The result of a sweep as a table of cells."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ class Cell(NamedTuple):
     icl: float  # with the soft entropy
     n_steps: int
     status: str  # the name of a `Status`
-    held_out: float | None = None  # mean over rows that the fits did not see, nats; None without folds
-    others: tuple[tuple[str, float | None], ...] = ()  # names and figures of criteria besides these four
+    held_out: float | None = None  # mean over rows that the fits have not seen, nats; None without folds
+    others: tuple[tuple[str, float | None], ...] = ()  # names and values of criteria besides these four
 
     def by(self, criterion: str) -> float | None:
-        """What a criterion says of the fit."""
+        """The value of a criterion for the fit."""
         others = dict(self.others)
         return others[criterion] if criterion in others else getattr(self, criterion)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Every fit of a search over families and numbers of components, and the figures to choose by."""
+    """All fits of a search over families and numbers of components, and the values to choose by."""
 
     results: dict[tuple[str, int], FitResult]  # by (family, K)
     cells: tuple[Cell, ...]
     criterion: str  # its name
-    spurious: frozenset[tuple[str, int]] = frozenset()  # with a component that stands on the ridge alone
-    groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, of each family
-    padding: float = 0.0  # share of the components that were stepped and were none, but padded a group
-    is_complete: bool = True  # False where the search was interrupted: cells are then those that were done
-    chosen_by: Criterion | None = None  # the criterion itself, where it is a user's own
+    spurious: frozenset[tuple[str, int]] = frozenset()  # (family, K) of fits with a spurious component
+    groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, for each family
+    padding: float = 0.0  # share of padding among the components that were stepped
+    is_complete: bool = True  # False if the search was interrupted: cells are then the finished ones
+    chosen_by: Criterion | None = None  # the criterion object, which may be a user's own
 
     @property
     def held_up(self) -> frozenset[tuple[str, int]]:
@@ -58,13 +58,13 @@ class Sweep:
 
     @property
     def larger_is_better(self) -> bool:
-        """Of the criterion."""
+        """Whether a larger value of the criterion is better."""
         return (self.chosen_by or CRITERIA[self.criterion]).larger_is_better
 
     @property
     def best_cell(self) -> Cell:
-        """The best by the criterion. A fit with a component that the ridge holds up wins only where all others have
-        failed, and a failed one only where all have."""
+        """The best cell by the criterion. A fit with a spurious component wins only if all fits have one or failed, and
+        a failed fit only if all failed."""
         return min(self.cells, key=self._rank)
 
     @property
@@ -80,18 +80,18 @@ class Sweep:
         return own + tuple(name for name, _ in self.cells[0].others) if self.cells else own
 
     def table(self) -> list[dict[str, Any]]:
-        """A dict a cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status; with folds
-        also held_out (mean, nats)."""
+        """One dict per cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status; also
+        held_out (mean, nats) with folds."""
         return [{name: cell.by(name) for name in self.columns} for cell in self.cells]
 
     def plot(self, ax: Any = None) -> Any:
-        """The criterion against K, a line a family, on a matplotlib Axes. See `jaxgmm.plot.criterion`."""
+        """The criterion against K, one line per family, on a matplotlib Axes. See `jaxgmm.plot.criterion`."""
         from ..plot import criterion
 
         return criterion(self, ax=ax)
 
     def is_sound(self, cell: Cell) -> bool:
-        """Whether the fit of a cell did not fail, and stands on the data alone."""
+        """Whether the fit of a cell did not fail and has no spurious component."""
         return cell.status not in FAILURES and (cell.family, cell.K) not in self.spurious
 
     def _rank(self, cell: Cell) -> tuple[bool, bool, float]:
@@ -124,7 +124,7 @@ FAILURES = {Status(status).name for status in FAILED}
 
 
 def counted(number: int, thing: str) -> str:
-    """A number of things in words, such as "1 fit" and "2 fits"."""
+    """A count with its noun in singular or plural, such as "1 fit" and "2 fits"."""
     return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
@@ -136,12 +136,12 @@ def _shown(value: Any) -> str:
 
 def _total(result: FitResult, said: Any, n: float) -> float:
     """The log-likelihood of rows of total weight n, nats."""
-    # Summed once more, about the mean that is known: the steps of a float32 total of 1e6 rows are about a nat.
+    # said[0] is Σ w (log density − objective): a float32 total over 1e6 rows is resolved only to about a nat.
     return float(result.objective) * n + float(said[0])
 
 
 def held_out_total(result: FitResult, said: Any, n: float) -> float:
-    """The log-likelihood of held-out rows; NaN from a fit that failed or stands on the ridge, which is of no worth."""
+    """The log-likelihood of held-out rows, nats; NaN for a fit that failed or has a spurious component."""
     is_sound = int(result.status) not in FAILED and not np.asarray(result.spurious).any()
     return _total(result, said, n) if is_sound else math.nan
 
@@ -174,5 +174,5 @@ def cell_of(
 
 
 def evidence_of(result: FitResult, batches: Batches) -> tuple[Array, Array]:
-    # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
+    # SAFE form only: run once per fit, its speed does not matter, and the program compiles in half the time.
     return evidence(result.mixture, batches, result.objective, kind="soft", form=Form.SAFE)
