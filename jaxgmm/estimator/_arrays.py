@@ -1,4 +1,4 @@
-"""Array in, same kind of array out: what kind an array of the user's is, and how results become one."""
+"""The kind of a user's array (NumPy, JAX, PyTorch …), and the conversion of results to that kind."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 from .._base.memory import to_device
 
 Like = Callable[[Any], Any]
-"""Turns a NumPy or JAX array into the kind that the user works with."""
+"""Converts a NumPy or JAX array to the user's kind of array."""
 
 
 def like(x: Any) -> Like:
-    """The kind of x: JAX, or a library that speaks DLPack (PyTorch, CuPy), and NumPy for everything else."""
+    """The conversion to the kind of x: JAX, a library with DLPack (PyTorch, CuPy), or NumPy for everything else."""
     if isinstance(x, jax.Array):
         return _as_jax
     if hasattr(x, "__dlpack__") and not isinstance(x, np.ndarray) and not hasattr(x, "to_numpy"):
         library = sys.modules[type(x).__module__.partition(".")[0]]
         if hasattr(library, "from_dlpack"):
             return _Through(library.from_dlpack)
-    return np.array  # a copy: what NumPy sees of JAX's memory is read-only
+    return np.array  # a copy: NumPy's view of a JAX array is read-only
 
 
 def _as_jax(value: Any) -> jax.Array:
-    # An array that is JAX's already keeps its float64, whatever the switch says; and so does one that is to be.
+    # Float64 is kept whatever JAX's x64 switch says, for JAX arrays and for those that become one.
     return value if isinstance(value, jax.Array) else to_device(value)
 
 
 class _Through:
-    """A conversion by DLPack. Results are small, so they are copied: what NumPy sees of JAX's memory is read-only."""
+    """A conversion by DLPack. Results are small, so they are copied: NumPy's view of a JAX array is read-only."""
 
     def __init__(self, from_dlpack: Like) -> None:
         self.from_dlpack = from_dlpack
@@ -42,7 +42,7 @@ class _Through:
 
 
 def column_names(x: Any) -> np.ndarray | None:
-    """The names of a data frame's columns, where all of them are strings; an error where only some are."""
+    """The names of a data frame's columns if all of them are strings; TypeError if only some are."""
     columns = getattr(x, "columns", None)
     if columns is None:
         return None

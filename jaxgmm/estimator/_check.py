@@ -1,6 +1,6 @@
-"""The estimator's side of the door: parameters that only scikit-learn's interface has.
+"""Checks of the parameters that only scikit-learn's interface has.
 
-Messages that scikit-learn's own tests look for are part of that interface and stand as the first line.
+Messages that scikit-learn's own tests look for are part of that interface and come first in ours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..rows._check import finite, floating_dtype
 
 
 def init_params(value: Any, names: Mapping[str, str]) -> Any:
-    """A seeding by scikit-learn's name or ours, or a start of the user's own."""
+    """A seeding from scikit-learn's name or ours; a user's own start is returned unchanged."""
     if not isinstance(value, str):
         return value
     if value in names:
@@ -32,7 +32,7 @@ def init_params(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def dtype_of(x: np.ndarray | Array, dtype: Any) -> np.dtype:
-    """float32 stays, float64 is computed in float64, all else NumPy brings becomes float64."""
+    """The dtype to compute in: float32 and float64 are kept, all other NumPy dtypes become float64."""
     if dtype is not None:
         return floating_dtype((), dtype)
     if x.dtype in (np.float32, np.float64):
@@ -89,10 +89,10 @@ def _parameter_shape(value: np.ndarray, shape: tuple[int, ...], name: str) -> No
 
 
 def random_key(value: Any) -> Array:
-    """One JAX key from whatever scikit-learn takes as `random_state`, a NumPy Generator, or a key."""
+    """A JAX key from anything that scikit-learn takes as `random_state`, a NumPy Generator, or a JAX key."""
     if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jnp.integer):
         return value
-    if isinstance(value, jax.Array) and value.ndim:  # a key in the older form, two words
+    if isinstance(value, jax.Array) and value.ndim:  # a key in the legacy form, an array of two uint32
         return jax.random.wrap_key_data(value)
     if value is None:
         value = np.random.mtrand._rand  # NumPy's global state, as scikit-learn does: np.random.seed then reproduces
@@ -112,7 +112,7 @@ def random_key(value: Any) -> Array:
 
 
 def same_mixture(previous: Any, n_components: int, n_features: int, family: Any, what: str = "warm_start") -> None:
-    """A warm start, or a stream, goes on only where nothing about the shape has changed."""
+    """Check that K, D and family are those of the previous fit, as a warm start or a stream needs."""
     had = (previous.n_components, previous.n_features, previous.family.name)
     want = (n_components, n_features, family.name)
     if had != want:
@@ -123,7 +123,7 @@ def same_mixture(previous: Any, n_components: int, n_features: int, family: Any,
 
 
 def device(value: Any) -> Any:
-    """A JAX device from its platform's name or itself; None for JAX's default, and where "all" share the rows."""
+    """A JAX device from its platform's name or from itself; None for JAX's default, and for "all"."""
     if value is None or isinstance(value, jax.Device):
         return value
     if isinstance(value, str) and value == "all":
@@ -142,7 +142,7 @@ def feature_count(n_features: int, expected: int, estimator: str) -> None:
 
 
 def feature_names(names: np.ndarray | None, fitted: np.ndarray | None, estimator: str) -> None:
-    """Columns by the names, and in the order, of the fit."""
+    """Check that the columns have the names and the order of the fit."""
     if names is None and fitted is not None:
         warnings.warn(
             f"X does not have valid feature names, but {estimator} was fitted with feature names",

@@ -1,4 +1,4 @@
-"""All that depends on scikit-learn. It is imported only where the user has imported it, or asks for it by name."""
+"""All code that depends on scikit-learn, which is imported only if the user has imported it or asks for it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Any
 
 
 class ConvergenceWarning(UserWarning):
-    """A fit stopped without having converged. scikit-learn's warning of that name where scikit-learn is in use."""
+    """A fit stopped before it converged. If scikit-learn is imported, its warning of that name is used instead."""
 
 
 class NotFittedError(ValueError, AttributeError):
-    """An estimator was used before `fit`. scikit-learn's error of that name where scikit-learn is in use."""
+    """An estimator was used before `fit`. If scikit-learn is imported, its error of that name is used instead."""
 
 
 def convergence_warning() -> type[Warning]:
-    """The class to warn with: what code written for scikit-learn filters on, or ours."""
+    """The warning class: scikit-learn's, which code written for it filters on, if it is imported; else ours."""
     exceptions = sys.modules.get("sklearn.exceptions")
     return exceptions.ConvergenceWarning if exceptions else ConvergenceWarning
 
 
 def not_fitted_error() -> type[Exception]:
-    """The class to raise: what code written for scikit-learn catches, or ours."""
+    """The error class: scikit-learn's, which code written for it catches, if it is imported; else ours."""
     exceptions = sys.modules.get("sklearn.exceptions")
     return exceptions.NotFittedError if exceptions else NotFittedError
 
 
 def density_tags() -> Any:
-    """What scikit-learn wants to know of a density estimator. Only scikit-learn asks."""
+    """scikit-learn's tags of a density estimator. Only scikit-learn calls this."""
     from sklearn.utils import InputTags, Tags, TargetTags
 
     return Tags(
@@ -38,7 +38,7 @@ def density_tags() -> Any:
 
 
 def metadata_request(owner: Any) -> Any:
-    """For scikit-learn's metadata routing, which alone asks: `fit` and `score` take the weights there are."""
+    """For scikit-learn's metadata routing, the only caller: `fit` and `score` request `sample_weight` if given."""
     from sklearn.utils.metadata_routing import MetadataRequest
 
     request = MetadataRequest(owner=owner)
@@ -48,7 +48,7 @@ def metadata_request(owner: Any) -> Any:
 
 
 def to_sklearn(fitted: Any, covariance_type: str, arrays: dict[str, Any]) -> Any:
-    """scikit-learn's estimator with the parameters of ours and these fitted arrays."""
+    """scikit-learn's estimator, with the parameters of our estimator and these fitted arrays."""
     from sklearn.mixture import GaussianMixture
 
     estimator = GaussianMixture()

@@ -1,4 +1,4 @@
-"""scikit-learn's interface without scikit-learn: parameters, attributes, kinds of array; no mathematics."""
+"""scikit-learn's interface without scikit-learn: parameters, attributes and array types; no mathematics."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ SKLEARN_INITS = {
     "random": "random_responsibilities",
     "random_from_data": "random_rows",
 }
-"""scikit-learn's names for `init_params`, and ours. Ours are accepted too."""
+"""scikit-learn's names for `init_params`, mapped to ours. Ours are accepted too."""
 
 CALLED = {"n_restarts": "n_init", "max_steps": "max_iter"}
-"""What scikit-learn calls what a `Plan` has."""
+"""Arguments of a `Plan`, mapped to scikit-learn's names."""
 
 SHOWN = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "effective_counts_")
-"""The fitted attributes that are views of `mixture_` and `result_` in the user's kind of array."""
+"""The fitted attributes that show `mixture_` and `result_` as the user's kind of array."""
 
 
 class GaussianMixture:
@@ -59,18 +59,18 @@ class GaussianMixture:
     covariance_type: any family of `jaxgmm.families.SHELF`, by name or as an object; beyond scikit-learn's four,
     `covariances_` and `precisions_init` are (K, D, D). n_init: restarts, all in one program. init_params:
     scikit-learn's names, or what `init` of `jaxgmm.fit` takes. random_state: an integer, a RandomState, a Generator,
-    a JAX key, or None. dtype: the data's own, float64 for integers, unless given. chunk_size: rows a chunk.
+    a JAX key, or None. dtype: if None the data's own, or float64 for integers. chunk_size: rows per chunk.
     device: None for JAX's default, "cpu", "gpu", a JAX device, or "all" (see `jaxgmm.fit`). acceleration: None,
-    "squarem", "anderson" or "lbfgs", for fewer iterations where clusters overlap and tol is below 1e-4. stopping:
-    "gain", or "aitken", which compares with tol what all iterations to come would gain. relative_ridge: added to
-    variances like reg_covar, in units of each feature's variance. race: True (or a `Race`) lets only the best of
-    n_init go on after a short run. escape: "split-merge" looks for a way out of the optimum that was found.
+    "squarem", "anderson" or "lbfgs", for fewer iterations if clusters overlap and tol is below 1e-4. stopping: "gain",
+    or "aitken", which compares the estimated gain of all further iterations with tol. relative_ridge: added to
+    variances like reg_covar, in units of each feature's variance. race: with True (or a `Race`) only the best of n_init
+    continue after a short run. escape: "split-merge" tries to leave the local optimum that was found.
 
     `fit`, `score`, `aic`, `bic` and `icl` take `sample_weight` (N,). Fitted attributes, besides scikit-learn's:
     `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).
 
-    `lower_bound_` belongs to the parameters that are kept: it is `score(X)`. `lower_bounds_` is its history, one entry
-    an iteration. `tol=0` makes exactly `max_iter` iterations.
+    `lower_bound_` is the objective of the fitted parameters: it equals `score(X)`. `lower_bounds_` is its history, one
+    entry per iteration. `tol=0` makes exactly `max_iter` iterations.
     """
 
     def __init__(
@@ -125,8 +125,8 @@ class GaussianMixture:
     # --- fitting -----------------------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
-        """Fit to rows X (N, D) with weights (N,). ValueError or TypeError for what cannot be used; a warning, of
-        scikit-learn's class where that is in use, when the best restart did not converge."""
+        """Fit to rows X (N, D) with weights (N,). ValueError or TypeError for invalid arguments and data; a warning
+        (scikit-learn's, if it is imported) if the best restart did not converge."""
         del y
         plan = Plan.of(
             self.n_components,
@@ -149,7 +149,7 @@ class GaussianMixture:
 
         x = rows_check.observations(X)
         is_everywhere = isinstance(self.device, str) and self.device == "all"
-        if not is_everywhere:  # else this process may hold few of the rows, and all are looked at together
+        if not is_everywhere:  # else this process may hold only part of the rows: they are checked together
             sample_weight = rows_check.row_weights(sample_weight, len(x))
             rows_check.finite(x, weights=sample_weight)
             rows_check.enough_rows(len(x), sample_weight, n_components)
@@ -197,12 +197,12 @@ class GaussianMixture:
         return self.fit(X, y, sample_weight).predict(X)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
-        """Learn from a batch of rows X (N, D) with weights (N,), which are then not needed any more.
+        """Update the fit with a batch of rows X (N, D) with weights (N,), which need not be kept afterwards.
 
-        The first call fits, unless there is a fit; each later one moves the mixture by one step of stepwise EM (see
-        `jaxgmm.online`, where there are more ways). What was fitted counts as one batch. Then `lower_bound_` is that of
-        the batch before it was learnt from, `n_iter_` the number of batches, and `result_` is gone. A `fit` begins
-        anew. ValueError where n_components or covariance_type has been changed meanwhile.
+        The first call fits, unless there is a fit; each later call makes one step of stepwise EM (see `jaxgmm.online`,
+        which has more options). The first fit counts as one batch. After a step `lower_bound_` is that of the batch
+        under the mixture before the step, `n_iter_` is the number of batches, and `result_` is removed. `fit` starts
+        over. ValueError if n_components or covariance_type has changed since.
         """
         if not hasattr(self, "mixture_"):
             self.fit(X, y, sample_weight)
@@ -243,9 +243,9 @@ class GaussianMixture:
             )
 
     def _show(self) -> None:
-        """The mixture's parameters in scikit-learn's shapes, in the kind of the data's array."""
+        """Set the attributes with the mixture's parameters, in scikit-learn's shapes and the data's kind of array."""
         mixture, convert = self.mixture_, self._like
-        # On the host, where a few numbers are no program.
+        # On the host, where a few numbers need no compiled program.
         shown = np.asarray(mixture.family.show(jax.tree.map(np.asarray, mixture.scales), mixture.n_components))
         precisions, factors = _precisions(np.asarray(shown, np.float64), mixture.family)
         self.weights_ = convert(mixture.weights)
@@ -257,7 +257,7 @@ class GaussianMixture:
             self.effective_counts_ = convert(self.result_.effective_counts)
 
     def _fixed_start(self, family: Family, n_features: int, dtype: Any) -> FixedStart:
-        """What the user fixes of the start, checked, as a mixture's leaves."""
+        """The initial parameters that the user fixes, checked, as leaves of a mixture."""
         n_components = self.n_components
         with precision_for(dtype):
             weights = means = scales = None
@@ -302,19 +302,19 @@ class GaussianMixture:
         return _log_likelihood(log_prob, rows_check.row_weights(sample_weight, len(log_prob)))
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
-        """Akaike's criterion: the smaller the better. With weights, their sum stands for N."""
+        """Akaike's criterion: smaller is better. With weights, their sum is used as N."""
         log_likelihood, _ = self._total(X, sample_weight)
         return criteria.aic(log_likelihood, self._n_parameters())
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """Schwarz's criterion: the smaller the better. With weights, their sum stands for N."""
+        """Schwarz's criterion: smaller is better. With weights, their sum is used as N."""
         log_likelihood, weight = self._total(X, sample_weight)
         return criteria.bic(log_likelihood, self._n_parameters(), weight)
 
     def icl(self, X: Any, sample_weight: Any = None, kind: str = "soft") -> float:
-        """Integrated completed likelihood: bic + 2 · entropy of the responsibilities; the smaller the better.
+        """Integrated completed likelihood: bic + 2 · entropy of the responsibilities; smaller is better.
 
-        kind "hard" counts the winning component only, as mclust does. Biernacki, Celeux and Govaert 2000.
+        kind "hard" counts the most probable component only, as mclust does. Biernacki, Celeux and Govaert 2000.
         """
         self._check_fitted()
         x = self._admit(X)
@@ -330,7 +330,7 @@ class GaussianMixture:
             n_samples = check.count(n_samples, "n_samples", least=1)
         except (TypeError, ValueError) as error:
             raise type(error)(f"Invalid value for 'n_samples': {n_samples}. {error}") from None
-        size = next_power_of_two(n_samples)  # so that other sizes nearby compile nothing
+        size = next_power_of_two(n_samples)  # so that other sizes nearby reuse the program
         with self._computing(self.mixture_.means.dtype):
             x, labels = self.mixture_.sample(_check.random_key(self.random_state), size, return_labels=True)
             return self._like(np.asarray(x)[:n_samples]), self._like(np.asarray(labels)[:n_samples])
@@ -343,7 +343,7 @@ class GaussianMixture:
         x = self._admit(X)
         mixture = self.mixture_
         dtype = mixture.means.dtype
-        if is_traced(x):  # inside the user's own transformation JAX's switch rules
+        if is_traced(x):  # inside a user's transformation JAX's x64 switch decides
             dtype = jax.dtypes.canonicalize_dtype(dtype)
         if self.chunk_size is None and is_few(mixture, x):
             found = evaluate_few(mixture, x).by(consume)
@@ -377,7 +377,7 @@ class GaussianMixture:
 
     @contextmanager
     def _computing(self, dtype: Any) -> Iterator[None]:
-        """Float64 where that is asked for, and the user's device, for the time of a call."""
+        """A context for one call: float64 if asked for, and the user's device."""
         device = _check.device(self.device)
         with precision_for(dtype), jax.default_device(device) if device is not None else nullcontext():
             yield
@@ -387,7 +387,7 @@ class GaussianMixture:
         return jax.device_put(x, device) if device is not None and isinstance(x, jax.Array) else x
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what `_show` makes anew: JAX arrays of float64 would come back as float32."""
+        """Without the attributes that `_show` recreates: float64 JAX arrays would be unpickled as float32."""
         return {name: value for name, value in vars(self).items() if name not in SHOWN}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -430,7 +430,7 @@ class GaussianMixture:
         return _sklearn.metadata_request(type(self).__name__)
 
     def to_sklearn(self) -> Any:
-        """The fitted mixture as scikit-learn's estimator, which must be installed; other families become `full`."""
+        """The fitted mixture as scikit-learn's estimator. It must be installed; other families become `full`."""
         self._check_fitted()
         family = self.mixture_.family
         known = family.name in ("full", "tied", "diag", "spherical")
@@ -447,9 +447,9 @@ class GaussianMixture:
 
 
 def from_sklearn(estimator: Any) -> GaussianMixture:
-    """A fitted scikit-learn `GaussianMixture` as ours, in its dtype. ValueError where it is not fitted.
+    """A fitted scikit-learn `GaussianMixture` as ours, in its dtype. ValueError if it is not fitted.
 
-    What only a fit of our own knows (`result_`, `effective_counts_`) is not there.
+    Attributes that only our own fit has (`result_`, `effective_counts_`) are missing.
     """
     if not hasattr(estimator, "means_"):
         raise ValueError(f"{estimator!r} is not fitted: there is nothing to take over. Call its fit first.")
@@ -467,7 +467,7 @@ def from_sklearn(estimator: Any) -> GaussianMixture:
 
 
 class _Report:
-    """scikit-learn's `verbose`: a line at the start, every few iterations and at the end; times from level 2 on."""
+    """scikit-learn's `verbose` output: at the start, every few iterations and at the end; with times from level 2."""
 
     def __init__(self, verbose: int) -> None:
         self.verbose = verbose
@@ -494,7 +494,7 @@ class _Report:
 
 
 def _log_likelihood(log_prob: Any, sample_weight: Any) -> tuple[float, float]:
-    """Σ weight · log_prob, in float64 whatever the dtype of its terms, and Σ weight."""
+    """Σ weight · log_prob, in float64 whatever the dtype of log_prob, and Σ weight."""
     host = np.asarray(log_prob, np.float64)
     weights = np.ones_like(host) if sample_weight is None else np.asarray(sample_weight, np.float64)
     return float(np.sum(weights * host, where=weights > 0.0)), float(np.sum(weights))
