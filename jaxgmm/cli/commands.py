@@ -1,12 +1,12 @@
-"""The command line: fit a table, label rows, draw rows. All in float64 unless asked otherwise.
+"""The command line: fit a table, label rows, draw rows. Computations are in float64 by default.
 
     jaxgmm fit data.csv --components 1-8 --families full,diag --restarts 16 --out fitted
     jaxgmm predict fitted/model.jaxgmm data.csv
     jaxgmm sample fitted/model.jaxgmm -n 1000
     jaxgmm bench
 
-Errors are one line on standard error, with exit status 2. An interrupt exits with 130; what a search had finished by
-then is written first.
+An error prints one line on standard error, with exit status 2. An interrupt exits with 130, after the results of the
+fits that had finished are written.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from ..search.table import Sweep, counted
 from . import options, tables
 
 BLOCK = 65536
-"""Rows that are labelled, drawn or written at a time."""
+"""Rows that are labelled, sampled or written at a time."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; -> the exit status. (argparse itself leaves by SystemExit: 0 after --help, 2 for misuse.)"""
+    """Run one command; -> the exit status. (argparse itself raises SystemExit: 0 after --help, 2 for misuse.)"""
     arguments = options.parser().parse_args(argv)
     status: int | None = 0
     try:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = RUN[arguments.command](arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader, such as `head`, has what it wanted. Python would complain once more when it closes the stream.
+        # The reader, such as `head`, has closed the pipe. Without this Python would report it again on closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("jaxgmm: interrupted", file=sys.stderr)
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _rare_collections() -> Iterator[None]:
-    """To trace programs makes many objects that stay. To look for garbage among them every 700 took 1 s of 5."""
+    """Make garbage collections rare: tracing makes many long-lived objects, and a check every 700 took 1 s of 5."""
     before = gc.get_threshold()
     gc.set_threshold(20_000, *before[1:])
     try:
@@ -75,7 +75,7 @@ def _rare_collections() -> Iterator[None]:
 
 
 def _keep_programs() -> None:
-    """An application may switch on what a library may not."""
+    """Switch on the compilation cache, which an application may do and a library may not."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         enable_cache()
@@ -94,7 +94,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     bar = Bar(sys.stderr, arguments.criterion)
     try:
         with warnings.catch_warnings():
-            # Said below, in a line of our own.
+            # Reported below, in our own format.
             warnings.filterwarnings("ignore", message="The search was interrupted", category=UserWarning)
             found = sweep(
                 jax.random.key(arguments.seed),
@@ -233,7 +233,7 @@ def _component_names(mixture: Mixture) -> list[str]:
 
 
 def _pictures(out: Path, found: Sweep, x: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Draw the three pictures, without pyplot, so that no display is asked for. -> their names."""
+    """Draw the three pictures without pyplot, so that no display is needed. -> their file names."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -274,7 +274,7 @@ def _telling_features(mixture: Mixture) -> tuple[int, ...]:
 
 
 def _unseen(_: Any) -> None:
-    """Is told of progress where none is shown: between two calls an interrupt gets through."""
+    """A progress callback that shows nothing: with a callback, an interrupt is handled between two reports."""
 
 
 def _in_one_line(error: BaseException) -> str:
@@ -285,4 +285,4 @@ def _in_one_line(error: BaseException) -> str:
 
 
 RUN = {"fit": _fit, "predict": _predict, "sample": _sample, "bench": _bench}
-"""Each returns the exit status, or None for 0."""
+"""The function of each command; it returns the exit status, or None for 0."""

@@ -1,4 +1,4 @@
-"""What the command line takes: every option is declared here, once."""
+"""The arguments of the command line, all declared here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import tables
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with errors in one line."""
+    """argparse's parser, with one-line errors."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     three.add_argument("-n", type=int, default=1000, metavar="N", help="how many rows (%(default)s)")
     three.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
 
-    # All that follows is the benchmarks' own to read, --help included, so argparse is not to look at it.
+    # All arguments after `bench`, --help included, are passed on to the benchmarks: argparse must not parse them.
     four = commands.add_parser(
         "bench", add_help=False, prefix_chars="\0", help="run the benchmarks of a checkout: bench --help tells more"
     )
@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def counts(text: str) -> list[int]:
-    """Numbers of components from 3, 1-8 or 1,2,5."""
+    """Numbers of components from text such as 3, 1-8 or 1,2,5."""
     counts: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")

@@ -1,6 +1,6 @@
-"""Tables of numbers for the command line: CSV, TSV, NumPy and Parquet files, read with every error put in its place.
+"""Tables of numbers for the command line: CSV, TSV, NumPy and Parquet files. Errors name the row and column.
 
-Rows of data count from 1, as people count them; columns have a name or a position from 0.
+Data rows are counted from 1 in messages; columns have a name or a position from 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from .._base.files import atomically
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
-"""What stands for a missing cell, in any case of letters."""
+"""Texts that mark a missing cell, in upper or lower case."""
 
 READABLE = (".csv", ".tsv", ".npy", ".npz", ".parquet")
 
@@ -38,8 +38,8 @@ def read(path: str | os.PathLike[str], columns: Sequence[str | int] | None = Non
     """The numbers in a file, all finite. -> values (N, D) and the names of the columns.
 
     columns: the ones to read, in this order, by name or by position from 0; the others may then hold anything.
-    Raises FileNotFoundError, ImportError where Parquet needs pyarrow, and ValueError for a text column, a missing
-    cell (with its row and column), rows of unequal length, or a file of another kind.
+    Raises FileNotFoundError, ImportError if Parquet needs pyarrow, and ValueError for a text column, a missing
+    cell (with its row and column), rows of unequal length, or a file of another type.
     """
     name = os.fspath(path)
     ending = os.path.splitext(name)[1].lower()
@@ -54,7 +54,7 @@ def read(path: str | os.PathLike[str], columns: Sequence[str | int] | None = Non
 
 
 def write(path: str | os.PathLike[str], names: Sequence[str], blocks: Iterable[Any]) -> None:
-    """Blocks of rows (n, D), one after the other, as CSV or Parquet by the path's ending; whole, or not at all.
+    """Blocks of rows (n, D), one after the other, as CSV or Parquet by the path's ending; completely or not at all.
 
     CSV keeps every digit of the numbers.
     """
@@ -72,18 +72,18 @@ def write(path: str | os.PathLike[str], names: Sequence[str], blocks: Iterable[A
 
 
 def write_csv(file: Any, names: Sequence[str], blocks: Iterable[Any]) -> None:
-    """A header, and blocks of rows, to an open text file."""
+    """Write a header and blocks of rows to an open text file."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
     for block in blocks:
         if isinstance(block, np.ndarray):
-            # The text of a float32 is shorter than that of the float64 it would become.
+            # As text a float32 is shorter than the float64 that `tolist` would make of it.
             block = block.astype(str).tolist() if block.dtype == np.float32 else block.tolist()
         writer.writerows(block)
 
 
 def positions(columns: Sequence[str | int], names: Sequence[str], source: str) -> list[int]:
-    """Where the chosen columns stand. A text is a name, or, where no column is called so, a position from 0."""
+    """Positions of the chosen columns. A string is a name or, if no column has that name, a position from 0."""
     found: list[int] = []
     for column in columns:
         if isinstance(column, str) and names.count(column) > 1:
@@ -110,8 +110,8 @@ def positions(columns: Sequence[str | int], names: Sequence[str], source: str) -
 
 
 def _read_text(path: str, columns: Sequence[str | int] | None) -> Table:
-    """NumPy's C parser reads the numbers; only where it stumbles are rows looked at one by one, to name the place."""
-    # Bytes that are no UTF-8 may stand in a column that is not read.
+    """Read CSV or TSV with NumPy's C parser; only if it fails, row by row, to name the place of the error."""
+    # A column that is not read may hold bytes that are not UTF-8.
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         delimiter = "\t" if path.lower().endswith(".tsv") else ","
         reader = csv.reader(file, delimiter=delimiter)
@@ -143,7 +143,7 @@ def _read_text(path: str, columns: Sequence[str | int] | None) -> Table:
 
 
 def _by_numpy(file: Any, delimiter: str, columns: list[int] | None) -> np.ndarray | None:
-    """The numbers by NumPy's parser in C, or None where it met anything but finite numbers."""
+    """The numbers, read with NumPy's C parser; None if it finds anything but finite numbers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "input contained no data"
         try:
@@ -156,9 +156,9 @@ def _by_numpy(file: Any, delimiter: str, columns: list[int] | None) -> np.ndarra
 
 
 def _by_hand(path: str, reader: Iterator[list[str]], names: Sequence[str], chosen: Sequence[int]) -> np.ndarray:
-    """The numbers by Python's parser, or an error that names the first cell that is none.
+    """The numbers, read with Python's csv parser; an error names the first cell that is not a number.
 
-    Without columns it only sees that all rows are of one length, which NumPy does not where columns are chosen.
+    With nothing chosen it only checks that all rows have the same length, which NumPy does not if columns are chosen.
     """
     values: list[float] = []
     number = 0
@@ -187,7 +187,7 @@ def _no_number(path: str, row: int, names: Sequence[str], column: int, text: str
 
 
 def _is_header(row: Sequence[str]) -> bool:
-    """A first line without any number, and with some text: never one that might be data."""
+    """Whether a first line is a header: it has some text and no number, so it cannot be data."""
     cells = [cell.strip() for cell in row]
     return not any(map(_is_number, cells)) and any(cell.lower() not in MISSING for cell in cells)
 
@@ -243,7 +243,7 @@ def _read_parquet(path: str, columns: Sequence[str | int] | None) -> Table:
         try:
             source = parquet.ParquetFile(file)
             schema = source.schema_arrow
-            # pandas keeps a frame's index in columns of this name, and hides them when it reads.
+            # pandas stores a frame's index in columns with such names, and hides them when it reads.
             names = [name for name in schema.names if not re.fullmatch(r"__index_level_\d+__", name)]
             if len(set(names)) < len(names):
                 raise ValueError(f"{path}: two columns have one name. It has {_listed(names)}.")
@@ -296,7 +296,7 @@ def require_pyarrow() -> tuple[Any, Any]:
 
 
 def _all_finite(path: str, table: Table) -> None:
-    for start in range(0, len(table.values), 65536):  # so that no mask of the whole stands beside a large table
+    for start in range(0, len(table.values), 65536):  # in blocks, so that no mask of a whole large table is made
         wrong = ~np.isfinite(table.values[start : start + 65536])
         if wrong.any():
             row, column = map(int, np.argwhere(wrong)[0])
