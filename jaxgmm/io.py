@@ -1,6 +1,6 @@
-"""Mixtures on disk: a line that names the format, a checksum, and arrays. No pickle, nothing is executed.
+"""Mixtures on disk: a title line with the format, a checksum, and arrays. No pickle: loading executes no code.
 
-jaxgmm-mixture 0001\\n     20 bytes: what it is, and the version of the format
+jaxgmm-mixture 0001\\n     20 bytes: file type and version of the format
 sha256                    32 bytes: digest of that line and of all that follows
 npz                       NumPy arrays: `about` (a text in JSON), log_weights (K,), means (K, D), scales.<field>
 """
@@ -37,9 +37,9 @@ _STORED = (np.float16, np.float32, np.float64)
 
 
 def save(path: str | os.PathLike[str], mixture: Mixture) -> None:
-    """Write a mixture to exactly this path: whole, or not at all.
+    """Write a mixture to exactly this path, completely or not at all.
 
-    What stood there before is replaced in one step. TypeError for what is no Mixture, or is being traced; ValueError
+    An existing file is replaced atomically. TypeError if mixture is not a Mixture, or is being traced; ValueError
     for a mixture with leading axes (as `vmap` returns), or of a family that is not on `jaxgmm.families.SHELF`.
     """
     if not isinstance(mixture, Mixture):
@@ -68,10 +68,10 @@ def save(path: str | os.PathLike[str], mixture: Mixture) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Mixture:
-    """The mixture that `save` wrote, in its own dtype, float64 included whatever JAX's switch says.
+    """The mixture that `save` wrote, in its own dtype, float64 included whatever JAX's x64 switch says.
 
-    FileNotFoundError where there is no file; ValueError, naming the path, for a file that is damaged, cut short,
-    foreign, of a newer format, or of a family that this version does not have.
+    FileNotFoundError if there is no file; ValueError, naming the path, for a file that is damaged, truncated, of
+    another type, of a newer format, or of a family that this version does not have.
     """
     name = os.fspath(path)
     with open(path, "rb") as file:
@@ -92,7 +92,7 @@ def load(path: str | os.PathLike[str]) -> Mixture:
             arrays = {key: archive[key] for key in archive.files}
         about = json.loads(str(arrays.pop("about")))
         stored_family, settings = about["family"], dict(about["settings"])
-    except Exception as error:  # whatever the parsers raise, the checksum was right and the content is not ours
+    except Exception as error:  # any parser error: the checksum is right, so the file was not written by us
         raise ValueError(f"{name} is not a jaxgmm mixture: its content cannot be read ({error}).") from error
     if stored_family not in SHELF:
         raise ValueError(
@@ -107,7 +107,7 @@ def load(path: str | os.PathLike[str]) -> Mixture:
 
 
 def _settings(family: Family) -> dict[str, Any]:
-    """What distinguishes a family from the one of its name on the shelf, as JSON can hold it."""
+    """The fields in which a family differs from the one of its name on the shelf, as JSON values."""
     shelved = SHELF.get(family.name)
     if type(shelved) is not type(family) or not dataclasses.is_dataclass(family):
         raise ValueError(
@@ -123,12 +123,12 @@ def _settings(family: Family) -> dict[str, Any]:
 
 
 def _leaves(scales: Any) -> dict[str, Any]:
-    """The arrays of a Covariance by the names of their fields."""
+    """The arrays of a Covariance, keyed by field name."""
     return {"scales" + jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(scales)}
 
 
 def _build(family: Family, arrays: dict[str, np.ndarray]) -> Mixture:
-    """The mixture from its arrays, which are held against the shapes that the family has for this K and D."""
+    """The mixture from its arrays, checked against the shapes and dtypes that the family has for this K and D."""
     means = arrays["means"]
     if means.ndim != 2 or means.dtype not in _STORED:
         raise ValueError(f"expected floating means (K, D), got {means.dtype} of shape {means.shape}")

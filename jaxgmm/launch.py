@@ -1,18 +1,18 @@
-"""Run one script in several processes that JAX joins: python -m jaxgmm.launch --processes 4 script.py [argument …]
+"""Run one script in several processes, joined by JAX: python -m jaxgmm.launch --processes 4 script.py [argument …]
 
-Every process runs the whole script, with its own rows, and `jaxgmm.fit(..., device="all")` fits those of all of them:
+Every process runs the whole script, with its own rows, and `jaxgmm.fit(..., device="all")` fits the rows of all:
 
     rows = np.load(f"part-{jax.process_index()}.npy")
     result = jaxgmm.fit(jax.random.key(0), rows, n_components=8, device="all")  # the same in every process
 
-On several machines run it on each, with the address of the first and with the number of the first process there:
+On several machines, run it on each with the address of the first machine and the number of its own first process:
 
     python -m jaxgmm.launch --processes 2 --of 4 --first 0 --coordinator 10.0.0.1:7777 script.py
     python -m jaxgmm.launch --processes 2 --of 4 --first 2 --coordinator 10.0.0.1:7777 script.py
 
-When a process ends with an error all others here are ended, too, and so they are when the launcher ends, even if it
-is killed. Those of other machines hear of it by the silence: they end with an error after `--patience` seconds. A
-process that is done waits for the others as long as they live.
+If a process ends with an error, all others on this machine are killed too; also if the launcher ends, even by being
+killed. Processes on other machines notice only the missing heartbeat: they end with an error after `--patience`
+seconds. A process that has finished waits for the others as long as they live.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from functools import partial
 from typing import NoReturn
 
 WORKER = "JAXGMM_LAUNCHED"
-"""The variable by which a process knows that it is one of several.
+"""The environment variable that marks a process as one of several.
 
-It holds the address, the number of processes, the number of this one, the patience, and the end of a pipe that tells
-when the launcher has ended (-1: none).
+It holds the address, the number of processes, the number of this one, the patience, and the read end of a pipe that is
+closed when the launcher ends (-1: none).
 """
 
 PATIENCE = 30
-"""Seconds of silence after which a process is taken for dead."""
+"""Seconds without a heartbeat after which a process is considered dead."""
 
 GRACE = 5.0
-"""Seconds that the others have to end by themselves after one has failed: they may have something to say."""
+"""Seconds that the other processes have to end by themselves after one failed, to print their own errors."""
 
 FOR_THE_OTHERS = 365 * 24 * 60 * 60
-"""Seconds that a process that is done waits for the others. Silence tells of their death long before."""
+"""Seconds that a finished process waits for the others. Missing heartbeats reveal their death long before."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     address = given.coordinator or f"127.0.0.1:{_free_port()}"
     command = [sys.executable, "-m", "jaxgmm.launch", given.script, *given.arguments]
     theirs, ours = os.pipe()
-    passed = [theirs] if os.name == "posix" else []  # elsewhere Popen passes no pipe
+    passed = [theirs] if os.name == "posix" else []  # Popen cannot pass a pipe on other systems
     started: list[subprocess.Popen[bytes]] = []
     try:
         with _sigterm_as_exit():
@@ -83,13 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 started.append(subprocess.Popen(command, env={**os.environ, WORKER: told}, pass_fds=passed))
             return _wait(started)
     finally:
-        os.close(ours)  # ends also one that a signal kept out of the list
+        os.close(ours)  # also ends a process that a signal kept out of `started`
         os.close(theirs)
         _end(started, grace=0.0)
 
 
 def work(arguments: Sequence[str]) -> None:
-    """Run the script as one of several."""
+    """Run the script as one of several processes."""
     address, n_processes, number, patience, pipe = os.environ.pop(WORKER).split()
     if int(pipe) >= 0:
         _end_with_launcher(int(pipe))
@@ -99,9 +99,9 @@ def work(arguments: Sequence[str]) -> None:
     jax.distributed.initialize(
         address, int(n_processes), int(number), initialization_timeout=300, heartbeat_timeout_seconds=int(patience)
     )
-    jax.distributed.shutdown = partial(_shut_down, jax.distributed.shutdown)  # by the script, too, with all others
+    jax.distributed.shutdown = partial(_shut_down, jax.distributed.shutdown)  # also if the script calls it
     sys.argv[:] = list(arguments)
-    if not sys.flags.safe_path:  # where it is set `-m` put no folder there, nor would `python script.py`
+    if not sys.flags.safe_path:  # with safe_path, neither `-m` nor `python script.py` puts a folder there
         sys.path[0] = os.path.dirname(os.path.realpath(arguments[0]))
     try:
         runpy.run_path(arguments[0], run_name="__main__")
@@ -112,16 +112,16 @@ def work(arguments: Sequence[str]) -> None:
             _die(end.code)
     except BaseException:
         _die(1, traceback.format_exc())
-    sys.stdout.flush()  # what the script said shall not wait for the others, nor be lost with them
+    sys.stdout.flush()  # do not hold output back while waiting, nor lose it if others fail
     jax.distributed.shutdown()
 
 
 def _shut_down(shutdown: Callable[[], None]) -> None:
-    """JAX's own `shutdown`, after a wait for the other processes: it waits for them, too, but five minutes at most.
+    """JAX's own `shutdown`, after a wait for the other processes: by itself it waits at most five minutes for them.
 
-    In jax 0.10.2 `shutdown_timeout_seconds` does not change that: `initialize` tells it to the service, and not to the
-    client, which then gives up. JAX has no public name for a wait of another length; where this one is gone, five
-    minutes it is.
+    In jax 0.10.2 `shutdown_timeout_seconds` does not change that: `initialize` passes it to the service, but not to the
+    client, which then gives up. JAX has no public function for a longer wait; if the private one used here is removed,
+    the limit is five minutes.
     """
     try:
         from jax._src.distributed import global_state
@@ -136,8 +136,8 @@ def _shut_down(shutdown: Callable[[], None]) -> None:
 
 
 def _end_with_launcher(pipe: int) -> None:
-    """End this process once the launcher has ended: then, however it ended, the other end of the pipe is closed."""
-    os.set_inheritable(pipe, False)  # what the script starts has no use for it
+    """End this process when the launcher ends: the other end of the pipe is then closed, however it ended."""
+    os.set_inheritable(pipe, False)  # child processes of the script do not need it
 
     def watch() -> None:
         os.read(pipe, 1)  # nobody writes: this returns when the other end is closed
@@ -147,18 +147,18 @@ def _end_with_launcher(pipe: int) -> None:
 
 
 def _die(status: int, said: str = "") -> NoReturn:
-    """At once: an orderly end would first wait for the others, who wait for this one's sums."""
+    """Exit at once: a normal exit would first wait for the others, which wait for this process in a collective."""
     try:
         sys.stderr.write(said)
         sys.stderr.flush()
         sys.stdout.flush()
-    finally:  # also when nobody reads any more
+    finally:  # also if the output pipe is closed
         os._exit(status)
 
 
 @contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """By itself SIGTERM ends Python past every `finally`. Only the main thread may change that."""
+    """Turn SIGTERM into SystemExit: by default it skips every `finally`. Only the main thread may set a handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -174,10 +174,10 @@ def _sigterm_as_exit() -> Iterator[None]:
 
 
 def _wait(started: list[subprocess.Popen[bytes]]) -> int:
-    """Until all have ended, or one has failed: then the others are ended. -> the exit status of the first to fail.
+    """Wait until all have ended or one has failed, and then end the others. -> the exit status of the first to fail.
 
-    The first matters, since the others soon fail of a connection that is lost: one thread a process notes the order,
-    which a look at all of them now and then would not.
+    The first failure is the cause, since the others soon fail by a lost connection. One thread per process records the
+    order, which polling would miss.
     """
     ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     for process in started:

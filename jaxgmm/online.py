@@ -1,13 +1,13 @@
-"""EM over a stream: every batch of rows is seen once, and moves the mixture a little.
+"""EM over a stream: each batch of rows is used once, for a small update of the mixture.
 
-    state = online.init(mixture)      a start, such as a fit to the first rows
+    state = online.init(mixture)      from a start, such as a fit to the first rows
     for x in stream:
         state = online.update(state, x)
     state.mixture
 
-Stepwise EM (Cappé and Moulines 2009): the moments of a batch under the mixture so far are averaged into those kept,
-with weight γ, and the M-step follows. With γ falling as t^−0.7 the mixture settles on a stream that stays the same, at
-what EM finds of all its rows; with γ held up from below it follows one that changes.
+Stepwise EM (Cappé and Moulines 2009): the moments of a batch under the current mixture are averaged with weight γ into
+the running moments, and the M-step follows. With γ falling as t^−0.7 the mixture converges on a stationary stream, to
+what EM finds on all its rows; with a lower bound on γ it follows a stream that changes.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from .rows.batches import Batches
 from .rows.door import admit_batch
 
 DECAY = 0.7
-"""The power by which γ falls. Above ½ the noise of the batches averages out; with 1 they all count alike, and the
-first, seen under a poor mixture, are never forgotten."""
+"""The exponent with which γ falls. Above ½ the noise of the batches averages out; with 1 all batches have equal weight,
+and the first ones, whose moments are taken under a poor mixture, are never forgotten."""
 
 
 class State(NamedTuple):
-    """Where a stream stands."""
+    """The state of a stream."""
 
     mixture: Mixture
-    moments: Moments  # about the mixture's means, a row: averages, so that batches of any size go together
-    weight: Array  # (): for how many batches the start counts
+    moments: Moments  # about the mixture's means, averages per row, so that batches may differ in size
+    weight: Array  # (): the number of batches that the start counts as
     n_batches: Array  # (): int32
-    objective: Array  # (): mean log-likelihood of the last batch before it was learnt from, nats; NaN before the first
+    objective: Array  # (): mean log-likelihood of the last batch before its update, nats; NaN before the first
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By way of the host, where pickles keep float64."""
+        """Pickle NumPy arrays, which keep float64."""
         return _from_host, (jax.tree.map(np.asarray, tuple(self)),)
 
 
 def init(mixture: Mixture, weight: float = 1.0) -> State:
-    """The state before the first batch. weight: how many batches the mixture counts for, > 0.
+    """The state before the first batch. weight: the number of batches that the mixture counts as, > 0.
 
-    TypeError for what is no Mixture, ValueError for a weight that is not positive.
+    TypeError if mixture is not a Mixture, ValueError if weight is not positive.
     """
     check.mixture(mixture)
     check.positive(weight, "weight")
@@ -72,14 +72,13 @@ def update(
 ) -> State:
     """The state after a batch of rows x (N, D), weighted by sample_weight (N,).
 
-    γ = max(forgetting, (t + weight)^−decay) for batch t = 1, 2, …: the share of the batch in what is kept then,
-    whatever its number of rows. decay: in (½, 1]. forgetting: in [0, 1); a stream is followed over some 1 / forgetting
-    batches. ridge: as for `fit`. A component that no row belongs to keeps its mean, with what is left of its weight.
-    A batch of which no finite moments can be made, as where squares overflow, changes nothing; `objective` says so by
-    not being finite.
+    γ = max(forgetting, (t + weight)^−decay) for batch t = 1, 2, …: the weight of the batch in the running moments,
+    whatever its number of rows. decay: in (½, 1]. forgetting: in [0, 1); the mixture then reflects about the last
+    1 / forgetting batches. ridge: as for `fit`. A component without rows keeps its mean, and its weight decays. A batch
+    whose moments are not finite, because squares overflow, changes nothing; `objective` is then not finite.
 
-    Raises ValueError or TypeError for arguments and rows that cannot be used. Batches of one shape are compiled for
-    once; give `Batches` of one chunk size where they differ.
+    Raises ValueError or TypeError for arguments and rows that cannot be used. A program is compiled for each shape of
+    batch; if shapes differ, give `Batches` of one chunk size.
     """
     decay, forgetting = check.decay(decay), check.forgetting(forgetting)
     dtype, n_features = state.mixture.means.dtype, state.mixture.n_features

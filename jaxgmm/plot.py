@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 POINTS = 20_000
-"""Rows that are drawn at most: more hide each other, and make slow pictures."""
+"""Most rows that are drawn: more would hide each other, and be slow to draw."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#4D4D4D")
-"""Okabe and Ito's colours for all kinds of colour vision, with the yellow, too pale on white, made violet."""
+"""Okabe and Ito's colours for all kinds of colour vision; violet replaces the yellow, too pale on white."""
 
 MARKERS = "osD^vPX*<>h8dp"
 
 GREY, INK = "#9AA0A6", "#222222"
 
 PALE = "#D8B98A"
-"""For what a race left behind: neither as dark as what went on, nor of its colour."""
+"""For runs that a race eliminated: paler than its finalists, and of another colour."""
 
 
 def clusters(
@@ -45,9 +45,9 @@ def clusters(
 ) -> Axes:
     """The components in two features (or one): rows by component, means, ellipses at 1 and 2 standard deviations.
 
-    x: rows (N, D), of which 20 000 evenly spaced ones are drawn at most. dims: the two features, whose marginal is
-    shown; one feature gives a histogram with the densities. labels: (N,) components to colour rows by, where they are
-    not to be predicted. Returns the Axes. ValueError where shapes do not fit.
+    x: rows (N, D), of which at most 20 000, evenly spaced, are drawn. dims: the two features, whose marginal is shown;
+    a single feature gives a histogram with the densities. labels: (N,) components to colour rows by; predicted if None.
+    Returns the Axes. ValueError if shapes do not match.
     """
     pair = _dims(dims, mixture.n_features)
     rows, of_row = _rows(mixture, x, labels)
@@ -84,13 +84,14 @@ def clusters(
 
 
 def history(result: FitResult | Any, *, ax: Axes | None = None) -> Axes:
-    """Mean log-likelihood by step. Of a `FitResult`: the winner bold, the other restarts thin and grey behind it.
+    """Mean log-likelihood by step. For a `FitResult`: the best restart in bold, the others thin and grey behind it.
 
-    Restarts that a race left behind are paler than its finalists. Where an escape found more, its moves stand to the
-    right of the restart they began from: a dot for what each came to, in steps that rise, and the run after the last of
-    them, which begins below what it will surpass. (Of earlier moves only the ends are kept.)
+    Restarts that a race eliminated are paler than its finalists. If an escape made moves, they are drawn to the right
+    of the restart they started from: a dot for the objective after each move, joined by a rising staircase, and the
+    run after the last move, which starts below the objective that it surpasses. (Of earlier moves only the final
+    objectives are kept.)
 
-    Or of an array: one history (T,), or several (R, T); NaN ends a history. Returns the Axes.
+    For an array: one history (T,), or several (R, T); NaN ends a history. Returns the Axes.
     """
     ax = _axes(ax)
     if isinstance(result, FitResult):
@@ -112,10 +113,10 @@ def history(result: FitResult | Any, *, ax: Axes | None = None) -> Axes:
 
 
 def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
-    """A sweep's criterion against K, a line a family, the best fit ringed.
+    """A sweep's criterion against K, one line per family, with a ring around the best fit.
 
-    Failed fits leave a gap. So do fits with a component that stands on the ridge alone, which are chosen last whatever
-    their criterion says; a hollow mark shows what it says. Returns the Axes.
+    Failed fits leave a gap in the line. So do fits with a spurious component, which are chosen last whatever their
+    criterion; a hollow mark shows its value. Returns the Axes.
     """
     ax = _axes(ax)
     of_ridge = False
@@ -169,7 +170,7 @@ def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
 
 
 def _axes(ax: Axes | None) -> Axes:
-    """The Axes given, or a new one, with the furniture that all pictures share."""
+    """The Axes given, or a new one, with the style that all pictures share."""
     if ax is None:
         try:
             import matplotlib.pyplot as plt
@@ -194,7 +195,7 @@ def _dims(dims: Sequence[int], n_features: int) -> tuple[int, ...]:
 
 
 def _rows(mixture: Mixture, x: Any, labels: Any) -> tuple[np.ndarray | None, np.ndarray]:
-    """The rows to draw, evenly thinned, with their components."""
+    """The rows to draw, evenly thinned, and their components."""
     if x is None:
         return None, np.empty(0, int)
     rows = rows_check.observations(x, "x")
@@ -211,18 +212,18 @@ def _rows(mixture: Mixture, x: Any, labels: Any) -> tuple[np.ndarray | None, np.
 
 
 def _colours(n: int) -> list[Any]:
-    """n colours: the palette, or, for more, steps of a scale of even lightness, neighbours far apart on it."""
+    """n colours from the palette, or, for more, from a perceptually uniform scale, with neighbours far apart on it."""
     if n <= len(PALETTE):
         return list(PALETTE[:n])
     import matplotlib
 
-    places = (0.5 + np.arange(n) * 0.6180339887498949) % 1.0  # the golden ratio keeps any run of them spread out
+    places = (0.5 + np.arange(n) * 0.6180339887498949) % 1.0  # golden-ratio steps keep successive colours apart
     ranks = places.argsort().argsort() / (n - 1)
     return [tuple(colour) for colour in matplotlib.colormaps["viridis"](0.95 * ranks)]
 
 
 def _ellipses(ax: Axes, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray, colours: list[Any]) -> None:
-    """Ellipses at 1 and 2 standard deviations, and the means: numbered where they are few."""
+    """Ellipses at 1 and 2 standard deviations, and the means, numbered if there are few."""
     from matplotlib.patches import Ellipse
 
     lengths, axes = np.linalg.eigh(covariances)
@@ -261,7 +262,7 @@ def _densities(
         bins = int(np.clip(2.0 * len(values) ** (1 / 2), 12, 120))
         ax.hist(values, bins=bins, density=True, color="#D5D9DE", edgecolor="white", lw=0.4, zorder=1, label="data")
     grid = np.linspace(low, high, 1000)
-    # A narrow component falls between the points of an even grid.
+    # A narrow component could fall between the points of an even grid.
     grid = np.unique(
         np.concatenate([grid, *(m + s * np.linspace(-4, 4, 81) for m, s in zip(means, deviations, strict=True))])
     )
@@ -276,7 +277,7 @@ def _densities(
 
 
 def _value(cell: Cell, criterion: str) -> float:
-    """A cell's criterion; NaN where there is none, or the fit failed."""
+    """A cell's criterion; NaN if it has none, or if the fit failed."""
     value = cell.by(criterion)
     return math.nan if value is None or cell.status in FAILURES else float(value)
 
@@ -287,7 +288,7 @@ def _restarts(ax: Axes, result: FitResult) -> None:
     ended = np.asarray(result.restarts.status)
     winner = _winner(result)
     is_winner = np.arange(len(lines)) == winner
-    # A run that meets the step limit has made all steps there are, unless a race ended it before.
+    # MAX_STEPS with fewer steps than the limit means that a race eliminated the run.
     is_out = (ended == Status.MAX_STEPS) & (np.asarray(result.restarts.n_steps) < lines.shape[1] - 1) & ~is_winner
     _thin_lines(ax, lines[is_out], "out of the race", colour=PALE)
     _thin_lines(ax, lines[~is_winner & ~is_out], "other restarts")
@@ -305,7 +306,7 @@ def _restarts(ax: Axes, result: FitResult) -> None:
 
 
 def _winner(result: FitResult) -> int:
-    """Which restart won: the first whose history is the result's, or, where an escape went on from it, whose end is."""
+    """The index of the best restart: found by the result's history, or after an escape by its starting objective."""
     if result.escapes is not None and len(result.escapes) > 1:
         return int(np.argmax(np.asarray(result.restarts.objective) == np.asarray(result.escapes)[0]))
     lines, best = np.asarray(result.restarts.history), np.asarray(result.history)
@@ -313,7 +314,7 @@ def _winner(result: FitResult) -> int:
 
 
 def _moves(ax: Axes, result: FitResult, start: int, heights: np.ndarray) -> None:
-    """Steps from the end of the best restart to what each move came to, and the run after the last of them."""
+    """A staircase from the end of the best restart over the objectives after each move, and the last move's run."""
     last = np.asarray(result.history, np.float64)
     last = last[np.isfinite(last)]
     n_moves = len(heights) - 1
@@ -342,7 +343,7 @@ def _thin_lines(ax: Axes, lines: np.ndarray, name: str, colour: str = GREY) -> N
 
 
 def _failures(ax: Axes, lines: np.ndarray) -> None:
-    """A cross where a restart failed."""
+    """A cross at the end of each failed restart."""
     ends = [
         (int(np.isfinite(line).sum()) - 1, line[np.isfinite(line)][-1]) for line in lines if np.isfinite(line).any()
     ]
