@@ -84,9 +84,9 @@ def _keep_programs() -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    """-> the exit status."""
+    """Fit, and write the results. -> the exit status."""
     if arguments.format == "parquet":
-        tables.require_pyarrow()  # before the work, not after it
+        tables.require_pyarrow()  # fail before the work, not after it
     x, weights, names = _read(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()

@@ -200,7 +200,7 @@ class GaussianMixture:
         """Update the fit with a batch of rows X (N, D) with weights (N,), which need not be kept afterwards.
 
         The first call fits, unless there is a fit; each later call makes one step of stepwise EM (see `jaxgmm.online`,
-        which has more options). The first fit counts as one batch. After a step `lower_bound_` is that of the batch
+        which has more options). The existing fit counts as one batch. After a step `lower_bound_` is that of the batch
         under the mixture before the step, `n_iter_` is the number of batches, and `result_` is removed. `fit` starts
         over. ValueError if n_components or covariance_type has changed since.
         """

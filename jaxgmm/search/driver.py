@@ -26,7 +26,7 @@ class Driver(Protocol):
     """All computations of a search that need its rows. States are those of R runs, with leaves (R, ...)."""
 
     def nearest_to(self, seeds: Array, counts: Any, kind: Kind) -> Moments:
-        """Moments (R, ...) about seeds (R, K, D) of the rows nearest to each of the first `counts` (R,) of them."""
+        """Moments (R, ...), about seeds (R, K, D), of the rows nearest to each of the first `counts` (R,) seeds."""
         ...
 
     def from_seeds(

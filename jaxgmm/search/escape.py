@@ -138,7 +138,7 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     share = _upper_share(halves)
     kind = mixture.family.kind
     covariances = show_least(mixture.scales, kind, n_components)
-    # A shared covariance may be narrower than a component's rows: cap what is subtracted, so that it stays definite.
+    # A covariance with a shared shape may be narrower than its rows: cap what is subtracted, to keep it definite.
     taken = share * (1.0 - share)
     taken *= AT_MOST / jnp.maximum(taken * _own_distances(mixture, apart), AT_MOST)
 
@@ -283,7 +283,7 @@ def _entropy(share: Array) -> Array:
 
 
 def _own_distances(mixture: Mixture, apart: Array) -> Array:
-    """Squared lengths of vectors (K, D), each in units of its component's covariance. -> (K,)."""
+    """Squared Mahalanobis lengths of vectors (K, D), each under its component's covariance. -> (K,)."""
     nothing = jnp.zeros_like(mixture.log_weights)
     operands = mixture.scales.prepare(jnp.zeros_like(apart), jnp.zeros_like(apart[0]), nothing, Form.SAFE)
     return -2.0 * jnp.diagonal(mixture.scales.exponent(operands, columns(apart)))

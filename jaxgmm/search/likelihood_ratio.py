@@ -80,8 +80,8 @@ def likelihood_ratio_test(
     key: a JAX random key. x: an array, or `Batches` without weights. n_components: K. n_replicates: B. n_restarts: R,
     for each fit. tol: as for `fit`, in nats of the mean; if None, a fit has converged at a change of 1e-4 nats of the
     total. In float32 the statistic has an error of about 1e-6 · N: use float64 past some ten thousand rows. progress:
-    True for a bar
-    on standard error, or a function that is called with (done, B) after each replicate. Everything else as for `fit`.
+    True for a bar on standard error, or a function that is called with (done, B) after each replicate. Everything else
+    as for `fit`.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: replicates with a failed fit are NaN, and are left out and counted.

@@ -1,4 +1,4 @@
-"""Searches over rows that no single program holds: each step is one pass over the rows, for all running runs."""
+"""Searches over rows that no single program holds: each step is one pass, for all runs that have not ended."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Passes:
                 entry.keep((states, histories), is_done=not len(going))
             if not len(going):
                 return _stopped(states), jnp.asarray(histories)
-            # Padded to a power of two, so that few programs are compiled: duplicates of the last write the same row.
+            # Pad to a power of two, so that few programs are compiled; duplicates rewrite the same row.
             n_lanes = min(len(states.status), next_power_of_two(len(going)))
             chosen = going[np.minimum(np.arange(n_lanes), len(going) - 1)]
             states = with_lanes(states, chosen, step_lanes(lanes_at(states, chosen), self.rows, settings))

@@ -59,7 +59,7 @@ def is_going(runs: Snapshot, max_steps: int) -> np.ndarray:
 
 
 EVERY = 0.1
-"""Seconds between two drawings of a line."""
+"""Least seconds between two redraws of the bar."""
 
 PATIENCE = 1.0
 """Seconds of work before the remaining time is shown."""

@@ -155,7 +155,7 @@ def cell_of(
     held_out: float | None,
     chosen_by: Criterion,
 ) -> Cell:
-    """The figures of one fit to rows of total weight n."""
+    """The cell of one fit to rows of total weight n."""
     log_likelihood = _total(result, said, n)
     p = int(n_parameters(result.mixture))
     known = Evidence(log_likelihood, p, n, float(said[1]), held_out)

@@ -28,7 +28,7 @@ class Problems(NamedTuple):
         rows, lengths, dtypes = _check.problems(xs)
         if dtype is None:
             own = xs if isinstance(xs, (list, tuple)) else (xs,)
-            is_wide = any(isinstance(x, jax.Array) and x.dtype == np.float64 for x in own)  # such an array keeps it
+            is_wide = any(isinstance(x, jax.Array) and x.dtype == np.float64 for x in own)  # float64 is kept
             dtype = np.dtype(
                 np.float64 if is_wide else jax.dtypes.canonicalize_dtype(rows_check.floating_dtype(dtypes))
             )

@@ -1,4 +1,4 @@
-"""The shelf of seedings. To start from seeds, all rows are assigned to the nearest one, and one M-step follows.
+"""The shelf of seedings. From seeds or a user's own start, all rows are assigned, and one M-step follows.
 
 Assigning each seed only its own row (as scikit-learn does for k-means++ and random rows) leaves tied covariances at the
 scatter of the whole data, from which EM converges at once to a point where all components are equal.
