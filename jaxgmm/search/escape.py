@@ -72,7 +72,7 @@ def split_and_merge(
     max_steps: int,
     observer: Observer = NOBODY,
 ) -> FitResult:
-    """The best fit reached from `result` by a sequence of moves, each of which must gain more than tol.
+    """The best fit reached from `result` by a sequence of moves, each of which must be an improvement by `_is_better`.
 
     Steps, status and history are those of the last move's run. A move needs at least three components.
     """

@@ -69,7 +69,7 @@ def fit(
 
     Covariances: ridge, () or (D,), is added to every diagonal, as is relative_ridge times each feature's variance over
     the data, which does not depend on units. A run with a component whose smallest variance is decided by the ridge
-    (`spurious`) wins only if every run has one.
+    (`spurious`) wins only if no run without one succeeded.
 
     Search: with race=True all starts make a short run and only the best continue; a `Race` sets how (see `race.py`).
     escape="split-merge" then tries to leave the local optimum that was found (see `escape.py`). acceleration:

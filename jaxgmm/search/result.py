@@ -182,8 +182,8 @@ def trimmed(result: FitResult, count: int) -> FitResult:
 def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
     """The run (R, ...) with the highest finite objective, and how all of them ended.
 
-    A run with a spurious component wins only if all runs have one: its objective depends on how small the ridge is, and
-    says nothing about the data.
+    A run with a spurious component wins only if no run without one succeeded: its objective depends on how small the
+    ridge is, and says nothing about the data.
     """
     stands_on_it = lax.map(lambda mixture: is_spurious(mixture, ridge), states.mixture)
     objective, winner = _winner(states, stands_on_it, jnp)
