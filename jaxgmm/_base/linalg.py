@@ -31,7 +31,7 @@ def einsum(subscripts: str, *operands: Any) -> Any:
 
 FEW = 512
 """Multiplications per batch entry up to which a batched product is written out as a sum, which XLA compiles to one loop
-over the whole batch. As a matrix product each entry costs a microsecond on CPU, however small, and a launch on a GPU."""
+over the whole batch. As matrix products they cost a microsecond each on CPU, however small, and a launch on a GPU."""
 
 
 def _is_batch_of_few(subscripts: str, operands: tuple[Array, ...]) -> bool:

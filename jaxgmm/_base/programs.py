@@ -1,4 +1,4 @@
-"""Compiled programs: how each is built, how many are kept, and the buckets to which shapes of small problems are padded.
+"""Compiled programs: how each is built, how many are kept, and the buckets that shapes of small problems are padded to.
 
 This is the one place for that policy. A fit to a small table costs mostly compile time, so programs are few, are shared
 by problems of similar shapes, and, where they run once or on few numbers, are compiled with little optimisation. In a
