@@ -24,7 +24,7 @@ M = TypeVar("M", bound="Evaluable")
 
 
 class Evaluable(Components, Protocol):
-    """The part of a `Mixture` that evaluation needs; `Mixture` has the results as methods."""
+    """What evaluation needs of a `Mixture` besides `Components`. `Mixture` offers the evaluations as methods."""
 
     @property
     def family(self) -> Family: ...

@@ -237,6 +237,6 @@ def _machine() -> str:
         lines = (line.partition(":") for line in first.splitlines())
         told += [f"{name.strip()}:{value.strip()}" for name, _, value in lines if name.strip().lower() in PROCESSOR]
     except OSError:
-        told.append(platform.node())  # the machine's name stands for its processor
+        told.append(platform.node())  # without CPUINFO the machine's name identifies its processor
     told.append(str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]

@@ -11,7 +11,7 @@ import numpy as np
 from .precision import precision_for
 
 ALIGNMENT = 64
-"""An array must start at a multiple of so many bytes for JAX to use it without a copy."""
+"""An array must start at a multiple of this many bytes for JAX to use it without a copy."""
 
 
 def aligned(memory: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -79,7 +79,7 @@ class SharedWhitened(NamedTuple):
 
 
 class SharedExpanded(NamedTuple):
-    """As SharedWhitened, with |y − m|² expanded into one product."""
+    """As SharedWhitened, with |y − m|² expanded so that its cross term is one matrix product."""
 
     origin: Array
     whitener: Array

@@ -107,7 +107,7 @@ def supports(kind: Kind, operands: Any, batches: Batches) -> bool:
 def _has_triton() -> bool:
     try:
         return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
-    except ModuleNotFoundError:  # a package above it is gone
+    except ModuleNotFoundError:  # a parent package is missing
         return False
 
 

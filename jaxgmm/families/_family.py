@@ -78,7 +78,7 @@ def project(family: Family, covariances: Array) -> Any:
     return family.estimate(family.kind.project(covariances), mass, covariances.shape[-1], NO_PRIOR, None)
 
 
-@lru_cache(256)  # tracing takes milliseconds, of which a small fit takes ten in all
+@lru_cache(256)  # tracing takes milliseconds, and a small fit as a whole takes ten
 def shape_of_scales(family: Family, n_components: int, n_features: int, dtype: Any) -> Any:
     """The shapes and dtypes of the family's covariances of `n_components`."""
     with precision_for(dtype):

@@ -22,13 +22,13 @@ def chunk_size(value: Any) -> int | None:
 
 
 def floating_dtype(values: Iterable[Any], dtype: Any = None) -> np.dtype:
-    """The floating dtype that JAX's own promotion gives to the values, or `dtype` where that is asked for."""
+    """The floating dtype that JAX's own promotion gives to the values, or `dtype` where that is given."""
     if dtype is not None:
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"dtype must be a floating dtype, float32 or float64, got {np.dtype(dtype)}.")
         return np.dtype(dtype)
     dtypes = [_native(v.dtype if hasattr(v, "dtype") else np.asarray(v).dtype, "What was given") for v in values]
-    found = jnp.result_type(*map(jax.dtypes.canonicalize_dtype, dtypes))  # canonical first: else float64 is warned of
+    found = jnp.result_type(*map(jax.dtypes.canonicalize_dtype, dtypes))  # canonical first: else JAX warns of float64
     if jnp.issubdtype(found, jnp.complexfloating) or (not jnp.issubdtype(found, jnp.number) and found != np.bool_):
         raise TypeError(f"Expected real numbers, got dtype {found}.")
     kept = any(isinstance(v, jax.Array) and v.dtype == np.float64 for v in values)

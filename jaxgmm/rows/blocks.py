@@ -92,7 +92,7 @@ class Blocks:
         raise ValueError(self._without_rows())
 
     def pieces(self, size: int, dtype: Any) -> Steps:
-        """All rows, `size` at a time, the last ones padded: by repetition, with weight 0.
+        """All rows, `size` at a time, the last piece padded by repeated rows of weight 0.
 
         ValueError or TypeError for blocks that do not fit together, are no numbers, or have no rows.
         """

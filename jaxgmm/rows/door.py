@@ -105,7 +105,7 @@ def admit(
     dtype: Any,
     n_runs: int | None = None,
 ) -> Batches:
-    """The user's data, checked, as batches. n_runs: runs of the search, which may be small; None where it may not."""
+    """The user's data, checked, as batches. n_runs: the number of runs if the search may count as small; else None."""
     if isinstance(x, Blocks):
         _check.in_memory("This", "it takes Blocks in fit and sweep alone")
     chunk_size = _check.chunk_size(chunk_size)

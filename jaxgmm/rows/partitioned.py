@@ -65,7 +65,7 @@ class PartitionedRows(ABC):
         return beside(self.origin, tree)
 
     def whole(self, what: str, why: str) -> Batches:
-        """ValueError: `what` was asked for needs all rows in one program, for the reason `why`."""
+        """ValueError: `what` needs all rows in one program, for the reason `why`."""
         _check.in_memory(what, why, self.advice)
 
     def fingerprint(self) -> Any:

@@ -80,6 +80,6 @@ class Rows(Protocol):
         ...
 
     def whole(self, what: str, why: str) -> Batches:
-        """The rows as `Batches`, all in one program. ValueError where they cannot be: it says what was asked for, and
-        `why` that needs them so."""
+        """The rows as `Batches`, all in one program. ValueError where no program sees all of them; its message says
+        `what` needs that, and `why`."""
         ...

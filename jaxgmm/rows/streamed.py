@@ -1,4 +1,4 @@
-"""Rows that are read block by block: a program works on one while the next is read.
+"""Rows that are read block by block: a program works on one block while the next is read.
 
 A first pass checks all values, finds the point about which sums are taken, and draws the rows that seeds are chosen
 from. All blocks have the same shape, so one program serves them all.
