@@ -1,4 +1,4 @@
-"""Densities of one chunk of rows: the log joint in the FAST or the SAFE form, and what is normalised from it."""
+"""Densities of one chunk of rows: the log joint in the FAST or the SAFE form, and its normalisation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Components(Protocol):
-    """What a density needs of a `Mixture`, which is made of this and stands above it."""
+    """The part of a `Mixture` that a density needs; `Mixture` is defined in a higher module."""
 
     @property
     def log_weights(self) -> Array: ...  # (K,)
@@ -33,7 +33,7 @@ class Components(Protocol):
 
 
 FAST_UP_TO = {4: 64.0, 8: 4096.0}
-"""`Covariance.cancellation` up to which the fast form keeps the promised digits, by bytes of the dtype: it loses about
+"""`Covariance.cancellation` up to which the fast form is accurate enough, by bytes of the dtype: the error is about
 that times the dtype's rounding, so 64 leaves a float32 variance right to 1e-5."""
 
 
@@ -41,40 +41,40 @@ def prepare(mixture: Components, origin: Array, form: Form) -> Any:
     """The operands with which `mixture.scales.exponent` turns columns x (D, n) into the log of weight times component
     density, nats, (K, n).
 
-    What depends on the mixture alone is computed here, once a step. Components come first: rows are the long axis, and
-    sums over components then run over whole vectors.
+    What depends on the mixture alone is computed here, once a step. The axis of components comes first: rows are the
+    long axis, and sums over components then add whole vectors.
     """
     constant = mixture.log_weights - 0.5 * (mixture.scales.log_det() + mixture.n_features * math.log(2.0 * math.pi))
     return mixture.scales.prepare(mixture.means, origin, constant, form)
 
 
 def joint(mixture: Components, operands: Any, chunk: Chunk) -> Array:
-    """The log joint (K, n), nats, of a chunk: the one place where rows meet a mixture. operands: of `prepare`, which
-    fixes the form."""
+    """The log joint (K, n), nats, of a chunk: the only place that evaluates rows under a mixture. operands: from
+    `prepare`, which fixes the form."""
     return mixture.scales.exponent(operands, chunk.x)
 
 
 def normalise(joint: Array) -> tuple[Array, Array]:
-    """Log-densities (n,) and responsibilities (K, n) from the log joint (K, n), with one exponential an entry."""
+    """Log-densities (n,) and responsibilities (K, n) from the log joint (K, n), with one exponential per entry."""
     largest = jnp.max(joint, axis=0)
     largest = lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
     shares = jnp.exp(joint - largest)
     total = jnp.sum(shares, axis=0)
-    # A row out of every component's reach (log-density −inf) is shared equally rather than by 0/0. NaN stays NaN.
+    # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN stays NaN.
     within = total != 0.0
     return largest + jnp.log(total), shares * (1.0 / jnp.where(within, total, 1.0)) + (~within) / len(joint)
 
 
 def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T]) -> T:
-    """in_form(FAST), or in_form(SAFE) where the cancellation of the means would cost FAST the promised digits.
+    """in_form(FAST), or in_form(SAFE) where cancellation would make FAST too inaccurate (`FAST_UP_TO`).
 
-    Decided once, above any loop over chunks; the lanes of a `vmap` decide together, so that only one form runs.
+    Decided once, outside any loop over chunks; the lanes of a `vmap` decide together, so that only one form runs.
     """
     is_far = ~is_fast(mixture, origin)
     return lax.cond(any_lane(is_far), lambda: in_form(Form.SAFE), lambda: in_form(Form.FAST))
 
 
 def is_fast(mixture: Components, origin: Array) -> Array:
-    """Whether FAST keeps the promised digits of this mixture."""
+    """Whether FAST is accurate enough for this mixture (`FAST_UP_TO`)."""
     cancellation = lax.stop_gradient(mixture.scales.cancellation(mixture.means, origin))
     return cancellation <= FAST_UP_TO[mixture.means.dtype.itemsize]  # False for NaN

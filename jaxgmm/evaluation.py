@@ -1,4 +1,4 @@
-"""What is asked of a fitted mixture row by row: densities, responsibilities, labels."""
+"""Evaluation of a mixture row by row: densities, responsibilities, labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ M = TypeVar("M", bound="Evaluable")
 
 
 class Evaluable(Components, Protocol):
-    """What is needed besides of a `Mixture`, which has these questions as its methods."""
+    """What evaluation needs of a `Mixture` besides `Components`. `Mixture` offers the evaluations as methods."""
 
     @property
     def family(self) -> Family: ...
@@ -47,13 +47,13 @@ def map_log_joint(mixture: Evaluable, rows: Chunked, consume: Callable[[Array], 
 
 
 def _log_joint_of(mixture: Evaluable, origin: Array, form: Form) -> Callable[[Chunk], Array]:
-    """`density.joint` as a function of a chunk alone; −inf for rows out of reach, NaN for those that hold one."""
+    """`density.joint` as a function of a chunk alone; −inf for rows too far away, NaN for rows that contain a NaN."""
     operands = prepare(mixture, origin, form)
     sound = ~jnp.isnan(mixture.log_weights + mixture.scales.log_det() + jnp.sum(mixture.means, axis=1))
 
     def evaluate(chunk: Chunk) -> Array:
         found = joint(mixture, operands, chunk)
-        # Rows too far off for the dtype: squares overflow, and the fast form takes infinity from infinity.
+        # Rows too far away for the dtype: squares overflow, and the fast form subtracts infinity from infinity.
         overflown = jnp.isnan(found) & sound[:, None] & ~jnp.any(jnp.isnan(chunk.rows), axis=1)
         return jnp.where(overflown, -jnp.inf, found)
 
@@ -64,14 +64,14 @@ evaluate = keeps_precision(program(map_log_joint, static="consume"))
 
 
 class Evaluated(NamedTuple):
-    """What a mixture says of rows, on the host."""
+    """A mixture's log joint, log-densities and responsibilities of rows, on the host."""
 
     joint: np.ndarray  # (K, N): log of weight times component density, nats
     log_prob: np.ndarray  # (N,): log-density, nats
     responsibilities: np.ndarray  # (K, N)
 
     def by(self, consume: Callable[[Array], Array]) -> np.ndarray:
-        """What `consume` makes of the log joint, for every row. -> (N, ...)."""
+        """The result of `consume` on the log joint, for every row. -> (N, ...)."""
         if consume is log_prob_of:
             return self.log_prob
         if consume is responsibilities_of:
@@ -80,7 +80,7 @@ class Evaluated(NamedTuple):
 
 
 def is_few(mixture: Evaluable, x: Any) -> bool:
-    """Whether rows x (N, D) are few, and known, so that `evaluate_few` is the sooner way to ask of them."""
+    """Whether rows x (N, D) are few, and not traced, so that `evaluate_few` is faster."""
     if is_traced((mixture, x)) or not len(x) or not is_small(*x.shape, mixture.n_components, 1) or is_transforming():  # pyright: ignore
         return False
     arrays = [each for each in (x, mixture.means) if isinstance(each, jax.Array)]
@@ -88,7 +88,7 @@ def is_few(mixture: Evaluable, x: Any) -> bool:
 
 
 def evaluate_few(mixture: Evaluable, x: Any) -> Evaluated:
-    """All there is to ask of rows x (N, D), through one program for many N and K, in the SAFE form."""
+    """All quantities of rows x (N, D), by one program for many N and K, in the SAFE form."""
     n_rows, count = len(x), mixture.n_components
     rows = aligned_zeros((chunks(n_rows) * ROWS_AT_ONCE, mixture.n_features), mixture.means.dtype)
     rows[:n_rows] = np.asarray(x)
@@ -116,12 +116,12 @@ def _evaluate_few(mixture: Evaluable, rows: Roomy, n_used: Array) -> tuple[Array
 
 
 SHARED_FEATURES = 16
-"""Features up to which few rows are evaluated as if under full covariances, through the program that all families
-share: what that costs is less than a hundredth of what another program does."""
+"""Features up to which few rows are evaluated under dense covariances, by one program that all families share: this
+costs less than a hundredth of compiling another program."""
 
 
 def in_shared_family(mixture: M) -> M:
-    """A mixture on the host with the same densities, of the family that others are evaluated as, too."""
+    """A mixture on the host with the same densities, of the family `Full`, as which all families are evaluated."""
     mixture = jax.tree.map(np.asarray, mixture)
     if mixture.n_features > SHARED_FEATURES or not hasattr(mixture.scales, "as_dense"):
         return mixture
@@ -131,7 +131,7 @@ def in_shared_family(mixture: M) -> M:
 
 
 def padded(mixture: M, n_components: int) -> M:
-    """A mixture on the host with components of weight 0 behind its own, which repeat its last."""
+    """A mixture on the host, padded with components of weight 0 that repeat its last one."""
     mixture = jax.tree.map(np.asarray, mixture)
     missing = n_components - mixture.n_components
     if not missing:
@@ -194,7 +194,7 @@ _predict = _per_row(labels_of)
 
 @keeps_precision
 def _on_host(function: Callable[[Any], Any], mixture: Evaluable) -> Array:
-    """A function of the parameters alone; of known ones on the host, where a few numbers are no program."""
+    """A function of the parameters alone; computed on the host if they are not traced, so that nothing is compiled."""
     if is_traced(mixture) or is_transforming():
         return function(mixture)
     like = mixture.means

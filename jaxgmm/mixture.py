@@ -1,7 +1,6 @@
-"""A Gaussian mixture: its parameters as a frozen pytree, and what can be asked of them.
+"""A Gaussian mixture: its parameters as a frozen pytree, with methods to evaluate and sample it.
 
-Log-densities are in nats. Methods are thin; the arithmetic stands in the functions below, which the
-expectation step shares.
+Log-densities are in nats. Methods are thin; the arithmetic is in `evaluation.py` and in the functions below.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Mixture:
 
         weights (K,) summing to 1, means (K, D), covariances in the family's own shape (scikit-learn's for its four
         types) or dense (K, D, D), which are projected onto the family. Raises ValueError where a shape or value is
-        impossible; traced values are not looked at.
+        impossible; traced values are not checked.
         """
         chosen: Family = check.family(family, SHELF)
         dtype = rows_check.floating_dtype((weights, means, covariances), dtype)
@@ -146,7 +145,7 @@ def _mean(mixture: Mixture) -> Any:
 
 
 def covariance_of(mixture: Mixture) -> Any:
-    """`Mixture.covariance`, of NumPy's leaves by NumPy. -> (D, D)."""
+    """`Mixture.covariance`, computed by NumPy if the leaves are NumPy's. -> (D, D)."""
     weights, shift = _weights(mixture), mixture.means - _mean(mixture)
     return mixture.scales.weighted_sum(weights) + einsum("k,ki,kj->ij", weights, shift, shift)
 
@@ -154,8 +153,8 @@ def covariance_of(mixture: Mixture) -> Any:
 @program(static="n")
 def _sample(mixture: Mixture, key: Array, n: int) -> tuple[Array, Array]:
     which, noise = jax.random.split(key)
-    # By the cumulative weights: a draw by noise for every component would be n×K. In (0, 1], so that none of weight 0
-    # in front is hit.
+    # By the cumulative weights: Gumbel noise for every component would need n×K draws. Uniform in (0, 1], so that a
+    # leading component of weight 0 is never drawn.
     uniform = 1.0 - jax.random.uniform(which, (n,), mixture.means.dtype)
     cumulative = jnp.cumsum(jnp.exp(mixture.log_weights))
     labels = jnp.searchsorted(cumulative, uniform * cumulative[-1]).astype(jnp.int32)

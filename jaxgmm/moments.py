@@ -1,12 +1,12 @@
-"""Weighted sums over rows: all that a maximisation step needs to know of the data.
+"""Weighted sums over rows: all that the M-step needs of the data.
 
 `Moments` is a monoid: sums over any split of the rows (chunks, devices, files) add up to the sums over all of them.
-A *kind* is the least second moment from which a family can be estimated, seen as one linear map of K dense scatter
-matrices; each knows its own arithmetic.
+A *kind* is the smallest second moment from which a family can be estimated: a linear map of K dense scatter matrices.
+Each kind implements its own arithmetic.
 
-In float32 it matters what the sums are taken about. Raw Σ w x² − (Σ w x)² loses every digit at 100 standard
+In float32 it matters about which point sums are taken. Raw Σ w x² − (Σ w x)² loses every digit at 100 standard
 deviations from the origin. So sums are taken either about one origin near the data, where that is safe (FAST, all
-components in one product), or about each component's own incoming mean (SAFE), and always handed on about the means.
+components in one product), or about each component's own incoming mean (SAFE), and always returned about the means.
 Chunks come as columns, features by rows (D, n).
 """
 
@@ -37,7 +37,7 @@ class Statistics(NamedTuple):
 
     mass: Array  # (K,)
     first: Array  # (K, D), about the origin or the means
-    second: Any  # what the form and the kind keep
+    second: Any  # depends on the form and the kind
     objective: Array  # ()
 
 
@@ -52,7 +52,7 @@ class Kind(ABC):
 
     @property
     def is_diagonal(self) -> bool:
-        """Whether the diagonals of the scatter matrices are all that counts: no matrix is kept."""
+        """Whether only the diagonals of the scatter matrices are used: no matrix is kept."""
         return len(self.shape(1, 1)) < 3
 
     @abstractmethod
@@ -73,18 +73,18 @@ class Kind(ABC):
 
     @abstractmethod
     def scatter_of(self, mass: Array, covariance: Covariance) -> Array:
-        """The kind of mass_k · Σ_k, without what it does not keep of them. mass (K,)."""
+        """The kind of mass_k · Σ_k, without computing entries that it does not keep. mass (K,)."""
 
     @abstractmethod
     def natural(self, scatter: Array, gradient: Array, n_features: int) -> Array:
-        """A gradient with respect to scatter per mass, times the inverse of what one row tells of that: 2 S G S.
+        """A gradient with respect to scatter per mass, times the inverse Fisher information of one row: 2 S G S.
 
         scatter and gradient have the kind's shape. It is the step that EM itself makes along the gradient.
         """
 
     @abstractmethod
     def along_means(self, scatter: Array, gradient: Array, n_features: int) -> Array:
-        """A gradient (K, D) with respect to means, times the covariance that scatter per mass stands for: S G."""
+        """A gradient (K, D) with respect to means, times the covariance, which is scatter per mass: S G."""
 
     @abstractmethod
     def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
@@ -96,10 +96,10 @@ class Kind(ABC):
 
     @abstractmethod
     def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Any]:
-        """SAFE sums about the means (K, D): first and second moments, uncancelled. weighted (K, n), columns (D, n)."""
+        """SAFE first and second moments about the means (K, D), uncancelled. weighted (K, n), columns (D, n)."""
 
     def from_means(self, second: Any, means: Array) -> Array:
-        """The second moment from the sums of `about_means`. Most kinds have nothing left to do."""
+        """The second moment from the sums of `about_means`. For most kinds they are the same."""
         del means
         return second
 
@@ -143,7 +143,7 @@ class Full(Kind):
     def from_origin(self, mass: Array, first: Array, second: Array, shift: Array) -> tuple[Array, Array]:
         if shift.shape[1] <= PACKED_UP_TO:
             return recentre(self, mass, first, unpack_symmetric(second, shift.shape[1]), shift)
-        # Σ (x−μ)(x−μ)ᵀ = Σ (x−μ)(x−o)ᵀ − [Σ (x−μ)] (μ−o)ᵀ: what cancels is as large as the distance and not its square.
+        # Σ (x−μ)(x−μ)ᵀ = Σ (x−μ)(x−o)ᵀ − [Σ (x−μ)] (μ−o)ᵀ: the cancelling terms grow with the distance, not its square.
         first = first - mass[:, None] * shift
         return first, mirror(second - first[:, :, None] * shift[:, None, :])
 
@@ -188,7 +188,7 @@ class Pooled(Kind):
     def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, tuple[Array, Array]]:
         # With m = Σ_k r_k μ_k and Σ_k r_k = 1,
         #   Σ_k r_k (x−μ_k)(x−μ_k)ᵀ = (x−m)(x−m)ᵀ + ½ Σ_kl r_k r_l (μ_k−μ_l)(μ_k−μ_l)ᵀ:
-        # products only, and no term of it cancels. The second sum needs the rows only through G = Σ w r rᵀ.
+        # products only, without cancellation. The second sum depends on the rows only through G = Σ w r rᵀ.
         weight = jnp.sum(weighted, axis=0)
         responsibilities = weighted / jnp.where(weight > 0.0, weight, 1.0)
         origin = means[0]  # any point among the means keeps x − m = (x − o) − Σ r (μ − o) exact
@@ -284,7 +284,7 @@ FULL, POOLED, DIAGONAL, TRACE = Full(), Pooled(), Diagonal(), Trace()
 
 
 def projected(moments: Moments, kind: Kind) -> Moments:
-    """Moments of kind `FULL` as those of another."""
+    """Moments of kind `FULL`, projected onto another kind."""
     return moments._replace(second=kind.project(moments.second))
 
 

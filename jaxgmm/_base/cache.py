@@ -33,23 +33,23 @@ def enable_cache(path: str | os.PathLike[str] | None = None) -> Path | None:
 
     The folder lies in `path`, else in `$JAXGMM_CACHE`, else in `$XDG_CACHE_HOME/jaxgmm`, else where the system has such
     things: `~/.cache/jaxgmm`, on macOS `~/Library/Caches/jaxgmm`, on Windows `%LOCALAPPDATA%\\jaxgmm`. Each version of
-    jaxlib and each kind of processor has its own in there, and all together stay under 256 MB: what was longest unused
-    goes. Any number of processes may use it at once. A damaged file counts as absent. A disk that is full, or that can
-    only be read, costs nothing but the programs that could not be kept. Programs are code: choose no folder to which
-    someone may write whom you would not let run it.
+    jaxlib and each kind of processor has its own subfolder; all together stay under 256 MB, with LRU eviction. Any
+    number of processes may use it at once. A damaged file counts as absent. If the disk is full or read-only, programs
+    are not kept; nothing else fails. Programs are code: never choose a folder that someone you do not trust can write
+    to.
 
-    This is a switch of the process, for notebooks, services and applications; importing and fitting never touch it. It
+    This is a process-wide switch for notebooks, services and applications; importing and fitting never touch it. It
     sets JAX's `jax_compilation_cache_dir` to that folder; `jax_persistent_cache_min_compile_time_secs` to 0, as most
     programs here take less than JAX's second; `jax_persistent_cache_min_entry_size_bytes` to -1; and
-    `jax_persistent_cache_enable_xla_caches` to "none", since those files know no bound. And it puts itself in the place
-    of JAX's reader and writer for this one folder: theirs do not write files whole. So all programs of the process are
-    kept, your own included. A second call changes nothing, unless it names another path; programs that were compiled
-    before the first are not written.
+    `jax_persistent_cache_enable_xla_caches` to "none", since the size of those files is not bounded. It also replaces
+    JAX's reader and writer for this one folder, since they do not write files atomically. All programs of the process
+    are kept, your own included. A second call changes nothing, unless it names another path; programs that were
+    compiled before the first call are not written.
 
-    Nothing is set, and None comes back, under `JAXGMM_CACHE=off`, under `JAX_ENABLE_COMPILATION_CACHE=0`, where no
-    folder can be made (with a warning if it was asked for by `path` or `$JAXGMM_CACHE`), and where a future JAX leaves
-    no place for this. A cache that you have set up yourself (`JAX_COMPILATION_CACHE_DIR`) is left as it is, and its
-    folder returned.
+    Nothing is set, and None is returned, under `JAXGMM_CACHE=off`, under `JAX_ENABLE_COMPILATION_CACHE=0`, where no
+    folder can be made (with a warning if it was asked for by `path` or `$JAXGMM_CACHE`), and with a future JAX that
+    does not allow the replacement. A cache that you have set up yourself (`JAX_COMPILATION_CACHE_DIR`) is left as it
+    is, and its folder returned.
     """
     if _asked().lower() == "off" or not _setting("jax_enable_compilation_cache"):
         return None
@@ -59,7 +59,7 @@ def enable_cache(path: str | os.PathLike[str] | None = None) -> Path | None:
     try:
         store = Store(_root(path) / f"jaxlib-{jaxlib.version.__version__}-{_machine()}")
         store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows where home is
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home folder is unknown
         if path is not None or _asked():
             warnings.warn(f"Compiled programs are not kept: {error}", stacklevel=2)
         return None
@@ -73,22 +73,22 @@ def enable_cache(path: str | os.PathLike[str] | None = None) -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    compilation_cache.reset_cache()  # JAX looks at the folder's name once
+    compilation_cache.reset_cache()  # JAX reads the folder's name only once
     return store.folder
 
 
 class Store:
-    """A folder of programs by key, with the two methods that JAX asks for; neither raises when the disk fails.
+    """A folder of programs by key, with the two methods that JAX calls; neither raises when the disk fails.
 
-    A file is written under another name and then renamed, so that no reader sees a part of one, whenever its writer was
-    killed. It begins with a digest of its key and of all that follows. So nothing needs to be flushed to the disk: what
-    a failing machine leaves half written is not loaded.
+    A file is written under a temporary name and then renamed, so no reader sees a partial file, even if the writer is
+    killed. It begins with a digest of its key and content. So nothing needs to be flushed to the disk: a file that a
+    machine failure leaves half written is not loaded.
     """
 
     def __init__(self, folder: Path, bound: int = BOUND) -> None:
-        self.folder = self._path = folder  # JAX logs the latter
+        self.folder = self._path = folder  # JAX logs `_path`
         self.bound = bound
-        self._budget = 0  # bytes that may be written before the next look at what there is
+        self._budget = 0  # bytes that may be written before the folder is scanned again
 
     def get(self, key: str) -> bytes | None:
         """-> the program, or None."""
@@ -101,11 +101,11 @@ class Store:
         if content[:32] != _digest(key, program):
             return None
         with contextlib.suppress(OSError):
-            os.utime(path)  # the files' times are those of their last use
+            os.utime(path)  # the modification time records the last use
         return program
 
     def put(self, key: str, value: bytes) -> None:
-        """Keep a program, in the place of what has this key."""
+        """Store a program under this key, replacing an earlier one."""
         content = _digest(key, value) + value
         if len(content) > self.bound // 4:
             return
@@ -122,14 +122,14 @@ class Store:
                 raise
 
     def _file(self, key: str) -> Path:
-        # Keys hold names of the user's functions, which may be longer than a file's name.
+        # Keys contain names of the user's functions, and may be longer than a file name is allowed to be.
         return self.folder / (hashlib.sha256(key.encode()).hexdigest() + SUFFIX)
 
     def _make_room(self, size: int) -> None:
-        """Delete what was longest unused, until `size` bytes more are within the bound.
+        """Delete the least recently used files until `size` more bytes are within the bound.
 
-        To look at thousands of files takes milliseconds, so one look serves for a 32nd of the bound. Each other process
-        that writes at the same time may exceed it by as much.
+        Scanning thousands of files takes milliseconds, so one scan serves for a 32nd of the bound. Each other process
+        that writes at the same time may exceed the bound by as much.
         """
         if size > self._budget:
             self._budget = max(size, self.bound // 32)
@@ -145,8 +145,8 @@ class Store:
 
 
 def _programs(root: Path) -> list[tuple[int, int, str]]:
-    """Time of the last use, size and path of each program of all versions and machines, and of what killed processes
-    left. Other files are nobody's business: the user may have chosen a folder that has some."""
+    """Time of the last use, size and path of each program of all versions and machines, and of temporary files that
+    killed processes left. Other files are ignored: the user may have chosen a folder that has some."""
     found = []
     for folder in root.glob("jaxlib-*"):
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -166,11 +166,11 @@ def _digest(key: str, program: bytes) -> bytes:
 
 
 def _take_over() -> bool:
-    """Have JAX read and write our folders through their `Store`, and all others as ever. -> whether it will.
+    """Make JAX read and write our folders through their `Store`, and all others as before. -> whether it succeeded.
 
-    JAX has no public place for this, and what is public does not do: a bound needs another package (filelock); without
-    one files are written in place; a damaged file is a warning at each use, and is never replaced; and with zstandard
-    installed a flipped bit may go undetected into the loader.
+    JAX has no public hook for this, and its public settings do not suffice: a bound needs another package (filelock);
+    without a bound files are written in place; a damaged file causes a warning at each use, and is never replaced; and
+    with zstandard installed a flipped bit may reach the loader undetected.
     """
     try:
         from jax._src import compilation_cache as inside
@@ -191,7 +191,7 @@ def _take_over() -> bool:
 
 
 def _setting(name: str) -> Any:
-    """JAX's; its attributes are made when it is imported, so type checkers do not know them."""
+    """The value of a JAX setting. JAX creates these attributes at import, so type checkers do not know them."""
     return getattr(jax.config, name)
 
 
@@ -200,7 +200,7 @@ def _asked() -> str:
 
 
 def _root(path: str | os.PathLike[str] | None) -> Path:
-    """The folder in which those of the versions and machines lie."""
+    """The folder that holds the subfolders of the versions and machines."""
     chosen = _asked() if path is None else os.fspath(path)
     if chosen:
         return Path(os.path.abspath(os.path.expanduser(chosen)))
@@ -221,14 +221,14 @@ PROCESSOR = (
     *("cpu implementer", "cpu architecture", "cpu variant", "cpu part", "cpu revision", "features"),  # ARM
     *("cpu", "machine", "isa", "uarch"),  # others
 )
-"""Its lines that say which instructions there are, and which of them are fast."""
+"""Fields of CPUINFO that determine which instructions exist, and which of them are fast."""
 
 
 def _machine() -> str:
-    """12 letters that machines with the same processor share.
+    """12 hexadecimal digits that identify the processor, and the number of cores that the process may use.
 
-    XLA compiles for the processor it finds, and for as many cores as the process may use. Where homes are shared, a
-    program of the one machine may hold instructions that the other lacks.
+    XLA compiles for both. Where machines share a home folder, a program from one may contain instructions that
+    another lacks.
     """
     told = [platform.system(), platform.machine()]
     try:
@@ -237,6 +237,6 @@ def _machine() -> str:
         lines = (line.partition(":") for line in first.splitlines())
         told += [f"{name.strip()}:{value.strip()}" for name, _, value in lines if name.strip().lower() in PROCESSOR]
     except OSError:
-        told.append(platform.node())  # the machine's name stands for its processor
+        told.append(platform.node())  # without CPUINFO the machine's name identifies its processor
     told.append(str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]

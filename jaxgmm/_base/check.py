@@ -1,7 +1,7 @@
-"""The door: every check of what a user passes in, and its message.
+"""Checks of what a user passes in, and their messages; checks that only one folder needs are in its own `_check.py`.
 
-Only this module raises on values. A message names what was expected, what came, where, and what to do. What is being
-traced is checked for its shape alone.
+Below `search/` little else raises on values (`tests/test_floors.py` lists it). A message names what was expected, what
+came, where, and what to do. Traced values are checked for their shape alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .precision import is_traced
 
 
 def family(value: Any, shelf: Mapping[str, Any]) -> Any:
-    """A family object, from its name or itself."""
+    """A family object, given by its name or as itself."""
     if isinstance(value, str):
         if value not in shelf:
             raise ValueError(f"Unknown covariance family {value!r}. Expected one of {', '.join(map(repr, shelf))}.")
@@ -78,7 +78,7 @@ def positive(value: Any, name: str) -> float:
 
 
 def decay(value: Any) -> float:
-    """The power by which the share of new batches falls."""
+    """The exponent with which the step size, the share of a new batch, decays."""
     number = nonnegative(value, "decay")
     if not 0.5 < number <= 1.0:
         raise ValueError(f"decay must be more than 0.5 and at most 1, got {value!r}.")
@@ -86,7 +86,7 @@ def decay(value: Any) -> float:
 
 
 def forgetting(value: Any) -> float:
-    """The least share of a new batch."""
+    """The smallest step size, the share of a new batch."""
     number = nonnegative(value, "forgetting")
     if not number < 1.0:
         raise ValueError(f"forgetting must be at least 0 and less than 1, got {value!r}.")
@@ -94,7 +94,7 @@ def forgetting(value: Any) -> float:
 
 
 def mixture(value: Any) -> None:
-    """A mixture of one K, and no stack of them."""
+    """A `Mixture`, and not a result that holds one."""
     if not hasattr(value, "log_weights"):
         raise TypeError(f"Expected a jaxgmm.Mixture, got {type(value).__name__}. A fit's is result.mixture.")
 
@@ -113,7 +113,7 @@ def count(value: Any, name: str, least: int) -> int:
 
 
 def steps(value: Any) -> Any:
-    """A step limit: an int32 from a host number, or what is traced as it is."""
+    """A step limit: a host number as int32, a JAX array or tracer unchanged."""
     return (
         value
         if is_traced(value) or isinstance(value, jax.Array)
@@ -165,7 +165,7 @@ def acceleration(name: Any, known: Any) -> None:
 
 
 def prior(value: Any, ridge: type) -> None:
-    """None, or an object with a prior's methods. What JAX puts in its place when it maps over trees is let through."""
+    """None, or an object with a prior's methods. Placeholders that JAX inserts when it maps over trees pass."""
     if isinstance(value, ridge):
         raise ValueError("A ridge is no density of the parameters. Give it as ridge=, beside whatever prior= is.")
     if isinstance(value, (str, bool, int, float, np.number, np.ndarray, type)):
@@ -180,7 +180,7 @@ def one_of(name: Any, known: Any, what: str) -> str:
 
 
 def concrete(tree: Any, what: str) -> None:
-    """Numbers that can be looked at."""
+    """Values that are known, not traced."""
     if is_traced(tree):
         raise TypeError(
             f"{what} must look at how the runs stand, which a jit or vmap around it does not allow. Leave it out "

@@ -17,9 +17,9 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
+    """A binary file that replaces `path` when the block succeeds, and is deleted when it fails.
 
-    Links are followed. A pipe or a device cannot be replaced: it is written to as it is.
+    Links are followed. A pipe or a device cannot be replaced: it is written to directly.
     """
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
@@ -42,7 +42,7 @@ def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _settle(folder: str) -> None:
-    """Have the names in a folder on the disk, where the system can."""
+    """Flush a folder's entries to the disk, where the system supports it."""
     with contextlib.suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -52,12 +52,12 @@ def _settle(folder: str) -> None:
 
 
 def is_draft(name: str) -> bool:
-    """Whether a file of this name is one that `atomically` had not ended when its process was killed."""
+    """Whether a file has the name of a temporary file of `atomically`, left when its process was killed."""
     return re.fullmatch(r"\.[0-9a-f]{16}\.part", name) is not None
 
 
 def delete_drafts(folder: str | os.PathLike[str]) -> None:
-    """Delete what killed processes left in a folder in which no other writes now."""
+    """Delete the temporary files of killed processes from a folder to which no other process is writing."""
     for name in filter(is_draft, os.listdir(folder)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, name))
@@ -65,9 +65,9 @@ def delete_drafts(folder: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the lock that is this file: until the block ends, or the process, however it ends.
+    """Lock this file until the block ends, or the process ends in any way.
 
-    BlockingIOError where it is held already. Where the system or the disk knows no such locks, nothing is held.
+    BlockingIOError where it is locked already. Where the system or the disk has no such locks, nothing is locked.
     """
     with open(path, "ab") as file:
         if fcntl is not None:
@@ -81,6 +81,6 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
             yield
         finally:
             if fcntl is not None:
-                # A process that was forked meanwhile has the file open, and would go on holding it.
+                # A process that was forked meanwhile has the file open too, and would keep the lock.
                 with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_UN)

@@ -20,7 +20,7 @@ from jax.custom_batching import custom_vmap
 def einsum(subscripts: str, *operands: Any) -> Any:
     """`jnp.einsum` at the full precision of its operands, on every device and whatever the user's global default.
 
-    Of NumPy's arrays by NumPy: a few numbers on the host are not worth a program.
+    NumPy arrays are multiplied by NumPy: a few numbers on the host are not worth compiling a program.
     """
     if all(isinstance(x, np.ndarray) for x in operands):
         return np.einsum(subscripts, *operands)  # pyright: ignore
@@ -30,8 +30,8 @@ def einsum(subscripts: str, *operands: Any) -> Any:
 
 
 FEW = 512
-"""Multiplications up to which a product of each of a batch is written out as a sum, of which XLA makes one loop for the
-whole batch. As products each of them costs a microsecond on CPU, however small, and a launch on a GPU."""
+"""Multiplications per batch entry up to which a batched product is written out as a sum, which XLA compiles to one loop
+over the whole batch. As matrix products they cost a microsecond each on CPU, however small, and a launch on a GPU."""
 
 
 def _is_batch_of_few(subscripts: str, operands: tuple[Array, ...]) -> bool:
@@ -50,7 +50,7 @@ def _is_batch_of_few(subscripts: str, operands: tuple[Array, ...]) -> bool:
 
 
 def _written_out(subscripts: str, operands: tuple[Array, ...]) -> Array:
-    """The operands with their axes in one order, multiplied, and summed over what the result does not have."""
+    """Align the operands' axes, multiply them, and sum over the axes that the result does not have."""
     terms, result = _parsed(subscripts)
     letters = result + "".join(sorted(set("".join(terms)).difference(result)))
 
@@ -79,10 +79,11 @@ def inverse_lower(factor: Array) -> Array:
     Inverting K small factors once a step lets every row be whitened by a product: a triangular solve per row is ten to
     forty times slower on CPU and no more accurate, since the error of the factor itself dominates.
 
-    By doubling: with the inverses A⁻¹, C⁻¹ of two neighbouring blocks and B below the first, that of the block of both
-    is [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]] (Higham 2002, Accuracy and Stability of Numerical Algorithms, §14.2), log2 D
-    products for all matrices together. And not LAPACK's solver: on CPU that wakes BLAS threads, which go on spinning
-    for milliseconds on the cores that the next products need, and for a batch it can hang (see `_one_by_one`).
+    By doubling: from the inverses A⁻¹, C⁻¹ of two neighbouring diagonal blocks and B below the first, the inverse of
+    their joint block is [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]] (Higham 2002, Accuracy and Stability of Numerical Algorithms,
+    §14.2): log2 D products for all matrices together. LAPACK's solver is not used: on CPU it wakes BLAS threads, which
+    keep spinning for milliseconds on the cores that the next products need, and for a batch it can hang (see
+    `_one_by_one`).
     """
     n = factor.shape[-1]
     whole = 1 if n <= 4 else min(n, WHOLE_UP_TO)
@@ -100,15 +101,15 @@ def inverse_lower(factor: Array) -> Array:
 
 
 WHOLE_UP_TO = 16
-"""Rows of a matrix, or of the blocks of a larger one, up to which a step of the doubling is done for the whole of it,
-zeros and all: more arithmetic, of which there is little, and a program that compiles in half the time. Not up to 4
-rows, where the products of blocks are a handful of numbers."""
+"""Rows of a matrix, or of the blocks of a larger one, up to which a doubling step is computed for the whole matrix,
+zeros included: more arithmetic, though little in total, but the program compiles in half the time. Matrices of up to 4
+rows are excepted, since their block products are a handful of numbers."""
 
 
 def _inverse_of_few(factor: Array) -> Array:
-    """As `inverse_lower`: with X = diag(A⁻¹, C⁻¹, …) and B what stands below, the next is X − X B X."""
+    """As `inverse_lower`: with X = diag(A⁻¹, C⁻¹, …) and B the blocks below the diagonal, the next X is X − X B X."""
 
-    def product(x: Array, y: Array) -> Array:  # not a dot: on CPU each of a batch costs a microsecond, however small
+    def product(x: Array, y: Array) -> Array:  # not a dot: on CPU that costs a microsecond per batch entry
         return jnp.sum(x[..., :, :, None] * y[..., None, :, :], axis=-2)
 
     place = np.arange(factor.shape[-1])
@@ -157,7 +158,7 @@ def _factor_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, A
 
 
 FACTORED_TOGETHER = 4
-"""Rows of a matrix up to which all of a batch are factored together, in a program whose length grows with the rows."""
+"""Rows of a matrix up to which a batch is factored together, in a program that is unrolled over the rows."""
 
 
 def _factor_of_few(symmetric: Array) -> Array:
@@ -197,9 +198,9 @@ def _factor_in_blocks(symmetric: Array) -> Array:
 def _one_by_one(matrices: Array) -> Array:
     """Cholesky factors over all leading axes of (..., D, D) in a loop, matrix by matrix.
 
-    The CPU routines of jaxlib 0.10 hand the matrices of a batch to the thread pool that they themselves run on, and
-    wait. Two such calls at a time, of one program or of two threads, then wait for each other for ever. A call for a
-    single matrix does not; the loop costs nothing that can be measured. The rule for `vmap` keeps it a loop.
+    The CPU routines of jaxlib 0.10 submit the matrices of a batch to the thread pool on which they run themselves, and
+    wait. Two concurrent calls, from one program or from two threads, then deadlock. A call for a single matrix does
+    not; the loop has no measurable cost. The rule for `vmap` keeps it a loop.
     """
     flat = matrices.reshape(-1, *matrices.shape[-2:])
     return lax.map(_lapack_cholesky, flat).reshape(matrices.shape)
@@ -212,11 +213,11 @@ def _one_by_one_vmap(axis_size: int, in_batched: list[bool], matrices: Array) ->
 
 
 def columns(rows: Array) -> Array:
-    """Rows the other way up, (n, D) -> (D, n), so that what is done to a feature is done to contiguous numbers.
+    """Rows transposed, (n, D) -> (D, n), so that the numbers of each feature are contiguous.
 
-    On CPU a product with the identity, which is exact, and not a transposition: XLA would merge that into each of its
-    readers, and every one of them would gather single numbers from all over the chunk. On a GPU those readers are
-    products that take a factor either way up, and that of a chunk with the identity may be the largest of them.
+    On CPU this is a product with the identity, which is exact. XLA would fuse a plain transposition into each of its
+    consumers, and each of them would read single numbers scattered over the chunk. On a GPU the consumers are products
+    that take their factors in either layout, and the product of a chunk with the identity may be the largest of all.
     """
     return lax.platform_dependent(rows, cpu=_columns_by_product, default=jnp.transpose)
 
@@ -226,14 +227,14 @@ def _columns_by_product(rows: Array) -> Array:
 
 
 STACK_BYTES = 16e6
-"""Size of what exists at a time where components are treated several at once."""
+"""Bytes of intermediate values that exist at a time where several components are evaluated together."""
 
 
 def over_components(function: Callable[[Any], Any], components: Any, n_numbers: int) -> Any:
-    """function(one component's arrays) for all, stacked along K; `n_numbers` are made for each on the way.
+    """function(one component's arrays) for all, stacked along K; each makes `n_numbers` intermediate numbers.
 
-    As many side by side as fit into the cache, in equal stacks: the products of a stack become one, and no K-fold of a
-    chunk is stored.
+    Components are vmapped in equal stacks of as many as fit into the cache: the products of a stack become one, and no
+    chunk is stored K times.
     """
     leaf = jax.tree.leaves(components)[0]
     most = max(1, int(STACK_BYTES / (n_numbers * leaf.dtype.itemsize)))

@@ -1,4 +1,4 @@
-"""Arrays in memory that XLA reads without a copy, and their ways between host and device."""
+"""Arrays in memory that XLA reads without a copy, and transfers between host and device."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from .precision import precision_for
 
 ALIGNMENT = 64
-"""Bytes at whose multiples an array must start for JAX to use it where it lies."""
+"""An array must start at a multiple of this many bytes for JAX to use it without a copy."""
 
 
 def aligned(memory: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array in bytes that are ALIGNMENT more than it needs, where JAX on a CPU uses it as it lies."""
+    """An array in a buffer of ALIGNMENT bytes more than it needs, placed so that JAX on a CPU does not copy it."""
     first = -memory.ctypes.data % ALIGNMENT
     return memory[first : first + len(memory) - ALIGNMENT].view(dtype).reshape(shape)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Zeros that JAX on a CPU uses where they lie. The system gives memory that nothing is written to for nothing."""
+    """Zeros that JAX on a CPU uses without a copy. Memory that is never written to costs nothing."""
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     return aligned(np.zeros(n_bytes + ALIGNMENT, np.uint8), shape, dtype)
 
@@ -29,9 +29,9 @@ def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def own(x: Any, dtype: Any) -> jax.Array:
     """x as a JAX array of `dtype` that shares no memory with an array of the user's.
 
-    On CPU JAX may alias a NumPy array, and even its copies are made after the call returns: what the user writes into
-    it later would change a frozen mixture, or rows that are still being read. So the copy is made here, aligned such
-    that JAX aliases it instead of copying once more: as it does where it is told the dtype that there is.
+    On CPU JAX may alias a NumPy array, and even its copies are made after the call returns: if the user writes into the
+    array later, a frozen mixture changes, or rows that are still being read. So the copy is made here, in the right
+    dtype and aligned, so that JAX aliases it instead of copying again.
     """
     if isinstance(x, jax.Array):
         return x if x.dtype == dtype else jnp.asarray(x, dtype)
@@ -43,12 +43,12 @@ def own(x: Any, dtype: Any) -> jax.Array:
 
 
 def beside(array: jax.Array, tree: Any) -> Any:
-    """A tree of arrays where an array lies, and bound to that device only if the array is."""
+    """A tree of arrays on the device of an array, and committed to it only if the array is."""
     return jax.device_put(tree, array.sharding if array.committed else None)
 
 
 def to_device(leaf: np.ndarray) -> jax.Array:
-    """A JAX array of the dtype that a NumPy array has, whatever JAX's switch says."""
+    """A NumPy array as a JAX array of the same dtype, even where JAX's x64 setting is off."""
     with precision_for(leaf.dtype):
         return own(leaf, leaf.dtype)
 

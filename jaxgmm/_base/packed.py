@@ -9,15 +9,15 @@ from jax import Array
 from .linalg import WHOLE_UP_TO, einsum
 
 PACKED_UP_TO = 24
-"""Features up to which one product with all pairs of features beats a product a component (CPU, measured)."""
+"""Features up to which one product with all pairs of features beats one product per component (CPU, measured)."""
 
 
 def slabs(n_features: int) -> list[tuple[slice, slice]]:
-    """The lower triangle of a D×D table as rectangles that cover it: (rows, columns up to the last of them).
+    """Rectangles that cover the lower triangle of a D×D matrix: (rows, columns up to the last of these rows).
 
-    Rectangles and not the bare triangle: whole blocks of features are multiplied at a time, which for 16 features is
-    six times as fast as picking the pairs one by one and costs a third more arithmetic in the products that follow.
-    Up to four features single rows, and so the triangle itself, are best; of many features, quarters.
+    Rectangles multiply whole blocks of features at a time, which for 16 features is six times as fast as picking the
+    pairs of the exact triangle one by one, and costs a third more arithmetic in the products that follow. For up to
+    four features single rows, that is the exact triangle, are best; for many features, quarters of the rows.
     """
     height = 1 if n_features <= 4 else 8 * -(-n_features // 32)
     stops = [*range(height, n_features, height), n_features]
@@ -25,7 +25,7 @@ def slabs(n_features: int) -> list[tuple[slice, slice]]:
 
 
 def quadratic_features(x: Array) -> Array:
-    """Each column beside the products of its entries. (D, n) -> (D + P, n), P pairs by `slabs`.
+    """Each column, followed by the pairwise products of its entries. (D, n) -> (D + P, n), for the P pairs of `slabs`.
 
     A quadratic form in x is linear in these, so Mahalanobis distances and second moments of all components become one
     matrix product each.
@@ -37,7 +37,7 @@ def quadratic_features(x: Array) -> Array:
 def pack_symmetric(matrices: Array) -> Array:
     """The coefficients of the products of `quadratic_features` that reproduce xᵀAx. (..., D, D) -> (..., P)."""
     n_features = matrices.shape[-1]
-    # A pair that the rectangles hold once stands for two entries of the matrix.
+    # A pair that the rectangles contain once stands for two entries of the matrix.
     held = np.zeros((n_features, n_features))
     for i, j in slabs(n_features):
         held[i, j] += 1.0
@@ -58,9 +58,9 @@ def unpack_symmetric(packed: Array, n_features: int) -> Array:
 
 
 def lower_squares(factor: Array, x: Array, mean: Array) -> Array:
-    """|factor x − mean|² of every column, without what a lower triangular factor has as zeros. x (D, n) -> (n,).
+    """|factor x − mean|² of every column, for a lower triangular factor. x (D, n) -> (n,).
 
-    factor (D, D), mean (D,). By `slabs`: five eighths of the arithmetic of the square.
+    factor (D, D), mean (D,). Only the blocks of `slabs` are multiplied: five eighths of the full arithmetic.
     """
     if len(x) <= WHOLE_UP_TO // 2:
         return jnp.sum(jnp.square(einsum("ij,jn->in", factor, x) - mean[:, None]), axis=0)
@@ -69,7 +69,7 @@ def lower_squares(factor: Array, x: Array, mean: Array) -> Array:
 
 
 def lower_product(x: Array, y: Array) -> Array:
-    """The lower triangle of x yᵀ, and whatever else of it `slabs` hold. x, y (D, n) -> (D, D), 0 elsewhere."""
+    """The lower triangle of x yᵀ, and the other entries in `slabs`. x, y (D, n) -> (D, D), 0 elsewhere."""
     if len(x) <= WHOLE_UP_TO // 2:
         return einsum("in,jn->ij", x, y)
     rows = [einsum("in,jn->ij", x[i], y[j]) for i, j in slabs(len(x))]
@@ -77,5 +77,5 @@ def lower_product(x: Array, y: Array) -> Array:
 
 
 def mirror(matrices: Array) -> Array:
-    """The symmetric matrices of which the lower triangles are given. (..., D, D) -> (..., D, D)."""
+    """Symmetric matrices from their lower triangles. (..., D, D) -> (..., D, D)."""
     return jnp.tril(matrices) + jnp.swapaxes(jnp.tril(matrices, -1), -1, -2)

@@ -1,8 +1,8 @@
-"""float64 while JAX's own switch is off: entered for one call, never left on.
+"""float64 while JAX's own x64 setting is off: enabled for one call, never left on.
 
 `jax.enable_x64` is a thread-local context. It is entered only when a value of the call is float64 already (inside it
-float32 programs would be compiled a second time), and never when a value is a tracer: then the setting of the
-user's own transformation rules.
+float32 programs would be compiled a second time), and never when a value is a tracer: then the x64 setting of the
+user's own transformation applies.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def x64_is_on() -> bool:
 
 
 def settings_here() -> Callable[[], ExitStack]:
-    """A function that enters, in the thread that calls it, those of this thread's settings that rule what is computed.
+    """A function that applies this thread's JAX settings in the thread that calls it.
 
-    JAX's settings belong to threads: `jax.x(value)` sets what `jax.config` calls jax_x. Leaving the stack takes them
-    back. A setting without such a function stays as it is.
+    JAX's settings are thread-local: the context manager `jax.x(value)` sets what `jax.config` calls jax_x. Closing the
+    returned stack restores them. A setting without such a context manager is left as it is.
     """
     asked = jax.config.values
 
     def enter() -> ExitStack:
         with ExitStack() as settings:
-            # Entered only where they differ: what is set, even to what it was, may be compiled for anew.
+            # Only where they differ: to set one, even to the same value, may cause recompilation.
             for name, value in jax.config.values.items():
                 manager = getattr(jax, name.removeprefix("jax_"), None) if value != asked[name] else None
                 if manager is not None:
@@ -59,17 +59,17 @@ def is_traced(tree: Any) -> bool:
 
 
 def is_transforming() -> bool:
-    """Whether this is called within a transformation of the user's, though no argument may belong to it."""
+    """Whether this is called within a transformation of the user's, even one that traces no argument."""
     return is_traced(jax.device_put(np.int32(0)))
 
 
 def _canonical(leaf: Any) -> Any:
-    """A float64 leaf as what JAX's switch allows."""
+    """A float64 leaf as float32, the dtype that JAX uses with x64 off."""
     return leaf.astype(jnp.float32) if getattr(leaf, "dtype", None) == np.float64 else leaf
 
 
 def keeps_precision(function: Callable[P, T]) -> Callable[P, T]:
-    """Let `function` compute in float64 when its first argument (a pytree) holds it, whatever JAX's switch says."""
+    """Let `function` compute in float64 when its first argument (a pytree) holds it, even with x64 off."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:

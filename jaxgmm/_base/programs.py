@@ -1,10 +1,10 @@
-"""Compiled programs: how each is built, how many are kept, and in which buckets the shapes of small problems fall.
+"""Compiled programs: how each is built, how many are kept, and the buckets that shapes of small problems are padded to.
 
-The one place for that policy. What a fit to a small table costs a user is compiling, so programs are few, are shared
-by problems of nearby shapes, and, where they run once or on few numbers, are compiled in a hurry. What a long-lived
-process pays is memory mappings, of which a program holds some hundred and the kernel allows 65,530 by default: so only
-`KEPT` programs live at a time, and the one that was last used longest ago goes first. Nothing global is changed: no
-XLA flag, no configuration of JAX.
+This is the one place for that policy. A fit to a small table costs mostly compile time, so programs are few, are shared
+by problems of similar shapes, and, where they run once or on few numbers, are compiled with little optimisation. In a
+long-lived process programs use up memory mappings: a program holds some hundred, and the kernel allows 65,530 by
+default. So only `KEPT` programs are kept, with LRU eviction. Nothing global is changed: no XLA flag, no configuration
+of JAX.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import numpy as np
 from jax.core import Tracer
 
 KEPT = 64
-"""Programs that are kept. One holds 40 to 250 mappings, three for each loop that XLA makes of it, and some 10 MB: all
-of them, fewer than 16,000 mappings."""
+"""Programs that are kept. One holds 40 to 250 mappings, three for each loop that XLA generates, and some 10 MB; all
+together hold fewer than 16,000 mappings."""
 
 GIVEN_BACK = 16
-"""Programs that go at a time, since finding out that nobody holds them takes a tenth of a second."""
+"""Programs evicted at a time, since the garbage collection that frees them takes a tenth of a second."""
 
 
 class Effort(Enum):
-    """How a program is compiled: how soon against how well."""
+    """How a program is compiled: compile time traded against run time."""
 
     HURRIED = "hurried"
     BRISK = "brisk"
@@ -48,32 +48,32 @@ OPTIONS: dict[Effort, dict[str, Any]] = {
     Effort.BRISK: {"xla_cpu_use_fusion_emitters": False},
     Effort.WELL: {},
 }
-"""XLA's options, on a CPU. On jaxlib 0.10 HURRIED saves four fifths of the time and of the mappings, and a loop over
-rows is then five to eight times slower; BRISK saves two fifths, at no loss in loops over a few thousand rows and of up
-to two thirds in those over a million. Later versions do not know the first option: there HURRIED saves two fifths of
-the time, and BRISK nothing."""
+"""XLA's options on CPU. On jaxlib 0.10 HURRIED saves four fifths of the compile time and of the mappings, and a loop
+over rows is then five to eight times slower; BRISK saves two fifths, at no loss in loops over a few thousand rows and a
+loss of up to two thirds in those over a million. Later versions do not know the first option: there HURRIED saves two
+fifths of the compile time, and BRISK nothing."""
 
 ROWS_AT_ONCE = 512
 """Rows of a chunk of a small table."""
 
 SMALL_CHUNKS = 16
-"""Chunks of `ROWS_AT_ONCE` that a small table has room for, at least: all tables up to 8,192 rows share programs."""
+"""Least capacity of a small table, in chunks of `ROWS_AT_ONCE`: all tables up to 8,192 rows share programs."""
 
 SHARED_UP_TO = 16
-"""Components up to which all numbers of them share programs, where the table is small."""
+"""Number of components up to which all fits to small tables are padded to the same K and share programs."""
 
 SMALL = 2**20
-"""Responsibilities (components, with their padding, times rows, times runs) up to which a search is small: each step of
-all its runs then takes less than 10 ms however its program was compiled, and a second program half a second."""
+"""Responsibilities (padded components × rows × runs) up to which a search is small: a step of all its runs then takes
+less than 10 ms whatever the effort, and compiling a second program half a second."""
 
 
 def components(count: int) -> int:
-    """With how many components a small problem of so many is computed."""
+    """The padded number of components with which a small problem of `count` components is computed."""
     return max(SHARED_UP_TO, next_power_of_two(count))
 
 
 def chunks(n_rows: int) -> int:
-    """For how many chunks of `ROWS_AT_ONCE` a small table of so many rows has room. Only those in use are computed."""
+    """The capacity of a small table of `n_rows` rows, in chunks of `ROWS_AT_ONCE`. Only those in use are computed."""
     n_chunks = SMALL_CHUNKS
     while n_chunks * ROWS_AT_ONCE < n_rows:
         n_chunks *= 4
@@ -81,7 +81,7 @@ def chunks(n_rows: int) -> int:
 
 
 def is_small(n_rows: int, n_features: int, count: int, n_runs: int) -> bool:
-    """Whether a search is one of small problems: compiled in a hurry, for shapes that many share."""
+    """Whether a search is small: compiled with little optimisation, for padded shapes that many problems share."""
     padded = components(count)
     numbers = chunks(n_rows) * ROWS_AT_ONCE * n_features
     return (
@@ -93,10 +93,10 @@ def is_small(n_rows: int, n_features: int, count: int, n_runs: int) -> bool:
 
 
 def effort(n_rows: int, count: int, n_runs: int) -> Effort:
-    """How well to compile what reads the rows of a search that is not small: as soon as it is large, well.
+    """The effort for programs that read the rows of a search that is not small: BRISK if it is medium, WELL if large.
 
-    A search of 40 cells on 5,000 rows of 4 features compiles in 3 s less when BRISK, and takes 0.2 s longer: what is
-    compiled well pays from the twentieth such search of a process on.
+    A search of 40 cells on 5,000 rows of 4 features compiles in 3 s less when BRISK, and runs 0.2 s longer: WELL pays
+    off from the twentieth such search of a process on.
     """
     is_medium = n_rows <= 2**14 and count * n_rows <= 2**18 and count * n_rows * n_runs <= 2**23
     return Effort.BRISK if is_medium else Effort.WELL
@@ -110,7 +110,7 @@ class Program:
     """A function that is compiled for each shape of its arguments, like one under `jax.jit`, by this module's policy.
 
     Inside a transformation of the user's (`jit`, `vmap`, `grad`) it is a plain jitted function. Static arguments are
-    given by name. hurried: whether it is compiled soon rather than well, unless a call says otherwise.
+    given by name. hurried: whether the default effort is HURRIED rather than WELL; a call may override it.
     """
 
     def __init__(self, function: Callable[..., Any], static: Sequence[str] = (), hurried: bool = False) -> None:
@@ -123,7 +123,7 @@ class Program:
         return self.compiled(self.hurried, *args, **kwargs)
 
     def compiled(self, how: Effort | bool, /, *args: Any, **kwargs: Any) -> Any:
-        """A call, with a say in how its program is compiled; by a word, or whether in a hurry."""
+        """Call the function, compiled with a given effort: an `Effort`, or True for HURRIED and False for WELL."""
         how = how if isinstance(how, Effort) else Effort.HURRIED if how else Effort.WELL
         static, traced, key = self._key(how, args, kwargs)
         if jax.config.jax_disable_jit or key is None:  # pyright: ignore
@@ -131,21 +131,21 @@ class Program:
         try:
             return _kept(key, static).call(*args, **traced)
         except ValueError as error:
-            # Inside a transformation all of whose arguments are known, which nothing public tells.
+            # Inside a transformation although no argument is traced, which no public function reports.
             if "compiler_options" not in str(error):
                 raise
             return self._nested(*args, **kwargs)
 
     def at(self, how: Effort) -> Callable[..., Any]:
-        """The calls of an effort, as a function that is the same every time."""
+        """The function under a fixed effort; the same object every time."""
         return self._at.setdefault(how, functools.partial(self.compiled, how))
 
     def lower(self, *args: Any, **kwargs: Any) -> Any:
-        """As of a function under `jax.jit`: for reading what is compiled."""
+        """As `lower` of a function under `jax.jit`, to inspect what is compiled."""
         return self._nested.lower(*args, **kwargs)
 
     def _key(self, how: Effort, args: Any, kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
-        """Static arguments, the others by name, and what tells programs apart; None where an argument is traced."""
+        """Static arguments, the other named arguments, and the program's key; None where an argument is traced."""
         static = {name: value for name, value in kwargs.items() if name in self.static}
         traced = {name: value for name, value in kwargs.items() if name not in self.static}
         leaves, structure = jax.tree.flatten((args, traced))
@@ -164,7 +164,7 @@ def program(function: Any = None, /, *, static: str | Sequence[str] = (), hurrie
 
 
 def n_kept() -> int:
-    """How many programs live."""
+    """How many programs are kept now."""
     return len(_PROGRAMS)
 
 
@@ -172,7 +172,7 @@ class _One:
     """A program for arguments of one shape."""
 
     def __init__(self, function: Callable[..., Any], static: dict[str, Any], how: Effort) -> None:
-        # A function of its own: JAX keeps what is compiled for a function, and gives it back when that is gone.
+        # A new function object: JAX keeps compiled code for each function, and frees it with that function.
         bound = functools.partial(function, **static)
         functools.update_wrapper(bound, function)
         self.bound, self.how = bound, how
@@ -202,7 +202,7 @@ def _options(how: Effort) -> dict[str, Any]:
 
 
 def _forget_option(options: dict[str, Any], error: Exception) -> bool:
-    """Whether the error is about an option that this jaxlib does not know; it is not tried again."""
+    """Whether the error is about an option that this jaxlib does not know; such an option is not used again."""
     unknown = {name for name in options if "No such compile option" in str(error) and name in str(error)}
     _UNKNOWN.update(unknown)
     return bool(unknown)
@@ -216,9 +216,9 @@ _LOCK = threading.Lock()
 
 
 def _kept(key: Any, static: dict[str, Any]) -> _One:
-    """The program of this key, made where there is none; the ones not used for longest go where there are too many.
+    """The program of this key, made where there is none; the least recently used are evicted if there are too many.
 
-    One that is running is held by who runs it, so that it goes when it has ended.
+    A program that is running is referenced by its caller, so it is freed when it has ended.
     """
     gone = []
     with _LOCK:

@@ -1,4 +1,4 @@
-"""How a fit stands: a number that travels inside the compiled program, and what it means in words."""
+"""The status of a run: a number inside the compiled program, and its meaning in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Status(IntEnum):
 
 
 FAILED = (Status.NON_FINITE, Status.COLLAPSED)
-"""The ends after which a run loses against every other: what it holds is no estimate."""
+"""Statuses with which a run loses against every other: its mixture is no estimate."""
 
 _MEANING = {
     Status.RUNNING: "still running: neither converged nor at the step limit",

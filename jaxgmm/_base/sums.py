@@ -12,7 +12,7 @@ Tree = TypeVar("Tree")
 
 
 def compensated_add(total: Tree, error: Tree, term: Tree) -> tuple[Tree, Tree]:
-    """One step of a compensated sum (Neumaier 1974): the new total, and the rounding error still owed to it.
+    """One step of a compensated sum (Neumaier 1974): the new total, and the rounding error to add to it at the end.
 
     A float32 sum of a million rows resolves 1e-1 of a row without it, and 1e-7 of the whole with it; the sums are
     tiny beside the rows, so it costs nothing.

@@ -1,4 +1,4 @@
-"""JAX's default generator on the host: the same keys and numbers as `jax.random` makes, without a program for each.
+"""JAX's default generator on the host: the same keys and numbers as `jax.random`, without compiling a program for each.
 
 Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3"),
 counted as JAX counts under `jax_threefry_partitionable`, its default. Keys are pairs of uint32, (..., 2).
@@ -24,12 +24,12 @@ def key(seed: int) -> jax.Array:
 
 
 def speaks(key: jax.Array) -> bool:
-    """Whether numbers of this key are those that this module makes."""
+    """Whether this module draws the same numbers from this key as JAX does."""
     return is_spoken(jax.random.key_impl(key)) and bool(jax.config.jax_threefry_partitionable)  # pyright: ignore
 
 
 def is_spoken(impl: Any) -> bool:
-    """Whether keys of this kind are Threefry's, of which every key of a `vmap` draws what it would draw alone."""
+    """Whether keys of this kind are Threefry's, which draw the same numbers under `vmap` as alone."""
     return str(impl) in ("fry", "threefry2x32")
 
 

@@ -1,4 +1,4 @@
-"""Covariances: how to evaluate. How to estimate one is a family's business."""
+"""Covariances: how to evaluate them. A family estimates them."""
 
 from ._covariance import Covariance as Covariance
 from ._covariance import Form as Form

@@ -1,4 +1,4 @@
-"""What every covariance can do. To add one, write these methods; nothing else in the package asks what kind it is."""
+"""The interface of covariances. To add one, write these methods; no other code depends on which one it is."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from jax import Array
 
 
 class Form(Enum):
-    """Two ways to the same numbers. Which one runs is decided once a step, from `Covariance.cancellation`.
+    """Two ways to compute the same numbers. Which one runs is decided once a step, from `Covariance.cancellation`.
 
     FAST works about one origin, so that all components share matrix products; its rounding error grows with the
     distance of a mean from the origin in standard deviations, or, where squares are expanded, with its square. SAFE
-    subtracts each component's own mean first; its error does not grow.
+    subtracts each component's own mean first; its error does not grow with that distance.
     """
 
     FAST = "fast"
@@ -23,7 +23,7 @@ class Form(Enum):
 class Covariance(Protocol):
     """K covariance matrices, ready to be evaluated: a pytree with leading axis K, or 1 where all components share one.
 
-    Sharing is an axis of length one, never another class: broadcasting does the rest.
+    Shared covariances have an axis of length one, and no class of their own: broadcasting does the rest.
     """
 
     def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Any:
@@ -31,11 +31,11 @@ class Covariance(Protocol):
         ...
 
     def exponent(self, operands: Any, x: Array) -> Array:
-        """constant − ½ (x − μ)ᵀ Σ⁻¹ (x − μ), components by rows. columns x (D, n) -> (K, n)."""
+        """constant − ½ (x − μ)ᵀ Σ⁻¹ (x − μ) for all components and rows. columns x (D, n) -> (K, n)."""
         ...
 
     def cancellation(self, means: Array, origin: Array) -> Array:
-        """A bound for the growth of FAST's rounding error: how many times the dtype's rounding it may lose.
+        """A bound on FAST's rounding error, in multiples of the dtype's rounding.
 
         Mostly the largest squared distance of a mean from the origin, in units of variance.
         """
@@ -54,7 +54,7 @@ class Covariance(Protocol):
         ...
 
     def as_dense(self) -> Any:
-        """The same covariances as a `Dense`, on the host, that families may share programs. May be left out."""
+        """The same covariances as a `Dense`, on the host, so that families may share programs. Optional."""
         ...
 
     def variances(self) -> Array:
@@ -62,7 +62,7 @@ class Covariance(Protocol):
         ...
 
     def weighted_sum(self, weights: Array) -> Array:
-        """Σ_k weights_k Σ_k, of NumPy's leaves by NumPy. weights (K,) -> (D, D)."""
+        """Σ_k weights_k Σ_k, computed by NumPy if the leaves are NumPy's. weights (K,) -> (D, D)."""
         ...
 
     def precision_diagonal(self) -> Array:
@@ -70,10 +70,10 @@ class Covariance(Protocol):
         ...
 
     def ridge_share(self, ridge: Array) -> Array:
-        """How much of the smallest variance, in any direction, is a ridge (D,). -> (K,) or (1,).
+        """The share of the smallest variance, in any direction, that is due to a ridge (D,). -> (K,) or (1,).
 
-        Dense matrices tell the mean of the eigenvalues of ridge · Σ⁻¹, each weighted by itself: no more than the
-        largest, and near to it where that is the only large one.
+        Dense matrices give the mean of the eigenvalues of ridge · Σ⁻¹, each weighted by itself: a lower bound of the
+        largest eigenvalue, and close to it where that is the only large one.
         """
         ...
 
@@ -82,5 +82,6 @@ class Covariance(Protocol):
         ...
 
     def colour(self, noise: Array, labels: Array) -> Array:
-        """Standard normal noise given the covariance of each row's component. noise (n, D), labels (n,) -> (n, D)."""
+        """Turn standard normal noise into noise with the covariance of each row's component. noise (n, D), labels (n,)
+        -> (n, D)."""
         ...

@@ -28,11 +28,11 @@ class Packed(NamedTuple):
 
 
 class Stacked(NamedTuple):
-    """FAST with many features: exponent = constant − ½ |whitener (x − origin) − mean|², whiteners as one matrix."""
+    """FAST with many features: exponent = constant − ½ |whitener (x − origin) − mean|², whiteners stacked."""
 
     origin: Array  # (D,)
     whitener: Array  # (K, D, D)
-    means: Array  # (K, D), whitened, from the origin
+    means: Array  # (K, D), relative to the origin, whitened
     constant: Array  # (K,)
 
     def exponent(self, x: Array) -> Array:
@@ -61,7 +61,7 @@ class Whitened(NamedTuple):
 
 
 class SharedWhitened(NamedTuple):
-    """Shared matrix: rows are whitened once for all components, and only then compared with the whitened means."""
+    """Shared matrix: rows are whitened once for all components, then compared with the whitened means."""
 
     origin: Array  # (D,)
     whitener: Array  # (D, D)
@@ -79,7 +79,7 @@ class SharedWhitened(NamedTuple):
 
 
 class SharedExpanded(NamedTuple):
-    """As SharedWhitened, with |y − m|² expanded into one product."""
+    """As SharedWhitened, with |y − m|² expanded so that its cross term is one matrix product."""
 
     origin: Array
     whitener: Array
@@ -111,8 +111,8 @@ class Dense:
         whitener = inverse_lower(self.factor)
         shift = means - origin
         if self.factor.shape[0] == 1:
-            # A product for each component, not one for all: XLA may lay the transpose of that one in memory, and
-            # jaxlib 0.10 then reads it untransposed in the sum of squares below (wrong by any amount).
+            # One product per component instead of one for all: XLA may store the latter transposed, and jaxlib 0.10
+            # then reads it untransposed in the sum of squares below (the result is wrong by any amount).
             each = jnp.broadcast_to(whitener, (len(means), *whitener.shape[1:]))
             whitened = einsum("kij,kj->ki", each, shift)
             if form is Form.SAFE:
@@ -138,7 +138,7 @@ class Dense:
         if self.factor.shape[0] == 1:
             return largest
         if means.shape[1] > PACKED_UP_TO:
-            return jnp.sqrt(largest)  # no square is expanded there: the loss is as large as the distance
+            return jnp.sqrt(largest)  # no square is expanded there: the error grows with the distance itself
         # The packed form also cancels where features are strongly correlated, at any distance from the origin.
         precision = jnp.abs(einsum("kij,kil->kjl", whitener, whitener))
         reach = shift + jnp.sqrt(self.variances())
@@ -175,7 +175,7 @@ class Dense:
         return (shares * shares).sum(axis=(-2, -1)) / (total + (total <= 0.0))
 
     def is_definite(self) -> Array:
-        # A pivot within what rounding leaves of a singular matrix has no correct digit: that is not a variance.
+        # A pivot as small as the rounding error of a singular matrix has no correct digit: it is not a variance.
         pivots = jnp.square(jnp.diagonal(self.factor, axis1=-2, axis2=-1))
         rounding = 4.0 * np.sqrt(self.factor.shape[-1]) * jnp.finfo(self.factor.dtype).eps
         return jnp.all((pivots > rounding * self.variances()) & jnp.isfinite(pivots), axis=-1)

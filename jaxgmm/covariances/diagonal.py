@@ -1,4 +1,4 @@
-"""Diagonal covariances: a variance for each feature."""
+"""Diagonal covariances: one variance per feature."""
 
 from __future__ import annotations
 

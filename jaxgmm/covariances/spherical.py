@@ -89,7 +89,7 @@ class Spherical:
         return jnp.broadcast_to(1.0 / self.variance[:, None], (len(self.variance), self.n_features))
 
     def ridge_share(self, ridge: Array) -> Array:
-        return ridge.mean() / self.variance  # to which this family takes it
+        return ridge.mean() / self.variance  # this family averages the ridge over the features
 
     def is_definite(self) -> Array:
         return (self.variance > 0.0) & jnp.isfinite(self.variance)

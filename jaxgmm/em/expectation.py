@@ -20,7 +20,7 @@ from . import kernel
 def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Moments:
     """Moments of the rows under the mixture, about its means. Bishop 2006, eqs. 9.13 and 9.18.
 
-    In the given form, or in the fastest that keeps the promised digits.
+    In the given form, or in the faster one that is accurate enough.
     """
     kind, means, origin = mixture.family.kind, mixture.means, batches.origin
 

@@ -1,4 +1,4 @@
-"""M-steps from assignments that someone else decides: means, labels, responsibilities."""
+"""M-steps from given assignments of the rows: nearest means, labels, responsibilities."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Responsibilities = Callable[[Chunk], Array]
 
 
 def assign(kind: Kind, means: Array, batches: Batches, responsibilities: Responsibilities) -> Moments:
-    """Moments about `means` (K, D) under responsibilities that someone else decides; objective 0."""
+    """Moments about `means` (K, D) under given responsibilities; objective 0."""
 
     def of_chunk(chunk: Chunk) -> Statistics:
         weighted = responsibilities(chunk) * chunk.weights
@@ -34,9 +34,9 @@ def assign(kind: Kind, means: Array, batches: Batches, responsibilities: Respons
 
 
 def nearest(x: Array, points: Array, n_points: Array | int | None = None) -> tuple[Array, Array]:
-    """The nearest of the first `n_points` (all where None), and its squared distance. (D, S), (P, D) -> (S,), (S,).
+    """Index of the nearest of the first `n_points` (None: all), and its squared distance. (D, S), (P, D) -> (S,), (S,).
 
-    One point at a time: with many components and restarts, distances to all of them would outgrow the data.
+    One point at a time: with many components and restarts, distances to all would need more memory than the data.
     """
 
     def compare(best: tuple[Array, Array], candidate: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
@@ -52,7 +52,7 @@ def nearest(x: Array, points: Array, n_points: Array | int | None = None) -> tup
 
 
 def from_means(means: Array, batches: Batches, family: Family, ridge: Any, count: Array | int | None = None) -> Mixture:
-    """Each row to its nearest mean (K, D), one M-step. Means past the first `count` get no rows, and so no weight."""
+    """One M-step with each row assigned to its nearest mean (K, D). Means past the first `count` get weight 0."""
     given = _to_nearest(means, count)
     return _one_step(given, _means_of(given, means, batches), batches, family, ridge)
 
@@ -60,7 +60,7 @@ def from_means(means: Array, batches: Batches, family: Family, ridge: Any, count
 def by_nearest(kind: Kind, seeds: Array, batches: Batches, count: Array | int | None = None) -> Moments:
     """The moments about seeds (K, D) where each row belongs to the nearest of the first `count`.
 
-    One M-step from there is `from_means` in one pass: about seeds that lie among the rows little is lost.
+    An M-step from these moments is `from_means` in one pass: about seeds among the rows few digits are lost.
     """
     return assign(kind, seeds, batches, _to_nearest(seeds, count))
 
@@ -101,7 +101,7 @@ def _origins(n_components: int, batches: Batches) -> Array:
 
 
 def _means_of(given: Responsibilities, about: Array, batches: Batches) -> Array:
-    """The component means, by a pass of their own, so that second moments can be taken about them.
+    """The component means, by a separate pass, so that second moments can be taken about them.
 
     A component without rows stays at its point of `about` (K, D).
     """

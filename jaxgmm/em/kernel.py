@@ -1,22 +1,22 @@
 """The sums of an EM iteration in one pass over the rows on an NVIDIA card, without storing a responsibility.
 
-XLA writes a chunk's log joint, exponentials and responsibilities to memory between its kernels. Here a program of the
-card reads a tile of rows once and keeps all that follows on the chip: features, log joint, shares, and the sums that
-they add to. Everything that `Form.FAST` knows as *coefficients · features + constant* can be done so, with the features
-x − origin beside
+XLA writes a chunk's log joint, exponentials and responsibilities to memory between its kernels. Here a program (in
+Triton's sense: a thread block) reads a tile of rows once and keeps everything else on the chip: features, log joint,
+shares, and the sums that they add to. All that `Form.FAST` writes as *coefficients · features + constant* can be
+computed so, where the features are x − origin and
 
     squares   (x − origin)², a diagonal covariance (up to 128 features)
     norm      |x − origin|², a spherical one (likewise)
     pairs     all products of two entries, a full one (up to 12)
 
-Where the sums of all components exceed a program's registers, components are dealt out in tiles and there are two
+Where the sums of all components exceed a program's registers, components are split into tiles and there are two
 kernels: one for the rows' log-densities, by a running log-sum-exp over the tiles, and one for the sums.
 
-This file is the only one that names Pallas; `expectation.expect` calls `sums`, and would do without it. The kernels are
+This file is the only one that uses Pallas; `expectation.expect` calls `sums`, and works without it. The kernels are
 written for Pallas' Triton back end and not for Mosaic GPU, its successor: Triton has a product of float32 matrices that
 is exact to 2⁻²² on tensor cores (three products of TF32), runs from Ampere on, and can be interpreted and lowered
 without a card; the tensor-core instruction that Mosaic GPU programs by hand knows TF32 alone, and Hopper alone. JAX
-deprecates Triton's from 0.11 on: where it is gone `supports` says no, and XLA's form runs.
+deprecates Triton's from 0.11 on: where it is gone `supports` returns False, and XLA's form runs.
 
 Not yet measured on a card, so it runs only for `Batches.of(..., fused=True)`.
 """
@@ -48,30 +48,30 @@ Chunked = Callable[[Given, Batches], Statistics]
 SQUARES, NORM, PAIRS = "squares", "norm", "pairs"
 
 FEATURES = {diagonal.Fast: (SQUARES, DIAGONAL), spherical.Fast: (NORM, TRACE), dense.Packed: (PAIRS, FULL)}
-"""By the operands of an E-step: its quadratic features, and the kind of moments whose sums are of the same ones."""
+"""For the operands of an E-step: its quadratic features, and the kind of moments that sums the same features."""
 
 FEATURES_UP_TO = {SQUARES: 128, NORM: 128, PAIRS: 12}
-"""Features D up to which what a tile needs fits a program of the card. The 192 pairs of 13 to 16 features do not: ptxas
-moves 35 kB a thread to memory (compiled for sm_90)."""
+"""Features D up to which a tile fits into a program's registers. The 192 pairs of 13 to 16 features do not: ptxas
+spills 35 kB per thread to memory (compiled for sm_90)."""
 
 TENSOR_CORES = lax.DotAlgorithmPreset.TF32_TF32_F32_X3
-"""Three products of 11-bit halves: float32-grade, where one would put log-densities off by half a nat."""
+"""Three products of 11-bit halves: as accurate as float32; a single one would put log-densities off by half a nat."""
 
 LEAST = 16
-"""The least that a tile of a product may measure on any side."""
+"""Smallest allowed side of a tile in a matrix product."""
 
 MOST_SUMS = 16384
 """Numbers that a program accumulates, at 4 bytes of the 256 kB of registers that the programs of a core share."""
 
 MOST_SHARES = 8192
-"""Rows by components of a tile: in shared memory their shares stand twice, as both operands of three products."""
+"""Rows × components of a tile: shared memory holds their shares twice, as both operands of three products."""
 
 PARTIAL_BYTES = 16e6
-"""Of the sums of all programs, before they are added up."""
+"""Bytes of the sums of all programs, before they are added up."""
 
 
 class Tiling(NamedTuple):
-    """How the work is dealt out. Rows of a program: `tiles` times `rows`, summed plainly, so not without limit."""
+    """How the work is divided. A program sums `tiles` × `rows` rows, without compensation, so not without limit."""
 
     rows: int  # of a tile
     components: int  # of a tile
@@ -107,7 +107,7 @@ def supports(kind: Kind, operands: Any, batches: Batches) -> bool:
 def _has_triton() -> bool:
     try:
         return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
-    except ModuleNotFoundError:  # a package above it is gone
+    except ModuleNotFoundError:  # a parent package is missing
         return False
 
 
@@ -139,7 +139,7 @@ def by_kernel(
     precision: Any = TENSOR_CORES,
     interpret: bool = False,
 ) -> Statistics:
-    """The sums of all rows. `interpret`: on any device, and slowly, with a precision that the device knows."""
+    """The sums of all rows. `interpret`: on any device, slowly, with a precision that the device supports."""
     features, _ = FEATURES[type(operands)]
     whole = (batches.n_chunks - 1) * batches.chunk_size
     parts: list[tuple[Array, Array | None, int]] = [(batches.rows.tail, batches.weights.tail, batches.chunk_size)]
@@ -171,10 +171,10 @@ def _part(
     precision: Any,
     interpret: bool,
 ) -> Statistics:
-    """The sums of the first `n_rows` of an array (·, D), wave by wave of as many rows as the programs take at once."""
+    """The sums of the first `n_rows` of an array (·, D), in waves of as many rows as the programs take at once."""
     n_components, n_features = len(operands.coefficients), rows.shape[1]
     tiling = tiling or choose_tiling(features, n_features, n_components)
-    # As many programs as there is work for, and no more rows each than that takes.
+    # No more programs than there are tiles of rows, and no more tiles per program than that takes.
     tiles = -(-n_rows // tiling.rows)
     k_tiles = -(-n_components // tiling.components)
     padded = k_tiles * tiling.components
@@ -221,7 +221,7 @@ def _quadratic_width(features: str, n_features: int) -> int:
 
 
 class Constants(NamedTuple):
-    """What every program reads besides rows: padded, features first, components that are not there at −inf."""
+    """What every program reads besides rows: padded, features first; padded components have a constant of −inf."""
 
     origin: Array  # (width,)
     linear: Array  # (width, K)
@@ -278,7 +278,7 @@ def _wave(
         return pl.BlockSpec((*array.shape[:-1], tiling.components), lambda p, k: (*(0,) * before, k))
 
     def for_each(*size: int) -> tuple[Any, Any]:
-        """What a program writes for each of its components: numbers of this size."""
+        """Block and shape of an output with numbers of this size for each component of a program."""
         block = pl.BlockSpec((None, tiling.components, *size), lambda p, k: (p, k, *(0,) * len(size)))
         return block, jax.ShapeDtypeStruct((n_programs, n_components, *size), jnp.float32)
 
@@ -313,12 +313,12 @@ def _wave(
         out_shape=out_shape,
         name="gmm_sums",
     )(*inputs, *many)
-    # Each tile of components has seen every row.
+    # Each tile of components has the objective of all rows: the first is taken.
     return Statistics(mass.sum(0), first.sum(0), second.sum(0), objectives[:, 0].sum())
 
 
 def _sums_kernel(shape: Shape, is_weighted: bool, has_log_prob: bool, *refs: Any) -> None:
-    """A program: its rows, tile by tile, under one tile of components."""
+    """One program: loops over its tiles of rows, for one tile of components."""
     from jax.experimental import pallas as pl
 
     inputs, (mass_out, first_out, second_out, objective_out) = refs[:-4], refs[-4:]
@@ -341,7 +341,7 @@ def _sums_kernel(shape: Shape, is_weighted: bool, has_log_prob: bool, *refs: Any
         else:
             log_prob = log_prob_ref[pl.ds(offset, tiling.rows)]
             weighted = jnp.exp(joint - jnp.where(log_prob == -jnp.inf, 0.0, log_prob)[:, None]) * weight[:, None]
-        # A row out of every component's reach adds −inf here, which ends a run: what it adds elsewhere is never read.
+        # A row of log-density −inf adds −inf here, which ends the run: what it adds to other sums is never read.
         objective = jnp.sum(jnp.where(weight > 0.0, weight * log_prob, 0.0))
         second = jnp.sum(weighted * q[:, None], axis=0) if q.ndim == 1 else dot(weighted.T, q)
         new = (jnp.sum(weighted, axis=0), dot(weighted.T, x), second, objective)
@@ -354,7 +354,7 @@ def _sums_kernel(shape: Shape, is_weighted: bool, has_log_prob: bool, *refs: Any
 
 
 def _log_prob_kernel(shape: Shape, is_weighted: bool, *refs: Any) -> None:
-    """A program: one tile of rows under all components, tile by tile of these."""
+    """One program: loops over the tiles of components, for one tile of rows."""
     from jax.experimental import pallas as pl
 
     inputs, out = refs[:-1], refs[-1]
@@ -381,7 +381,7 @@ def _log_prob_kernel(shape: Shape, is_weighted: bool, *refs: Any) -> None:
 
 
 def _read(shape: Shape, is_weighted: bool, data: tuple[Any, ...], origin: Array, offset: Array) -> tuple[Array, Array]:
-    """A tile of rows about the origin, and their weights: those that are not there, or weigh 0, are 0."""
+    """A tile of rows minus the origin, and their weights: padded rows, and rows of weight 0, become 0."""
     from jax.experimental.pallas import triton
 
     start, rows = data[:2]
@@ -414,7 +414,7 @@ def _joint(x: Array, q: Array, linear: Array, quadratic: Array, constant: Array,
 
 
 def _log_sum(joint: Array) -> tuple[Array, Array, Array]:
-    """Log-densities (n,), and the shares (n, K) with their sums (n,) of which responsibilities are the quotient."""
+    """Log-densities (n,), shares (n, K) and the sums of shares (n,): responsibilities are shares over sums."""
     about = _finite(jnp.max(joint, axis=1))
     shares = jnp.exp(joint - about[:, None])
     total = jnp.sum(shares, axis=1)
@@ -422,5 +422,5 @@ def _log_sum(joint: Array) -> tuple[Array, Array, Array]:
 
 
 def _finite(largest: Array) -> Array:
-    """What is subtracted before an exponential: 0 where there is nothing to subtract."""
+    """The offset that is subtracted before an exponential: the largest, or 0 where that is not finite."""
     return jnp.where(jnp.abs(largest) < jnp.inf, largest, 0.0)

@@ -40,18 +40,18 @@ def _moments(block: Batches, mixtures: Mixture, *, form: Form | None) -> Moments
 
 @program(hurried=True)
 def lanes_at(tree: Any, places: Array) -> Any:
-    """Of a tree of lanes (R, ...) those at some places, as (places, ...)."""
+    """The lanes of a tree (R, ...) at the given places. -> (places, ...)."""
     return jax.tree.map(lambda leaf: leaf[places], tree)
 
 
 @program(hurried=True)
 def with_lanes(tree: Any, places: Array, few: Any) -> Any:
-    """A tree of lanes (R, ...) with others (places, ...) at some places."""
+    """A tree of lanes (R, ...) with those at the given places replaced by `few` (places, ...)."""
     return jax.tree.map(lambda many, some: many.at[places].set(some), tree, few)
 
 
 def one_lane(tree: Any) -> Any:
-    """A tree as that of a single lane (1, ...)."""
+    """A tree with a lane axis of length one added, (1, ...)."""
     return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
@@ -82,7 +82,7 @@ def side_by_side(function: Callable[..., Any], mapped: Any, *shared: Any) -> Any
 
 
 def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, n_rows: int, bytes_each: int = 0) -> Any:
-    """`side_by_side`, as many at a time as run so on chunks of `n_rows`; the last wave is filled up by repetition."""
+    """`side_by_side` in waves of the width chosen for chunks of `n_rows`; the last wave is padded by repetition."""
     n = n_lanes_of(mapped)
     width = choose_width(n_components, n, n_rows, bytes_each)
     if width == n:
@@ -93,7 +93,7 @@ def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, n_r
 
 
 def for_fits(function: Callable[[Any], Any], mapped: Any, shape: tuple[int, ...], kind: Kind, batches: Batches) -> Any:
-    """`in_waves` of what is done to rows for fits with means of `shape` (R, K, D) and second moments of a kind."""
+    """`in_waves` of a function of fits that reads rows; means have `shape` (R, K, D), second moments are of `kind`."""
     _, n_components, n_features = shape
     each = bytes_of_fit(n_components, n_features, batches.dtype.itemsize, kind.is_diagonal)
     return in_waves(function, mapped, n_components, batches.chunk_size, each)

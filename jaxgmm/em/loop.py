@@ -1,12 +1,13 @@
-"""Expectation-maximisation, whole: `init`, `step`, and `run`, which is a `while_loop` over `step`.
+"""The EM iteration: `init`, `step`, and `run`, which is a `while_loop` over `step`.
 
     state = em.init(mixture, batches)          expect
     state = em.step(state, batches)            the stepper proposes (maximise), expect, judge, the stepper learns
     state = em.run(state, batches)             step, while running
 
 A state is consistent: it carries a mixture and the moments of that very mixture, so the objective it reports belongs
-to the mixture it holds. Data never ride in the loop's carry. All is pure, may be jitted, vmapped and differentiated,
-and tells what happened by a status, never by an exception. Dempster, Laird and Rubin 1977; Bishop 2006, section 9.2.
+to the mixture it holds. Data are never part of the loop's carry. All functions are pure, can be jitted, vmapped and
+differentiated, and report what happened by a status, never by an exception. Dempster, Laird and Rubin 1977; Bishop
+2006, section 9.2.
 """
 
 from __future__ import annotations
@@ -46,15 +47,15 @@ def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = N
 def step(state: State, batches: Batches | Any, settings: Settings | None = None) -> State:
     """One EM iteration: M from the state's moments, E under the new mixture, and the verdict. Differentiable.
 
-    A finished state steps on all the same; a step that fails leaves the mixture as it was and says so in `status`.
+    A finished state makes a step all the same; a step that fails leaves the mixture unchanged and sets `status`.
     """
     settings = settings or Settings()
     return _step(state, _admit(state.mixture, batches, settings), settings)
 
 
 def run(state: State, batches: Batches | Any, settings: Settings | None = None, max_steps: int | Array = 200) -> State:
-    """Step until converged, failed, or `max_steps` steps were made in all. Resumable: a finished state comes back
-    as it is, and one that stopped at a step limit goes on under a higher one. Differentiable forwards."""
+    """Step until converged, failed, or `max_steps` steps were made in all. Resumable: a finished state is returned
+    unchanged, and one that stopped at a step limit continues under a higher one. Differentiable in forward mode."""
     settings = settings or Settings()
     limit = check.steps(max_steps)
     return _run(state, _admit(state.mixture, batches, settings), settings, limit)
@@ -79,7 +80,7 @@ def _init(mixture: Mixture, batches: Batches, prior: Prior | None) -> State:
 
 @program
 def _first(mixture: Mixture, batches: Batches, prior: Prior | None) -> State:
-    # The safe form alone: once a fit its speed does not matter, and the program is half as long to compile.
+    # Only the safe form: it runs once per fit, so its speed does not matter, and the program compiles in half the time.
     return initial(mixture, expect(mixture, batches, Form.SAFE), batches, prior)
 
 
@@ -91,14 +92,14 @@ def _step(state: State, batches: Batches, settings: Settings) -> State:
 
 
 def _under_prior(state: State, batches: Batches, settings: Settings) -> State:
-    """The state with the objective that the settings speak of: it may come from an `init` that knew of no prior."""
+    """The state with the objective under the settings' prior: the state may come from an `init` without a prior."""
     if settings.prior is None:
         return state
     return state._replace(objective=objective_of(state.mixture, state.moments, batches, settings.prior))
 
 
 def propose(state: State, settings: Settings) -> tuple[State, Proposal]:
-    """The mixture that the stepper would go to; with the state, which has what the stepper needs."""
+    """The state, with the memory that the stepper needs; and the mixture that the stepper proposes."""
     state = with_memory(state, settings)
     return state, stepper_of(settings).propose(state, settings)
 
@@ -111,8 +112,8 @@ def accept(
     settings: Settings,
     put_off: Array | bool = False,
 ) -> State:
-    """The state after a step to a proposal, of which these are the moments: judged, and learnt from; the state as it
-    was where the step is `put_off`."""
+    """The state after a step to a proposal that has these moments: the step is judged, and the stepper learns from it.
+    Where the step is `put_off`, the state is unchanged."""
     objective = objective_of(proposal.mixture, moments, rows, settings.prior)
     new = State(proposal.mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
     judged = judge(state._replace(memory=None), new, rows, settings, put_off)
@@ -132,9 +133,9 @@ def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -
 
 
 def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form) -> tuple[State, Array]:
-    """`step` in one form, or the first M-step of a run that has not begun, with what is `fixed` of it.
+    """`step` in a given form; for a run that has not begun the first M-step, with the parts that are `fixed`.
 
-    -> the state, as it was where the form is FAST and would cost the promised digits; and whether it would.
+    -> the state, unchanged where the form is FAST and FAST is too inaccurate; and whether FAST is too inaccurate.
     """
     is_first = state.n_steps < 0
     state, proposal = propose(state, settings)

@@ -13,7 +13,7 @@ from ..priors import Prior, in_dtype, plus
 
 
 def maximise(moments: Moments, means: Array, family: Family, previous: Covariance | None, prior: Prior) -> Mixture:
-    """The mixture that moments about `means` (K, D) and a prior ask for. Bishop 2006, eqs. 9.24–9.26.
+    """The mixture estimated from moments about `means` (K, D) and a prior. Bishop 2006, eqs. 9.24–9.26.
 
     Total: a component without mass keeps its mean, unless the prior moves it, and gets weight 0. `previous` is where
     an inner iteration starts.
@@ -34,5 +34,5 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
 def log_shares(mass: Array) -> Array:
     """Logarithms of the components' shares of the mass (K,), −inf for one without any."""
     share = mass / jnp.sum(mass)
-    # The logarithm never sees a 0, whose infinite slope would make every gradient NaN.
+    # The logarithm is never taken of 0: its infinite slope would make every gradient NaN.
     return jnp.where(share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf)

@@ -1,4 +1,4 @@
-"""What a run of EM is told, and where it stands."""
+"""The settings and the state of a run of EM."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ STOPPING = ("gain", "aitken")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Settings:
-    """What a run is told besides the data. The numbers are traced: changing them compiles nothing.
+    """The settings of a run. The numbers are traced: changing them compiles nothing.
 
     family: name or object; the mixture's own where it is None. tol: nats of the mean log-likelihood; 0 runs to the step
-    limit. ridge: added to the diagonal of every covariance, () or one for each feature (D,). A family whose constraint
-    the sum would leave is given it in the scatter instead, which is the same for all of scikit-learn's types.
-    acceleration: "squarem", "anderson" or "lbfgs" (see `steppers/`); None is EM as it is. stopping: a run has
-    converged when a step brings less than tol ("gain"), or when all steps to come together would ("aitken": the gains
-    are taken to shrink by a constant rate, as EM's do in the end; Böhning et al. 1994). prior: an object with
-    the methods of `jaxgmm.priors.Prior`, whose log-density, per unit of weight, is part of the objective; it and the
-    ridge both apply. A state that was made under a prior goes on under the same.
-    ValueError for a negative or NaN number, or an unknown family, acceleration or stopping; TypeError for no prior.
+    limit. ridge: added to the diagonal of every covariance, () or one for each feature (D,). Where the sum would break
+    a family's constraint, it is added to the scatter instead, which is the same for all of scikit-learn's types.
+    acceleration: "squarem", "anderson" or "lbfgs" (see `steppers/`); None is plain EM. stopping: a run has converged
+    when a step gains less than tol ("gain"), or when all remaining steps together would ("aitken": the gains are
+    assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994). prior: an object with the
+    methods of `jaxgmm.priors.Prior`, whose log-density, per unit of weight, is part of the objective; it and the ridge
+    both apply. A state that was made under a prior is to be continued under the same prior.
+    ValueError for a negative or NaN number, or an unknown family, acceleration or stopping; TypeError for an object
+    that is no prior.
     """
 
     family: Family | None = field(default=None, metadata={"static": True})
@@ -48,7 +49,7 @@ class Settings:
     prior: Prior | None = None
 
     def __post_init__(self) -> None:
-        # JAX rebuilds this from placeholders when it maps over trees: only what a user wrote is looked at.
+        # JAX rebuilds this from placeholders when it maps over trees: only values that a user gave are checked.
         for name, checked in (("tol", check.nonnegative), ("ridge", check.ridge)):
             value = getattr(self, name)
             if isinstance(value, (bool, str, int, float, np.number, np.ndarray, list, tuple)):
@@ -61,39 +62,39 @@ class Settings:
 
     @property
     def pull(self) -> Prior:
-        """All that pulls the estimates: the ridge, and the prior where there is one."""
+        """The ridge, together with the prior where there is one."""
         ridge = Ridge(self.ridge)
         return ridge if self.prior is None else Ridged(self.prior, ridge)
 
     @property
     def steps_to_judge(self) -> int:
-        """How many steps of EM's own, one after the other, tell whether a run has converged."""
+        """How many consecutive plain EM steps it takes to tell whether a run has converged."""
         return 2 if self.stopping == "aitken" else 1
 
 
 class State(NamedTuple):
-    """Where a run stands. Every field belongs to `mixture`."""
+    """The state of a run. Every field belongs to `mixture`."""
 
     mixture: Mixture
     moments: Moments
-    objective: Array  # (): mean log-likelihood, and log-density of the prior, nats per unit of weight
+    objective: Array  # (): mean log-likelihood, plus the prior's log-density, nats per unit of weight
     n_steps: Array  # (): int32
     status: Array  # (): a `Status`, int32
     fell: Array  # (): whether the objective ever fell by more than rounding and the ridge explain
-    gain: Array  # (): by how much the last step raised what EM raises, nats; infinite where that is not known
+    gain: Array  # (): by how much the last step raised what EM raises, nats; infinite where unknown
     memory: Memory | None = None  # of an accelerated run
-    ridge_trace: Array | None = None  # (K,): tr(ridge Σ⁻¹) of each component, where a loop is to carry it
-    is_far: Array | None = None  # (): whether FAST would cost the next step the promised digits, likewise
+    ridge_trace: Array | None = None  # (K,): tr(ridge Σ⁻¹) of each component, if the loop carries it
+    is_far: Array | None = None  # (): whether FAST is too inaccurate for the next step, likewise
 
 
 class Fixed(NamedTuple):
-    """What the first M-step is not to decide: parts of a mixture, and which of them count."""
+    """Parts of a mixture that the first M-step does not estimate, and which parts these are."""
 
     mixture: Mixture
-    parts: Any  # (3,) bool: whether its weights, means and covariances stand as they are
+    parts: Any  # (3,) bool: whether its weights, means and covariances are fixed
 
     def onto(self, mixture: Mixture) -> Mixture:
-        """The mixture with the parts that count in their place."""
+        """The mixture with the fixed parts put in place of its own."""
         pairs = zip(self.parts, mixture_parts(self.mixture), mixture_parts(mixture), strict=True)
         chosen = (jax.tree.map(partial(jnp.where, stands), own, found) for stands, own, found in pairs)
         return Mixture(*chosen, mixture.family)  # pyright: ignore
@@ -104,21 +105,21 @@ def mixture_parts(mixture: Mixture) -> tuple[Array, Array, Any]:
 
 
 NOT_BEGUN = -1
-"""Steps of a run that has not begun: its moments are those of a first assignment of the rows, and its first step is the
-M-step from there, with no verdict on how much was gained. So one program serves the start and the steps."""
+"""`n_steps` of a run that has not begun: its moments are those of a first assignment of the rows, and its first step is
+the M-step from there, with no verdict on the gain. So one program serves the start and the steps."""
 
 
 def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Family) -> State:
     """States (R, ...) of runs that have not begun, on the host.
 
     seeds (R, K, D), about which `moments` (R, ...) are taken, of the family's kind; meant (R, K) bool: which components
-    there are. A run in which one of them gets no rows has lost before it began.
+    are no padding. A run in which one of these gets no rows collapses in its first step.
     """
     n_runs, n_components, n_features = seeds.shape
     dtype = seeds.dtype
 
     def unit(leaf: Any) -> np.ndarray:
-        """Where a family's inner iteration may begin: matrices as the identity, and all else as 1."""
+        """A start for a family's inner iteration: identity matrices, and 1 for everything else."""
         is_matrix = leaf.shape[-2:] == (n_features, n_features) and len(leaf.shape) > 2
         value = np.eye(n_features, dtype=leaf.dtype) if is_matrix else np.ones((), leaf.dtype)
         return np.array(np.broadcast_to(value, (n_runs, *leaf.shape)))
@@ -156,9 +157,9 @@ def initial(mixture: Mixture, moments: Moments, rows: Batches | Scale, prior: Pr
 
 
 def lost_if_empty(state: State, seeded: Mixture, count: Array | int) -> State:
-    """A seed without rows can never get any: such a run has lost before it began.
+    """The state, COLLAPSED if a seed has no rows: it could never get any.
 
-    seeded: what the first M-step made of the seeds; the first `count` of them are meant.
+    seeded: the mixture from the first M-step; all but its first `count` components are padding.
     """
     is_meant = jnp.arange(seeded.n_components) < count
     empty = jnp.any((seeded.log_weights == -jnp.inf) & is_meant)
@@ -166,15 +167,15 @@ def lost_if_empty(state: State, seeded: Mixture, count: Array | int) -> State:
 
 
 class Proposal(NamedTuple):
-    """The mixture that a step goes to, if it stands once the rows have been summed under it."""
+    """The mixture that a step proposes. It is judged once the rows have been summed under it."""
 
     mixture: Mixture
-    tried: Memory | None = None  # of an accelerated run: its memory, where the proposal stands
-    is_plain: Array | None = None  # likewise: () bool, whether the step is one of EM's own
+    tried: Memory | None = None  # of an accelerated run: its memory if the proposal is accepted
+    is_plain: Array | None = None  # likewise: () bool, whether the step is a plain EM step
 
 
 def resume(state: State, max_steps: Array) -> State:
-    """The state with which a run begins: one that a lower limit had stopped goes on."""
+    """The state with which a run begins: one that was stopped by a lower limit is set to RUNNING again."""
     resumable = (state.status == Status.MAX_STEPS) & (state.n_steps < max_steps)
     return state._replace(status=jnp.where(resumable, Status.RUNNING, state.status).astype(jnp.int32))
 
@@ -185,6 +186,6 @@ def is_running(state: State, max_steps: Array) -> Array:
 
 
 def finish(state: State) -> State:
-    """The state with which a run ends: what is running still has met the limit."""
+    """The state with which a run ends: one that is still running has reached the limit, MAX_STEPS."""
     status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
     return state._replace(status=status.astype(jnp.int32))

@@ -1,4 +1,4 @@
-"""The verdict on a step: whether it failed, fell, or brought so little that the run has converged."""
+"""The verdict on a step: whether it failed, lowered the objective, or gained so little that the run has converged."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .state import Settings, State
 
 
 def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put_off: Array | bool = False) -> State:
-    """The state that stands after a step, with its status: the only place that decides one.
+    """The state after a step, with its status: the only place that judges a step.
 
-    A step to a broken covariance or objective is taken back, so that a state always holds a usable mixture. One that is
-    `put_off` is as if it had not been tried.
+    A step to an invalid covariance or objective is undone, so that a state always holds a usable mixture. A step that
+    is `put_off` leaves the old state unchanged.
     """
     change = new.objective - old.objective
-    # By how much the step lowers what the ridge takes, nats. The M-step maximises Q − ½ Σ_k π_k tr(ridge Σ_k⁻¹) and not
-    # Q, so the objective may give up what the penalty gains.
+    # By how much the step lowers the ridge's penalty, nats. The M-step maximises Q − ½ Σ_k π_k tr(ridge Σ_k⁻¹) and not
+    # Q, so the objective may fall by as much as the penalty does.
     ridge = Ridge(settings.ridge)
     before = ridge.traces(old.mixture) if old.ridge_trace is None else old.ridge_trace
     after = ridge.traces(new.mixture)
     eased = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
     gain = change + eased
     broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
-    # Half a row and not one: a sound component that holds a single row gives a little of it to the others.
+    # Half a row and not one: a sound component with a single row shares a little of it with the others.
     lost = jnp.any((new.moments.mass < 0.5 * rows.min_weight) & jnp.isfinite(old.mixture.log_weights))
     lost &= old.n_steps >= 0
     finite = jnp.isfinite(new.objective)
@@ -53,8 +53,8 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
 def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, settings: Settings) -> Array:
     """Whether a step that changed the objective by `change`, and raised what EM raises by `gain`, ends the run.
 
-    Both must be small: under a large ridge the objective's change passes through 0 long before EM is at rest. So
-    does a fall that takes back the rise before it: in float32 a run can go to and fro between two such mixtures.
+    Both must be small: under a large ridge the objective's change passes through 0 long before EM has converged. A
+    fall that cancels the rise before it ends the run, too: in float32 a run can oscillate between two such mixtures.
     """
     to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
     if settings.stopping == "gain":
@@ -62,20 +62,20 @@ def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, setti
     rate = gain / last
     shrinks = (rate >= 0.0) & (rate < 1.0) & jnp.isfinite(last)
     to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
-    at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # where rates are those of rounding errors
+    at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # rates would be ratios of rounding errors
     return to_and_fro | jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest)
 
 
 def _rounding(state: State) -> Array:
-    """What the mean of log-densities whose terms are of the size of D and log det Σ may be off by."""
+    """The rounding error of a mean of log-densities whose terms are of the size of D and log det Σ."""
     log_det = jnp.max(jnp.abs(state.mixture.scales.log_det()))
     return jnp.finfo(state.objective.dtype).eps * (jnp.abs(state.objective) + log_det + state.mixture.n_features)
 
 
 def _is_point(mixture: Mixture, settings: Settings) -> Array:
-    """Whether a component stands on a single value: its standard deviation is within the rounding of its mean.
+    """Whether a component has shrunk to a single value: its standard deviation is within the rounding of its mean.
 
-    A ridge holds such a spike up; then it counts as an estimate, and `Covariance.ridge_share` shows it.
+    With a ridge such a component counts as an estimate, and `Covariance.ridge_share` shows it.
     """
     resolution = 4.0 * jnp.finfo(mixture.means.dtype).eps * jnp.abs(mixture.means)
     is_point = (mixture.scales.variances() <= jnp.square(resolution)) & (settings.ridge <= 0.0)

@@ -1,8 +1,8 @@
 """The shelf of covariance families. A new one is a file beside these and a line in the dictionary below.
 
-What a family of one's own is written with stands here too: `FULL`, `POOLED`, `DIAGONAL` or `TRACE` says from which
-second moment it is estimated; `Dense`, `Diagonal` or `SphericalCovariance` is what it returns; `per_mass`, `project`
-and `show_dense` do what most families do alike.
+What a user's own family needs is exported here too: `FULL`, `POOLED`, `DIAGONAL` or `TRACE` says from which second
+moment it is estimated; it returns a `Dense`, `Diagonal` or `SphericalCovariance`; `per_mass`, `project` and
+`show_dense` do what most families have in common.
 """
 
 from ..covariances import Covariance as Covariance

@@ -1,4 +1,4 @@
-"""What every family can do: estimate K covariances from scatter sums, under its own constraint."""
+"""The interface of families: each estimates K covariances from scatter sums, under its own constraint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..moments import POOLED, Kind
 
 
 class Pseudo(NamedTuple):
-    """What a prior adds, in a family's own kind: rows that were never seen. Both 0 where there is no prior (`priors`).
+    """Pseudo-rows that a prior adds, as sums of the family's kind. Both 0 where there is no prior (`priors`).
 
     A family that pools components adds these once, after pooling; the others add them to each component.
     """
@@ -31,7 +31,7 @@ NO_PRIOR = Pseudo(0.0, 0.0)
 class Family(Protocol):
     """A constraint on K covariance matrices and its maximum-likelihood estimate (Celeux and Govaert 1995).
 
-    Static and hashable, without arrays: it is part of what a program is compiled for. Methods are total: a component
+    Static and hashable, without arrays: it is part of the key of a compiled program. Methods are total: a component
     of mass 0 gets some finite positive definite matrix, and nothing is raised.
     """
 
@@ -44,9 +44,9 @@ class Family(Protocol):
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Any:
         """The covariances that maximise Σ_k −½ (mass_k log|Σ_k| + tr(scatter_k Σ_k⁻¹)) within the family.
 
-        scatter has the shape of `kind` and is taken about the new means, mass (K,). A trace alone does not tell how
-        many features it was summed over, so `n_features` comes with it. Where the maximum needs an inner
-        iteration it starts from `previous`, so that it may stop early and still never lower the objective.
+        scatter has the shape of `kind` and is taken about the new means, mass (K,). The shape of a trace does not
+        contain the number of features, so `n_features` is passed. Where the maximum needs an inner iteration it starts
+        from `previous`, so that it may stop early and still never lower the objective.
         """
         ...
 
@@ -55,13 +55,13 @@ class Family(Protocol):
         ...
 
     def read(self, covariances: Array, n_features: int) -> Any:
-        """From the array that this family shows, or from dense matrices (K, D, D), projected onto the family."""
+        """Covariances from an array as `show` returns it, or from dense (K, D, D), projected onto the family."""
         ...
 
     def show(self, covariance: Any, n_components: int) -> Array:
         """The covariances as this family's users write them: scikit-learn's shapes for its four, else (K, D, D).
 
-        Also called with NumPy leaves: what is said with their operators and `einsum` then needs no program.
+        Also called with NumPy leaves: written with operators and `einsum`, it then needs no compiled program.
         """
         ...
 
@@ -78,23 +78,23 @@ def project(family: Family, covariances: Array) -> Any:
     return family.estimate(family.kind.project(covariances), mass, covariances.shape[-1], NO_PRIOR, None)
 
 
-@lru_cache(256)  # tracing takes milliseconds, of which a small fit takes ten in all
+@lru_cache(256)  # tracing takes milliseconds, and a small fit as a whole takes ten
 def shape_of_scales(family: Family, n_components: int, n_features: int, dtype: Any) -> Any:
-    """The family's covariances of so many components, as shapes and dtypes."""
+    """The shapes and dtypes of the family's covariances of `n_components`."""
     with precision_for(dtype):
         dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), dtype)
         return jax.eval_shape(lambda c: project(family, c), dense)
 
 
 def show_dense(covariance: Covariance, n_components: int) -> Array:
-    """(K, D, D), whatever is shared."""
+    """Dense covariances (K, D, D), also where they are shared."""
     dense = covariance.dense()
     xp = np if isinstance(dense, np.ndarray) else jnp
     return xp.broadcast_to(dense, (n_components, *dense.shape[1:]))  # pyright: ignore
 
 
 def show_least(covariance: Covariance, kind: Kind, n_components: int) -> Array:
-    """What counts of each covariance for a kind: matrices (K, D, D), or their diagonals (K, D)."""
+    """The part of each covariance that a kind uses: matrices (K, D, D), or their diagonals (K, D)."""
     if not kind.is_diagonal:
         return show_dense(covariance, n_components)
     variances = covariance.variances()
@@ -108,5 +108,5 @@ def shown_shape(family: Family, n_components: int, n_features: int) -> tuple[int
 
 
 def is_matrix_shape(family: Family, shape: tuple[int, ...]) -> bool:
-    """Whether what a family shows are matrices: of all components, or the one that is pooled over them."""
+    """Whether a family shows matrices: one per component, or one that is pooled over them."""
     return len(shape) == 3 or family.kind == POOLED

@@ -14,8 +14,8 @@ from ..moments import DIAGONAL, Kind
 from ._family import Pseudo, per_mass, project, show_dense
 
 INNER_STEPS = 20
-"""Rounds of the inner iteration, each of K·D operations. Fixed, so that a step stays differentiable in reverse; it
-starts from the previous shape, so over EM steps it converges however many rounds one step makes."""
+"""Rounds of the inner iteration, each of K·D operations. Fixed, so that a step is differentiable in reverse mode; it
+starts from the previous shape, so over EM steps it converges however few rounds one step makes."""
 
 
 @jax.tree_util.register_static
@@ -26,7 +26,7 @@ class VEI:
 
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Diagonal:
         # Celeux and Govaert 1995, model [λ_k A]: volumes given the shape, then the shape given the volumes, in turn.
-        # In logarithms, so that no product over features leaves the range of float32.
+        # In logarithms, so that no product over features overflows or underflows in float32.
         del n_features
         mass = mass + prior.mass
         variances = per_mass(scatter + prior.scatter, mass, 1.0)

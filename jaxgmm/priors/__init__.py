@@ -1,4 +1,4 @@
-"""What pulls an estimate besides the rows. A prior of one's own is one file: see `Prior`."""
+"""Priors, which influence an estimate besides the rows. A prior of one's own is one file: see `Prior`."""
 
 from ._prior import Additions as Additions
 from ._prior import Prior as Prior

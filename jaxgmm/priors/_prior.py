@@ -1,4 +1,4 @@
-"""What every prior can do. To write one, write these methods; nothing else asks which prior it is."""
+"""The interface of priors. To add one, write these methods; no other code depends on which prior it is."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ AnyPrior = TypeVar("AnyPrior", bound="Prior")
 
 
 class Additions(NamedTuple):
-    """Rows that were never seen, which a prior adds to those that were. Plain 0.0s add nothing to a program.
+    """Pseudo-rows that a prior adds to the observed rows. Plain 0.0s add nothing to a program.
 
-    of_components: to each component, before a family pools any. mass () or (K,), scatter of the kind's shape, made by
-    `kind.outer` and `kind.diagonal` of K of them. of_matrices: to each covariance matrix that is estimated, so only
-    once where components share it; mass (), scatter the kind of one matrix: `kind.project(matrix[None])`.
+    of_components: added to each component, before a family pools any. mass () or (K,), scatter of the kind's shape,
+    made by `kind.outer` and `kind.diagonal` for K components. of_matrices: added to each covariance matrix that is
+    estimated, so only once where components share it; mass (), scatter of the kind of one matrix:
+    `kind.project(matrix[None])`.
     """
 
     of_components: Pseudo = NO_PRIOR
@@ -33,7 +34,7 @@ class Prior(Protocol):
     posterior mode (Fraley and Raftery 2007; Gauvain and Lee 1994).
 
     A pytree: a frozen dataclass under `jax.tree_util.register_dataclass`, whose numbers are traced and are brought to
-    the mixture's dtype before a method is called. Methods are pure and total: a component of mass 0 has a mean, too.
+    the mixture's dtype before a method is called. Methods are pure and total: they handle components of mass 0, too.
 
     With rows that weigh mass_k and have mean x̄_k, the M-step makes the means first and then, given those, the
     covariances that maximise
@@ -47,23 +48,23 @@ class Prior(Protocol):
     def means(self, mass: Array, means: Array, scales: Covariance | None) -> Array:
         """The new means, (K, D), from the rows' own means (K, D) and mass (K,).
 
-        scales: the covariances before the step, for a pull that is not in their units; None where there are none yet.
-        (The gradient by which "lbfgs" accelerates takes them for constants; what it proposes is judged all the same.)
+        scales: the covariances before the step, for a prior that is not in their units; None where there are none yet.
+        (The gradient that "lbfgs" uses treats them as constants; its proposals are judged all the same.)
         """
         ...
 
     def pseudo(self, kind: Kind, mass: Array, means: Array) -> Additions:
-        """What is added to the sums that covariances are estimated from, given the new means (K, D).
+        """The additions to the sums that covariances are estimated from, given the new means (K, D).
 
-        kind: which second moment the family keeps; it makes what has its shape. mass (K,): of the rows.
+        kind: which second moment the family keeps; it computes scatter of its shape. mass (K,): of the rows.
         """
         ...
 
     def log_density(self, mixture: Mixture, mass: Array) -> Array:
-        """log p of the mixture's means and covariances, nats, but for a constant. -> ().
+        """log p of the mixture's means and covariances, nats, up to a constant. -> ().
 
-        mass (K,): of the rows. A density does not look at it; a pull that grows with the rows does, as the ridge's.
-        `pseudo_log_density` makes it of pseudo rows.
+        mass (K,): of the rows. A density does not depend on it; a penalty that grows with the rows, as the ridge's,
+        does. `pseudo_log_density` computes it from pseudo-rows.
         """
         ...
 
@@ -71,7 +72,7 @@ class Prior(Protocol):
 def pseudo_log_density(pseudo: Additions, mixture: Mixture) -> Array:
     """−½ Σ_k (a_k log|Σ_k| + tr(A_k Σ_k⁻¹)) −½ Σ_matrices (b log|Σ| + tr(B Σ⁻¹)), nats. -> ().
 
-    pseudo: of the mixture's own means. It is log p where p is conjugate (normal, inverse Wishart), but for a constant.
+    pseudo: at the mixture's own means. It is log p where p is conjugate (normal, inverse Wishart), up to a constant.
     """
     scales = mixture.scales
     n_components, log_det = mixture.n_components, scales.log_det()
@@ -86,7 +87,7 @@ def pseudo_log_density(pseudo: Additions, mixture: Mixture) -> Array:
 
 
 def plus(sums: Array, more: Array | float) -> Array:
-    """Sums and what a prior adds to them; a plain 0.0 is no operation."""
+    """Sums plus what a prior adds to them; adding a plain 0.0 compiles to nothing."""
     return sums if _is_nothing(more) else sums + more
 
 
@@ -95,7 +96,7 @@ def _is_nothing(more: Array | float) -> bool:
 
 
 def in_dtype(prior: AnyPrior, dtype: Any) -> AnyPrior:
-    """The prior with its real numbers in the dtype of what they go with."""
+    """The prior with its real numbers in a given dtype."""
 
     def one(leaf: Any) -> Any:
         return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf

@@ -1,4 +1,4 @@
-"""The ridge: every row is smeared a little along each feature, so that no variance falls below that."""
+"""The ridge: it smears every row a little along each feature, so that no variance falls below its amount."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ._prior import Additions, Prior
 class Ridge:
     """Adds mass_k · diag(amount) to each component's scatter, and so `amount`, () or (D,), to variances.
 
-    EM raises Σ weight · log-likelihood − ½ Σ_k mass_k tr(diag(amount) Σ_k⁻¹) by it. Its pull grows with the rows, so it
-    is no density of the parameters and no part of the objective that is reported (scikit-learn's `reg_covar`).
+    With it EM raises Σ weight · log-likelihood − ½ Σ_k mass_k tr(diag(amount) Σ_k⁻¹). This penalty grows with the rows,
+    so it is no density of the parameters and no part of the reported objective (scikit-learn's `reg_covar`).
     """
 
     amount: Any
@@ -48,7 +48,7 @@ class Ridge:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Ridged:
-    """A prior and the ridge, which both apply. The ridge smears the rows alone: mass_k · diag(amount)."""
+    """A prior and the ridge, applied together. The ridge smears the observed rows alone: mass_k · diag(amount)."""
 
     prior: Prior
     ridge: Ridge

@@ -1,4 +1,4 @@
-"""What rows and their weights may be."""
+"""Checks of rows and their weights."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .._base.programs import program
 
 
 def chunk_size(value: Any) -> int | None:
-    """Rows a chunk, or None for a size that suits the data."""
+    """Rows per chunk, or None for a size chosen for the data."""
     return None if value is None else count(value, "chunk_size", least=1)
 
 
 def floating_dtype(values: Iterable[Any], dtype: Any = None) -> np.dtype:
-    """The floating dtype that JAX's own promotion gives to the values, or `dtype` where that is asked for."""
+    """The floating dtype that JAX's own promotion gives to the values, or `dtype` where that is given."""
     if dtype is not None:
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"dtype must be a floating dtype, float32 or float64, got {np.dtype(dtype)}.")
         return np.dtype(dtype)
     dtypes = [_native(v.dtype if hasattr(v, "dtype") else np.asarray(v).dtype, "What was given") for v in values]
-    found = jnp.result_type(*map(jax.dtypes.canonicalize_dtype, dtypes))  # canonical first: else float64 is warned of
+    found = jnp.result_type(*map(jax.dtypes.canonicalize_dtype, dtypes))  # canonical first: else JAX warns of float64
     if jnp.issubdtype(found, jnp.complexfloating) or (not jnp.issubdtype(found, jnp.number) and found != np.bool_):
         raise TypeError(f"Expected real numbers, got dtype {found}.")
     kept = any(isinstance(v, jax.Array) and v.dtype == np.float64 for v in values)
     if jnp.issubdtype(found, jnp.floating) and found.itemsize < 4:
-        return np.dtype(np.float32)  # half precision is for storage: no factorisation exists in it
+        return np.dtype(np.float32)  # half precision is for storage only: it has no factorisations
     floating = found if jnp.issubdtype(found, jnp.floating) else np.dtype(float)
     return np.dtype(np.float64) if kept else jax.dtypes.canonicalize_dtype(floating)
 
@@ -79,7 +79,7 @@ def observations(x: Any, name: str = "X") -> np.ndarray | Array:
 
 
 def real_array(x: Any, name: str) -> np.ndarray | Array:
-    """Real numbers of any shape, NumPy or JAX, of a dtype that JAX has; text that reads as numbers is read."""
+    """Real numbers of any shape, NumPy or JAX, of a dtype that JAX has; text is converted to numbers."""
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         raise TypeError(f"{name} is a sparse matrix, but a dense array is required. Convert it with .toarray().")
     if not isinstance(x, (jax.Array, np.ndarray)):
@@ -128,7 +128,7 @@ def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
     try:
         return np.from_dlpack(x)
     except (BufferError, RuntimeError, TypeError, ValueError):
-        return jax.dlpack.from_dlpack(x)  # on an accelerator, where NumPy cannot follow
+        return jax.dlpack.from_dlpack(x)  # on an accelerator, which NumPy cannot read
 
 
 def _numbers(x: np.ndarray, name: str) -> np.ndarray:
@@ -159,7 +159,7 @@ def finite(x: np.ndarray | Array, name: str = "X", weights: Any = None) -> None:
     values = _where_it_lies(x)
     if isinstance(values, jax.Array) and bool(_all_finite(values)):
         return
-    # Blocks, so that the mask of a large array never stands beside it.
+    # In blocks, so that no mask of the size of a large array is made.
     values = np.asarray(x)
     step = max(1, 2**22 // max(1, math.prod(values.shape[1:])))
     for start in range(0, len(values), step):
@@ -178,7 +178,7 @@ def finite(x: np.ndarray | Array, name: str = "X", weights: Any = None) -> None:
 
 
 def within(x: np.ndarray | Array, dtype: Any, name: str = "X", weights: Any = None) -> None:
-    """No number is too large for the dtype in which is computed. Traced ones pass, and rows of weight 0."""
+    """No number is too large for the dtype of the computation. Traced values pass, and rows of weight 0."""
     if is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating) or jnp.finfo(x.dtype).max <= jnp.finfo(dtype).max:
         return
     values, largest = np.asarray(x), float(jnp.finfo(dtype).max)
@@ -196,7 +196,7 @@ def within(x: np.ndarray | Array, dtype: Any, name: str = "X", weights: Any = No
 
 
 def _where_it_lies(x: np.ndarray | Array) -> np.ndarray | Array:
-    """x for NumPy, where that costs no copy: what another device holds stays there."""
+    """x as a NumPy array, where that costs no copy; an array on another device is returned as it is."""
     is_elsewhere = isinstance(x, jax.Array) and any(device.platform != "cpu" for device in x.devices())
     return x if is_elsewhere else np.asarray(x)
 
@@ -244,7 +244,7 @@ def no_weights_beside_batches(sample_weight: Any) -> None:
 
 
 def unweighted(weights: np.ndarray) -> None:
-    """Rows that all count alike."""
+    """All rows have the same weight."""
     if np.ptp(weights) > 0:
         raise ValueError(
             f"Expected rows that count alike, got Batches whose weights differ: row {int(weights.argmin())} weighs "
@@ -253,7 +253,7 @@ def unweighted(weights: np.ndarray) -> None:
 
 
 def enough_rows(n_rows: int, sample_weight: Any, n_components: int) -> None:
-    """As many rows that count as components."""
+    """At least as many rows of positive weight as components."""
     if sample_weight is not None and not is_traced(sample_weight):
         n_rows = int((_where_it_lies(sample_weight) != 0).sum())
     if n_rows < n_components:
@@ -264,7 +264,7 @@ def enough_rows(n_rows: int, sample_weight: Any, n_components: int) -> None:
 
 
 def enough_for_folds(n_rows: int, n_folds: int, n_components: int) -> None:
-    """As many rows outside each fold as components."""
+    """At least as many rows outside each fold as components."""
     if n_folds > n_rows or n_rows - -(-n_rows // n_folds) < n_components:
         raise ValueError(
             f"{n_rows} rows of positive weight cannot be fitted with {n_components} components without one of "
@@ -273,7 +273,7 @@ def enough_for_folds(n_rows: int, n_folds: int, n_components: int) -> None:
 
 
 def same_partitions(of_weights: int, of_rows: int) -> None:
-    """Weights are cut as their rows are."""
+    """Weights have as many partitions as their rows."""
     if of_weights != of_rows:
         raise ValueError(f"The weights are in {of_weights} partitions and the rows in {of_rows}. Rechunk one of them.")
 
@@ -300,12 +300,12 @@ def finite_block(rows: np.ndarray, weights: np.ndarray | None, first: int, name:
 
 
 def elsewhere(process: int) -> NoReturn:
-    """For the processes that have nothing to complain of themselves."""
+    """Raises in the processes whose own input is valid, where that of another is not."""
     raise ValueError(f"Process {process} was given what cannot be fitted; its own error says what.")
 
 
 def same_in_all(told: np.ndarray, names: tuple[str, ...]) -> None:
-    """What each of P processes was given, (P, ·), is the same in all."""
+    """The arguments that each of P processes was given, (P, ·), are the same in all."""
     bad = np.argwhere(told != told[0])
     if len(bad):
         process, column = bad[0]
@@ -326,7 +326,7 @@ def rows_of_each_process(with_rows: set[int], n_processes: int) -> None:
 
 
 def same_layout(of_weights: Any, holders: Any) -> None:
-    """Weights lie where their rows do: by device for the one, by rows for the other."""
+    """Weights are sharded as their rows are. of_weights: by device; holders: the device of each range of rows."""
     for (first, after), device in holders.items():
         place = of_weights.get(device)
         if place is None or (place[0].start or 0, place[0].stop) not in ((first, after), (first, None)):
@@ -334,7 +334,7 @@ def same_layout(of_weights: Any, holders: Any) -> None:
 
 
 def whole_rows(columns: tuple[int, int], n_features: int) -> None:
-    """What lies on one device are whole rows."""
+    """Each device holds whole rows, not some of their features."""
     if columns != (0, n_features):
         raise ValueError(
             f"x is shared out by features: one device holds {columns[1] - columns[0]} of {n_features}. Share it out by "
@@ -343,13 +343,13 @@ def whole_rows(columns: tuple[int, int], n_features: int) -> None:
 
 
 def rows_for_devices(n_rows: int, n_devices: int) -> None:
-    """Each device has a row at least."""
+    """There is at least one row for each device."""
     if n_rows < n_devices:
         raise ValueError(f"x has {n_rows} rows, and there are {n_devices} devices here: leave out device='all'.")
 
 
 def devices(value: Any) -> bool:
-    """Whether the rows are to be shared out to all devices."""
+    """Whether the rows are to be distributed to all devices."""
     if value not in (None, "all"):
         raise ValueError(f"device must be None or 'all', got {value!r}. JAX's default device is set by JAX itself.")
     return value == "all"
@@ -370,7 +370,7 @@ def some_weight(total: float, name: str) -> None:
 
 
 def in_memory(what: str, why: str, how: str = "") -> NoReturn:
-    """For what is asked of rows that are read in blocks or shared out, and needs them in one place."""
+    """Raises where `what` needs the rows in one place, and they are read in blocks or sharded."""
     raise ValueError(f"{what} needs the rows in memory: {why}. Leave it out, or give an array.{how}")
 
 

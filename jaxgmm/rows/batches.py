@@ -1,7 +1,7 @@
 """Rows in chunks: the only form in which data enter the compiled programs.
 
-`rows` are one body of whole chunks, viewed and not copied where that is possible, and one tail chunk that is padded
-with rows of weight 0. So the shapes, and with them the compiled programs, depend on N only through the number of
+`rows` are one body of whole chunks, viewed and not copied where that is possible, and one tail chunk, padded with rows
+of weight 0. So the shapes, and with them the compiled programs, depend on N only through the number of
 chunks; and a chunk with its K responsibilities a row stays in the cache.
 """
 
@@ -39,7 +39,7 @@ class Batches:
     min_weight: Array  # (): the smallest positive weight, "one row's weight"
     n_rows: Array  # (): N, an int32
     n_used: Array | None = None  # (): how many chunks hold rows, an int32; None where all do
-    fused: bool = field(default=False, metadata={"static": True})  # by `fused.py`, where there is a kernel
+    fused: bool = field(default=False, metadata={"static": True})  # sums by `em/kernel.py` if supported
 
     @classmethod
     def of(
@@ -56,17 +56,17 @@ class Batches:
         """Cut rows x (N, D) with weights (N,) into chunks.
 
         `chunk_size` is chosen, where it is not given, for `n_components` and for `n_lanes` fits side by side. JAX's
-        rule decides the dtype (float32 or float64) unless `dtype` does. `fused`, an experiment: on an NVIDIA card
-        (Ampere or newer), in float32, the sums of diagonal and spherical covariances of up to 128 features, and of full
-        ones of up to 12, come from one kernel or two, which need 16 MB for each fit side by side. The values of x are
-        not looked at. ValueError or TypeError for shapes that do not fit and for weights that are
+        promotion rules decide the dtype (float32 or float64) unless `dtype` is given. `fused`, an experiment: on an
+        NVIDIA card (Ampere or newer), in float32, the sums of diagonal and spherical covariances of up to 128 features,
+        and of full ones of up to 12, come from one kernel or two, which need 16 MB for each fit side by side. The
+        values of x are not checked. ValueError or TypeError for shapes that do not fit and for weights that are
         negative, not finite or all zero.
         """
         _check.matrix_shape(np.shape(x), "x")
         sample_weight = _check.row_weights(sample_weight, np.shape(x)[0])
         chunk_size = _check.chunk_size(chunk_size)
         explicit, dtype = dtype is not None, _check.floating_dtype((x,), dtype)
-        if not explicit or is_traced(x):  # JAX's switch rules, above all inside the user's own transformations
+        if not explicit or is_traced(x):  # JAX's x64 setting decides, above all inside user transformations
             dtype = jax.dtypes.canonicalize_dtype(dtype)
         with precision_for(dtype):
             n_rows, n_features = np.shape(x)
@@ -85,15 +85,15 @@ class Batches:
 
     @classmethod
     def with_room(cls, x: Any, sample_weight: Any, dtype: Any) -> Batches:
-        """Few rows x (N, D), known and not traced, in an array that has room for more: N, and whether there are
-        weights, change no shape. Made on the host, since a program for every N would take longer than all else. They
-        go where x is, if that is bound to a device."""
+        """Few rows x (N, D), not traced, padded to a fixed capacity: neither N nor the presence of weights changes a
+        shape. Made on the host, since compiling a program for every N would take longer than all else. Placed on the
+        device of x, if x is committed to one."""
         with precision_for(dtype):
             n_rows, n_features = np.shape(x)
             size = programs.ROWS_AT_ONCE
             capacity = programs.chunks(n_rows) * size
             rows = aligned_zeros((capacity, n_features), dtype)
-            with np.errstate(over="ignore"):  # what is too large has been refused, or has weight 0
+            with np.errstate(over="ignore"):  # values too large have been refused, or have weight 0
                 rows[:n_rows] = np.asarray(x)
             device = x.sharding if isinstance(x, jax.Array) and x.committed else None
             weights = _roomy_weights(sample_weight, n_rows, capacity, dtype)
@@ -111,7 +111,7 @@ class Batches:
 
     @property
     def has_room(self) -> bool:
-        """Whether these are few rows, as `with_room` holds them."""
+        """Whether these are few rows padded to a capacity, as by `with_room`."""
         return self.n_used is not None
 
     @property
@@ -121,24 +121,24 @@ class Batches:
 
     @property
     def n_copies(self) -> int:
-        """How many devices have all rows, each."""
+        """How many devices hold a copy of all rows."""
         return 1
 
     @property
     def is_multiprocess(self) -> bool:
-        """Whether other processes have rows of the same table: never of one that is held whole."""
+        """Whether other processes hold rows of the same table: no, since all of them are here."""
         return False
 
     def fingerprint(self) -> Any:
-        """A tree that tells these rows from others: themselves."""
+        """A tree that identifies these rows: the rows themselves."""
         return self
 
     def at_home(self, tree: T) -> T:
-        """A tree of arrays on the device of the rows, and bound to it only if they are."""
+        """A tree of arrays on the device of the rows, and committed to it only if they are."""
         return beside(self.origin, tree)
 
     def whole(self, what: str, why: str) -> Batches:
-        """The rows as a program sees them whole: these (see `PartitionedRows.whole`)."""
+        """The rows as `Batches`, all in one program: these (see `PartitionedRows.whole`)."""
         del what, why
         return self
 
@@ -164,7 +164,7 @@ class Batches:
             n_rows, capacity = int(self.n_rows), len(self.rows.body)
             return self._with_room(self.rows.body, _roomy_weights(sample_weight, n_rows, capacity, self.dtype), n_rows)
         weights = cut(sample_weight, self.chunk_size, self.dtype, pad_with_zero=True)
-        if not is_traced(self.origin) and len(self.origin.devices()) > 1:  # to where the rows are, once for all
+        if not is_traced(self.origin) and len(self.origin.devices()) > 1:  # move them to the rows' devices once
             weights = jax.device_put(weights, self.origin.sharding)
         origin, total, min_weight = _describe.compiled(_are_few(self.rows), self.rows, weights)
         return replace(self, weights=weights, origin=origin, total_weight=total, min_weight=min_weight)
@@ -190,7 +190,7 @@ class Batches:
     def sum(self, term: Callable[[Chunk], T]) -> T:
         """Σ over chunks of term(chunk), a pytree of arrays; compensated.
 
-        Rows that the user gave weight 0 come as the origin: what they hold may overflow, and 0 · inf would be NaN.
+        Rows that the user gave weight 0 are replaced by the origin: their values may overflow, and 0 · inf is NaN.
         """
         may_overflow = self.weights.body is not None or self.n_chunks == 1 or self.has_room
 
@@ -202,7 +202,7 @@ class Batches:
 
         if self.n_chunks == 1 and self.n_used is None:
             return at(jnp.int32(0))
-        if self.n_used is not None:  # so few that a sum that is not compensated keeps its digits
+        if self.n_used is not None:  # so few that a plain sum keeps its digits
             nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
             return lax.fori_loop(0, self.n_used, lambda i, total: jax.tree.map(jnp.add, total, at(i)), nothing)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
@@ -230,7 +230,7 @@ def _are_few(rows: Chunked) -> bool:
 
 @programs.program
 def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
-    """Origin (the weighted mean, near enough), total and min_weight weight of batches."""
+    """Origin (approximately the weighted mean), total weight and smallest positive weight of batches."""
     zero = jnp.zeros((), rows.tail.dtype)
     about = rows.tail[jnp.argmax(weights.tail)]
     if rows.body is not None and weights.body is not None:  # the rows of the tail may all weigh 0
@@ -238,7 +238,7 @@ def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
     draft = Batches(rows, weights, about, zero, zero, jnp.int32(0))
 
     def term(chunk: Chunk) -> tuple[Array, Array]:
-        # About a row of the data, so that the sum of a far-off cloud does not lose the cloud.
+        # Sum about a row of the data: about 0, rows that are far from 0 would lose their digits.
         return jnp.sum(chunk.weights), jnp.sum(chunk.weights[:, None] * (chunk.rows - draft.origin), axis=0)
 
     total, first = draft.sum(term)

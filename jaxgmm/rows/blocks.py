@@ -1,8 +1,8 @@
 """Rows in blocks, read anew for every pass: data that need not fit in memory.
 
-A source is anything that can be gone through again and again: a list of arrays, a loader, a function that returns an
-iterator; an array on disk; columns of Parquet files; a dask collection. Here they all become NumPy arrays of one and
-the same size; nothing is computed here.
+A source is anything that can be iterated over repeatedly: a list of arrays, a loader, a function that returns an
+iterator; an array on disk; columns of Parquet files; a dask collection. Here they all become NumPy arrays of one size;
+nothing is computed here.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .sources import STREAMED, Piece, _existing, _filled, _Kind, _numbers_of, _P
 class Blocks:
     """Rows (N, D) in blocks that are read anew for every pass over them.
 
-    blocks: what gives (n, D) arrays, or pairs of rows (n, D) and weights (n,), each time that it is gone through: a
+    blocks: what yields (n, D) arrays, or pairs of rows (n, D) and weights (n,), each time that it is iterated over: a
     list, a PyTorch loader, or a function without arguments that returns an iterator. Blocks may differ in length, and
-    may be written to again once the next is asked for. The first that has rows decides the precision of all. All
-    passes must give the same rows. TypeError for an iterator, which is used up after one pass.
+    may be overwritten once the next is requested. The first that has rows decides the precision of all. All passes
+    must give the same rows. TypeError for an iterator, which is used up after one pass.
 
-    A pair's second part is weights, never labels: a loader of rows and labels goes through a function that drops them,
-    lambda: (x for x, _ in loader).
+    The second part of a pair is weights, never labels: wrap a loader of rows and labels in a function that drops the
+    labels, lambda: (x for x, _ in loader).
 
-    After a pass they keep memory for a few blocks, for the next one.
+    Memory for a few blocks is kept after a pass, and reused by the next one.
 
-    Most passes run in another thread than the caller's, under the same settings of JAX. What belongs to one thread, as
-    a connection to SQLite does, must be opened inside the function.
+    Most passes run in another thread than the caller's, under the same settings of JAX. An object that is bound to one
+    thread, such as a connection to SQLite, must be opened inside the function.
 
         jaxgmm.fit(key, jaxgmm.Blocks(lambda: map(np.load, sorted(folder.glob("*.npy")))), n_components=8)
     """
@@ -50,7 +50,7 @@ class Blocks:
 
     @classmethod
     def from_array(cls, x: Any, sample_weight: Any = None) -> Blocks:
-        """Rows of what has a shape (N, D) and is read by slices: `numpy.memmap`, HDF5 and Zarr arrays and the like.
+        """Rows of an object of shape (N, D) that is read by slices: `numpy.memmap`, HDF5 and Zarr arrays and the like.
 
         Lists and data frames are taken as one array, which is held in memory.
         """
@@ -63,8 +63,8 @@ class Blocks:
     def from_file(cls, path: str | os.PathLike[str], columns: Sequence[str] | None = None, weights: str = "") -> Blocks:
         """Rows of a `.npy` file, or of a `.parquet` file or a folder of them.
 
-        columns: of Parquet; where None, all but an index that pandas has stored, with those that the names of folders
-        give (year=2024/). weights: the column that holds the rows' weights, where one does.
+        columns: of Parquet; where None, all but an index that pandas has stored, and those given by folder names
+        (year=2024/). weights: the name of the column of row weights, if any.
         FileNotFoundError where there is no such path, ImportError where Parquet needs pyarrow, ValueError for another
         ending, a file that cannot be read, a column that is not there, or what is no matrix of numbers.
         """
@@ -83,7 +83,7 @@ class Blocks:
         return cls(_Partitions(x, sample_weight), "x")
 
     def head(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The first row (1, D), and its weight (1,) or None, in their own dtypes. The source is started and left.
+        """The first row (1, D), and its weight (1,) or None, in their own dtypes. The source is read no further.
 
         ValueError where there are no rows.
         """
@@ -92,7 +92,7 @@ class Blocks:
         raise ValueError(self._without_rows())
 
     def pieces(self, size: int, dtype: Any) -> Steps:
-        """All rows, `size` at a time, the last ones padded: by repetition, with weight 0.
+        """All rows, `size` at a time, the last piece padded by repeated rows of weight 0.
 
         ValueError or TypeError for blocks that do not fit together, are no numbers, or have no rows.
         """
@@ -127,7 +127,7 @@ class Blocks:
             first += len(rows)
 
     def _from_the_start(self) -> Iterator[Any]:
-        """What the source gives; it is closed with this."""
+        """The blocks of the source, from the first on; the source is closed together with this generator."""
         source = self._blocks() if callable(self._blocks) else self._blocks
         if not isinstance(source, Iterable):
             raise TypeError(
@@ -137,7 +137,7 @@ class Blocks:
 
 
 class _Sliced(Blocks):
-    """Slices of an array; where they can be used as they lie, nothing is copied."""
+    """Slices of an array; not copied where their dtype, layout and alignment allow."""
 
     def __init__(self, x: Any, weights: Any, name: str = "x") -> None:
         self.x, self.weights, self.name, self._store = x, weights, name, _Store()
@@ -164,7 +164,7 @@ class _Sliced(Blocks):
 
 
 def _of_npy(path: str, sample_weight: Any) -> Blocks:
-    """The rows of a `.npy` file, which is mapped."""
+    """The rows of a memory-mapped `.npy` file."""
     try:
         x = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError):

@@ -1,4 +1,4 @@
-"""Arrays of rows cut into chunks, and the scale by which their sums are weighted."""
+"""Arrays over rows cut into chunks, and the scale of the rows' weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .._base.precision import is_traced
 T = TypeVar("T")
 
 IN_PLACE_ABOVE = 64 * 2**20
-"""Bytes above which a device's array is used where it lies, at the price of a program for this very N."""
+"""Bytes above which an array on a device is used without a copy, at the price of a program for exactly this N."""
 
 
 @jax.tree_util.register_dataclass
@@ -42,21 +42,21 @@ class Chunked:
         if self.n_chunks == 1:
             return self.tail
         body, size = self.body, self.chunk_size
-        if body is None:  # an array of ones, of which only the padded end is kept
+        if body is None:  # an array of ones, of which only the padded tail is stored
             return jnp.where(index < self.n_chunks - 1, jnp.ones_like(self.tail), self.tail)
         in_body = index < self.n_chunks - 1
 
-        # Rows are copied for it; a second copy of the code that uses them would double the compile time.
+        # The chunk is copied, so that one code serves body and tail: compiling it for each would take twice the time.
         def by_branch() -> Array:
             return lax.cond(in_body, lambda: lax.dynamic_slice_in_dim(body, index * size, size), lambda: self.tail)
 
-        def by_choice() -> Array:  # a GPU would ask the host at every chunk which branch it is to take
+        def by_choice() -> Array:  # with `cond` a GPU would ask the host for the branch at every chunk
             return jnp.where(in_body, lax.dynamic_slice_in_dim(body, index * size, size), self.tail)
 
         return lax.platform_dependent(cpu=by_branch, default=by_choice)
 
     def rows_at(self, index: Array) -> Array:
-        """The rows of these numbers, counted through body and tail. index (S,) -> (S, ...)."""
+        """The rows at these indices, counted through body and tail. index (S,) -> (S, ...)."""
         whole = (self.n_chunks - 1) * self.chunk_size
         last = self.tail[jnp.clip(index - whole, 0, self.chunk_size - 1)]
         if not whole:
@@ -72,19 +72,19 @@ class Chunked:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Roomy:
-    """An array over rows with room for more of them, so that tables of other lengths share its shape."""
+    """An array over rows, padded to a capacity, so that tables of other lengths share its shape."""
 
     body: Array  # (C·n, ...)
     chunk_size: int = field(metadata={"static": True})
 
     @property
     def n_chunks(self) -> int:
-        """For which there is room."""
+        """The capacity in chunks."""
         return len(self.body) // self.chunk_size
 
     @property
     def tail(self) -> Array:
-        """The last chunk there is room for. -> (n, ...)."""
+        """The last chunk of the capacity. -> (n, ...)."""
         return self.body[-self.chunk_size :]
 
     def take(self, index: Array) -> Array:
@@ -92,31 +92,31 @@ class Roomy:
         return lax.dynamic_slice_in_dim(self.body, index * self.chunk_size, self.chunk_size)
 
     def rows_at(self, index: Array) -> Array:
-        """The rows of these numbers. index (S,) -> (S, ...)."""
+        """The rows at these indices. index (S,) -> (S, ...)."""
         return self.body[index]
 
 
 class Chunk(NamedTuple):
-    """Rows that a program takes at once, and what is known of each of them.
+    """Rows that a program processes at once, and what is known of each of them.
 
-    What only some data have (which cells are observed, labels) is a field with None for none: who does not ask for it
-    need not know of it.
+    Data that only some fits have (which cells are observed, labels) belong in a field that may be None: code that does
+    not use the field need not know of it.
     """
 
     x: Array  # (D, n): columns, so that the numbers of a feature are contiguous
-    rows: Array  # (n, D): the same as they lie; a program makes only what it uses
+    rows: Array  # (n, D): the same, not transposed; a program computes only what it uses
     weights: Array  # (n,)
     index: Array  # (): which of the C chunks this is
 
     @classmethod
     def of(cls, rows: Array, weights: Array | None = None, index: Array | None = None) -> Chunk:
-        """Rows (n, D) of these weights, or that all count alike; of chunk `index`, or of the only one."""
+        """Rows (n, D) with these weights, or each of weight 1; of chunk `index`, or of the only one."""
         weights = jnp.ones(len(rows), rows.dtype) if weights is None else weights
         return cls(columns(rows), rows, weights, jnp.int32(0) if index is None else index)
 
 
 class Scale(NamedTuple):
-    """How much all rows weigh: what a step is judged by, of rows wherever they are."""
+    """The weight of all rows, as needed to judge a step, wherever the rows are."""
 
     total_weight: Array  # (): Σ weights
     min_weight: Array  # (): the smallest positive weight, "one row's weight"
@@ -125,7 +125,7 @@ class Scale(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Counted:
-    """Weights (C·n,) of 1 for the first `n_rows`, a traced number, and of 0 for what pads them."""
+    """Weights (C·n,): 1 for the first `n_rows`, a traced number, and 0 for the padding."""
 
     n_rows: Array  # ()
     like: Array  # (0,), of the weights' dtype
@@ -150,7 +150,7 @@ class Counted:
 def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunked:
     """An array over rows as chunks of `size`; copied only where it must be.
 
-    The padding repeats the last row (a value from elsewhere might overflow), or is 0.
+    The padding repeats the last row (any other value might overflow), or is 0.
     """
     n_rows = np.shape(x)[0]
     n_chunks = -(-n_rows // size)
@@ -158,13 +158,13 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
     if not isinstance(x, jax.Array):
         x = np.asarray(x)
         tail = np.empty((size, *x.shape[1:]), dtype)
-        with np.errstate(over="ignore"):  # what is too large has been refused, or has weight 0
+        with np.errstate(over="ignore"):  # values too large have been refused, or have weight 0
             body = own(x[:whole], dtype) if whole else None
             tail[: n_rows - whole] = x[whole:]
         tail[n_rows - whole :] = 0 if pad_with_zero else x[-1]
         return Chunked(body, jnp.asarray(tail), n_chunks)
     if not is_traced(x) and x.dtype == dtype and all(one.platform == "cpu" for one in x.devices()):
-        # A view through NumPy keeps the buffer alive and costs no copy; JAX arrays do not change.
+        # A view through NumPy keeps the buffer alive and costs no copy; JAX arrays are immutable.
         view = np.asarray(x)
         body = jax.device_put(view[:whole], x.sharding, may_alias=True) if whole else None
         return Chunked(body, cut(view[whole:], size, dtype, pad_with_zero=pad_with_zero).tail, n_chunks)
@@ -177,7 +177,7 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
 
 
 def _roomy_weights(sample_weight: Any, n_rows: int, capacity: int, dtype: Any) -> np.ndarray:
-    """Weights (N,), 1 where there are none, and 0 for the room behind them."""
+    """Weights (N,), 1 where none are given, padded with 0 to the capacity."""
     weights = aligned_zeros((capacity,), dtype)
     weights[:n_rows] = 1.0 if sample_weight is None else np.asarray(sample_weight)
     return weights

@@ -1,7 +1,7 @@
-"""Rows that lie with the workers of a dask cluster: they sum where the rows are, and only the sums travel.
+"""Rows held by the workers of a dask cluster: each worker sums over its own rows, and only the sums are transferred.
 
-One round a step: what is asked goes out to every partition, and the sums come back over a tree. A worker that dies
-takes its partitions with it; dask computes them again elsewhere, and the sums of the round that were lost.
+One round per step: the function and its arguments are sent to every partition, and the sums are added up over a tree.
+If a worker dies, dask computes its partitions again elsewhere, and the sums of the round that were lost.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DaskRows(PartitionedRows):
         chunk_size: int | None = None,
         dtype: Any = None,
     ) -> None:
-        """After the workers have computed their partitions, and looked at them."""
+        """Waits until the workers have computed their partitions, and surveyed them."""
         self.name, self.client = "x", client
         self.parts = client.compute(delayed_partitions(x))
         self.weights = [None] * len(self.parts)
@@ -52,7 +52,7 @@ class DaskRows(PartitionedRows):
         self.n_features = head.shape[1]
         n_kept = rows_kept(n_components)
         layout = layout_for(self.n_features, n_components, chunk_size, self.dtype)
-        # A seed a partition, so that the sample does not depend on who computes what.
+        # One seed per partition, so that the sample does not depend on which worker computes which partition.
         seeds = np.random.SeedSequence(np.asarray(jax.random.key_data(key)).ravel().tolist()).spawn(len(self.parts))
         found = client.gather(
             [
@@ -71,7 +71,7 @@ class DaskRows(PartitionedRows):
         self.layout = Layout(self.dtype, layout.chunk_size, layout.n_chunks, *known)
 
     def _sum(self, how: How, shared: Any) -> Any:
-        # A task and no scattered data: what a dead worker held must come from somewhere.
+        # A task, and not scattered data: dask can run it again if the worker that holds its result dies.
         asked = self.client.submit(_as_it_is, (self.layout, how, jax.tree.map(np.asarray, shared)), pure=False)
         sums = [
             self.client.submit(_sums, part, weights, asked, pure=False)
@@ -86,7 +86,7 @@ class DaskRows(PartitionedRows):
 
 
 def client_of() -> Any:
-    """The cluster that dask would use now, or None."""
+    """The client of the cluster that dask would use now, or None."""
     try:
         from distributed import get_client
 
@@ -114,7 +114,7 @@ def _survey(
 
 
 def _sums(part: Any, weights: Any, asked: tuple[Layout, How, Any]) -> tuple[Any, int]:
-    """What a function says of a partition, as arrays of the host; None where it has no rows."""
+    """A function's sums over a partition, as host arrays; None where it has no rows."""
     layout, how, shared = asked
     if not len(part):
         return None, 0

@@ -1,4 +1,4 @@
-"""The one way in: whatever a user calls rows, as rows that can be summed over."""
+"""The one entry point for data: turns any kind of input into rows that can be summed over."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .streamed import Streamed
 
 
 def as_blocks(x: Any, sample_weight: Any = None) -> Blocks | None:
-    """What the user gives for rows as blocks, or None where it is to be held in memory."""
+    """The user's input as blocks, or None where it is to be held in memory."""
     if isinstance(x, Blocks):
         if sample_weight is not None:
             raise ValueError("Blocks carry their own weights: give pairs of rows and weights instead of sample_weight.")
@@ -54,9 +54,9 @@ def admit_rows(
     read: Callable[[int, int], None] | None = None,
     n_runs: int | None = None,
 ) -> Rows:
-    """The user's data, checked: as batches, or, of what is read in blocks, after a pass over it, in which the key draws
-    the rows that seeds are chosen from. read: who is told of the rows that were read, in this pass and in all later
-    ones. n_runs: as for `admit`."""
+    """The user's data, checked, as rows. Data that are read in blocks are read once here, and the key draws the rows
+    that seeds are chosen from. read: a callback that gets the numbers of rows read, in this pass and in all later ones.
+    n_runs: as for `admit`."""
     everywhere = _check.devices(device)
     client = client_of() if is_dask(x) else None
     blocks = None if client is not None else as_blocks(x, sample_weight)
@@ -80,7 +80,7 @@ def admit_rows(
 def _admit_here(
     key: Array, x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any
 ) -> Rows:
-    """Rows for all devices of this process, the only one: each has a share, or all rows and a share of the lanes."""
+    """Rows for all devices of the only process: each device has a shard of the rows, or all rows and some lanes."""
     x, n_own = _check.observations(one_copy(x), "x"), len(jax.local_devices())
     n_bytes = x.size * _dtype_of(x, dtype).itemsize
     if n_own == 1 or (n_own <= n_lanes and n_bytes <= ON_EACH):
@@ -92,7 +92,7 @@ def _admit_here(
 
 
 def _dtype_of(x: Any, dtype: Any) -> np.dtype:
-    """In which rows are computed."""
+    """The dtype in which rows are computed."""
     return np.dtype(jax.dtypes.canonicalize_dtype(_check.floating_dtype((x,))) if dtype is None else dtype)
 
 
@@ -105,7 +105,7 @@ def admit(
     dtype: Any,
     n_runs: int | None = None,
 ) -> Batches:
-    """The user's data, checked, as batches. n_runs: of a search that may be a small one; None where it may not."""
+    """The user's data, checked, as batches. n_runs: the number of runs if the search may count as small; else None."""
     if isinstance(x, Blocks):
         _check.in_memory("This", "it takes Blocks in fit and sweep alone")
     chunk_size = _check.chunk_size(chunk_size)
@@ -136,15 +136,15 @@ def in_batches(
     dtype: Any,
     n_runs: int | None = None,
 ) -> Batches:
-    """Rows (N, D) that have been checked, as batches for so many lanes side by side; with room for more rows where the
-    search, of so many runs, is a small one (None where it may not be)."""
+    """Checked rows (N, D) as batches for `n_lanes` lanes side by side; padded to a capacity where the search is small.
+    n_runs: as for `admit`."""
     if chunk_size is None and n_runs is not None and have_room(x, sample_weight, n_components, n_runs):
         return Batches.with_room(x, sample_weight, dtype)
     return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
 
 
 def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> bool:
-    """Whether rows are those of a small search, known, and on one CPU."""
+    """Whether the rows are those of a small search, not traced, and on one CPU."""
     if is_transforming() or not is_small(*x.shape, n_components, n_runs):  # pyright: ignore
         return False
     arrays = [each for each in (x, sample_weight) if isinstance(each, jax.Array)]
@@ -152,8 +152,8 @@ def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> boo
 
 
 def as_batches(x: Any, n_components: int, n_features: int, dtype: Any) -> Batches:
-    """Rows x (N, D), an array or `Batches`, for a mixture of so many components and features. The values of an array
-    are not looked at: it may be traced. ValueError where D differs."""
+    """Rows x (N, D), an array or `Batches`, for a mixture of `n_components` and `n_features`. The values of an array
+    are not checked: it may be traced. ValueError where D differs."""
     if not isinstance(x, Batches):
         _check.matrix_shape(np.shape(x), "x")
         x = Batches.of(x, n_components=n_components, dtype=dtype)
@@ -171,7 +171,7 @@ def admit_batch(x: Any, sample_weight: Any, n_components: int, n_features: int, 
     x = _check.observations(x, "x")
     _check.last_axis(x.shape, n_features)
     with precision_for(dtype), np.errstate(over="ignore"):
-        x = x.astype(dtype, copy=False)  # what is too large for it is no finite number, and would poison all
+        x = x.astype(dtype, copy=False)  # too large a number becomes infinite, and is refused below
     _check.finite(x, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
     return Batches.of(x, sample_weight, n_components=n_components, dtype=dtype)

@@ -1,8 +1,8 @@
-"""Rows that no one program sees whole: read in blocks, shared out to devices, or lying with other machines.
+"""Rows that no one program sees whole: read in blocks, sharded over devices, or held by other machines.
 
-What all of them have is a sum over the rows of what a function says of some of them as `Batches`. Moments are such a
-sum, and nothing else passes between the two steps of EM. So a step here is one sum, made by whoever holds the rows, and
-the M-step and the verdict on it, made once.
+All of them can sum a function of `Batches` over their rows, part by part. Moments are such a sum, and nothing else
+passes from the E-step to the M-step. So a step here is one sum, computed where the rows are, and then one M-step and
+one verdict.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .chunks import Scale
 from .survey import Survey, T
 
 How = tuple[Callable[..., Any], tuple[tuple[str, Any], ...]]
-"""A function of `Batches`, and the values by name that it is compiled for."""
+"""A function of `Batches`, and its static arguments by name."""
 
 
 class PartitionedRows(ABC):
-    """Rows (N, D), wherever they are. Has what `Batches` have besides the rows themselves."""
+    """Rows (N, D), wherever they are. Has the attributes of `Batches`, except for the rows themselves."""
 
     name: str  # what messages call the rows
     dtype: np.dtype
@@ -39,12 +39,12 @@ class PartitionedRows(ABC):
     sample: Batches  # rows that seeds are chosen from
     has_room = False  # as `Batches` of a small table have
     n_copies = 1
-    advice = ""  # what a user may do besides giving an array, where the rows must be in one place
+    advice = ""  # for errors that ask for rows in one place: what a user may do besides giving an array
 
     def sum(self, function: Callable[..., T], *shared: Any, **static: Any) -> T:
         """Σ over the rows of function(Batches, *shared, **static), a pytree of arrays.
 
-        Compiled once for one and the same function and static values, whatever the number of rows.
+        Compiled once for each function and its static values, whatever the number of rows.
         """
         return self._sum((function, tuple(sorted(static.items()))), shared)
 
@@ -57,19 +57,19 @@ class PartitionedRows(ABC):
 
     @property
     def is_multiprocess(self) -> bool:
-        """Whether other processes have rows of the same table, and go through the same search."""
+        """Whether other processes hold rows of the same table, and run the same search."""
         return False
 
     def at_home(self, tree: T) -> T:
-        """A tree of arrays on the device of the rows' origin, and bound to it only if that is."""
+        """A tree of arrays on the device of the rows' origin, and committed to it only if that is."""
         return beside(self.origin, tree)
 
     def whole(self, what: str, why: str) -> Batches:
-        """ValueError: `what` was asked needs rows that a program sees whole, for this reason."""
+        """ValueError: `what` needs all rows in one program, for the reason `why`."""
         _check.in_memory(what, why, self.advice)
 
     def fingerprint(self) -> Any:
-        """A tree that tells these rows from others: what a pass has found stands for what is not here."""
+        """A tree that identifies these rows: the results of the first pass stand for the rows themselves."""
         return self.origin, self.total_weight, self.min_weight, self._variances, self.sample
 
     def variances(self) -> Array:
@@ -77,7 +77,7 @@ class PartitionedRows(ABC):
         return jnp.asarray(self._variances, self.dtype)
 
     def _describe(self, survey: Survey, n_components: int) -> None:
-        """Set what a first pass has found. ValueError where too few rows count."""
+        """Set the attributes that a first pass has found. ValueError where too few rows have positive weight."""
         _check.some_weight(survey.total_weight, self.name)
         _check.enough_rows(survey.n_weighted, None, n_components)
         self.n_rows = survey.n_rows

@@ -1,4 +1,4 @@
-"""Reading ahead while the last piece is computed on."""
+"""Reading the next piece while the last one is computed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .._base.precision import settings_here
 
 
 class Steps(Iterator[Any]):
-    """What steps give but for None, which stands for a step after which nothing is ready.
+    """The items of `steps` without None, which stands for a step after which nothing is ready.
 
-    `stop`, called in any thread, ends it after the step under way.
+    `stop`, called in any thread, ends the iteration after the current step.
     """
 
     def __init__(self, steps: Iterator[Any]) -> None:
@@ -29,12 +29,12 @@ class Steps(Iterator[Any]):
         self._is_stopped = True
 
     def close(self) -> None:
-        """End the steps where they stand, so that what they hold open is closed."""
+        """Close the generator of the steps, so that what it holds open is closed."""
         self._steps.close()  # pyright: ignore
 
 
 def ahead(items: Steps) -> Iterator[Any]:
-    """The same items, of which the next is made in a thread of its own while one is in use."""
+    """The same items; a thread makes the next one while one is in use."""
     reader = ThreadPoolExecutor(1, "jaxgmm-reader", initializer=settings_here())
     end = object()
     coming = reader.submit(next, items, end)
@@ -43,8 +43,8 @@ def ahead(items: Steps) -> Iterator[Any]:
             coming = reader.submit(next, items, end)
             yield item
     finally:
-        # Who leaves early, or is interrupted, does not wait for a slow source: the thread ends after the block that it
-        # is reading. It closes the source itself, since what is opened in a thread may be bound to it.
+        # A caller that leaves early, or is interrupted, does not wait for a slow source: the thread ends after the
+        # block that it is reading. It closes the source itself, since what a thread opens may be bound to that thread.
         items.stop()
         reader.submit(items.close)
         reader.shutdown(wait=coming.done())

@@ -14,16 +14,16 @@ from .batches import Batches
 from .chunks import T
 
 AXIS = "jaxgmm.lanes"
-"""The axis of the devices, along which lanes are dealt out."""
+"""The mesh axis of the devices, over which lanes are distributed."""
 
 ON_EACH = 2**26
-"""Bytes of rows up to which every device may have them all: then restarts are shared out, and none waits for others."""
+"""Bytes of rows up to which every device may hold a copy: restarts are then distributed, and no device waits."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Replicated(Batches):
-    """`Batches` of which several devices have all, each."""
+    """`Batches` of which each of several devices holds a copy."""
 
     @property
     def mesh(self) -> Mesh:
@@ -33,17 +33,17 @@ class Replicated(Batches):
 
     @property
     def n_copies(self) -> int:
-        """How many devices have all rows, each."""
+        """How many devices hold a copy of all rows."""
         return 1 if is_traced(self.origin) else self.mesh.size
 
     def at_home(self, tree: T) -> T:
-        """A tree of arrays on JAX's default device, and not bound to it."""
+        """A tree of arrays on JAX's default device, and not committed to it."""
         return jax.device_put(jax.device_get(tree))
 
 
 def on_all_devices(batches: Batches) -> Batches:
-    """Batches of which every device of this process has all. Within a transformation of the user's they go through
-    one program as they are."""
+    """Batches of which every device of this process holds a copy. Within a transformation of the user's they remain
+    plain `Batches`, for one program."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
     placed = jax.device_put(batches, NamedSharding(mesh, PartitionSpec()))
     if is_traced(placed.origin):

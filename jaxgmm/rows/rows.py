@@ -1,4 +1,4 @@
-"""What every holder of rows has, wherever they lie."""
+"""The interface of rows, wherever they are held."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Rows(Protocol):
     """N weighted rows of D features: `Batches`, which a program sees whole, or `PartitionedRows`, which none does.
 
-    What a search does with one and with the other is told apart in one place, `search/driver.py`.
+    A search distinguishes the two in one place, `search/driver.py`.
     """
 
     @property
@@ -53,18 +53,17 @@ class Rows(Protocol):
 
     @property
     def has_room(self) -> bool:
-        """Whether these are few rows in an array that has room for more, so that tables of other lengths share its
-        programs."""
+        """Whether these are few rows padded to a capacity, so that tables of other lengths share their programs."""
         ...
 
     @property
     def n_copies(self) -> int:
-        """How many devices have all rows, each."""
+        """How many devices hold a copy of all rows."""
         ...
 
     @property
     def is_multiprocess(self) -> bool:
-        """Whether other processes have rows of the same table, and go through the same search."""
+        """Whether other processes hold rows of the same table, and run the same search."""
         ...
 
     def variances(self) -> Array:
@@ -72,15 +71,15 @@ class Rows(Protocol):
         ...
 
     def fingerprint(self) -> Any:
-        """A tree that tells these rows from others."""
+        """A tree that identifies these rows."""
         ...
 
     def at_home(self, tree: T) -> T:
-        """A tree of arrays on the device of the rows, and bound to it only if they are; where several devices have all
-        rows, on JAX's default device."""
+        """A tree of arrays on the device of the rows, and committed to it only if they are; where several devices hold
+        a copy of all rows, on JAX's default device."""
         ...
 
     def whole(self, what: str, why: str) -> Batches:
-        """The rows as a program sees them whole. ValueError where none does, for `what` was asked, which needs that,
-        and `why`."""
+        """The rows as `Batches`, all in one program. ValueError where no program sees all of them; its message says
+        `what` needs that, and `why`."""
         ...

@@ -1,7 +1,7 @@
-"""Rows shared out to several devices, of one process or of several.
+"""Rows sharded over several devices, of one process or of several.
 
-Each device sums over its own rows, in chunks, and one all-reduce of one packed vector makes the sums over all. What
-follows is done by every process for itself, with the same numbers: so all of them take the same way.
+Each device sums over its own rows, in chunks, and one all-reduce of one packed vector gives the sums over all rows.
+Every process then continues by itself with the same numbers, so all of them make the same decisions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Share(NamedTuple):
     """The rows of one device."""
 
     device: Any
-    rows: Any  # (n, D): of the host, or on the device
+    rows: Any  # (n, D): on the host, or on the device
     weights: np.ndarray | None  # (n,)
 
 
@@ -54,15 +54,15 @@ class Sharded(PartitionedRows):
         chunk_size: int | None = None,
         dtype: Any = None,
     ) -> None:
-        """shares: of the devices of this process; devices: all there are, those of all processes.
+        """shares: of the devices of this process; devices: those of all processes.
 
-        ValueError, with the place, for values that are not finite, and for weights that are negative.
+        ValueError, with the position, for values that are not finite, and for weights that are negative.
         """
         self.name = "x"
         self.dtype = _agreed(shares, n_components, chunk_size, dtype)
         self.n_features = shares[0].rows.shape[1]
         self.mesh = Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
-        # Every device makes as many chunks as that with the most rows.
+        # Every device has as many chunks as the one with the most rows.
         most = int(np.max(of_all(np.array(max(len(share.rows) for share in shares)))))
         size = chunk_size or choose_chunk_size(self.n_features, n_components, self.dtype.itemsize)
         self.chunk_size = min(size, next_power_of_two(most))
@@ -86,17 +86,17 @@ class Sharded(PartitionedRows):
 
     @property
     def is_multiprocess(self) -> bool:
-        """Whether other processes have rows of the same table, and go through the same search."""
+        """Whether other processes hold rows of the same table, and run the same search."""
         return jax.process_count() > 1
 
     def _sum(self, how: How, shared: Any) -> Any:
-        # As arrays of the host they go to every device; arrays of one device would not.
+        # Host arrays are copied to every device; arrays on one device would not be.
         own = jax.tree.map(np.asarray, (self.origin, self.total_weight, self.min_weight, shared))
         found = _summed(self.rows, self.weights, *own, how=how, mesh=self.mesh)
         return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), found)
 
     def _row_amid(self, shares: Sequence[Share]) -> np.ndarray:
-        """A row (D,) that is finite and counts, the same in all processes; zeros where there is none."""
+        """A finite row (D,) of positive weight, the same in all processes; zeros where there is none."""
         found = (sound_row(share.rows, share.weights) for share in shares)
         row = next((row for row in found if row is not None), None)
         known = np.zeros(self.n_features) if row is None else np.asarray(row, np.float64)
@@ -107,7 +107,7 @@ class Sharded(PartitionedRows):
     def _placed(
         self, parts: Sequence[Any], shares: Sequence[Share], where_empty: Any = 0
     ) -> tuple[Array | None, Array]:
-        """Body and tail of the devices' rows, or weights, each in one array over all devices."""
+        """Body and tail of the devices' rows, or weights, each as one array sharded over all devices."""
         whole = (self.n_chunks - 1) * self.chunk_size
         bodies, tails = [], []
         for part, share in zip(parts, shares, strict=True):
@@ -123,7 +123,7 @@ class Sharded(PartitionedRows):
         return jax.make_array_from_single_device_arrays(shape, sharding, list(arrays))
 
     def _surveyed(self, key: Array, shares: Sequence[Share], n_kept: int) -> Survey:
-        # Every process draws from its own rows; with numbers of its own, or all would draw alike.
+        # Every process draws from its own rows, with a key of its own: under one key all draws would be alike.
         own = key if jax.process_count() == 1 else jax.random.fold_in(key, jax.process_index())
         survey = Survey(rng_of(own), n_kept)
         mass, first, _ = self.sum(described)
@@ -131,7 +131,7 @@ class Sharded(PartitionedRows):
             self.origin = moved(self.origin, mass, first)
         sums = tuple(np.asarray(of) for of in self.sum(described))
         if not all(np.isfinite(of).all() for of in sums):
-            in_all_or_none(lambda: _check_rows(shares, self.dtype, self.name))  # or squares of sound numbers overflow
+            in_all_or_none(lambda: _check_rows(shares, self.dtype, self.name))  # passes if only squares overflowed
         for share in shares:
             survey.draw(share.rows, share.weights)
         survey.kept[1:] = [part.astype(self.dtype) for part in survey.kept[1:]]
@@ -142,18 +142,18 @@ class Sharded(PartitionedRows):
 
 
 def of_all(array: np.ndarray) -> np.ndarray:
-    """The arrays of all processes, which are of one shape. -> (P, ...)."""
+    """Gather the arrays of all processes, which have the same shape. -> (P, ...)."""
     return multihost_utils.process_allgather(array) if jax.process_count() > 1 else array[None]
 
 
 def _packed_of_all(part: np.ndarray) -> list[np.ndarray]:
-    """As `of_all`, and as bytes: float64 and int64 would be rounded while JAX's switch is off."""
+    """As `of_all`, sent as bytes: float64 and int64 would be rounded while JAX's x64 setting is off."""
     sent = of_all(np.frombuffer(part.tobytes(), np.uint8))
     return [np.frombuffer(np.asarray(each).tobytes(), part.dtype).reshape(part.shape) for each in sent]
 
 
 def in_all_or_none(check: Callable[[], T]) -> T:
-    """What the check returns. Where it raises in one process it raises in all: the others would wait for that one."""
+    """The result of the check. If it raises in one process it raises in all: else the others would wait for ever."""
     error, found = None, None
     try:
         found = check()
@@ -168,7 +168,7 @@ def in_all_or_none(check: Callable[[], T]) -> T:
 
 
 def _agreed(shares: Sequence[Share], n_components: int, chunk_size: int | None, dtype: Any) -> np.dtype:
-    """The rows' dtype. ValueError where the processes were not given the same kind of rows, or not the same task."""
+    """The rows' dtype. ValueError where the processes were given different kinds of rows, or different arguments."""
     own = jax.dtypes.canonicalize_dtype(_check.floating_dtype([share.rows for share in shares], dtype))
     own = np.dtype(own if dtype is None else dtype)
     told = [shares[0].rows.shape[1], own.itemsize * 8, int(shares[0].weights is not None), n_components]
@@ -194,7 +194,7 @@ def _check_rows(shares: Sequence[Share], dtype: Any, name: str) -> None:
 
 
 def is_shared_out(x: Any) -> bool:
-    """Whether an array lies on several devices, each with rows of its own, or with other processes."""
+    """Whether an array is sharded over several devices, or is partly held by other processes."""
     return (
         isinstance(x, jax.Array)
         and not is_traced(x)
@@ -203,10 +203,10 @@ def is_shared_out(x: Any) -> bool:
 
 
 def shares_of(x: Any, sample_weight: Any) -> tuple[list[Share], list[Any]]:
-    """The rows of this process by device, and the devices of all processes. ValueError in all where in one.
+    """The rows of this process by device, and the devices of all processes. A ValueError in one is raised in all.
 
-    Rows (N, D) of the host, which are this process's own, are cut into equal parts for its devices; an array that is
-    shared out lies where it lies, and the weights are those of all its rows.
+    Rows (N, D) on the host are this process's own, and are cut into equal parts for its devices; an array that is
+    sharded already stays where it is, and the weights are those of all its rows.
     """
     if is_shared_out(x):
         return in_all_or_none(lambda: _as_it_lies(x, sample_weight))
@@ -214,7 +214,7 @@ def shares_of(x: Any, sample_weight: Any) -> tuple[list[Share], list[Any]]:
 
 
 def one_copy(x: Any) -> Any:
-    """What may be an array that lies on several devices, with all rows on each, as it lies on one of them."""
+    """One copy of an array that may be replicated over several devices; anything else unchanged."""
     return x.addressable_shards[0].data if isinstance(x, jax.Array) and not is_traced(x) else x
 
 
@@ -238,7 +238,7 @@ def _as_it_lies(x: Array, sample_weight: Any) -> tuple[list[Share], list[Any]]:
     for device, index in x.sharding.devices_indices_map(x.shape).items():
         (first, after, _), (left, right, _) = (part.indices(n) for part, n in zip(index, x.shape, strict=True))
         _check.whole_rows((left, right), x.shape[1])
-        holders.setdefault((first, after), device)  # of copies of the same rows one counts
+        holders.setdefault((first, after), device)  # of several copies of the same rows only one is used
     _check.rows_of_each_process({device.process_index for device in holders.values()}, jax.process_count())
     here = {shard.device: shard.data for shard in x.addressable_shards}
     weights = None
@@ -257,7 +257,7 @@ def _as_it_lies(x: Array, sample_weight: Any) -> tuple[list[Share], list[Any]]:
 
 
 def _padded(part: Any, size: int, dtype: Any, where_empty: Any) -> Any:
-    """Rows (n, ...) as (size, ...): by repetition of the last one, or of another; weights by zeros."""
+    """Rows (n, ...) padded to (size, ...) with their last one, or `where_empty` if there are none; weights with 0."""
     n_rows = len(part)
     is_weights = part.ndim == 1
     if isinstance(part, jax.Array) and n_rows:
@@ -271,7 +271,7 @@ def _padded(part: Any, size: int, dtype: Any, where_empty: Any) -> Any:
 
 
 def _merge(survey: Survey) -> None:
-    """Join the surveys of all processes. Each sends as many rows as may be kept, of which the missing never win."""
+    """Join the surveys of all processes. Each sends `n_kept` rows; the padding of those that drew fewer is dropped."""
     draws, rows, weights = survey.kept
     missing = survey.n_kept - len(draws)
     sent = (

@@ -6,39 +6,38 @@ import jax
 import numpy as np
 
 SIDE_BY_SIDE = 2**30
-"""Bytes that fits side by side may hold besides their chunks."""
+"""Bytes that fits side by side may hold, apart from their chunks."""
 
 AT_ONCE = 2**14
-"""Responsibilities of a chunk, of one fit or of several side by side, that one core of a CPU takes at once: with fewer
-the start of each operation is felt; with more XLA shares operations out among cores, and loses more than it wins."""
+"""Responsibilities of a chunk, of one fit or of several side by side, that suit one CPU core: with fewer the overhead
+of each operation matters; with more XLA splits operations over several cores, and loses more than it gains."""
 
 
 def choose_width(n_components: int, n_lanes: int, n_rows: int, bytes_each: int = 0) -> int:
-    """Of so many fits, how many run side by side on chunks of `n_rows`: enough that their operations are long, as few
-    as that allows.
+    """How many of `n_lanes` fits run side by side on chunks of `n_rows`: enough for long operations, and no more.
 
-    All wait for the slowest of any. What they hold besides, so many `bytes_each`, stays under SIDE_BY_SIDE, or there is
-    only one.
+    All lanes wait for the slowest one. What they hold apart from chunks, `bytes_each` per fit, stays under
+    SIDE_BY_SIDE, unless there is only one.
     """
     most = int(np.clip(AT_ONCE // (n_components * n_rows), 1, 16)) if jax.default_backend() == "cpu" else 256
     return max(1, min(most, n_lanes, SIDE_BY_SIDE // max(1, bytes_each)))
 
 
 def bytes_of_fit(n_components: int, n_features: int, itemsize: int, is_diagonal: bool = False) -> int:
-    """What a fit holds besides rows, at most: moments and covariances, before and after a step; of covariances that are
-    all diagonal, a row of each matrix."""
+    """The most bytes that a fit holds besides rows: moments and covariances, before and after a step; where all
+    covariances are diagonal, D numbers for each matrix."""
     return 4 * n_components * n_features ** (1 if is_diagonal else 2) * itemsize
 
 
 def choose_chunk_size(n_features: int, n_components: int, itemsize: int, n_lanes: int = 1) -> int:
-    """Rows a chunk: as many as keep a chunk's K responsibilities and D features in cache, a power of two.
+    """Rows per chunk: as many as keep a chunk's K responsibilities and D features in cache, a power of two.
 
-    About 1.5 MB on CPU (half a core's share of the cache), and between 2048 rows, under which the start of each
-    operation is felt, and 8192, over which the cache is. From 1024 with more features than components, whose matrix
+    On CPU about 1.5 MB (half a core's share of the cache), and between 2048 rows, below which the overhead of each
+    operation matters, and 8192, above which the cache does. From 1024 with more features than components, whose matrix
     products are long enough; up to 16 kB a column for few components, whose operations are then small enough to stay
-    on one core, which is faster than to share them. 16 MB on GPU (of 50 MB of L2, where larger chunks hide the launch
-    of kernels). Several fits to few components are each left to one core, and `AT_ONCE` says what it takes; a small
-    table then wastes less of its last chunk, too.
+    on one core, which is faster than splitting them. 16 MB on GPU (of 50 MB of L2, where larger chunks hide the launch
+    of kernels). Several fits with few components run on one core each, with `AT_ONCE` responsibilities; a small table
+    then wastes less of its last chunk, too.
     """
     least, largest, budget = 2048, 2**20, 16e6
     if jax.default_backend() == "cpu" and n_lanes > 1 and n_components <= AT_ONCE // 512:

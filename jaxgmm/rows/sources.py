@@ -21,7 +21,7 @@ STREAMED = (".npy", ".parquet")
 
 
 class Piece(NamedTuple):
-    """Rows (n, D) of which the first `count` are meant, and their weights (n,), 0 past those."""
+    """Rows (n, D), of which the first `count` are valid, and their weights (n,), 0 for the others."""
 
     rows: np.ndarray
     weights: np.ndarray | None  # None where each row weighs 1
@@ -29,14 +29,14 @@ class Piece(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What blocks must share."""
+    """Properties that must be the same in all blocks."""
 
     n_features: int
     has_weights: bool
     dtype: np.dtype
 
     def fits(self, like: _Kind, where: str) -> None:
-        """ValueError for a block that does not go with the first, or would lose digits in the first one's dtype."""
+        """ValueError for a block that does not match the first, or would lose digits in the first one's dtype."""
         if self.n_features != like.n_features:
             raise ValueError(f"{where}: expected {like.n_features} features as before, got {self.n_features}.")
         if self.has_weights != like.has_weights:
@@ -58,7 +58,7 @@ class _Parquet:
             from pyarrow import dataset
         except ImportError as error:
             raise ImportError(f"{path}: Parquet needs pyarrow. Install jaxgmm[parquet].") from error
-        # Of a file pyarrow would take the folders above it for columns as well.
+        # For a single file pyarrow would read the names of the folders above it as columns, too.
         partitioning = "hive" if os.path.isdir(path) else None
         self.path, self.error = path, pyarrow.ArrowException
         try:
@@ -71,7 +71,7 @@ class _Parquet:
             kind = schema.field(name).type
             if not _is_numeric(pyarrow.types, kind):
                 raise ValueError(f"{path}: column {name!r} holds {kind}, not numbers. Leave it out with columns=.")
-        # Missing cells become NaN, for which integers have no place.
+        # Missing cells become NaN, which integers cannot represent.
         kinds = [schema.field(name).type for name in self.columns]
         is_float = pyarrow.types.is_floating
         self.dtype = np.result_type(*(kind.to_pandas_dtype() if is_float(kind) else np.float64 for kind in kinds))
@@ -118,9 +118,9 @@ def _chosen(path: str, schema: Any, columns: Sequence[str] | None, weights: str)
 
 
 def _of_index(schema: Any) -> list[str]:
-    """The columns in which pandas keeps a frame's index, and which it hides when it reads."""
+    """The columns in which pandas stores a frame's index, and which it does not read back as columns."""
     told = (schema.pandas_metadata or {}).get("index_columns", [])
-    named = [name for name in told if isinstance(name, str)]  # a range is told by a dict, and has no column
+    named = [name for name in told if isinstance(name, str)]  # a RangeIndex is a dict here, and has no column
     return named + [name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)]
 
 
@@ -191,9 +191,9 @@ def _numbers_of(block: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _parted(block: Any) -> tuple[Any, Any]:
-    """Rows, and weights or None: of a pair, of rows alone in a list, as PyTorch's loaders give them, or of rows.
+    """Rows, and weights or None, from a pair, from a list of one matrix, as PyTorch's loaders give, or from bare rows.
 
-    A list whose first entry is no matrix is a list of rows.
+    A list whose first entry is not a matrix is a list of rows.
     """
     if isinstance(block, (tuple, list)) and 1 <= len(block) <= 2 and np.ndim(block[0]) == 2:
         return block[0], block[1] if len(block) == 2 else None
@@ -201,22 +201,23 @@ def _parted(block: Any) -> tuple[Any, Any]:
 
 
 def _are_labels(weights: Any) -> bool:
-    """Whether a PyTorch loader of rows and labels has given them: whole numbers, which as weights are rare."""
+    """Whether these look like labels from a PyTorch loader of rows and labels: integers, which are rare as weights."""
     return type(weights).__module__.split(".")[0] == "torch" and np.asarray(weights).dtype.kind in "biu"
 
 
 class _Store:
-    """Memory for arrays that JAX on a CPU uses where they lie. New memory is cleared by the system, page by page, which
-    takes longer than to copy rows into it: so what nobody holds any more, JAX least of all, is given out again."""
+    """A pool of buffers for arrays that JAX on a CPU uses without a copy. The system clears new memory page by page,
+    which takes longer than copying rows into it: so a buffer that nothing references any more, JAX included, is
+    reused."""
 
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
 
     def __reduce__(self) -> tuple[type[_Store], tuple[()]]:
-        return _Store, ()  # a copy has no use for it
+        return _Store, ()  # a copy starts with an empty pool
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array with whatever was in its place. It must not be written to once JAX has it."""
+        """An uninitialised array. It must not be written to once JAX has it."""
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         try:
             memory = self._free.pop()
@@ -224,13 +225,13 @@ class _Store:
             memory = None
         if memory is None or len(memory) != n_bytes + ALIGNMENT:
             memory = np.empty(n_bytes + ALIGNMENT, np.uint8)
-        # All arrays that are made of this one hold it, and it dies with the last of them.
+        # All views of this array keep it alive; it is finalised with the last of them.
         whole = np.frombuffer(memoryview(memory), np.uint8)  # pyright: ignore
         weakref.finalize(whole, self._free.append, memory).atexit = False
         return aligned(whole, shape, dtype)
 
     def piece(self, size: int, n_features: int, has_weights: bool, dtype: Any) -> Piece:
-        """A piece to be filled. ValueError where there is no room for one."""
+        """A piece to be filled. ValueError where there is no memory for one."""
         try:
             weights = np.zeros(size, dtype) if has_weights else None
             return Piece(self.array((size, n_features), dtype), weights, 0)
@@ -243,10 +244,10 @@ class _Store:
 def _filled(
     blocks: Iterator[tuple[np.ndarray, np.ndarray | None]], size: int, dtype: Any, store: _Store
 ) -> Iterator[Piece | None]:
-    """Arrays of `size` rows as they fill, and None after each block.
+    """Yield pieces of `size` rows as they fill up, and None after each block.
 
-    All that is to be had of a block is copied before the next is asked for: whoever gives it may write to it then. Too
-    large a number for `dtype` becomes infinite, and is refused as that.
+    A block is copied completely before the next is requested, since the source may then overwrite it. A number too
+    large for `dtype` becomes infinite, and is refused as such.
     """
     piece = None
     for rows, weights in blocks:
@@ -271,5 +272,5 @@ def _filled(
 
 
 def _touch(rows: np.ndarray) -> None:
-    """Have the pages of a mapped file read now, by the thread that reads, and not by the one that computes."""
+    """Read the pages of a mapped file now, in the reader thread, instead of later in the thread that computes."""
     rows.reshape(-1).view(np.uint8)[::4096].max(initial=0)

@@ -1,7 +1,7 @@
-"""Rows that are read block by block: a program works on one while the next is read.
+"""Rows that are read block by block: a program works on one block while the next is read.
 
-A first pass looks at all values, finds the point about which sums are taken, and draws the rows that seeds are chosen
-from. All passes have fixed shapes, so one program serves all blocks.
+A first pass checks all values, finds the point about which sums are taken, and draws the rows that seeds are chosen
+from. All blocks have the same shape, so one program serves them all.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from .sources import Piece
 from .survey import Survey, described, moved, rng_of, rows_kept, sound_row
 
 BLOCK = 2**25
-"""Bytes of rows a block: few enough that three of them are nothing, enough that starting a program is nothing."""
+"""Bytes of rows per block: few enough that three blocks are negligible, enough that starting a program is."""
 
 FEW = 16
-"""Blocks up to which they are cut such that all are full, at the price of a program for so many chunks."""
+"""Blocks up to which their size is fitted so that all are full, at the price of a program for that size."""
 
 
 class Layout(NamedTuple):
-    """How blocks of rows are seen: their shape, and what `Batches` know of all rows."""
+    """How blocks of rows become `Batches`: their shape, and the fields that describe all rows."""
 
     dtype: np.dtype
     chunk_size: int
@@ -56,7 +56,7 @@ class Layout(NamedTuple):
         whole = (self.n_chunks - 1) * self.chunk_size
 
         def chunked(array: np.ndarray) -> Chunked:
-            # With the dtype that there is, and without which it would copy, JAX on a CPU uses the rows where they lie.
+            # With the dtype given, the array's own, JAX on a CPU uses the rows in place; without it, it would copy.
             body = jnp.asarray(array[:whole], self.dtype) if whole else None
             return Chunked(body, jnp.asarray(array[whole:], self.dtype), self.n_chunks)
 
@@ -69,13 +69,13 @@ class Layout(NamedTuple):
 
 
 Read = Callable[[int, int], None]
-"""Is told how many rows of a pass have been read, and how many there are: 0 where that is not known yet."""
+"""A callback that gets the number of rows read in a pass, and of all rows: 0 where that is not known yet."""
 
 
 def sum_over(
     blocks: Blocks, layout: Layout, how: How, shared: Any, n_rows_known: int = 0, read: Read | None = None
 ) -> tuple[Any, int]:
-    """Σ over blocks of what a function says of each, compensated; and how many rows there were."""
+    """Σ over blocks of a function of each, compensated; and how many rows there were."""
     sums: Any = None
     n_rows = 0
     for piece in ahead(blocks.pieces(layout.size, layout.dtype)):
@@ -86,7 +86,7 @@ def sum_over(
             shapes = jax.eval_shape(partial(_said, how=how), block, shared)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             sums = zeros, zeros
-        # One block is computed, and one is read meanwhile: a host that ran ahead would read all of them.
+        # One block is computed while one is read: without waiting, the host would run ahead and read all of them.
         jax.block_until_ready(sums)
         sums = _added(sums, block, shared, how=how)
         n_rows += piece.count
@@ -96,9 +96,9 @@ def sum_over(
 def survey_of(
     blocks: Blocks, layout: Layout, rng: np.random.Generator, n_kept: int, read: Read | None = None
 ) -> tuple[Survey, Layout]:
-    """What a pass over blocks finds; and the layout without needless padding.
+    """The survey from one pass over the blocks; and the layout without needless padding.
 
-    ValueError, with the place, for values that are not finite, and for weights that are negative.
+    ValueError, with the position, for values that are not finite, and for weights that are negative.
     """
     survey = Survey(rng, n_kept)
     for piece in ahead(blocks.pieces(layout.size, layout.dtype)):
@@ -107,20 +107,20 @@ def survey_of(
         rows, weights = piece.rows[: piece.count], None if piece.weights is None else piece.weights[: piece.count]
         if weights is not None:
             _check.block_weights(weights, survey.n_rows, blocks.name)
-        if not survey.n_rows and piece.count < layout.size:  # all there is
+        if not survey.n_rows and piece.count < layout.size:  # all rows are in this block
             layout = fitted_to(layout, piece.count)
             piece = Piece(*(None if part is None else part[: layout.size] for part in piece[:2]), piece.count)  # pyright: ignore
         about = sound_row(rows, weights)
         found = _described(layout._replace(origin=np.zeros_like(rows[0]) if about is None else about).batch(piece))
         if not all(np.isfinite(of).all() for of in map(np.asarray, found)):
-            _check.finite_block(rows, weights, survey.n_rows, blocks.name)  # or squares of sound numbers overflow
+            _check.finite_block(rows, weights, survey.n_rows, blocks.name)  # passes if only squares overflowed
         survey.describe(*found)
         survey.draw(rows, weights)
     return survey, layout
 
 
 def layout_for(n_features: int, n_components: int, chunk_size: int | None, dtype: np.dtype) -> Layout:
-    """That of rows of which nothing more is known."""
+    """The layout of rows before the first pass over them."""
     size = chunk_size or choose_chunk_size(n_features, n_components, dtype.itemsize)
     one = np.ones((), dtype)
     n_chunks = max(1, BLOCK // (n_features * dtype.itemsize * size))
@@ -128,7 +128,7 @@ def layout_for(n_features: int, n_components: int, chunk_size: int | None, dtype
 
 
 def fitted_to(layout: Layout, n_rows: int) -> Layout:
-    """The layout for so many rows: in as few blocks and, where they are `FEW`, with as little padding as they allow."""
+    """The layout for `n_rows`: as few blocks and, where they are at most `FEW`, as little padding as possible."""
     n_blocks = -(-n_rows // layout.size)
     if n_blocks > FEW:
         return layout
@@ -137,7 +137,7 @@ def fitted_to(layout: Layout, n_rows: int) -> Layout:
 
 
 class Streamed(PartitionedRows):
-    """Rows of `Blocks`, which all that computes sees as blocks of one shape."""
+    """Rows of `Blocks`, which programs get as blocks of one shape."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Streamed(PartitionedRows):
         dtype: Any = None,
         read: Read | None = None,
     ) -> None:
-        """After a pass over all rows."""
+        """Makes a first pass over all rows."""
         self.blocks, self.name, self.read = blocks, blocks.name, read
         head, _ = blocks.head()
         self.dtype = _check.floating_dtype((head,), dtype)
@@ -171,7 +171,7 @@ class Streamed(PartitionedRows):
 
 @program
 def _described(block: Batches) -> tuple[Array, Array, Array, Array]:
-    """A point amid the rows, and `described` about it."""
+    """A point near the mean of the rows, and `described` about it."""
     about = moved(block.origin, *described(block)[:2])
     return about, *described(replace(block, origin=about))
 

@@ -1,4 +1,4 @@
-"""The first pass over rows that no program sees whole: their scale, and a sample of them."""
+"""The first pass over rows that no program sees whole: their weight, mean and scatter, and a sample of them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .chunks import Chunk
 T = TypeVar("T")
 
 LOOKED_AT = 2**10
-"""Rows among which one that is sound is looked for at a time."""
+"""Rows that are searched at a time for a finite one of positive weight."""
 
 
 class Survey:
-    """What a first pass finds: how many rows there are, what they weigh, where they lie, and a sample of them.
+    """What a first pass finds: the number of rows, their weight, mean and scatter, and a sample of them.
 
     The sample is drawn by weight and without replacement: the rows with the largest log(u) / w of all (Efraimidis and
     Spirakis 2006), in the order in which they came; or all rows, where they are few.
@@ -69,7 +69,7 @@ class Survey:
             self.merge([draws[chosen], np.asarray(rows[chosen]), weights[chosen]])
 
     def merge(self, more: list[np.ndarray]) -> None:
-        """Join what others have drawn."""
+        """Merge draws from other rows into the sample."""
         if self.kept:
             more = [np.concatenate(parts) for parts in zip(self.kept, more, strict=True)]
         if len(more[0]) > self.n_kept:
@@ -78,7 +78,7 @@ class Survey:
         self.kept = more
 
     def join(self, other: Survey) -> None:
-        """Add what was found elsewhere."""
+        """Add the survey of other rows."""
         self.n_rows += other.n_rows
         self.n_weighted += other.n_weighted
         self.min_weight = min(self.min_weight, other.min_weight)
@@ -87,7 +87,7 @@ class Survey:
         self.merge(other.kept)
 
     def sample(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The rows to choose seeds from, and their weights: those that were drawn from more of them count alike."""
+        """The rows to choose seeds from, and their weights; no weights where only some rows were drawn, by weight."""
         _, rows, weights = self.kept
         has_all = int((weights > 0.0).sum()) == self.n_weighted
         return rows, weights if has_all and not (weights == 1.0).all() else None
@@ -104,15 +104,15 @@ def described(block: Batches) -> tuple[Array, Array, Array]:
 
 
 def moved(about: Any, mass: Any, first: Any) -> Any:
-    """The mean, near enough, of rows with Σ w and Σ w (x − about): sums of squares about it lose nothing.
+    """The approximate mean of rows with Σ w and Σ w (x − about): sums of squares about it lose no digits.
 
-    About a row that lies far off, or far from 0, they would be all that float32 holds.
+    About a point that is far from the rows, the squared distance would take up all digits of float32.
     """
     return about + first / jnp.where(mass > 0.0, mass, 1.0)
 
 
 def sound_row(rows: Any, weights: np.ndarray | None) -> np.ndarray | None:
-    """The first of rows (n, D) that is finite and counts."""
+    """The first of rows (n, D) that is finite and has positive weight; None where there is none."""
     for start in range(0, len(rows), LOOKED_AT):
         some = np.asarray(rows[start : start + LOOKED_AT])
         is_sound = np.isfinite(some).all(axis=1)
@@ -129,9 +129,9 @@ def rng_of(key: Array) -> np.random.Generator:
 
 
 SAMPLE = 8192
-"""Rows that seeds are chosen from, at least; and no fewer than 16 a component."""
+"""Least number of rows that seeds are chosen from; and no fewer than 16 per component."""
 
 
 def rows_kept(n_components: int) -> int:
-    """How many rows are held for seeding, at most: so many are all used as they are."""
+    """The largest number of rows held for seeding: a table of no more rows is held whole."""
     return 2 * next_power_of_two(max(SAMPLE, 16 * n_components))

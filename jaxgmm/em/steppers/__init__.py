@@ -1,1 +1,1 @@
-"""Steppers: where a run goes next. `shelf.py` has them all."""
+"""Steppers, which propose the next mixture of a run. `shelf.py` lists them all."""

@@ -1,4 +1,4 @@
-"""What every stepper can do. To add one, write these methods in a file, and a line on the shelf."""
+"""The interface of steppers. To add one, write these methods in a file, and add a line to `shelf.py`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .memory import Memory
 
 
 class Stepper(Protocol):
-    """Where a run of EM goes next, and what it learns from how that went. Static, pure, and fit for `vmap`.
+    """Proposes the next mixture of a run of EM, and learns from the result. Static, pure, and usable under `vmap`.
 
-    A step is: the stepper proposes a mixture, the rows are summed under it, the verdict is spoken, the stepper learns.
+    A step is: the stepper proposes a mixture, the rows are summed under it, `judge` judges it, the stepper learns.
     """
 
     def remember(self, mixture: Mixture, moments: Moments) -> Memory | None:
-        """The memory with which a run begins; None for one that needs none."""
+        """The memory with which a run begins; None if the stepper needs none."""
         ...
 
     def propose(self, state: State, settings: Settings) -> Proposal:
-        """The mixture to go to from a state that has this stepper's memory."""
+        """The mixture to try next, from a state that has this stepper's memory."""
         ...
 
     def learn(
@@ -31,7 +31,7 @@ class Stepper(Protocol):
     ) -> State:
         """The state after the step, with its memory.
 
-        state: before it. new: as the proposal would have it. judged: as the verdict has it, without memory. put_off:
-        () bool, whether the step is to be as if it had not been tried; the verdict knows of that already.
+        state: before the step. new: after it, before the verdict. judged: after the verdict, without memory. put_off:
+        () bool, whether the step is to have no effect; `judged` takes account of that already.
         """
         ...

@@ -1,14 +1,14 @@
-"""Faster than EM in the long run: where to go next, from where the last steps led.
+"""Acceleration: extrapolates the last steps of EM, to be faster than EM in the long run.
 
-EM is a map of a point to the next, and a slow one where clusters overlap: each step goes a little of the way that all
-remaining ones together would go. The points are extrapolated not as parameters but as what an M-step estimates those
-from (weights, means, scatter per mass), so that every family's constraint holds whatever is proposed. `squarem.py`,
-`anderson.py` and `lbfgs.py` say how.
+EM maps a point to the next, and converges slowly where clusters overlap: each step goes a small part of the remaining
+way. What is extrapolated are not the parameters but the quantities from which an M-step estimates them (weights, means,
+scatter per mass), so that every family's constraint holds for any proposal. `squarem.py`, `anderson.py` and `lbfgs.py`
+are the methods.
 
-A proposal costs one pass over the rows, as a step of EM does, and counts as a step. It stands only if it raises what
-EM raises: the objective, less what the ridge takes for small covariances. Else the state stays as it was, and the next
-step is EM's own. Only such a step ends a run, so that converged means what it means without acceleration. All is pure
-and may be vmapped, and does not depend on the units of the features.
+A proposal costs one pass over the rows, as a step of EM does, and counts as a step. It is accepted only if it raises
+what EM raises: the objective, less the ridge's penalty on small covariances. Else the state is unchanged, and the next
+step is a plain EM step. Only a plain step ends a run, so that converged means what it means without acceleration. All
+functions are pure, can be vmapped, and do not depend on the units of the features.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from .memory import Memory, Trust
 from .point import finite, flat, gradient, moments_at, natural_gradient, present, target_of, units_of
 
 CALM = 1e-4
-"""Gain of a step of EM's own, nats, under which proposals begin: before, EM is fast, and they lead to other optima."""
+"""Gain of a plain EM step, nats, below which proposals begin: above it EM is fast, and they lead to other optima."""
 
 SHORTEST = 1.0 / 64.0
-"""Least share of a proposed move that is made: shorter ones gain no more than rounding, and would never grow again."""
+"""Least share of a proposed move that is made: shorter moves gain no more than rounding, and would never grow again."""
 
 FORGETS_AFTER = 4
-"""Patience from which on a refused proposal takes what is remembered with it: it may be that which misleads."""
+"""Patience from which on a refused proposal also deletes the remembered pairs, which may be misleading."""
 
 PATIENCE = 32
-"""Most steps of EM's own between two proposals that are refused: what refused ones cost is bounded by that."""
+"""Most plain EM steps between two refused proposals: it bounds what refused proposals cost."""
 
 
 @dataclass(frozen=True)
 class Accelerated:
-    """A stepper that proposes what `move` makes of its memory, or EM's own next mixture.
+    """A stepper that proposes a move that `move` computes from its memory, or a plain EM step.
 
-    move: (memory, EM's own step (P,), a function that makes a gradient natural) -> the move from the memory's point,
-    (P,). by_gradient: whether it is told gradients, or EM's own steps. n_plain_between: steps of EM's own that are to
-    follow one that stood.
+    move: (memory, plain EM step (P,), a function from gradient to natural gradient) -> the move from the memory's
+    point, (P,). by_gradient: whether the memory records gradients, or plain EM steps. n_plain_between: plain EM steps
+    that follow an accepted proposal.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Accelerated:
         target = target_of(mixture, moments)
         vector, as_point = ravel_pytree(finite(target))
         goal = vector / units
-        # Before the first step there is no point; EM's next is looked at in its place, where all is defined.
+        # Before the first step there is no point: EM's next one is used instead, where everything is defined.
         here = as_point(jnp.where(memory.is_placed, memory.point, goal) * units)
         step = goal - memory.point
 
@@ -90,15 +90,15 @@ class Accelerated:
     def learn(
         self, state: State, proposal: Proposal, new: State, judged: State, settings: Settings, put_off: Array | bool
     ) -> State:
-        """A proposal counts only if it raises what EM raises. Of a finished state, too, only a step of EM's own changes
-        the status."""
+        """A proposal is accepted only if it raises what EM raises. Only a plain EM step changes the status, even of a
+        finished state."""
         is_plain, tried, memory = proposal.is_plain, proposal.tried, state.memory
         assert memory is not None
         assert tried is not None
         assert is_plain is not None
         has_failed = (judged.status == Status.COLLAPSED) | (judged.status == Status.NON_FINITE)
         stands = is_plain | (~has_failed & (judged.gain > 0.0))
-        # Of a proposal that is not kept only the step is counted, and one that is kept never ends a run.
+        # A refused proposal only counts as a step, and an accepted one never ends a run.
         kept = jax.tree.map(partial(jnp.where, stands), judged, state._replace(memory=None, n_steps=state.n_steps + 1))
         kept = kept._replace(
             status=jnp.where(is_plain, judged.status, state.status).astype(jnp.int32),
@@ -117,8 +117,8 @@ class Accelerated:
         return jax.tree.map(partial(jnp.where, put_off), state, kept._replace(memory=learnt))
 
     def _trust(self, old: Trust, is_plain: Array, stands: Array, gain: Array, settings: Settings) -> Trust:
-        """After a step that brought `gain`; `stands` where what was tried is kept."""
-        # A proposal that changes little may be a bad one: EM's own steps are then asked whether the run has converged.
+        """The trust after a step that gained `gain`. stands: whether the step was accepted."""
+        # A proposal that gains little may be a bad one: plain EM steps then decide whether the run has converged.
         once = jnp.where(gain < settings.tol, settings.steps_to_judge, self.n_plain_between).astype(jnp.int32)
         left = jnp.maximum(old.plainly - 1, (gain >= CALM).astype(jnp.int32))
         patience = jnp.where(stands, 1, jnp.minimum(2 * old.patience, PATIENCE))

@@ -1,4 +1,4 @@
-"""Anderson acceleration: the combination of the last steps that would have led nowhere further, by least squares with
+"""Anderson acceleration: the combination of the last points whose combined EM step is smallest, by least squares with
 a small ridge (Walker and Ni 2011; monotone as in Henderson and Varadhan 2019)."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""L-BFGS: uphill by the curvature that the last gradients show, with EM's own step for a first guess of it (Jamshidian
-and Jennrich 1997; the two loops of Nocedal 1980)."""
+"""L-BFGS: ascent with the curvature estimated from the last gradients, initialised with that of EM's own step
+(Jamshidian and Jennrich 1997; the two loops of Nocedal 1980)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .memory import Memory, dot
 
 
 def lbfgs(memory: Memory, step: Array, natural: Callable[[Array], Array]) -> Array:
-    """The inverse Hessian that the remembered pairs show, times the gradient."""
+    """The inverse Hessian estimated from the remembered pairs, times the gradient."""
     del step
-    moves, changes = memory.pairs.moves, -memory.pairs.changes  # of a function to be lowered
+    moves, changes = memory.pairs.moves, -memory.pairs.changes  # of a function to be minimised
     is_kept = memory.pairs.is_kept
     product = jnp.sum(moves * changes, axis=1)
     rate = jnp.where(is_kept, 1.0 / jnp.where(is_kept, product, 1.0), 0.0)

@@ -1,5 +1,4 @@
-"""What an accelerated run remembers from step to step. P numbers make a point (see `point.py`); the newest entry comes
-last."""
+"""The memory of an accelerated run. A point is a vector of P numbers (see `point.py`); the newest entry comes last."""
 
 from __future__ import annotations
 
@@ -11,22 +10,22 @@ from jax import Array
 from ..._base.linalg import einsum
 
 METHODS = ("squarem", "anderson", "lbfgs")
-"""Names of the accelerations. A memory tells by its number in here which of them it belongs to."""
+"""Names of the accelerations. A memory stores its method as an index into this tuple."""
 
 MEMORY = 10
 """Pairs that are remembered."""
 
 
 class Seen(NamedTuple):
-    """The last point that was looked at, and what was told of it."""
+    """The last point that was evaluated, and what was recorded there."""
 
     is_any: Array  # (): whether there is one
     point: Array  # (P,)
-    told: Array  # (P,): the gradient there, or EM's own step from it
+    told: Array  # (P,): the gradient there, or the plain EM step from it
 
 
 class Pairs(NamedTuple):
-    """Differences of points that were looked at one after the other, and of what was told of them."""
+    """Differences between consecutive points, and between what was recorded there."""
 
     count: Array  # (): how many there are, at most MEMORY
     moves: Array  # (MEMORY, P)
@@ -38,7 +37,7 @@ class Pairs(NamedTuple):
         return jnp.arange(MEMORY) >= MEMORY - self.count
 
     def with_newest(self, move: Array, change: Array, is_pair: Array) -> Pairs:
-        """With one more where it `is_pair`; the oldest makes room."""
+        """With one more pair where `is_pair`; the oldest one is dropped."""
         moves, changes = (
             jnp.where(is_pair, jnp.concatenate([kept[1:], new[None]]), kept)
             for kept, new in ((self.moves, move), (self.changes, change))
@@ -47,28 +46,28 @@ class Pairs(NamedTuple):
 
 
 class Trust(NamedTuple):
-    """How far proposals are trusted, by how the last ones fared."""
+    """How far proposals are trusted, according to the success of the last ones."""
 
-    plainly: Array  # (): how many of the next steps are to be EM's own
-    patience: Array  # (): how many they will be after the next proposal that is refused
+    plainly: Array  # (): how many of the next steps are plain EM steps
+    patience: Array  # (): how many plain EM steps follow the next refused proposal
     length: Array  # (): share of a proposed move that is made
 
 
 class Memory(NamedTuple):
-    """All that a run remembers."""
+    """The whole memory of a run."""
 
-    method: Array  # (): which of METHODS remembers this, by number
-    units: Array  # (P,): of a point's numbers, as the features spread when the run began; all below is in these
+    method: Array  # (): index into METHODS
+    units: Array  # (P,): of a point's numbers, from the features' spread when the run began; all below is in these
     point: Array  # (P,): from which the state's mixture was estimated
     is_placed: Array  # (): whether there is such a point: not before the first step
-    is_new: Array  # (): whether it has not been looked at yet
+    is_new: Array  # (): whether nothing has been recorded at it yet
     seen: Seen
     pairs: Pairs
     trust: Trust
 
     @classmethod
     def empty(cls, method: str, units: Array) -> Memory:
-        """The memory with which a run begins: its first two steps are EM's own."""
+        """The memory with which a run begins: its first two steps are plain EM steps."""
         nothing, no = jnp.zeros_like(units), jnp.array(False)
         many = jnp.zeros((MEMORY, *units.shape), units.dtype)
         return cls(
@@ -83,15 +82,15 @@ class Memory(NamedTuple):
         )
 
     def looked_at(self, told: Array, uphill: bool) -> Memory:
-        """The memory with what is `told` of the point it has come to, where that is new.
+        """The memory with `told` recorded at its point, where that is new.
 
-        uphill: a pair whose gradient does not fall along the move tells of no summit, and is left out.
+        uphill: whether to leave out a pair whose gradient does not decrease along the move, as it does near a maximum.
         """
         move, change = self.point - self.seen.point, told - self.seen.told
         is_first_look = self.is_placed & self.is_new
         is_pair = is_first_look & self.seen.is_any
         if uphill:
-            # By more than the rounding of the sum: each number has its own unit.
+            # By more than the rounding error of the sum: each number has its own unit.
             rounding = 4.0 * jnp.finfo(move.dtype).eps
             is_pair &= dot(move, change) < -rounding * dot(jnp.abs(move), jnp.abs(change))
         seen = Seen(

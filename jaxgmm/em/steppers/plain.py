@@ -1,4 +1,4 @@
-"""EM as it is: every step is the M-step from where the last one led."""
+"""Plain EM: every step is the M-step from the state's moments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..state import Proposal, Settings, State
 
 @dataclass(frozen=True)
 class Plain:
-    """Remembers nothing, and lets every verdict stand."""
+    """Has no memory, and accepts every verdict."""
 
     def remember(self, mixture: Mixture, moments: Moments) -> None:
         del mixture, moments

@@ -1,4 +1,4 @@
-"""Points: what a mixture is estimated from, as one vector; and the gradient of what EM raises with respect to it."""
+"""Points: the quantities a mixture is estimated from, as one vector; and the gradient with respect to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..state import Settings
 
 
 class Point(NamedTuple):
-    """What a mixture is estimated from, apart from how many rows there are. A component of weight 0 is not moved."""
+    """The quantities a mixture is estimated from, except the number of rows. A component of weight 0 is not moved."""
 
     log_weights: Array  # (K,)
     means: Array  # (K, D)
@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
 
 def target_of(mixture: Mixture, moments: Moments) -> Point:
-    """Where EM goes from a mixture."""
+    """The point to which a plain EM step leads from a mixture."""
     mass = moments.mass
     shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
     scatter = moments.second - mixture.family.kind.outer(mass, shift)
@@ -34,7 +34,7 @@ def target_of(mixture: Mixture, moments: Moments) -> Point:
 
 
 def moments_at(point: Point, total: Array) -> Moments:
-    """Moments about the point's means of rows that weigh `total`, of which an M-step would make that very point."""
+    """Moments about the point's means, of rows of weight `total`, from which an M-step would return to this point."""
     mass = total * jax.nn.softmax(point.log_weights)
     second = point.scatter * _mass_of(point.scatter, mass)
     return Moments(mass, jnp.zeros_like(point.means), second, jnp.zeros_like(total))
@@ -55,10 +55,10 @@ def units_of(mixture: Mixture, target: Point) -> Array:
 
 
 def gradient(here: Point, mixture: Mixture, moments: Moments, settings: Settings) -> Point:
-    """Of the objective, less what the ridge takes, with respect to the point of which the mixture is made.
+    """Gradient of the objective, less the ridge's penalty, with respect to the point the mixture is estimated from.
 
     For the rows it is that of the expected complete-data log-likelihood, which needs the moments alone (Fisher's
-    identity; Louis 1982): no row is looked at again.
+    identity; Louis 1982): no row is read again.
     """
     family, means, total = mixture.family, mixture.means, jnp.sum(moments.mass)
     ridge = Ridge(settings.ridge)
@@ -79,7 +79,7 @@ def gradient(here: Point, mixture: Mixture, moments: Moments, settings: Settings
 
 
 def natural_gradient(kind: Kind, here: Point, slope: Point) -> Array:
-    """A gradient times the inverse of the complete rows' information at the point: along it EM's own step leads."""
+    """A gradient times the inverse complete-data information at the point: the direction of a plain EM step."""
     n_features = here.means.shape[1]
     weights = jax.nn.softmax(here.log_weights)
     weights = jnp.where(weights > 0.0, weights, 1.0)
@@ -93,18 +93,18 @@ def natural_gradient(kind: Kind, here: Point, slope: Point) -> Array:
 
 
 def flat(point: Point) -> Array:
-    """As one vector (P,)."""
+    """The point as one vector (P,)."""
     return ravel_pytree(finite(point))[0]
 
 
 def finite(point: Point) -> Point:
-    """With 0 for the log weight of a component of weight 0."""
+    """The point with log weight 0 instead of −inf for a component of weight 0."""
     is_there = jnp.isfinite(point.log_weights)
     return point._replace(log_weights=jnp.where(is_there, point.log_weights, 0.0))
 
 
 def present(point: Point, target: Point) -> Point:
-    """The point, in which what has weight 0 at EM's target has weight 0, and the target's mean."""
+    """The point, in which components that have weight 0 in EM's target get weight 0 and the target's mean."""
     is_there = jnp.isfinite(target.log_weights)
     return Point(
         jnp.where(is_there, point.log_weights, -jnp.inf),
@@ -114,6 +114,6 @@ def present(point: Point, target: Point) -> Point:
 
 
 def _mass_of(scatter: Array, mass: Array) -> Array:
-    """What each scatter matrix weighs, shaped to divide it: a component's mass, or all where they are pooled."""
+    """The mass of each scatter matrix, shaped to divide it: that of a component, or of all where they are pooled."""
     of = mass if len(scatter) == len(mass) else jnp.sum(mass)[None]
     return of.reshape(-1, *[1] * (scatter.ndim - 1))

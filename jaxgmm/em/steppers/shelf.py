@@ -1,4 +1,4 @@
-"""The shelf of steppers, by the name that `Settings.acceleration` has for them."""
+"""The shelf of steppers, by their names in `Settings.acceleration`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stepper_of(settings: Settings) -> Stepper:
 
 @keeps_precision
 def with_memory(state: State, settings: Settings) -> State:
-    """The state with the memory that its stepper needs; without one where that needs none."""
+    """The state with the memory that its stepper needs; without memory where it needs none."""
     if settings.acceleration is None:
         return state._replace(memory=None)
     if state.memory is not None:
@@ -39,7 +39,7 @@ def with_memory(state: State, settings: Settings) -> State:
 
 
 def with_own_memory(state: State, settings: Settings) -> State:
-    """`with_memory`, and without what another stepper remembers, to which the numbers mean something else."""
+    """`with_memory`, without the memory of another stepper, in which the numbers have another meaning."""
     old, new = state.memory, with_memory(state._replace(memory=None), settings).memory
     if old is None or new is None:
         return state._replace(memory=new)

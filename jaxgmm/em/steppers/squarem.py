@@ -1,4 +1,4 @@
-"""SQUAREM: from two steps, as if the third and all others shrank alike (Varadhan and Roland 2008, scheme S3)."""
+"""SQUAREM: extrapolates two steps, as if all later ones shrank alike (Varadhan and Roland 2008, scheme S3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .memory import Memory, dot
 
 
 def squarem(memory: Memory, step: Array, natural: Callable[[Array], Array]) -> Array:
-    """From the last point but one: r is the step from there, v by how much the next one differs."""
+    """Extrapolates from the last point but one: r is the step from there, v the next step minus r."""
     del step, natural
     r, v = memory.pairs.moves[-1], memory.pairs.changes[-1]
     alpha = -jnp.minimum(-1.0, -jnp.sqrt(dot(r, r) / dot(v, v)))
