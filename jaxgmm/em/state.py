@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -65,6 +65,18 @@ class Settings:
         """The ridge, together with the prior where there is one."""
         ridge = Ridge(self.ridge)
         return ridge if self.prior is None else Ridged(self.prior, ridge)
+
+    def for_dtype(self, dtype: Any) -> Settings:
+        """The same, with a prior's NumPy numbers in the dtype of a mixture: JAX would round float64 to float32, or not,
+        by its own x64 setting, which is not what decides here."""
+        if self.prior is None:
+            return self
+
+        def one(leaf: Any) -> Any:
+            is_real = isinstance(leaf, (float, np.floating, np.ndarray)) and np.asarray(leaf).dtype.kind == "f"
+            return np.asarray(leaf, dtype) if is_real else leaf
+
+        return replace(self, prior=jax.tree.map(one, self.prior))
 
     @property
     def steps_to_judge(self) -> int:
