@@ -1,6 +1,6 @@
 """Priors: what EM raises under one never falls, its M-step is a maximum, and one of a user's own is written in a file.
 
-The three below are a user's: of public names alone.
+Two are a user's own, here, and one a stranger's: of public names alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from jaxgmm.families import DIAGONAL, FULL, Pseudo
 from jaxgmm.priors import Additions, Ridge, pseudo_log_density
 from tests import oracle
 from tests.laws import every_family
+from tests.stranger import ShrunkMeans
 from tests.tolerances import assert_close, assert_same_mixture, tolerance
 
 N, D, K = 100, 3, 3
@@ -32,26 +33,6 @@ BLOBS = oracle.blobs(seed=3, n_rows=N, n_features=D, n_components=K)
 WEIGHTS = np.random.default_rng(4).uniform(0.2, 3.0, N)
 CENTRE = np.array([0.3, -0.2, 0.5])
 SCALE = np.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 1.5]])
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class ShrunkMeans:
-    """Normal(centre, Σ_k / strength) of each mean: as if `strength` more rows of every component lay at the centre."""
-
-    centre: Any  # (D,)
-    strength: Any  # ()
-
-    def means(self, mass, means, scales):
-        mass = mass[:, None]
-        return (mass * means + self.strength * self.centre) / (mass + self.strength)
-
-    def pseudo(self, kind, mass, means):
-        each = jnp.full_like(mass, self.strength)
-        return Additions(of_components=Pseudo(1.0, kind.outer(each, means - self.centre)))
-
-    def log_density(self, mixture, mass):
-        return pseudo_log_density(self.pseudo(mixture.family.kind, mass, mixture.means), mixture)
 
 
 @jax.tree_util.register_dataclass
