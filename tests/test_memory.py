@@ -76,7 +76,7 @@ PROGRAMS = {
     "step": lambda family: jax.make_jaxpr(lambda mixture, batches: em.step(em.init(mixture, batches), batches))(
         mixture_of(family), BATCHES
     ),
-    "held up": lambda family: jax.make_jaxpr(lambda mixture: is_spurious(mixture, 1e-6))(mixture_of(family)),
+    "spurious": lambda family: jax.make_jaxpr(lambda mixture: is_spurious(mixture, 1e-6))(mixture_of(family)),
     "escape": lambda family: jax.make_jaxpr(lambda mixture: _propose(mixture, BATCHES))(mixture_of(family)),
     "criteria": lambda family: jax.make_jaxpr(lambda mixture: evidence(mixture, BATCHES, 0.0, kind="soft"))(
         mixture_of(family)

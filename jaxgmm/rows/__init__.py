@@ -1,0 +1,1 @@
+"""Rows of any source, where they lie, and sums over them. The way in is `door.py`."""

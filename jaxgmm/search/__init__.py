@@ -1,0 +1,1 @@
+"""Many runs, families and numbers of components: from what is asked (`plan.py`) to what is chosen."""
