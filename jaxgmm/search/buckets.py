@@ -26,6 +26,7 @@ from .driver import driver_of
 from .escape import ESCAPES
 from .observer import NOBODY, Observer
 from .plan import Plan
+from .polish import padded, polished, polished_result
 from .race import race_to_ends
 from .result import ON_HOST, FitResult, Restarts, best, best_of, history_length, trimmed
 from .start import room_for, seeds_of
@@ -128,6 +129,9 @@ def fit_bucket(
     states = driver_of(batches).from_seeds(bucket.seeds, bucket.lane_counts, family, settings, nearest=bucket.nearest)
     states, histories = race_to_ends(states, batches, settings, search.max_steps, search.race, bucket.members, observer)
     length = history_length(search.max_steps)
+    if search.polish and search.escape is None:
+        states, histories = polished(states, histories, batches, settings, observer, bucket.members)
+        length = histories.shape[1]
     if isinstance(states.objective, np.ndarray):
         each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in bucket.members]  # pyright: ignore
         results = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
@@ -140,8 +144,12 @@ def fit_bucket(
             single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
             # No progress from here: the runs that the observer was shown have ended.
             found = ESCAPES[search.escape](single, batches, settings, search.max_steps, observer._replace(tell=None))
+            if search.polish:
+                found = polished_result(found, batches, settings, observer)
             escapes[index] = np.asarray(found.escapes)
             escaped.append(replace(found, escapes=None))
+        longest = max(len(of.history) for of in escaped)
+        escaped = [replace(of, history=padded(np.asarray(of.history), longest)) for of in escaped]
         results = jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *escaped)
     results, more = jax.device_get((results, driver_of(judged).of_each(results, also)))
     cut, said = [], []

@@ -14,6 +14,7 @@ from ..moments import Kind, Moments
 from ..rows.batches import Batches
 from ..rows.partitioned import PartitionedRows
 from ..rows.rows import Rows
+from .ascent import Ascent
 from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import Observer
@@ -70,6 +71,10 @@ class Driver(Protocol):
         entry: Entry | None,
     ) -> tuple[em.State, Array]:
         """See `run_to_ends`. entry: the checkpoint of this call, if the search has one."""
+        ...
+
+    def ascended(self, states: em.State, settings: em.Settings, n_runs: int, entry: Entry | None) -> list[Ascent]:
+        """The ascents (see `ascent.py`) of some of a search's `n_runs` runs, at their ends. states: (F, ...)."""
         ...
 
     def of_each(self, results: FitResult, also: Callable[[FitResult, Batches], Any]) -> Any:

@@ -21,6 +21,7 @@ from .escape import ESCAPES
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import NOBODY, Observer
 from .plan import Plan, RowOptions, Search
+from .polish import polished, polished_result
 from .progress import Progress, listening
 from .race import Race, race_to_ends
 from .result import FitResult, best, history_length, trimmed
@@ -44,6 +45,7 @@ def fit(
     stopping: str = "gain",
     race: bool | Race = False,
     escape: str | None = None,
+    polish: bool = False,
     chunk_size: int | None = None,
     dtype: Any = None,
     device: str | None = None,
@@ -71,6 +73,9 @@ def fit(
     the data, which does not depend on units. A run with a component whose smallest variance is decided by the ridge
     (`spurious`) wins only if no run without one succeeded.
 
+    polish=True runs the best runs on to their optima, accelerated, once all have ended: until the gain still to come is
+    below 1e-6 nats per unit of weight. Their steps count, beyond max_steps too. It does nothing if tol is 0.
+
     Search: with race=True all starts make a short run and only the best continue; a `Race` sets how (see `race.py`).
     escape="split-merge" then tries to leave the local optimum that was found (see `escape.py`). acceleration:
     "squarem", "anderson" or "lbfgs" for fewer steps if clusters overlap and tol is below 1e-4 (see
@@ -92,6 +97,7 @@ def fit(
         stopping=stopping,
         race=race,
         escape=escape,
+        polish=polish,
         rows=RowOptions(sample_weight, chunk_size, dtype, device),
     )
     checkpoint = Checkpoint.of(checkpoint)
@@ -136,13 +142,18 @@ def best_of_runs(
 ) -> FitResult:
     """Run or race states (R, ...) to their ends, take the best, and try to escape from its optimum. The result has
     `n_components` components, without padding."""
-    for name, is_asked in (("race", of.race), ("escape", of.escape), ("progress", observer.tell)):
+    asked = (("race", of.race), ("escape", of.escape), ("polish", of.polish), ("progress", observer.tell))
+    for name, is_asked in asked:
         if is_asked:
             check.concrete(states, name)
     states, histories = race_to_ends(states, rows, settings, of.max_steps, of.race, observer=observer)
-    result = best(states, histories, settings.ridge, length=history_length(of.max_steps))
+    if of.polish and of.escape is None:
+        states, histories = polished(states, histories, rows, settings, observer)
+    length = history_length(of.max_steps) if not of.polish else histories.shape[1]
+    result = best(states, histories, settings.ridge, length=length)
     if isinstance(states.objective, np.ndarray):
         result = rows.at_home(trimmed(result, n_components))
     if of.escape is not None:
         result = ESCAPES[of.escape](result, rows, settings, of.max_steps, observer)
+        result = polished_result(result, rows, settings, observer) if of.polish else result
     return rows.at_home(result) if rows.n_copies > 1 else result

@@ -28,6 +28,7 @@ from ..families import Family
 from ..moments import Moments
 from ..priors import Ridge
 from ..rows.batches import Batches
+from .ascent import Ascent, ascend
 from .checkpoint import Entry
 from .observer import BURST, Observer
 from .pool import at_once, in_background, n_cores
@@ -53,10 +54,7 @@ def run(
 ) -> tuple[em.State, np.ndarray]:
     """Run states (R, ...) with NumPy leaves until each has converged, failed or made `limit` steps; the objective after
     t steps is written to histories[:, t]. Results do not depend on how the steps are divided into calls."""
-    if states.ridge_trace is None:
-        states = states._replace(ridge_trace=_ridge_traces(states.mixture, settings))
-    if states.is_far is None:
-        states = states._replace(is_far=guessed_far(states, batches))
+    states = with_ridge_and_form(states, batches, settings)
     states, histories = jax.tree.map(np.array, (states, histories))
     _write(histories, np.arange(len(histories)), states.n_steps, states.objective)  # pyright: ignore
     if fixed is None and batches.has_room:  # a small table always passes it, so that a single program serves all cases
@@ -121,6 +119,40 @@ def to_ends(
         states, histories = run(states, histories, batches, settings, min(done + burst, max_steps))
         if observer.every is None and time.perf_counter() - began < BURST:
             burst = min(2 * burst, max_steps)
+
+
+def ascended(ascents: list[Ascent], batches: Batches, settings: em.Settings, n_runs: int) -> list[Ascent]:
+    """Ascents at their ends, each core taking another one. They share the program of a search of `n_runs` runs."""
+    states = [ascent.state for ascent in ascents]
+    fixed = _nothing_fixed(jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])) if batches.has_room else None
+    n_components = states[0].mixture.means.shape[0]
+    how = _effort(n_components, batches, n_runs)
+
+    def step(state: em.State) -> em.State:
+        limit = state.n_steps + np.int32(1)
+        while state.status == Status.RUNNING and state.n_steps < limit:
+            found = _run.compiled(how, state, batches, settings, fixed, limit, form=_form(state, batches))
+            state, _ = jax.device_get(found)
+        return state
+
+    waiting, ended = iter(range(len(ascents))), list(ascents)
+
+    def work() -> None:
+        for index in waiting:
+            ended[index] = ascend(ascents[index], step)
+
+    n_threads = 1 if jax.config.jax_disable_jit else min(n_cores(), len(ascents))  # pyright: ignore
+    at_once([work] * n_threads)
+    return ended
+
+
+def with_ridge_and_form(states: em.State, batches: Batches, settings: em.Settings) -> em.State:
+    """The states (R, ...), with what the loop carries from step to step."""
+    if states.ridge_trace is None:
+        states = states._replace(ridge_trace=np.asarray(_ridge_traces(states.mixture, settings)))  # pyright: ignore
+    if states.is_far is None:
+        states = states._replace(is_far=guessed_far(states, batches))  # pyright: ignore
+    return states
 
 
 def prepare(

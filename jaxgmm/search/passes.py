@@ -26,6 +26,7 @@ from ..priors import Ridge
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.partitioned import PartitionedRows
+from .ascent import AT_MOST, Ascent, begin, learn, propose
 from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import Observer
@@ -112,6 +113,29 @@ class Passes:
             n_lanes = min(len(states.status), next_power_of_two(len(going)))
             chosen = going[np.minimum(np.arange(n_lanes), len(going) - 1)]
             states = with_lanes(states, chosen, step_lanes(lanes_at(states, chosen), self.rows, settings))
+
+    def ascended(self, states: em.State, settings: em.Settings, n_runs: int, entry: Entry | None) -> list[Ascent]:
+        del n_runs
+        each = [begin(jax.tree.map(lambda leaf, i=i: leaf[i], states)) for i in range(len(states.objective))]
+        found = None if entry is None else entry.found()
+        if entry is not None and found is not None:
+            each = entry.as_tree(found, each)
+        for _ in range(AT_MOST):
+            going = [index for index, ascent in enumerate(each) if not ascent.is_done]
+            if entry is not None:
+                entry.keep(each, is_done=not going)
+            if not going:
+                break
+            tried, points = zip(*(propose(each[index]) for index in going), strict=True)
+            # Pad to a power of two, so that few programs are compiled.
+            lanes = np.minimum(np.arange(next_power_of_two(len(going))), len(going) - 1)
+            together = jax.tree.map(lambda *leaves: np.stack(leaves), *(tried[lane] for lane in lanes))
+            stepped = step_lanes(jax.device_put(together, self.rows.origin.sharding), self.rows, settings)
+            stepped = jax.device_get(stepped)
+            for place, index in enumerate(going):
+                one = jax.tree.map(lambda leaf, place=place: leaf[place], stepped)
+                each[index] = learn(each[index], points[place], one)
+        return each
 
     def of_each(self, results: FitResult, also: Callable[[FitResult, Batches], Any]) -> Any:
         return self.rows.sum(said_of_each, results, also=also)

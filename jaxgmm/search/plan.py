@@ -38,6 +38,7 @@ class Search(NamedTuple):
     max_steps: int
     race: Race | None = None
     escape: str | None = None
+    polish: bool = False  # whether the best runs are run on to their optima
 
 
 class RowOptions(NamedTuple):
@@ -79,6 +80,7 @@ class Plan:
         stopping: Any = "gain",
         race: Any = None,
         escape: Any = None,
+        polish: Any = False,
         rows: RowOptions = AS_THEY_COME,
         called: Mapping[str, str] | None = None,
     ) -> Plan:
@@ -100,7 +102,8 @@ class Plan:
             _check.seeding(init, SEEDINGS)
         else:
             n_restarts = 1  # runs from a given start would all be the same
-        search = Search(n_restarts, init, max_steps, _check.race(race, Race), escape)
+        polish = check.flag(polish, name("polish"))
+        search = Search(n_restarts, init, max_steps, _check.race(race, Race), escape, polish)
         return cls(tuple(dict.fromkeys(counts)), tuple(chosen), settings, relative_ridge, search, rows)
 
     @property
@@ -167,6 +170,7 @@ class Plan:
         if rows.n_copies > 1:
             how["devices"] = rows.n_copies
         how |= {"race": search.race, "escape": search.escape, "init": start}
+        how |= {"polish": search.polish}
         of = {"K": ", ".join(map(str, self.counts)), "families": ", ".join(map(describe, self.families))}
         return {"key": digest(jax.random.key_data(key)), "data": digest(rows.fingerprint()), **of, **shape, **how}
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
 from .. import em
 from .._base import check
 from .._base.status import Status
-from ..em.lanes import lanes_at, with_lanes
 from ..rows.rows import Rows
 from .observer import NOBODY, Observer
 from .progress import Snapshot
 from .result import spurious_on_host
-from .runs import no_history, run_to_ends
+from .runs import no_history, put_back, run_to_ends, taken
 
 SHORT_RUN = 10
 """Steps of a race's short run."""
@@ -75,10 +72,10 @@ def race_to_ends(
     for place in range(0, rivals.shape[1], places):
         next_best = order[is_open, place : place + places]
         chosen = np.unique(np.take_along_axis(rivals[is_open], next_best, axis=1)).astype(np.int32)
-        few, lines = _taken(states, histories, chosen)
+        few, lines = taken(states, histories, chosen)
         of_all = observer.seen_through(partial(_among_all, snapshot, chosen))
         few, lines = run_to_ends(few, batches, settings, max_steps, of_all, lines)
-        states, histories = _put_back(states, histories, chosen, few, lines)
+        states, histories = put_back(states, histories, chosen, few, lines)
         snapshot, is_spiked = _looked_at(states, settings)
         # An eliminated run must not win unfinished: if no finalist of a group is sound, its next best runs go on.
         is_sound = np.isfinite(snapshot.ranks()) & ~is_spiked
@@ -100,17 +97,3 @@ def _among_all(everyone: Snapshot, chosen: np.ndarray, few: Snapshot) -> Snapsho
     for whole, part in zip(everyone, few, strict=True):
         whole[chosen] = part
     return everyone
-
-
-def _taken(states: em.State, histories: Any, chosen: np.ndarray) -> tuple[em.State, Any]:
-    if isinstance(states.objective, np.ndarray):
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], (states, histories))
-    return lanes_at((states, histories), chosen)
-
-
-def _put_back(states: em.State, histories: Any, chosen: np.ndarray, few: em.State, lines: Any) -> tuple[em.State, Any]:
-    if not isinstance(states.objective, np.ndarray):
-        return with_lanes((states, histories), chosen, (few, lines))
-    states, histories = jax.tree.map(np.array, (states, histories))
-    jax.tree.map(lambda many, some: many.__setitem__(chosen, some), (states, histories), (few, lines))
-    return states, histories

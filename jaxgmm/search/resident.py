@@ -29,6 +29,7 @@ from ..rows.batches import Batches
 from ..rows.chunks import cut
 from ..rows.sizes import bytes_of_fit
 from . import one_by_one, side_by_side, small
+from .ascent import Ascent, begin
 from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import Observer
@@ -144,6 +145,13 @@ class Resident:
             return side_by_side.run_all((states, histories), self.rows, settings, np.int32(max_steps))
         ways = one_by_one if self._are_better_one_by_one(states, settings) else side_by_side
         return ways.to_ends(states, histories, self.rows, settings, max_steps, observer, entry)  # pyright: ignore
+
+    def ascended(self, states: em.State, settings: em.Settings, n_runs: int, entry: Entry | None) -> list[Ascent]:
+        # Nothing is kept on disk on the way: an ascent is a matter of seconds, and made again after a restart.
+        del entry
+        states = one_by_one.with_ridge_and_form(states, self.rows, settings)
+        each = [begin(jax.tree.map(lambda leaf, i=i: leaf[i], states)) for i in range(len(states.objective))]
+        return one_by_one.ascended(each, self.rows, settings, n_runs)
 
     def _are_better_one_by_one(self, states: em.State, settings: em.Settings) -> bool:
         """Whether runs (R, ...) are faster one after the other than side by side."""

@@ -1,14 +1,16 @@
-"""Run EM from many starts to their ends."""
+"""Run EM from many starts to their ends; and some runs taken out of many, and put back."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 
 from .. import em
 from .._base.programs import next_power_of_two
+from ..em.lanes import lanes_at, with_lanes
 from ..rows.rows import Rows
 from .driver import driver_of
 from .observer import NOBODY, Observer
@@ -40,3 +42,19 @@ def no_history(states: em.State, max_steps: int) -> Any:
     # The length is static: round it to a power of two for few programs, and bound it, since the loop carries it.
     capacity = min(next_power_of_two(max_steps + 1), HISTORY)
     return np.full((len(states.objective), capacity), np.nan, states.objective.dtype)
+
+
+def taken(states: em.State, histories: Any, chosen: np.ndarray) -> tuple[em.State, Any]:
+    """The chosen runs, on the host if the others are."""
+    if isinstance(states.objective, np.ndarray):
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], (states, histories))
+    return lanes_at((states, histories), chosen)
+
+
+def put_back(states: em.State, histories: Any, chosen: np.ndarray, few: em.State, lines: Any) -> tuple[em.State, Any]:
+    """The runs, with those chosen replaced by `few`."""
+    if not isinstance(states.objective, np.ndarray):
+        return with_lanes((states, histories), chosen, (few, lines))
+    states, histories = jax.tree.map(np.array, (states, histories))
+    jax.tree.map(lambda many, some: many.__setitem__(chosen, some), (states, histories), (few, lines))
+    return states, histories

@@ -30,6 +30,7 @@ from .driver import driver_of
 from .fit import observer_of, search
 from .observer import Observer
 from .plan import Plan, RowOptions
+from .polish import is_polished
 from .progress import Listener, Progress, Snapshot, SweepProgress, listening
 from .race import Race
 from .result import FitResult
@@ -57,6 +58,7 @@ def sweep(
     stopping: str = "gain",
     race: bool | Race = False,
     escape: str | None = None,
+    polish: bool = True,
     n_folds: int = 0,
     chunk_size: int | None = None,
     dtype: Any = None,
@@ -75,6 +77,10 @@ def sweep(
     With weights, the criteria use their total as N: weights should count rows. If they are shares, or correct for how
     rows were sampled, scale them to sum to the number of independent rows that they are worth, such as Kish's
     (Σ w)² / Σ w²; otherwise BIC, ICL and AIC have no meaning.
+
+    The figures of a cell are those of its optimum: once its restarts have ended at tol, the best few are run on,
+    accelerated, until the gain still to come is below 1e-6 nats per unit of weight. Their steps count, and may exceed
+    max_steps. With polish=False, or tol 0, the figures are those where tol stopped the runs.
 
     n_folds: the number of additional fits of each cell, each without one part of the rows (Smyth 2000). `held_out` is
     the mean log-likelihood (nats) of every row under the fit that has not seen it, and NaN if one of those fits failed
@@ -100,6 +106,7 @@ def sweep(
         stopping=stopping,
         race=race,
         escape=escape,
+        polish=polish,
         rows=RowOptions(sample_weight, chunk_size, dtype, device),
     )
     if not isinstance(init, str) and len(plan.counts) > 1:
@@ -115,7 +122,7 @@ def sweep(
         rows = plan.admit(key, x, listener and listener.read)
         if n_folds:
             rows.whole(*FOR_FOLDS)
-        keeper = _Keeper(chosen_by, listener, n_fits, plan.search.max_steps, float(rows.total_weight))
+        keeper = _Keeper(chosen_by, listener, n_fits, plan, float(rows.total_weight))
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
             shared = buckets(plan.counts, rows, plan.search.n_restarts, plan.families)
@@ -238,18 +245,21 @@ class _Keeper:
         criterion: Criterion,
         progress: Listener | None,
         n_fits: int,
-        max_steps: int,
+        plan: Plan,
         total: float,
     ) -> None:
         self.criterion, self.progress, self.n_fits = criterion, progress, n_fits
-        self.max_steps, self.total = max_steps, total
+        self.max_steps, self.total = plan.search.max_steps, total
+        self.is_polished = plan.search.polish and is_polished(plan.settings)
         self.n_done = 0
         self.results: dict[tuple[str, int], FitResult] = {}
         self.cells: dict[tuple[str, int], Cell] = {}
 
     def keep(self, family: str, count: int, result: FitResult, said: Any, held_out: float | None = None) -> None:
         self.results[family, count] = result
-        self.cells[family, count] = cell_of(family, count, result, said, self.total, held_out, self.criterion)
+        self.cells[family, count] = cell_of(
+            family, count, result, said, self.total, held_out, self.criterion, self.is_polished
+        )
 
     def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:
         if self.progress is not None:

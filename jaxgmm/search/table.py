@@ -18,7 +18,7 @@ from .result import FitResult
 
 
 class Cell(NamedTuple):
-    """One row of a sweep's table."""
+    """One row of a sweep's table. The figures are those of the fit in `Sweep.results`."""
 
     family: str
     K: int
@@ -30,6 +30,7 @@ class Cell(NamedTuple):
     n_steps: int
     status: str  # the name of a `Status`
     held_out: float | None = None  # mean over rows that the fits have not seen, nats; None without folds
+    polished: bool = False  # whether the fit was run on to its optimum, beyond `tol`
     others: tuple[tuple[str, float | None], ...] = ()  # names and values of criteria besides these four
 
     def by(self, criterion: str) -> float | None:
@@ -76,12 +77,15 @@ class Sweep:
     def columns(self) -> tuple[str, ...]:
         """The names of the table's columns."""
         has_folds = any(cell.held_out is not None for cell in self.cells)
-        own = tuple(name for name in Cell._fields if name != "others" and (has_folds or name != "held_out"))
+        left_out = {"others"}
+        left_out |= set() if has_folds else {"held_out"}
+        left_out |= set() if any(cell.polished for cell in self.cells) else {"polished"}
+        own = tuple(name for name in Cell._fields if name not in left_out)
         return own + tuple(name for name, _ in self.cells[0].others) if self.cells else own
 
     def table(self) -> list[dict[str, Any]]:
         """One dict per cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status; also
-        held_out (mean, nats) with folds."""
+        held_out (mean, nats) with folds, and polished (bool) if some fit is."""
         return [{name: cell.by(name) for name in self.columns} for cell in self.cells]
 
     def plot(self, ax: Any = None) -> Any:
@@ -120,6 +124,8 @@ class Sweep:
         return "\n".join([title, line(" ", header), *body])
 
 
+SETTLED = (Status.CONVERGED, Status.NOT_MONOTONE)
+
 FAILURES = {Status(status).name for status in FAILED}
 
 
@@ -129,6 +135,8 @@ def counted(number: int, thing: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if not isinstance(value, float):
         return str(value)
     return f"{value:.2f}" if abs(value) >= 100.0 else f"{value:.4f}"
@@ -154,8 +162,10 @@ def cell_of(
     n: float,
     held_out: float | None,
     chosen_by: Criterion,
+    is_polished: bool = False,
 ) -> Cell:
-    """The cell of one fit to rows of total weight n."""
+    """The cell of one fit to rows of total weight n. is_polished: whether the search runs its best fits on to their
+    optima. One that failed, has a spurious component or did not get there is not polished all the same."""
     log_likelihood = _total(result, said, n)
     p = int(n_parameters(result.mixture))
     known = Evidence(log_likelihood, p, n, float(said[1]), held_out)
@@ -168,6 +178,7 @@ def cell_of(
         n_params=p,
         n_steps=int(result.n_steps),
         status=Status(int(result.status)).name,
+        polished=is_polished and int(result.status) in SETTLED and not np.asarray(result.spurious).any(),
         others=tuple(figures.items()),
         **own,  # pyright: ignore
     )

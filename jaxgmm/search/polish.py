@@ -1,0 +1,152 @@
+"""Polishing: once restarts can be told apart, the best few are run on to their optima.
+
+`tol` decides when a restart ends, and where clusters overlap a fit may then be some nats under its optimum: enough for
+another cell of a search to win. Tightening `tol` for all restarts would cost more than the restarts. So all end at
+`tol`, and of each group of rivals the best few that are not the same fit twice go on, accelerated (see `ascent.py`),
+until the gain still to come is estimated below 1e-6 nats per unit of weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import em
+from .._base import check
+from .._base.status import FAILED
+from ..mixture import Mixture
+from ..rows.rows import Rows
+from .ascent import ended
+from .driver import driver_of
+from .observer import Observer
+from .progress import Snapshot
+from .result import HISTORY, FitResult, best, spurious_on_host, trimmed
+from .runs import put_back, taken
+
+FINALISTS = 2
+"""Most runs of a group that are polished at first. Later, one that would win unpolished is polished too."""
+
+SAME = 0.5
+"""Two runs are the same fit where each mean of one lies within so many standard deviations, of the components on
+average, of a mean of the other."""
+
+
+def is_polished(settings: em.Settings) -> bool:
+    """Whether runs under these settings are to be polished: `tol=0` asks for an exact number of steps."""
+    check.concrete(settings, "polish")
+    return float(np.max(np.asarray(settings.tol))) > 0.0
+
+
+def polished(
+    states: em.State,
+    histories: Any,
+    rows: Rows,
+    settings: em.Settings,
+    observer: Observer,
+    rivals: np.ndarray | None = None,
+) -> tuple[em.State, Any]:
+    """Ended runs (R, ...), of which the best of each group stand at their optima.
+
+    rivals (G, R / G): the groups of runs that compete with one another; a single group if None. Histories are as long
+    as the longest run, or HISTORY.
+    """
+    if not is_polished(settings):
+        return states, histories
+    n_runs = len(states.objective)
+    rivals = np.arange(n_runs)[None] if rivals is None else rivals
+    states = states._replace(memory=None)
+    tight = replace(settings, tol=0.0, acceleration=None, stopping="gain")
+    is_done = np.zeros(n_runs, bool)
+    chosen = _finalists(states, settings, rivals)
+    while len(chosen):
+        few, lines = jax.device_get(taken(states, histories, chosen))
+        few, lines = _ascended(few, lines, rows, tight, n_runs, observer)
+        states, histories = put_back(states, _long_enough(histories, lines), chosen, few, lines)
+        is_done[chosen] = True
+        winners, is_sound = _ranking(states, settings, rivals)
+        # Where the winner of a group has not been polished, or turned out spurious while it was, the next one is.
+        chosen = np.unique(winners[is_sound & ~is_done[winners]]).astype(np.int32)
+    return states, histories
+
+
+def polished_result(result: FitResult, rows: Rows, settings: em.Settings, observer: Observer) -> FitResult:
+    """A result that stands at its optimum; how the restarts ended is left as it was."""
+    if not is_polished(settings) or int(result.status) in FAILED or np.asarray(result.spurious).any():
+        return result
+    states = driver_of(rows).from_mixture(result.mixture, settings)
+    states = jax.device_get(states)._replace(n_steps=np.asarray(result.n_steps)[None], gain=np.array([np.inf]))
+    histories = np.asarray(result.history)[None]
+    states, histories = polished(states, histories, rows, settings, observer)
+    found = best(states, histories, settings.ridge, length=histories.shape[1])
+    count = result.mixture.n_components
+    found = trimmed(found, count) if found.mixture.n_components > count else found
+    return replace(found, restarts=result.restarts, escapes=result.escapes)
+
+
+def _ascended(
+    few: em.State, lines: np.ndarray, rows: Rows, tight: em.Settings, n_runs: int, observer: Observer
+) -> tuple[em.State, np.ndarray]:
+    entry = observer.next_call()
+    n_before = np.array(few.n_steps)
+    ends = driver_of(rows).ascended(few, tight, n_runs, entry)
+    n_after = n_before + np.array([np.count_nonzero(~np.isnan(each.line)) for each in ends])
+    lines = padded(lines, min(int(n_after.max()) + 1, HISTORY))
+    for line, first, each in zip(lines, n_before, ends, strict=True):
+        made = each.line[~np.isnan(each.line)][: max(0, len(line) - 1 - first)]
+        line[first + 1 : first + 1 + len(made)] = made
+    found = [ended(each) for each in ends]
+    keep = {name: None for name in ("ridge_trace", "is_far") if getattr(few, name) is None}
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *found)._replace(**keep), lines
+
+
+def padded(lines: np.ndarray, length: int) -> np.ndarray:
+    """Histories (..., steps), with NaN past the end, of at least this length."""
+    missing = max(0, length - lines.shape[-1])
+    return np.pad(lines, [(0, 0)] * (lines.ndim - 1) + [(0, missing)], constant_values=np.nan)
+
+
+def _long_enough(histories: Any, lines: np.ndarray) -> Any:
+    return padded(np.asarray(histories), lines.shape[1]) if histories.shape[1] < lines.shape[1] else histories
+
+
+def _ranking(states: em.State, settings: em.Settings, rivals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best run of each group, by the rule for winners, and whether it is sound. -> (G,), (G,) bool."""
+    ranks, _ = _ranks(states, settings)
+    best = np.take_along_axis(rivals, np.argmax(ranks[rivals], axis=1)[:, None], axis=1)[:, 0]
+    return best, np.isfinite(ranks[best])
+
+
+def _ranks(states: em.State, settings: em.Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Objectives by which sound runs compete, −inf for others; and which runs have spurious components."""
+    snapshot = Snapshot(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
+    is_spiked = spurious_on_host(states, settings.ridge).any(axis=1)
+    return np.where(is_spiked, -np.inf, snapshot.ranks()), is_spiked
+
+
+def _finalists(states: em.State, settings: em.Settings, rivals: np.ndarray) -> np.ndarray:
+    """Of each group the best sound runs, those left out that are the same fit as a better one."""
+    ranks, _ = _ranks(states, settings)
+    chosen: list[int] = []
+    mixtures: Any = jax.device_get(states.mixture)
+    for group in rivals:
+        own: list[int] = []
+        for run in sorted(dict.fromkeys(group.tolist()), key=lambda run: -ranks[run]):
+            if len(own) == FINALISTS or not np.isfinite(ranks[run]):
+                break
+            if not any(_are_same(mixtures, run, other) for other in own):
+                own.append(run)
+        chosen += own
+    return np.unique(np.array(chosen, np.int32))
+
+
+def _are_same(mixtures: Mixture, run: int, other: int) -> bool:
+    """Whether two runs stand near the same optimum. Of host mixtures (R, ...)."""
+    one, two = (jax.tree.map(lambda leaf, run=run: leaf[run], mixtures) for run in (run, other))
+    there = np.isfinite(two.log_weights)
+    within = np.sqrt(np.diagonal(two.scales.weighted_sum(np.exp(two.log_weights))))
+    apart = np.abs(one.means[np.isfinite(one.log_weights)][:, None] - two.means[there]) / within
+    near = apart.max(axis=-1) < SAME
+    return bool(near.any(axis=1).all() and near.any(axis=0).all())
