@@ -136,6 +136,14 @@ class Program:
                 raise
             return self._nested(*args, **kwargs)
 
+    def held(self, how: Effort, /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """The program for arguments of these shapes, without the static ones: for many calls in a row, which then need
+        not be looked up. It is kept as long as this is."""
+        static, _, key = self._key(how, args, kwargs)
+        if jax.config.jax_disable_jit or key is None:  # pyright: ignore
+            return functools.partial(self._nested, **static)
+        return _kept(key, static).call
+
     def at(self, how: Effort) -> Callable[..., Any]:
         """The function under a fixed effort; the same object every time."""
         return self._at.setdefault(how, functools.partial(self.compiled, how))

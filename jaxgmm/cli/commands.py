@@ -113,6 +113,7 @@ def _fit(arguments: argparse.Namespace) -> int:
                 stopping=arguments.stopping,
                 race=arguments.race,
                 escape=arguments.escape,
+                polish=arguments.polish,
                 n_folds=arguments.folds,
                 dtype=arguments.dtype,
                 progress=bar if shows else _unseen,

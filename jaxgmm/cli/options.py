@@ -69,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--race", action="store_true", help="run all starts a few steps, and only the best to their ends")
     one.add_argument("--escape", choices=tuple(ESCAPES), help="a way out of the optimum that was found (none)")
     one.add_argument(
+        "--no-polish",
+        dest="polish",
+        action="store_false",
+        help="leave fits where --tol stopped them, and not at their optima",
+    )
+    one.add_argument(
         "--folds",
         type=int,
         default=0,

@@ -65,6 +65,7 @@ class GaussianMixture:
     or "aitken", which compares the estimated gain of all further iterations with tol. relative_ridge: added to
     variances like reg_covar, in units of each feature's variance. race: with True (or a `Race`) only the best of n_init
     continue after a short run. escape: "split-merge" tries to leave the local optimum that was found.
+    polish: True runs the best of n_init on to their optima (see `jaxgmm.fit`); their iterations count.
 
     `fit`, `score`, `aic`, `bic` and `icl` take `sample_weight` (N,). Fitted attributes, besides scikit-learn's:
     `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).
@@ -98,6 +99,7 @@ class GaussianMixture:
         relative_ridge: float = 0.0,
         race: bool | Race = False,
         escape: str | None = None,
+        polish: bool = False,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -121,6 +123,7 @@ class GaussianMixture:
         self.relative_ridge = relative_ridge
         self.race = race
         self.escape = escape
+        self.polish = polish
 
     # --- fitting -----------------------------------------------------------------------------------------------------
 
@@ -141,6 +144,7 @@ class GaussianMixture:
             stopping=self.stopping,
             race=self.race,
             escape=self.escape,
+            polish=self.polish,
             called=CALLED,
         )
         check.count(self.verbose_interval, "verbose_interval", least=1)

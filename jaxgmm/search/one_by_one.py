@@ -128,11 +128,16 @@ def ascended(ascents: list[Ascent], batches: Batches, settings: em.Settings, n_r
     n_components = states[0].mixture.means.shape[0]
     how = _effort(n_components, batches, n_runs)
 
+    held: dict[Form | None, Callable[..., Any]] = {}
+
     def step(state: em.State) -> em.State:
         limit = state.n_steps + np.int32(1)
         while state.status == Status.RUNNING and state.n_steps < limit:
-            found = _run.compiled(how, state, batches, settings, fixed, limit, form=_form(state, batches))
-            state, _ = jax.device_get(found)
+            form = _form(state, batches)
+            if form not in held:
+                held[form] = _run.held(how, state, batches, settings, fixed, limit, form=form)
+            found, _ = held[form](state, batches, settings, fixed, limit)
+            state = jax.tree.map(np.asarray, found)
         return state
 
     waiting, ended = iter(range(len(ascents))), list(ascents)

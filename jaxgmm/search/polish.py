@@ -26,8 +26,8 @@ from .progress import Snapshot
 from .result import HISTORY, FitResult, best, spurious_on_host, trimmed
 from .runs import put_back, taken
 
-FINALISTS = 2
-"""Most runs of a group that are polished at first. Later, one that would win unpolished is polished too."""
+FINALISTS = 3
+"""Runs of a group that are polished, if so many are not the same fit. One that would win unpolished is polished too."""
 
 SAME = 0.5
 """Two runs are the same fit where each mean of one lies within so many standard deviations, of the components on
@@ -60,16 +60,43 @@ def polished(
     states = states._replace(memory=None)
     tight = replace(settings, tol=0.0, acceleration=None, stopping="gain")
     is_done = np.zeros(n_runs, bool)
-    chosen = _finalists(states, settings, rivals)
+    chosen = _best_of(_ranks(states, settings), rivals)
+    mixtures: Any = jax.device_get(states.mixture)
     while len(chosen):
         few, lines = jax.device_get(taken(states, histories, chosen))
         few, lines = _ascended(few, lines, rows, tight, n_runs, observer)
         states, histories = put_back(states, _long_enough(histories, lines), chosen, few, lines)
         is_done[chosen] = True
-        winners, is_sound = _ranking(states, settings, rivals)
+        ranks = _ranks(states, settings)
+        winners = _best_of(ranks, rivals)
         # Where the winner of a group has not been polished, or turned out spurious while it was, the next one is.
-        chosen = np.unique(winners[is_sound & ~is_done[winners]]).astype(np.int32)
+        chosen = winners[~is_done[winners]]
+        if not len(chosen):
+            chosen = _challengers(ranks, is_done, rivals, mixtures)
     return states, histories
+
+
+def _best_of(ranks: np.ndarray, rivals: np.ndarray) -> np.ndarray:
+    """The best run of each group that has a sound one."""
+    best = np.take_along_axis(rivals, np.argmax(ranks[rivals], axis=1)[:, None], axis=1)[:, 0]
+    return np.unique(best[np.isfinite(ranks[best])]).astype(np.int32)
+
+
+def _challengers(ranks: np.ndarray, is_done: np.ndarray, rivals: np.ndarray, mixtures: Mixture) -> np.ndarray:
+    """Of each group the next best run that is not the same fit as one that is polished, until FINALISTS are.
+
+    How far a run is from its optimum does not show in its last gain, so that none is left out for being behind.
+    """
+    found = []
+    for group in map(np.unique, rivals):
+        done = group[is_done[group]]
+        if not 0 < len(done) < FINALISTS:
+            continue
+        for run in sorted(group[~is_done[group] & np.isfinite(ranks[group])], key=lambda run: -ranks[run]):
+            if not any(_are_same(mixtures, run, other) for other in done):
+                found.append(run)
+                break
+    return np.array(found, np.int32)
 
 
 def polished_result(result: FitResult, rows: Rows, settings: em.Settings, observer: Observer) -> FitResult:
@@ -112,34 +139,10 @@ def _long_enough(histories: Any, lines: np.ndarray) -> Any:
     return padded(np.asarray(histories), lines.shape[1]) if histories.shape[1] < lines.shape[1] else histories
 
 
-def _ranking(states: em.State, settings: em.Settings, rivals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best run of each group, by the rule for winners, and whether it is sound. -> (G,), (G,) bool."""
-    ranks, _ = _ranks(states, settings)
-    best = np.take_along_axis(rivals, np.argmax(ranks[rivals], axis=1)[:, None], axis=1)[:, 0]
-    return best, np.isfinite(ranks[best])
-
-
-def _ranks(states: em.State, settings: em.Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Objectives by which sound runs compete, −inf for others; and which runs have spurious components."""
+def _ranks(states: em.State, settings: em.Settings) -> np.ndarray:
+    """Objectives by which sound runs compete, −inf for others. -> (R,)."""
     snapshot = Snapshot(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
-    is_spiked = spurious_on_host(states, settings.ridge).any(axis=1)
-    return np.where(is_spiked, -np.inf, snapshot.ranks()), is_spiked
-
-
-def _finalists(states: em.State, settings: em.Settings, rivals: np.ndarray) -> np.ndarray:
-    """Of each group the best sound runs, those left out that are the same fit as a better one."""
-    ranks, _ = _ranks(states, settings)
-    chosen: list[int] = []
-    mixtures: Any = jax.device_get(states.mixture)
-    for group in rivals:
-        own: list[int] = []
-        for run in sorted(dict.fromkeys(group.tolist()), key=lambda run: -ranks[run]):
-            if len(own) == FINALISTS or not np.isfinite(ranks[run]):
-                break
-            if not any(_are_same(mixtures, run, other) for other in own):
-                own.append(run)
-        chosen += own
-    return np.unique(np.array(chosen, np.int32))
+    return np.where(spurious_on_host(states, settings.ridge).any(axis=1), -np.inf, snapshot.ranks())
 
 
 def _are_same(mixtures: Mixture, run: int, other: int) -> bool:

@@ -1,0 +1,158 @@
+"""Polishing: a search's figures are those of optima, wherever the rows lie, and no program is compiled for it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Blocks, GaussianMixture, Status
+from jaxgmm._base import programs
+from jaxgmm.search import checkpoint as checkpoints
+from tests.laws import KINDS, every_kind
+from tests.tolerances import assert_close, assert_same_mixture, tolerance
+
+N, D, K = 240, 2, 3
+STILL_TO_COME = 1e-6
+"""The promise, nats per unit of weight."""
+
+
+def overlapping(seed=1, n_rows=N):
+    """Three clusters that overlap, from which EM climbs slowly."""
+    rng = np.random.default_rng(seed)
+    centres = np.array([[0.0, 0.0], [2.5, 0.0], [0.0, 2.5]])
+    return centres[np.arange(n_rows) % 3] + rng.normal(size=(n_rows, D))
+
+
+X = overlapping()
+fit = partial(jaxgmm.fit, jax.random.key(0), n_restarts=4, dtype=np.float64)
+
+
+def excess(result, x=X, **more):
+    """What EM still gains from a result, nats per unit of weight."""
+    more = {"family": result.mixture.family, "tol": 1e-10, "max_steps": 5000, "polish": False} | more
+    on = fit(x, result.mixture.n_components, init=result.mixture, **more)
+    return float(on.objective) - float(result.objective)
+
+
+@every_kind
+def test_little_is_still_to_come(family):
+    plain, polished = (fit(X, K, family, polish=polish) for polish in (False, True))
+    assert excess(polished) < STILL_TO_COME < excess(plain)
+    assert int(polished.status) == Status.CONVERGED
+    # Steps and histories are those of all that was done.
+    n_steps, history = int(polished.n_steps), np.asarray(polished.history)
+    assert n_steps > int(plain.n_steps)
+    assert history[n_steps] == float(polished.objective)
+    assert np.isnan(history[n_steps + 1 :]).all()
+    assert (np.diff(history[: n_steps + 1]) >= -tolerance("fall", np.float64).absolute).all()
+    # No restart is lower than it was, and the best is the result.
+    after, before = (np.asarray(of.restarts.objective) for of in (polished, plain))
+    assert (after >= before - tolerance("fall", np.float64).absolute).all()
+    assert after.max() == float(polished.objective)
+
+
+@every_kind
+def test_float32_reaches_the_same_optimum(family):
+    exact, single = (fit(X, K, family, polish=True, dtype=dtype) for dtype in (np.float64, np.float32))
+    assert_close(single.objective, exact.objective, "settled", np.float32)
+
+
+@pytest.mark.parametrize("family", ["EEI", "VEI"])
+def test_constrained_families_get_there_too(family):
+    assert excess(fit(X, K, family, polish=True)) < STILL_TO_COME
+
+
+@every_kind
+def test_rows_in_blocks_reach_the_optimum_of_rows_in_memory(family):
+    """From one start, since blocks are seeded from a sample; and weighted rows as repeated ones."""
+    start = fit(X, K, family, n_restarts=1, max_steps=3).mixture
+    whole = fit(X, K, family, init=start, polish=True)
+    streamed = fit(Blocks(np.array_split(X, 3)), K, family, init=start, polish=True)
+    assert_close(streamed.objective, whole.objective, "settled", np.float64)
+    assert excess(streamed) < STILL_TO_COME
+    twice = fit(X, K, family, init=start, polish=True, sample_weight=np.full(N, 2.0))
+    assert_close(twice.objective, whole.objective, "settled", np.float64)
+
+
+def test_an_ascent_over_blocks_resumes_with_the_same_bits(tmp_path, monkeypatch):
+    """Ended in the middle of the ascent, as by a killed process, and called again."""
+    blocks = Blocks(np.array_split(X, 3))
+    search = partial(fit, blocks, K, init=fit(X, K, n_restarts=1, max_steps=3).mixture, polish=True)
+    whole = search()
+    kept = []
+    keep = checkpoints.Entry.keep
+
+    def dies(self, tree, is_done=False):
+        keep(self, tree, is_done)
+        kept.append(is_done)
+        if sum(kept) == 1 and len(kept) > kept.index(True) + 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoints.Entry, "keep", dies)
+        search(checkpoint=checkpoints.Checkpoint(tmp_path, every=0.0))
+    again = search(checkpoint=checkpoints.Checkpoint(tmp_path, every=0.0))
+    assert float(again.objective) == float(whole.objective)
+    assert int(again.n_steps) == int(whole.n_steps)
+    np.testing.assert_array_equal(again.mixture.means, whole.mixture.means)
+
+
+def test_a_sweep_is_polished_unless_told_otherwise_and_compiles_nothing_for_it():
+    def sweep(**more):
+        return jaxgmm.sweep(jax.random.key(0), X, range(1, 5), list(KINDS), 4, dtype=np.float64, **more)
+
+    plain = sweep(polish=False)
+    before = programs.n_kept()
+    found = sweep()
+    assert programs.n_kept() == before
+    assert "polished" not in plain.columns
+    for cell in found.cells:
+        assert cell.polished == found.is_sound(cell)
+        if cell.polished:
+            result = found.results[cell.family, cell.K]
+            assert excess(result) < STILL_TO_COME
+            assert cell.n_steps == int(result.n_steps)
+            assert cell.log_likelihood >= float(plain.results[cell.family, cell.K].objective) * N - 1e-9
+    assert {row["polished"] for row in found.table()} <= {True, False}
+    assert "polished" in repr(found)
+
+
+def test_overlapping_clusters_of_unequal_size_get_their_weights():
+    """300 and 100 rows of two clusters that overlap: the default tol stops EM where the weights are 0.6 and 0.4
+    (scikit-learn's issue 10122, where the distributions are from)."""
+    rng = np.random.RandomState(1234)
+    x = np.concatenate(
+        [
+            rng.multivariate_normal([2.0, 4.0], [[5.0, 2.0], [2.0, 6.0]], 300),
+            rng.multivariate_normal([0.0, 0.0], [[4.0, 2.0], [2.0, 3.0]], 100),
+        ]
+    )
+    fits = {polish: GaussianMixture(2, n_init=4, random_state=0, polish=polish).fit(x) for polish in (False, True)}
+    optimum = fit(x, 2, init=fits[True].mixture_, tol=1e-13, max_steps=20_000)
+    assert_close(np.sort(fits[True].weights_), np.sort(optimum.mixture.weights), "polished weights", np.float64)
+    assert fits[True].score(x) > fits[False].score(x)
+    assert fits[True].weights_.max() - fits[False].weights_.max() > 0.05
+
+
+def test_tol_0_makes_exactly_the_steps_it_is_given():
+    plain, polished = (fit(X, K, tol=0, max_steps=7, polish=polish) for polish in (False, True))
+    assert int(polished.n_steps) == int(plain.n_steps) == 7
+    assert_same_mixture(polished.mixture, plain.mixture, np.float64)
+
+
+def test_escape_and_race_are_polished_at_their_end():
+    found = fit(X, K, polish=True, escape="split-merge")
+    assert excess(found) < STILL_TO_COME
+    assert found.escapes is not None
+    assert excess(fit(X, K, polish=True, race=True)) < STILL_TO_COME
+
+
+def test_what_cannot_be_polished_is_refused_by_name():
+    with pytest.raises(TypeError, match="polish must be True or False, not 'yes'"):
+        fit(X, K, polish="yes")
+    with pytest.raises(TypeError, match="polish"):
+        jax.jit(lambda x: jaxgmm.fit(jax.random.key(0), x, K, polish=True).objective)(X.astype(np.float32))
