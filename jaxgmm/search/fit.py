@@ -140,7 +140,7 @@ def best_of_runs(
         if is_asked:
             check.concrete(states, name)
     states, histories = race_to_ends(states, rows, settings, of.max_steps, of.race, observer=observer)
-    result = best(states, histories, settings.ridge, length=history_length(of.max_steps))
+    result = best(states, histories, settings.floor, length=history_length(of.max_steps))
     if isinstance(states.objective, np.ndarray):
         result = rows.at_home(trimmed(result, n_components))
     if of.escape is not None:

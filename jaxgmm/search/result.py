@@ -19,6 +19,7 @@ from .._base.precision import is_traced
 from .._base.programs import program
 from .._base.status import FAILED, Status, explain
 from ..covariances import Dense
+from ..em.state import Floor
 from ..mixture import Mixture, covariance_of
 from ..rows.batches import Batches
 
@@ -223,16 +224,25 @@ def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
     `jax.numpy`, or by NumPy for a mixture with NumPy leaves.
 
     With a constant or a collinear column the ridge decides that of every component, which is no sign of spikes.
+
+    ridge: () or (D,), or a `Floor`. Under that a component counts that holds one value of some columns, if the ridge
+    decides nothing in the others and the component has more rows than a few: the values coincide because they were
+    rounded, or repeat, and its density is bounded by their resolution. A component that lies in a plane across
+    columns is spurious all the same: a few rows always do.
     """
-    each = xp.broadcast_to(xp.asarray(ridge, mixture.means.dtype), mixture.n_features)
+    amount, least_share = ridge if isinstance(ridge, Floor) else (ridge, None)
+    each = xp.broadcast_to(xp.asarray(amount, mixture.means.dtype), mixture.n_features)
     covariance = covariance_of(mixture)
     factor = np.linalg.cholesky(covariance) if xp is np else cholesky(covariance)
+    scales = mixture.scales
     whole = Dense(factor[None]).ridge_share(each)
-    return (
-        (mixture.scales.ridge_share(each) > SPURIOUS_ABOVE)
-        & xp.isfinite(mixture.log_weights)
-        & ~(whole > SPURIOUS_ABOVE)
+    found = (
+        (scales.ridge_share(each) > SPURIOUS_ABOVE) & xp.isfinite(mixture.log_weights) & ~(whole > SPURIOUS_ABOVE)
     )
+    if least_share is None:
+        return found
+    others = xp.where(each > SPURIOUS_ABOVE * scales.variances(), xp.zeros_like(each), each)
+    return found & ((scales.ridge_share(others) > SPURIOUS_ABOVE) | (xp.exp(mixture.log_weights) < least_share))
 
 
 @program(hurried=True)
