@@ -34,7 +34,7 @@ from .progress import Listener, Progress, Snapshot, SweepProgress, listening
 from .race import Race
 from .result import FitResult
 from .start import room_for
-from .table import Cell, Sweep, cell_of, counted, evidence_of, held_out_total
+from .table import Cell, Sweep, cell_of, counted, evidence_of, held_out_total, with_columns
 
 FOR_FOLDS = "n_folds", "a fold is a weight of 0 for every row of the others"
 
@@ -138,7 +138,7 @@ def sweep(
                     stacklevel=2,
                 )
     order = [(family.name, count) for family in plan.families for count in plan.counts]
-    return keeper.sweep(order, shared)
+    return with_columns(keeper.sweep(order, shared), x, rows, plan.settings.ridge)
 
 
 def _fit_seeded(
