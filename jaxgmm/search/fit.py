@@ -69,7 +69,10 @@ def fit(
 
     Covariances: ridge, () or (D,), is added to every diagonal, as is relative_ridge times each feature's variance over
     the data, which does not depend on units. A run with a component whose smallest variance is decided by the ridge
-    (`spurious`) wins only if no run without one succeeded.
+    (`spurious`) wins only if no run without one succeeded. ridge="resolution" takes δ²/12 for each feature, the
+    variance of a cell of width δ, its resolution (the smallest difference between distinct values that is not rare):
+    for rounded or repeated values, and whatever the units. A component on one value is then no narrower than what was
+    recorded; it counts as spurious only with D + 1 rows or fewer, or if it lies in a plane across features.
 
     Search: with race=True all starts make a short run and only the best continue; a `Race` sets how (see `race.py`).
     escape="split-merge" then tries to leave the local optimum that was found (see `escape.py`). acceleration:

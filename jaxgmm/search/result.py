@@ -223,7 +223,8 @@ def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
     """Which components have a smallest variance decided by the ridge, if that of all rows is not. -> (K,) bool, by
     `jax.numpy`, or by NumPy for a mixture with NumPy leaves.
 
-    With a constant or a collinear column the ridge decides that of every component, which is no sign of spikes.
+    With a constant or a collinear column the ridge decides that of every component, which is no sign of spikes. Then a
+    component is spurious that stands on the ridge in another column.
 
     ridge: () or (D,), or a `Floor`. Under that a component counts that holds one value of some columns, if the ridge
     decides nothing in the others and the component has more rows than a few: the values coincide because they were
@@ -235,14 +236,15 @@ def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
     covariance = covariance_of(mixture)
     factor = np.linalg.cholesky(covariance) if xp is np else cholesky(covariance)
     scales = mixture.scales
-    whole = Dense(factor[None]).ridge_share(each)
-    found = (
-        (scales.ridge_share(each) > SPURIOUS_ABOVE) & xp.isfinite(mixture.log_weights) & ~(whole > SPURIOUS_ABOVE)
-    )
+    is_whole = Dense(factor[None]).ridge_share(each) > SPURIOUS_ABOVE
+    alone = each > SPURIOUS_ABOVE * scales.variances()
+    among = alone & ~(each > SPURIOUS_ABOVE * covariance.diagonal())
+    found = scales.ridge_share(each) > SPURIOUS_ABOVE
+    found = found & xp.isfinite(mixture.log_weights) & (~is_whole | xp.any(among, axis=-1))
     if least_share is None:
         return found
-    others = xp.where(each > SPURIOUS_ABOVE * scales.variances(), xp.zeros_like(each), each)
-    return found & ((scales.ridge_share(others) > SPURIOUS_ABOVE) | (xp.exp(mixture.log_weights) < least_share))
+    is_plane = (scales.ridge_share(xp.where(alone, xp.zeros_like(each), each)) > SPURIOUS_ABOVE) & ~is_whole
+    return found & (is_plane | (xp.exp(mixture.log_weights) < least_share))
 
 
 @program(hurried=True)

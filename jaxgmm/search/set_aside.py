@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..mixture import Mixture
+from ..mixture import Mixture, covariance_of
 from .result import SPURIOUS_ABOVE, FitResult
 
 SHOWN = 8
@@ -69,7 +69,9 @@ def _columns_of(mixture: Mixture, component: int, ridge: Any) -> list[tuple[int,
     covariance = np.asarray(mixture.scales.weighted_sum(only), np.float64)  # pyright: ignore
     variances = np.diagonal(covariance)
     each = np.broadcast_to(np.asarray(ridge, np.float64), len(variances))
-    alone = np.flatnonzero(each > SPURIOUS_ABOVE * variances)
+    stands = each > SPURIOUS_ABOVE * variances
+    of_all = each > SPURIOUS_ABOVE * np.diagonal(np.asarray(covariance_of(mixture)))  # as in a constant column
+    alone = np.flatnonzero(stands & ~of_all if (stands & ~of_all).any() else stands)
     if len(alone):
         return [(int(place), float(np.sqrt(variances[place])), False) for place in alone]
     scale = np.sqrt(variances)

@@ -81,6 +81,9 @@ def sweep(
     or has a spurious component; with criterion "held_out", n_folds is 5 unless given. A fold is held out by weights of
     0, so if rows have no weights, programs are compiled once more, for all folds together.
 
+    A fit with a spurious component (see `fit`) is set aside: chosen last, marked in the printed table, and explained by
+    `Sweep.set_aside`. Where columns are rounded or repeat values, ridge="resolution" lets such fits compete.
+
     Ctrl-C ends the search early: the finished cells are returned, with a warning, and `is_complete` is False.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.

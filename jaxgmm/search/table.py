@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -90,6 +91,10 @@ class Sweep:
         standard deviation there and the resolution of the column (the smallest difference between distinct values that
         is not rare). In the order of the table."""
         return all_set_aside(self.results, [(cell.family, cell.K) for cell in self.cells], self.of_columns)
+
+    def with_names(self, names: Sequence[str]) -> Sweep:
+        """The same, with these names for the columns (D,) of its rows."""
+        return self if self.of_columns is None else replace(self, of_columns=self.of_columns._replace(names=tuple(names)))
 
     def table(self) -> list[dict[str, Any]]:
         """One dict per cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status; also
