@@ -55,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
         "--ridge",
         type=ridge,
         default="resolution",
-        help="added to the variances: a number, or %(default)s (the default), which takes for each column what rounding "
-        "to the step of its values adds",
+        help="added to the variances: a number, or %(default)s, the variance of rounding to the step of each column's "
+        "values (%(default)s)",
     )
     one.add_argument(
         "--relative-ridge",

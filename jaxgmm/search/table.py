@@ -94,7 +94,9 @@ class Sweep:
 
     def with_names(self, names: Sequence[str]) -> Sweep:
         """The same, with these names for the columns (D,) of its rows."""
-        return self if self.of_columns is None else replace(self, of_columns=self.of_columns._replace(names=tuple(names)))
+        return (
+            self if self.of_columns is None else replace(self, of_columns=self.of_columns._replace(names=tuple(names)))
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """One dict per cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status; also
@@ -137,7 +139,9 @@ class Sweep:
         body = [line(mark, row) for mark, row in zip(marks, rows, strict=True)]
         if "^" in marks:
             body.append("^ a component stands on the ridge alone: such a fit is chosen last")
-            body += lines_of(self.set_aside())
+        if (best.family, best.K) in self.spurious:
+            body.append("* a component stands on the ridge alone, and no fit without one succeeded")
+        body += lines_of(self.set_aside())
         return "\n".join([title, line(" ", header), *body])
 
 
