@@ -219,7 +219,9 @@ def test_with_folds_the_table_has_a_column_more(tmp_path, capsys):
     with open(tmp_path / "table.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert list(table[0]) == [name for name in Cell._fields if name != "others"]
-    found = jaxgmm.sweep(jax.random.key(0), x_of(), [1, 2], "tied", 2, "held_out", n_folds=2, dtype="float64")
+    found = jaxgmm.sweep(
+        jax.random.key(0), x_of(), [1, 2], "tied", 2, "held_out", n_folds=2, ridge="resolution", dtype="float64"
+    )
     assert [float(row["held_out"]) for row in table] == [cell.held_out for cell in found.cells]
     assert (tmp_path / "criterion.png").read_bytes().startswith(PNG)
 

@@ -126,6 +126,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     if status in FAILED:
         raise ValueError(f"every fit failed. Of the best of them: {explain(status)}.")
+    found = found.with_names(names)
     say: Callable[..., None] = (lambda *_: None) if arguments.quiet else print
     say(found)
     size = f"{len(x)} rows x {x.shape[1]} columns"
@@ -139,6 +140,13 @@ def _fit(arguments: argparse.Namespace) -> int:
         )
     if status is not Status.CONVERGED:
         print(f"jaxgmm: warning: the best fit is {status.name}: {explain(status)}.", file=sys.stderr)
+
+    if not found.is_sound(found.best_cell):
+        print(
+            "jaxgmm: warning: a component of every fit, and of the best, stands on the ridge alone; the table says in "
+            "which columns.",
+            file=sys.stderr,
+        )
 
     out, mixture = arguments.out, found.best.mixture
     save(out / "model.jaxgmm", mixture)

@@ -51,7 +51,13 @@ def parser() -> argparse.ArgumentParser:
         "--tol", type=float, default=1e-3, help="change of the mean log-likelihood to stop at (%(default)s)"
     )
     one.add_argument("--max-steps", type=int, default=200, metavar="STEPS", help="EM steps at most (%(default)s)")
-    one.add_argument("--ridge", type=float, default=1e-6, help="added to the variances (%(default)s)")
+    one.add_argument(
+        "--ridge",
+        type=ridge,
+        default="resolution",
+        help="added to the variances: a number, or %(default)s, the variance of rounding to the step of each column's "
+        "values (%(default)s)",
+    )
     one.add_argument(
         "--relative-ridge",
         type=float,
@@ -133,6 +139,16 @@ def counts(text: str) -> list[int]:
 
 def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def ridge(text: str) -> float | str:
+    """A number, or the word for a ridge that is found from the columns."""
+    if text == "resolution":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or resolution, got {text!r}") from None
 
 
 def families(text: str) -> list[str]:

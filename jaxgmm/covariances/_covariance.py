@@ -58,7 +58,7 @@ class Covariance(Protocol):
         ...
 
     def variances(self) -> Array:
-        """Their diagonals. -> (K, D) or (1, D)."""
+        """Their diagonals, computed by NumPy if the leaves are NumPy's. -> (K, D) or (1, D)."""
         ...
 
     def weighted_sum(self, weights: Array) -> Array:
@@ -70,7 +70,9 @@ class Covariance(Protocol):
         ...
 
     def ridge_share(self, ridge: Array) -> Array:
-        """The share of the smallest variance, in any direction, that is due to a ridge (D,). -> (K,) or (1,).
+        """The share of the smallest variance, in any direction, that is due to a ridge. -> (K,) or (1,).
+
+        ridge: of all components, (D,), or of each, (K, D).
 
         Dense matrices give the mean of the eigenvalues of ridge · Σ⁻¹, each weighted by itself: a lower bound of the
         largest eigenvalue, and close to it where that is the only large one.

@@ -158,7 +158,7 @@ class Dense:
         return self
 
     def variances(self) -> Array:
-        return jnp.sum(jnp.square(self.factor), axis=-1)
+        return (self.factor * self.factor).sum(axis=-1)
 
     def weighted_sum(self, weights: Array) -> Array:
         dense = self.dense()
@@ -169,7 +169,7 @@ class Dense:
 
     def ridge_share(self, ridge: Array) -> Array:
         inverse = np.linalg.inv(self.factor) if isinstance(self.factor, np.ndarray) else inverse_lower(self.factor)
-        scaled = inverse * ridge**0.5
+        scaled = inverse * ridge[..., None, :] ** 0.5
         shares = einsum("kij,kil->kjl", scaled, scaled)
         total = shares.trace(axis1=-2, axis2=-1)
         return (shares * shares).sum(axis=(-2, -1)) / (total + (total <= 0.0))

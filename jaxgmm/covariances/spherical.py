@@ -80,7 +80,8 @@ class Spherical:
         return of_deviations(np.repeat(deviations[..., None], self.n_features, axis=-1))
 
     def variances(self) -> Array:
-        return jnp.broadcast_to(self.variance[..., None], (*self.variance.shape, self.n_features))
+        xp = np if isinstance(self.variance, np.ndarray) else jnp
+        return xp.broadcast_to(self.variance[..., None], (*self.variance.shape, self.n_features))  # pyright: ignore
 
     def weighted_sum(self, weights: Array) -> Array:
         return (weights * self.variance).sum() * np.eye(self.n_features, dtype=self.variance.dtype)
@@ -89,7 +90,7 @@ class Spherical:
         return jnp.broadcast_to(1.0 / self.variance[:, None], (len(self.variance), self.n_features))
 
     def ridge_share(self, ridge: Array) -> Array:
-        return ridge.mean() / self.variance  # this family averages the ridge over the features
+        return ridge.mean(axis=-1) / self.variance  # this family averages the ridge over the features
 
     def is_definite(self) -> Array:
         return (self.variance > 0.0) & jnp.isfinite(self.variance)

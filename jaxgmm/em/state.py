@@ -24,6 +24,17 @@ from .steppers.memory import METHODS, Memory
 STOPPING = ("gain", "aitken")
 
 
+class Floor(NamedTuple):
+    """A ridge that is the variance of the cells in which values were recorded.
+
+    The density of a component that holds one value of a column is then bounded by the column's own resolution, and not
+    by a number of the user's, so that its objective can be compared with others.
+    """
+
+    ridge: Any  # (D,)
+    least_share: Any  # (): share of the rows below which such a component does not count
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Settings:
@@ -37,6 +48,7 @@ class Settings:
     assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994). prior: an object with the
     methods of `jaxgmm.priors.Prior`, whose log-density, per unit of weight, is part of the objective; it and the ridge
     both apply. A state that was made under a prior is to be continued under the same prior.
+    least_share: set by a search under `ridge="resolution"`, and no part of a step; see `Floor`.
     ValueError for a negative or NaN number, or an unknown family, acceleration or stopping; TypeError for an object
     that is no prior.
     """
@@ -47,6 +59,7 @@ class Settings:
     acceleration: str | None = field(default=None, metadata={"static": True})
     stopping: str = field(default="gain", metadata={"static": True})
     prior: Prior | None = None
+    least_share: Any = None
 
     def __post_init__(self) -> None:
         # JAX rebuilds this from placeholders when it maps over trees: only values that a user gave are checked.
@@ -65,6 +78,11 @@ class Settings:
         """The ridge, together with the prior where there is one."""
         ridge = Ridge(self.ridge)
         return ridge if self.prior is None else Ridged(self.prior, ridge)
+
+    @property
+    def floor(self) -> Any:
+        """The ridge for `search.result.is_spurious`: as a `Floor` where it is the resolution of the columns."""
+        return self.ridge if self.least_share is None else Floor(self.ridge, self.least_share)
 
     def for_dtype(self, dtype: Any) -> Settings:
         """The same, with a prior's NumPy numbers in the dtype of a mixture: JAX would round float64 to float32, or not,

@@ -82,6 +82,11 @@ class Blocks:
         """Partitions of a `dask.array` (N, D) or a `dask.dataframe`, computed one after the other, in every pass."""
         return cls(_Partitions(x, sample_weight), "x")
 
+    @property
+    def source(self) -> Any:
+        """What the blocks come from, as it was given or, of Parquet files, as they are read."""
+        return self._blocks
+
     def head(self) -> tuple[np.ndarray, np.ndarray | None]:
         """The first row (1, D), and its weight (1,) or None, in their own dtypes. The source is read no further.
 
@@ -141,6 +146,10 @@ class _Sliced(Blocks):
 
     def __init__(self, x: Any, weights: Any, name: str = "x") -> None:
         self.x, self.weights, self.name, self._store = x, weights, name, _Store()
+
+    @property
+    def source(self) -> Any:
+        return self.x
 
     def head(self) -> tuple[np.ndarray, np.ndarray | None]:
         rows, weights = self._slice(0, 1)

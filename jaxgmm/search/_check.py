@@ -30,6 +30,15 @@ def criterion(value: Any, shelf: Mapping[str, Any]) -> Any:
     return value
 
 
+def is_resolution(ridge: Any) -> bool:
+    """Whether the ridge is to be found from the columns. ValueError for any other text."""
+    if not isinstance(ridge, str):
+        return False
+    if ridge != "resolution":
+        raise ValueError(f"ridge must be a number, one for each feature (D,), or 'resolution', got {ridge!r}.")
+    return True
+
+
 def race(value: Any, kind: type) -> Any:
     """A `Race` or None, from a user's argument: True stands for a race with its defaults."""
     if value is None or isinstance(value, (bool, np.bool_)):

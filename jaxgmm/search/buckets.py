@@ -133,10 +133,10 @@ def fit_bucket(
         states, histories = polished(states, histories, batches, settings, observer, bucket.members)
         length = histories.shape[1]
     if isinstance(states.objective, np.ndarray):
-        each = [best(*_lanes(states, histories, of), settings.ridge, length=length) for of in bucket.members]  # pyright: ignore
+        each = [best(*_lanes(states, histories, of), settings.floor, length=length) for of in bucket.members]  # pyright: ignore
         results = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     else:
-        results = _best_of_each(states, histories, bucket.members, settings.ridge, length=length)
+        results = _best_of_each(states, histories, bucket.members, settings.floor, length=length)
     escapes: list[Any] = [None] * len(bucket.counts)
     if search.escape is not None:
         escaped = []

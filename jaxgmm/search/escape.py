@@ -84,7 +84,7 @@ def split_and_merge(
         states = propose(result.mixture, batches)
         beside = observer.seen_through(partial(_beside, result))
         states, histories = race_to_ends(states, batches, settings, max_steps, RACE, observer=beside)
-        found = best(states, histories, settings.ridge, length=history_length(max_steps))
+        found = best(states, histories, settings.floor, length=history_length(max_steps))
         if not _is_better(found, result, float(settings.tol)):
             break
         result = replace(found, restarts=result.restarts)

@@ -71,7 +71,10 @@ def fit(
 
     Covariances: ridge, () or (D,), is added to every diagonal, as is relative_ridge times each feature's variance over
     the data, which does not depend on units. A run with a component whose smallest variance is decided by the ridge
-    (`spurious`) wins only if no run without one succeeded.
+    (`spurious`) wins only if no run without one succeeded. ridge="resolution" takes δ²/12 for each feature, the
+    variance of a cell of width δ, its resolution (the smallest difference between distinct values that is not rare):
+    for rounded or repeated values, and whatever the units. A component on one value is then no narrower than what was
+    recorded; it counts as spurious only with D + 1 rows or fewer, or if it lies in a plane across features.
 
     polish=True runs the best runs on to their optima, accelerated, once all have ended: until the gain still to come is
     below 1e-6 nats per unit of weight. Their steps count, beyond max_steps too. It does nothing if tol is 0.
@@ -150,7 +153,7 @@ def best_of_runs(
     if of.polish and of.escape is None:
         states, histories = polished(states, histories, rows, settings, observer)
     length = history_length(of.max_steps) if not of.polish else histories.shape[1]
-    result = best(states, histories, settings.ridge, length=length)
+    result = best(states, histories, settings.floor, length=length)
     if isinstance(states.objective, np.ndarray):
         result = rows.at_home(trimmed(result, n_components))
     if of.escape is not None:

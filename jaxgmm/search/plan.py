@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 
 from .. import em
@@ -20,6 +21,7 @@ from .._base import check
 from .._base.precision import is_traced
 from ..families import SHELF, Family
 from ..rows.door import admit_rows
+from ..rows.resolution import rows_to_look_at, smeared
 from ..rows.rows import Rows
 from . import _check
 from .checkpoint import describe, digest
@@ -63,6 +65,7 @@ class Plan:
     relative_ridge: float
     search: Search
     rows: RowOptions
+    of_resolution: bool = False  # whether the ridge is the resolution of the columns, found once the rows are there
 
     @classmethod
     def of(
@@ -94,6 +97,8 @@ class Plan:
         chosen = _distinct(families if isinstance(families, (list, tuple)) else (families,))
         n_restarts = check.count(n_restarts, name("n_restarts"), least=1)
         max_steps = check.count(max_steps, name("max_steps"), least=0)
+        of_resolution = _check.is_resolution(ridge)
+        ridge = 0.0 if of_resolution else ridge
         settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
         relative_ridge = check.nonnegative(relative_ridge, name("relative_ridge"))
         if escape is not None:
@@ -104,7 +109,7 @@ class Plan:
             n_restarts = 1  # runs from a given start would all be the same
         polish = check.flag(polish, name("polish"))
         search = Search(n_restarts, init, max_steps, _check.race(race, Race), escape, polish)
-        return cls(tuple(dict.fromkeys(counts)), tuple(chosen), settings, relative_ridge, search, rows)
+        return cls(tuple(dict.fromkeys(counts)), tuple(chosen), settings, relative_ridge, search, rows, of_resolution)
 
     @property
     def n_components(self) -> int:
@@ -151,14 +156,21 @@ class Plan:
         return rows
 
     def for_rows(self, rows: Rows) -> Plan:
-        """The plan with relative_ridge resolved: that share of each feature's variance is added to the ridge (D,)."""
+        """The plan with its ridge (D,) as a number for each feature: the resolution of the columns, if that was asked
+        for, and relative_ridge times each feature's variance added to it."""
         settings = self.settings
+        if self.of_resolution:
+            check.concrete((rows.origin, settings.tol), 'ridge="resolution"')
+            ridge = smeared(rows_to_look_at(rows)).astype(rows.dtype)
+            # A few rows coincide, or lie in a plane, by accident; of D rows the covariance is singular in any case.
+            least_share = (rows.n_features + 1.5) / max(int(rows.n_rows), 1)
+            settings = replace(settings, ridge=ridge, least_share=np.asarray(least_share, rows.dtype))
         check.of_features(settings.ridge, rows.n_features)
         if rows.n_copies > 1:  # an array on one device cannot be combined with rows on several
             settings = replace(settings, ridge=jax.device_get(settings.ridge))
         if self.relative_ridge:
             settings = replace(settings, ridge=driver_of(rows).ridge(settings.ridge, self.relative_ridge))
-        return replace(self, settings=settings, relative_ridge=0.0)
+        return replace(self, settings=settings, relative_ridge=0.0, of_resolution=False)
 
     def fingerprint(self, key: Array, rows: Rows) -> dict[str, Any]:
         """All that the results of this plan, made `for_rows`, depend on, and no more: it identifies a checkpoint."""
@@ -167,6 +179,8 @@ class Plan:
         shape = {"N": int(rows.n_rows), "D": rows.n_features, "dtype": rows.dtype, "chunk_size": rows.chunk_size}
         how = {"tol": settings.tol, "ridge": digest(settings.ridge), "acceleration": settings.acceleration}
         how |= {"stopping": settings.stopping, "max_steps": search.max_steps, "n_restarts": search.n_restarts}
+        if settings.least_share is not None:
+            how["floor"] = "resolution"
         if rows.n_copies > 1:
             how["devices"] = rows.n_copies
         how |= {"race": search.race, "escape": search.escape, "init": start}

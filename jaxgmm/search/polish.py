@@ -107,7 +107,7 @@ def polished_result(result: FitResult, rows: Rows, settings: em.Settings, observ
     states = jax.device_get(states)._replace(n_steps=np.asarray(result.n_steps)[None], gain=np.array([np.inf]))
     histories = np.asarray(result.history)[None]
     states, histories = polished(states, histories, rows, settings, observer)
-    found = best(states, histories, settings.ridge, length=histories.shape[1])
+    found = best(states, histories, settings.floor, length=histories.shape[1])
     count = result.mixture.n_components
     found = trimmed(found, count) if found.mixture.n_components > count else found
     return replace(found, restarts=result.restarts, escapes=result.escapes)
@@ -142,7 +142,7 @@ def _long_enough(histories: Any, lines: np.ndarray) -> Any:
 def _ranks(states: em.State, settings: em.Settings) -> np.ndarray:
     """Objectives by which sound runs compete, −inf for others. -> (R,)."""
     snapshot = Snapshot(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
-    return np.where(spurious_on_host(states, settings.ridge).any(axis=1), -np.inf, snapshot.ranks())
+    return np.where(spurious_on_host(states, settings.floor).any(axis=1), -np.inf, snapshot.ranks())
 
 
 def _are_same(mixtures: Mixture, run: int, other: int) -> bool:

@@ -89,7 +89,7 @@ def race_to_ends(
 def _looked_at(states: em.State, settings: em.Settings) -> tuple[Snapshot, np.ndarray]:
     """A snapshot of runs (R, ...), and which of them have a spurious component, as writable host arrays."""
     snapshot = Snapshot(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
-    return snapshot, spurious_on_host(states, settings.ridge).any(axis=1)  # pyright: ignore
+    return snapshot, spurious_on_host(states, settings.floor).any(axis=1)  # pyright: ignore
 
 
 def _among_all(everyone: Snapshot, chosen: np.ndarray, few: Snapshot) -> Snapshot:

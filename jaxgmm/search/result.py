@@ -19,6 +19,7 @@ from .._base.precision import is_traced
 from .._base.programs import program
 from .._base.status import FAILED, Status, explain
 from ..covariances import Dense
+from ..em.state import Floor
 from ..mixture import Mixture, covariance_of
 from ..rows.batches import Batches
 
@@ -222,17 +223,28 @@ def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
     """Which components have a smallest variance decided by the ridge, if that of all rows is not. -> (K,) bool, by
     `jax.numpy`, or by NumPy for a mixture with NumPy leaves.
 
-    With a constant or a collinear column the ridge decides that of every component, which is no sign of spikes.
+    With a constant or a collinear column the ridge decides that of every component, which is no sign of spikes. Then a
+    component is spurious that stands on the ridge in another column.
+
+    ridge: () or (D,), or a `Floor`. Under that a component counts that holds one value of some columns, if the ridge
+    decides nothing in the others and the component has more rows than a few: the values coincide because they were
+    rounded, or repeat, and its density is bounded by their resolution. A component that lies in a plane across
+    columns is spurious all the same: a few rows always do.
     """
-    each = xp.broadcast_to(xp.asarray(ridge, mixture.means.dtype), mixture.n_features)
+    amount, least_share = ridge if isinstance(ridge, Floor) else (ridge, None)
+    each = xp.broadcast_to(xp.asarray(amount, mixture.means.dtype), mixture.n_features)
     covariance = covariance_of(mixture)
     factor = np.linalg.cholesky(covariance) if xp is np else cholesky(covariance)
-    whole = Dense(factor[None]).ridge_share(each)
-    return (
-        (mixture.scales.ridge_share(each) > SPURIOUS_ABOVE)
-        & xp.isfinite(mixture.log_weights)
-        & ~(whole > SPURIOUS_ABOVE)
-    )
+    scales = mixture.scales
+    is_whole = Dense(factor[None]).ridge_share(each) > SPURIOUS_ABOVE
+    alone = each > SPURIOUS_ABOVE * scales.variances()
+    among = alone & ~(each > SPURIOUS_ABOVE * covariance.diagonal())
+    found = scales.ridge_share(each) > SPURIOUS_ABOVE
+    found = found & xp.isfinite(mixture.log_weights) & (~is_whole | xp.any(among, axis=-1))
+    if least_share is None:
+        return found
+    is_plane = (scales.ridge_share(xp.where(alone, xp.zeros_like(each), each)) > SPURIOUS_ABOVE) & ~is_whole
+    return found & (is_plane | (xp.exp(mixture.log_weights) < least_share))
 
 
 @program(hurried=True)

@@ -35,7 +35,7 @@ from .progress import Listener, Progress, Snapshot, SweepProgress, listening
 from .race import Race
 from .result import FitResult
 from .start import room_for
-from .table import Cell, Sweep, cell_of, counted, evidence_of, held_out_total
+from .table import Cell, Sweep, cell_of, counted, evidence_of, held_out_total, with_columns
 
 FOR_FOLDS = "n_folds", "a fold is a weight of 0 for every row of the others"
 
@@ -86,6 +86,9 @@ def sweep(
     the mean log-likelihood (nats) of every row under the fit that has not seen it, and NaN if one of those fits failed
     or has a spurious component; with criterion "held_out", n_folds is 5 unless given. A fold is held out by weights of
     0, so if rows have no weights, programs are compiled once more, for all folds together.
+
+    A fit with a spurious component (see `fit`) is set aside: chosen last, marked in the printed table, and explained by
+    `Sweep.set_aside`. Where columns are rounded or repeat values, ridge="resolution" lets such fits compete.
 
     Ctrl-C ends the search early: the finished cells are returned, with a warning, and `is_complete` is False.
 
@@ -145,7 +148,7 @@ def sweep(
                     stacklevel=2,
                 )
     order = [(family.name, count) for family in plan.families for count in plan.counts]
-    return keeper.sweep(order, shared)
+    return with_columns(keeper.sweep(order, shared), x, rows, plan.settings.ridge)
 
 
 def _fit_seeded(

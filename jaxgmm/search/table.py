@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,12 @@ from .._base.deprecation import renamed
 from .._base.status import FAILED, Status
 from ..covariances import Form
 from ..rows.batches import Batches
+from ..rows.names import names_of
+from ..rows.resolution import resolutions, rows_to_look_at
+from ..rows.rows import Rows
 from .criteria import CRITERIA, Criterion, Evidence, evidence, n_parameters
 from .result import FitResult
+from .set_aside import Columns, SetAside, all_set_aside, cells_of, lines_of
 
 
 class Cell(NamedTuple):
@@ -51,6 +56,7 @@ class Sweep:
     padding: float = 0.0  # share of padding among the components that were stepped
     is_complete: bool = True  # False if the search was interrupted: cells are then the finished ones
     chosen_by: Criterion | None = None  # the criterion object, which may be a user's own
+    of_columns: Columns | None = None  # of the rows: the ridge, resolutions and names; None where nothing was set aside
 
     @property
     def held_up(self) -> frozenset[tuple[str, int]]:
@@ -81,12 +87,29 @@ class Sweep:
         left_out |= set() if has_folds else {"held_out"}
         left_out |= set() if any(cell.polished for cell in self.cells) else {"polished"}
         own = tuple(name for name in Cell._fields if name not in left_out)
-        return own + tuple(name for name, _ in self.cells[0].others) if self.cells else own
+        own += tuple(name for name, _ in self.cells[0].others) if self.cells else ()
+        return own + (("set_aside",) if self.spurious else ())
+
+    def set_aside(self) -> list[SetAside]:
+        """Why fits were set aside: for every component that stands on the ridge the columns in which it does, with its
+        standard deviation there and the resolution of the column (the smallest difference between distinct values that
+        is not rare). In the order of the table."""
+        return all_set_aside(self.results, [(cell.family, cell.K) for cell in self.cells], self.of_columns)
+
+    def with_names(self, names: Sequence[str]) -> Sweep:
+        """The same, with these names for the columns (D,) of its rows."""
+        return (
+            self if self.of_columns is None else replace(self, of_columns=self.of_columns._replace(names=tuple(names)))
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """One dict per cell: family, K, log_likelihood (total, nats), n_params, aic, bic, icl, n_steps, status; also
-        held_out (mean, nats) with folds, and polished (bool) if some fit is."""
-        return [{name: cell.by(name) for name in self.columns} for cell in self.cells]
+        held_out (mean, nats) with folds, polished (bool) if a fit is, and set_aside, the components and columns, if a
+        fit was set aside."""
+        columns, why = self.columns, cells_of(self.set_aside())
+        aside = [{"set_aside": why.get((cell.family, cell.K), "")} if self.spurious else {} for cell in self.cells]
+        own = [name for name in columns if name != "set_aside"]
+        return [{name: cell.by(name) for name in own} | more for cell, more in zip(self.cells, aside, strict=True)]
 
     def plot(self, ax: Any = None) -> Any:
         """The criterion against K, one line per family, on a matplotlib Axes. See `jaxgmm.plot.criterion`."""
@@ -106,7 +129,7 @@ class Sweep:
 
     def __repr__(self) -> str:
         best = self.best_cell
-        header = self.columns
+        header = tuple(name for name in self.columns if name != "set_aside")
         rows = [tuple(_shown(cell.by(name)) for name in header) for cell in self.cells]
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         left = {"family", "status"}
@@ -121,10 +144,22 @@ class Sweep:
         body = [line(mark, row) for mark, row in zip(marks, rows, strict=True)]
         if "^" in marks:
             body.append("^ a component stands on the ridge alone: such a fit is chosen last")
+        if (best.family, best.K) in self.spurious:
+            body.append("* a component stands on the ridge alone, and no fit without one succeeded")
+        body += lines_of(self.set_aside())
         return "\n".join([title, line(" ", header), *body])
 
 
 SETTLED = (Status.CONVERGED, Status.NOT_MONOTONE)
+
+
+def with_columns(found: Sweep, x: Any, rows: Rows, ridge: Any) -> Sweep:
+    """The sweep with what is known of the columns of its rows, which a user gave as x, if it has set fits aside."""
+    if not found.spurious:
+        return found
+    known = Columns(np.asarray(ridge), resolutions(rows_to_look_at(rows)), names_of(x, rows))
+    return replace(found, of_columns=known)
+
 
 FAILURES = {Status(status).name for status in FAILED}
 

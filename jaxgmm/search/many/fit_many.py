@@ -78,6 +78,8 @@ def fit_many(
         relative_ridge=relative_ridge,
         stopping=stopping,
     )
+    if plan.of_resolution:
+        raise ValueError("fit_many takes numbers as its ridge: each problem would have a resolution of its own.")
     n_components, settings, n_restarts = plan.n_components, plan.settings, plan.search.n_restarts
     max_steps = min(plan.search.max_steps, MOST_STEPS)
     dtype = None if dtype is None else rows_check.floating_dtype((), dtype)
