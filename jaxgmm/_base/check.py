@@ -18,15 +18,25 @@ from jax import Array
 from .precision import is_traced
 
 
-def family(value: Any, shelf: Mapping[str, Any]) -> Any:
-    """A family object, given by its name or as itself."""
+def family(value: Any, shelf: Mapping[str, Any], name: str = "") -> Any:
+    """A family object, given by its name or as itself. name: of the argument, if it is not called after families."""
+    of = name and f"{name}: "
     if isinstance(value, str):
         if value not in shelf:
-            raise ValueError(f"Unknown covariance family {value!r}. Expected one of {', '.join(map(repr, shelf))}.")
+            known = ", ".join(map(repr, shelf))
+            raise ValueError(f"{of}Unknown covariance family {value!r}. Expected one of {known}.")
         return shelf[value]
-    if not hasattr(value, "estimate"):
-        raise TypeError(f"A covariance family is a name or a Family object, got {type(value).__name__}: {value!r}.")
+    if not hasattr(value, "estimate") or isinstance(value, type):
+        given = f"{type(value).__name__}: {value!r}"
+        raise TypeError(f"{of}A covariance family is a name or a Family object, got {given}.")
     return value
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}: {value!r}.")
+    return bool(value)
 
 
 def share(value: Any, name: str) -> float:
