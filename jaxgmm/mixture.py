@@ -114,7 +114,7 @@ class Mixture:
         return _on_host(covariance_of, self)
 
     def _rows(self, x: Any) -> Array:
-        rows = own(x, self.means.dtype)
+        rows = own(x if isinstance(x, jax.Array) else rows_check.real_array(x, "x"), self.means.dtype)
         rows_check.last_axis(rows.shape, self.n_features)
         return rows
 

@@ -109,8 +109,8 @@ def mixture(value: Any) -> None:
         raise TypeError(f"Expected a jaxgmm.Mixture, got {type(value).__name__}. A fit's is result.mixture.")
 
 
-def count(value: Any, name: str, least: int) -> int:
-    """A whole number ≥ least."""
+def count(value: Any, name: str, least: int, most: int | None = None) -> int:
+    """A whole number from `least` on, up to `most` if there is one."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -119,6 +119,8 @@ def count(value: Any, name: str, least: int) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}.")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, got {number}.")
     return number
 
 

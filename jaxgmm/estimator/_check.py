@@ -56,6 +56,24 @@ def init_params(value: Any, names: Mapping[str, str]) -> Any:
     return start
 
 
+def own_start(value: Any, shape: tuple[int, int], n_components: int, family: Any) -> None:
+    """Check a user's own start for rows of this shape (N, D); what is wrong is said of init_params."""
+    try:
+        if isinstance(value, Mixture):
+            had = (value.n_components, value.n_features, value.family.name)
+            want = (n_components, shape[1], family.name)
+            if had != want:
+                raise ValueError(f"it is a mixture of (components, features, family) {had}, but {want} were asked for.")
+        elif value.ndim == 1:
+            rows_check.labels(value, shape[0], n_components)
+        elif value.shape == (n_components, shape[1]):
+            finite(value, "init_params")
+        else:
+            rows_check.responsibilities(value, shape[0], n_components)
+    except (TypeError, ValueError) as error:
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"init_params: {error}") from None
+
+
 def result(value: Any, kind: type) -> Any:
     """The result of a fit to one problem."""
     if not isinstance(value, kind):
@@ -187,7 +205,7 @@ def device(value: Any) -> Any:
     try:
         return jax.devices(value)[0]
     except RuntimeError:
-        raise ValueError(f"JAX sees no {value!r} here, only {jax.devices()}.") from None
+        raise ValueError(f"device={value!r}: JAX sees no such device here, only {jax.devices()}.") from None
 
 
 def feature_count(n_features: int, expected: int, estimator: str) -> None:

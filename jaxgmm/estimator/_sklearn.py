@@ -55,8 +55,16 @@ def only_gaussian_mixture(estimator: Any) -> None:
     kind = type(estimator)
     if any(of.__name__ == "GaussianMixture" and of.__module__.startswith("sklearn.mixture") for of in kind.__mro__):
         return
-    what = f"from_sklearn takes a fitted sklearn.mixture.GaussianMixture, got {kind.__module__}.{kind.__name__}"
-    raise TypeError(f"{what}, {_WHY_NOT.get(kind.__name__, 'which is no such model.')}")
+    if isinstance(estimator, type):
+        raise TypeError(f"from_sklearn takes a fitted estimator, got the class {estimator.__name__} itself.")
+    name = f"{kind.__module__}.{kind.__name__}"
+    raise TypeError(f"from_sklearn takes a fitted sklearn.mixture.GaussianMixture, got {name}, {_why_not(kind)}")
+
+
+def _why_not(kind: type) -> str:
+    if kind.__module__.startswith("jaxgmm"):
+        return "which needs no conversion."
+    return _WHY_NOT.get(kind.__name__, "which is no such model.")
 
 
 _CENTRES = "which has centres but no covariances. Start a fit from them: GaussianMixture(k, means_init=centres)."
@@ -70,7 +78,6 @@ _WHY_NOT = {
     "MiniBatchKMeans": _CENTRES,
     "Pipeline": "whose last step may be one: pipeline[-1].",
     "GridSearchCV": "which may hold one: search.best_estimator_.",
-    "type": "a class. Give an instance.",
 }
 
 

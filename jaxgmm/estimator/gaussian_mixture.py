@@ -151,6 +151,8 @@ class GaussianMixture:
             sample_weight = rows_check.row_weights(sample_weight, len(x))
             rows_check.finite(x, weights=sample_weight)
             rows_check.enough_rows(len(x), sample_weight, n_components)
+            if not isinstance(plan.search.init, str):
+                _check.own_start(plan.search.init, x.shape, n_components, family)
         names = column_names(X)
         dtype = _check.dtype_of(x, self.dtype)
         if not is_everywhere:

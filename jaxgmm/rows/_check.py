@@ -25,7 +25,7 @@ def floating_dtype(values: Iterable[Any], dtype: Any = None) -> np.dtype:
     """The floating dtype that JAX's own promotion gives to the values, or `dtype` where that is given."""
     if dtype is not None:
         try:
-            asked = np.dtype(dtype)
+            asked = repr(dtype) if isinstance(dtype, (np.generic, np.ndarray, jax.Array)) else np.dtype(dtype)
         except (TypeError, ValueError):
             asked = repr(dtype)
         if asked not in (np.dtype(np.float32), np.dtype(np.float64)):
@@ -88,6 +88,8 @@ def real_array(x: Any, name: str) -> np.ndarray | Array:
         raise TypeError(f"{name} is a sparse matrix, but a dense array is required. Convert it with .toarray().")
     if not isinstance(x, (jax.Array, np.ndarray)):
         x = _from_elsewhere(x, name)
+    if not hasattr(x.dtype, "kind"):
+        raise TypeError(f"{name} must hold numbers, but holds JAX's random keys ({x.dtype}).")
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"Complex data not supported: {name} has dtype {x.dtype}. Stack real and imaginary parts.")
     if x.dtype.kind in "mM":

@@ -30,6 +30,10 @@ from .race import Race
 from .seeding import SEEDINGS
 
 
+MOST_RESTARTS = 2**31 - 1
+"""Programs count runs by an int32."""
+
+
 class Search(NamedTuple):
     """How many runs there are, how they start, and whether they race or escape."""
 
@@ -91,7 +95,7 @@ class Plan:
         counts = [check.count(count, name("n_components"), least=1) for count in several]
         families = families if isinstance(families, (list, tuple)) else (families,)
         chosen = _distinct(families, (called or {}).get("families", ""))
-        n_restarts = check.count(n_restarts, name("n_restarts"), least=1)
+        n_restarts = check.count(n_restarts, name("n_restarts"), least=1, most=MOST_RESTARTS)
         max_steps = check.count(max_steps, name("max_steps"), least=0)
         settings = em.Settings(tol=tol, ridge=ridge, acceleration=acceleration, stopping=stopping)
         relative_ridge = check.nonnegative(relative_ridge, name("relative_ridge"))
