@@ -49,7 +49,7 @@ def share(value: Any, name: str) -> float:
 
 def nonnegative(value: Any, name: str) -> float:
     """A finite number ≥ 0 as a float, so that 0, 1e-3 and np.float32 all give one compiled program."""
-    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 0:
+    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 0 and hasattr(value.dtype, "kind"):
         value = value.item()
     if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}: {value!r}.")

@@ -162,10 +162,13 @@ def _parameter_shape(value: np.ndarray, shape: tuple[int, ...], what: str, name:
 
 def random_key(value: Any) -> Array:
     """A JAX key from anything that scikit-learn takes as `random_state`, a NumPy Generator, or a JAX key."""
-    if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jnp.integer):
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and not value.ndim:
         return value
-    if isinstance(value, jax.Array) and value.ndim:  # a key in the legacy form, an array of two uint32
-        return jax.random.wrap_key_data(value)
+    if isinstance(value, jax.Array) and value.dtype == np.uint32 and value.ndim == 1:  # a key in the legacy form
+        try:
+            return jax.random.wrap_key_data(value)
+        except TypeError as error:
+            raise ValueError(f"random_state is no JAX key: {error}.") from None
     if value is None:
         value = np.random.mtrand._rand  # NumPy's global state, as scikit-learn does: np.random.seed then reproduces
     if isinstance(value, np.random.RandomState):

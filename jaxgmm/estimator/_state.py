@@ -54,9 +54,10 @@ def mixture_of(estimator: Any) -> Mixture:
         changed = _changed(state)  # another thread may have been faster
         if "mixture_" in state and not changed:
             return state["mixture_"]
-        mixture = read(estimator, changed)
-        _forget(state)
-        show(estimator, mixture)
+        with jax.ensure_compile_time_eval():  # what is kept must not be traced, even if this use is
+            mixture = read(estimator, changed)
+            _forget(state)
+            show(estimator, mixture)
         return mixture
 
 

@@ -29,7 +29,6 @@ from .progress import Progress
 from .race import Race
 from .seeding import SEEDINGS
 
-
 MOST_RESTARTS = 2**31 - 1
 """Programs count runs by an int32."""
 
