@@ -67,6 +67,11 @@ class GaussianMixture:
     `fit`, `score`, `aic`, `bic` and `icl` take `sample_weight` (N,). Fitted attributes, besides scikit-learn's:
     `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).
 
+    The arrays that show the parameters may be set, in whole or in part, in place or anew, on an estimator that was
+    fitted or not: `weights_`, `means_`, and one or all of `covariances_`, `precisions_` and `precisions_cholesky_`, in the
+    shapes that `covariance_type` has. So may `mixture_` and `result_`. What was set is read where it is next used, and
+    everything shows it from then on; ValueError or TypeError there if it makes no mixture.
+
     `lower_bound_` is the objective of the fitted parameters: it equals `score(X)`. `lower_bounds_` is its history, one
     entry per iteration. `tol=0` makes exactly `max_iter` iterations.
     """
