@@ -68,13 +68,20 @@ class GaussianMixture:
     `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).
 
     The arrays that show the parameters may be set, in whole or in part, in place or anew, on an estimator that was
-    fitted or not: `weights_`, `means_`, and one or all of `covariances_`, `precisions_` and `precisions_cholesky_`, in the
-    shapes that `covariance_type` has. So may `mixture_` and `result_`. What was set is read where it is next used, and
-    everything shows it from then on; ValueError or TypeError there if it makes no mixture.
+    fitted or not: `weights_`, `means_`, and one or all of `covariances_`, `precisions_` and `precisions_cholesky_`, in
+    the shapes that `covariance_type` has. So may `mixture_` and `result_`. What was set is read where it is next used,
+    and everything shows it from then on; ValueError or TypeError there if it makes no mixture.
 
     `lower_bound_` is the objective of the fitted parameters: it equals `score(X)`. `lower_bounds_` is its history, one
     entry per iteration. `tol=0` makes exactly `max_iter` iterations.
     """
+
+    weights_: Any  # (K,)
+    means_: Any  # (K, D)
+    covariances_: Any  # in the shape of covariance_type, as the next two
+    precisions_: Any
+    precisions_cholesky_: Any
+    effective_counts_: Any  # (K,)
 
     def __init__(
         self,
@@ -157,7 +164,7 @@ class GaussianMixture:
             rows_check.finite(x, weights=sample_weight)
             rows_check.enough_rows(len(x), sample_weight, n_components)
             if not isinstance(plan.search.init, str):
-                _check.own_start(plan.search.init, x.shape, n_components, family)
+                _check.own_start(plan.search.init, (len(x), x.shape[1]), n_components, family)
         names = column_names(X)
         dtype = _check.dtype_of(x, self.dtype)
         if not is_everywhere:
