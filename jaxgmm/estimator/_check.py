@@ -67,7 +67,7 @@ def own_start(value: Any, shape: tuple[int, int], n_components: int, family: Any
         elif value.ndim == 1:
             rows_check.labels(value, shape[0], n_components)
         elif value.shape == (n_components, shape[1]):
-            finite(value, "init_params")
+            finite(value, "init")
         else:
             rows_check.responsibilities(value, shape[0], n_components)
     except (TypeError, ValueError) as error:
