@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.precision import is_traced
+from .._base.precision import is_traced, is_transforming
+from ..mixture import Mixture
 
 
 def log_likelihood(log_prob: Any, sample_weight: Any) -> tuple[Any, Any]:
@@ -31,3 +33,9 @@ def _traced(log_prob: Any, sample_weight: Any) -> tuple[Any, Any]:
 def number(value: Any) -> Any:
     """A Python float, or the traced value as it is."""
     return value if is_traced(value) else float(value)
+
+
+def dtype_within(mixture: Mixture, traced: Any) -> np.dtype:
+    """The mixture's dtype; inside a user's transformation JAX's x64 switch decides."""
+    dtype = mixture.means.dtype
+    return jax.dtypes.canonicalize_dtype(dtype) if is_traced(traced) or is_transforming() else np.dtype(dtype)

@@ -34,7 +34,7 @@ from ..search.race import Race
 from ..search.result import FitResult
 from . import _check, _sklearn, _state
 from ._arrays import as_labels, column_names, like
-from ._figures import log_likelihood, number
+from ._figures import dtype_within, log_likelihood, number
 from ._report import Report
 
 SKLEARN_INITS = {
@@ -340,7 +340,7 @@ class GaussianMixture:
         kind "hard" counts the most probable component only, as mclust does. Biernacki, Celeux and Govaert 2000.
         """
         mixture, x = self.mixture_, self._admit(X)
-        dtype = _dtype_within(mixture, (x, sample_weight))
+        dtype = dtype_within(mixture, (x, sample_weight))
         with self._computing(dtype):
             batches = admit(x, sample_weight, 1, 1, rows_check.chunk_size(self.chunk_size), dtype)
             entropy = number(criteria.entropy(mixture, batches, kind))
@@ -378,14 +378,15 @@ class GaussianMixture:
         chunk_size = rows_check.chunk_size(self.chunk_size)
         is_open = not isinstance(x.shape[0], int)  # a number of rows that `jax.export` leaves open
         if (is_traced(x) or is_transforming()) and (chunk_size is None or is_open):
-            return getattr(mixture, method)(x)
+            # Constants of the user's program become part of it, so that its x64 setting rules for them, too.
+            return getattr(mixture, method)(x if is_traced(x) else jax.device_put(x.astype(dtype_within(mixture, x))))
         if chunk_size is None and is_few(mixture, x):
             found = evaluate_few(mixture, x).by(consume)
             if not isinstance(X, jax.Array):
                 return found
             with precision_for(found.dtype):
                 return jax.device_put(found, X.sharding if X.committed else None)
-        dtype = _dtype_within(mixture, x)
+        dtype = dtype_within(mixture, x)
         with self._computing(dtype):
             size = chunk_size or choose_chunk_size(mixture.n_features, mixture.n_components, dtype.itemsize)
             chunks = cut(self._place(x), min(size, next_power_of_two(len(x))), dtype)
@@ -503,9 +504,3 @@ def from_sklearn(estimator: Any) -> GaussianMixture:
     if hasattr(ours, "converged_"):
         ours.status_ = Status.CONVERGED if ours.converged_ else Status.MAX_STEPS
     return ours
-
-
-def _dtype_within(mixture: Mixture, traced: Any) -> np.dtype:
-    """The mixture's dtype; inside a user's transformation JAX's x64 switch decides."""
-    dtype = mixture.means.dtype
-    return jax.dtypes.canonicalize_dtype(dtype) if is_traced(traced) or is_transforming() else np.dtype(dtype)
