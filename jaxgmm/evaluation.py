@@ -164,11 +164,17 @@ def _per_row(consume: Callable[[Array], Array]) -> Callable[[Evaluable, Array], 
 
     @program
     def evaluate_many(mixture: Evaluable, x: Array) -> Array:
+        if 0 in x.shape[:-1]:
+            nothing = consume(jnp.zeros((mixture.n_components, 0), x.dtype))
+            return nothing.reshape(*x.shape[:-1], *nothing.shape[1:])
         flat = x.reshape(-1, x.shape[-1])
-        size = choose_chunk_size(mixture.n_features, mixture.n_components, x.dtype.itemsize)
-        chunks = cut(flat, max(1, min(size, len(flat))), x.dtype) if len(flat) else Chunked(None, flat, 1)
-        result = map_log_joint(mixture, chunks, consume)
-        result = result.reshape(-1, *result.shape[2:])[: len(flat)]
+        n_rows = flat.shape[0]
+        if isinstance(n_rows, int):
+            size = choose_chunk_size(mixture.n_features, mixture.n_components, x.dtype.itemsize)
+            result = map_log_joint(mixture, cut(flat, min(size, n_rows), x.dtype), consume)
+            result = result.reshape(-1, *result.shape[2:])[:n_rows]
+        else:  # left open by `jax.export`: one row or many, so they are not padded to whole chunks
+            result = map_log_joint(mixture, Chunked(None, flat, 1), consume)[0]
         return result.reshape(*x.shape[:-1], *result.shape[1:])
 
     def evaluate(mixture: Evaluable, x: Array) -> Array:

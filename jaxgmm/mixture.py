@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ._base import check
+from ._base import check, html
 from ._base.linalg import einsum
 from ._base.memory import from_host, own, to_host
 from ._base.precision import is_traced, keeps_precision, precision_for
@@ -114,22 +114,44 @@ class Mixture:
         return _on_host(covariance_of, self)
 
     def _rows(self, x: Any) -> Array:
-        rows = own(x, self.means.dtype)
+        rows = own(x if isinstance(x, jax.Array) else rows_check.real_array(x, "x"), self.means.dtype)
         rows_check.last_axis(rows.shape, self.n_features)
         return rows
 
     def __repr__(self) -> str:
         if is_traced(self) or self.means.ndim != 2:
             return f"Mixture(family={self.family.name!r}, means={self.means!r})"
-        lines = [
-            f"Mixture of {self.n_components} Gaussians in {self.n_features} dimensions, family {self.family.name!r}"
-        ]
+        lines = [self._title()]
         for k, (weight, mean) in enumerate(zip(np.asarray(self.weights), np.asarray(self.means), strict=True)):
-            if k == 10 and self.n_components > 11:
-                lines.append(f"  … and {self.n_components - 10} more")
+            if k == self._n_listed:
+                lines.append(f"  … and {self.n_components - k} more")
                 break
             lines.append(f"  {k}: weight {weight:.4f}  mean {np.array2string(mean, precision=4, threshold=8)}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """A table of weights and means, for notebooks."""
+        if is_traced(self) or self.means.ndim != 2:
+            return html.plain(repr(self))
+        n_listed, n_columns = self._n_listed, self.n_features if self.n_features <= 8 else 6
+        more = ["…"] * (n_columns < self.n_features)
+        columns = ["component", "weight", *(f"mean {d}" for d in range(n_columns)), *more]
+        shown = zip(np.asarray(self.weights)[:n_listed], np.asarray(self.means)[:n_listed, :n_columns], strict=True)
+        rows = [
+            [str(k), f"{weight:.4f}", *(f"{value:.4g}" for value in mean), *more]
+            for k, (weight, mean) in enumerate(shown)
+        ]
+        if n_listed < self.n_components:
+            rows.append([f"… and {self.n_components - n_listed} more", *[""] * (len(columns) - 1)])
+        return html.table(self._title(), columns, rows)
+
+    def _title(self) -> str:
+        return f"Mixture of {self.n_components} Gaussians in {self.n_features} dimensions, family {self.family.name!r}"
+
+    @property
+    def _n_listed(self) -> int:
+        """How many components a listing has: one line is not worth leaving out."""
+        return self.n_components if self.n_components <= 11 else 10
 
 
 def _weights(mixture: Mixture) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ._base import check
 from ._base.status import FAILED, Status
+from .estimator.gaussian_mixture import GaussianMixture, from_sklearn
 from .mixture import Mixture
 from .rows import _check as rows_check
 from .search.result import FitResult
@@ -36,7 +37,7 @@ PALE = "#D8B98A"
 
 
 def clusters(
-    mixture: Mixture,
+    mixture: Mixture | FitResult | Sweep | Any,
     x: Any = None,
     *,
     dims: Sequence[int] = (0, 1),
@@ -45,10 +46,12 @@ def clusters(
 ) -> Axes:
     """The components in two features (or one): rows by component, means, ellipses at 1 and 2 standard deviations.
 
+    mixture: a `Mixture`, or what holds one: a `FitResult`, a `Sweep` (its best), an estimator (scikit-learn's too).
     x: rows (N, D), of which at most 20 000, evenly spaced, are drawn. dims: the two features, whose marginal is shown;
     a single feature gives a histogram with the densities. labels: (N,) components to colour rows by; predicted if None.
-    Returns the Axes. ValueError if shapes do not match.
+    Returns the Axes. ValueError if shapes do not match, TypeError if there is no mixture.
     """
+    mixture = _mixture_of(mixture)
     pair = _dims(dims, mixture.n_features)
     rows, of_row = _rows(mixture, x, labels)
     ax = _axes(ax)
@@ -83,7 +86,7 @@ def clusters(
     return ax
 
 
-def history(result: FitResult | Any, *, ax: Axes | None = None) -> Axes:
+def history(result: FitResult | Sweep | Any, *, ax: Axes | None = None) -> Axes:
     """Mean log-likelihood by step. For a `FitResult`: the best restart in bold, the others thin and grey behind it.
 
     Restarts that a race eliminated are paler than its finalists. If an escape made moves, they are drawn to the right
@@ -91,8 +94,12 @@ def history(result: FitResult | Any, *, ax: Axes | None = None) -> Axes:
     run after the last move, which starts below the objective that it surpasses. (Of earlier moves only the final
     objectives are kept.)
 
-    For an array: one history (T,), or several (R, T); NaN ends a history. Returns the Axes.
+    Of a `Sweep` its best fit is drawn, and of an estimator its `result_`, or its `lower_bounds_` where there is none.
+
+    For an array: one history (T,), or several (R, T); NaN ends a history. Returns the Axes. TypeError for what has
+    none.
     """
+    result = _history_of(result)
     ax = _axes(ax)
     if isinstance(result, FitResult):
         _restarts(ax, result)
@@ -116,8 +123,13 @@ def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     """A sweep's criterion against K, one line per family, with a ring around the best fit.
 
     Failed fits leave a gap in the line. So do fits with a spurious component, which are chosen last whatever their
-    criterion; a hollow mark shows its value. Returns the Axes.
+    criterion; a hollow mark shows its value. Returns the Axes. TypeError for anything but a `Sweep`.
     """
+    if not isinstance(sweep, Sweep):
+        raise TypeError(
+            f"criterion draws a jaxgmm.Sweep, which jaxgmm.sweep(...) gives, got {type(sweep).__name__}: a single fit "
+            "has no curve."
+        )
     ax = _axes(ax)
     of_ridge = False
     families = list(dict.fromkeys(cell.family for cell in sweep.cells))
@@ -167,6 +179,56 @@ def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     )
     ax.legend(frameon=False)
     return ax
+
+
+def _mixture_of(of: Any) -> Mixture:
+    """The mixture, itself or of what holds one."""
+    if isinstance(of, Sweep):
+        of = of.best
+    if isinstance(of, FitResult):
+        of = of.mixture
+    elif not isinstance(of, Mixture):
+        of = _estimator(of, "clusters draws a jaxgmm.Mixture, a FitResult, a Sweep").mixture_
+    if np.ndim(of.means) != 2:
+        raise ValueError(
+            f"clusters draws one mixture with means (K, D), got means of shape {np.shape(of.means)}. Take one, as of a "
+            "result of fit_many: result[b]."
+        )
+    return of
+
+
+def _history_of(of: Any) -> Any:
+    """A `FitResult`, or histories as an array."""
+    if isinstance(of, Sweep):
+        of = of.best
+    if isinstance(of, FitResult):
+        if np.ndim(of.objective):
+            raise ValueError("history draws one result, got a stack of them: take one, as result[b].")
+        return of
+    if isinstance(of, Mixture):
+        raise TypeError("history draws a FitResult, which has the objective of each step. A Mixture has none.")
+    if of is None or isinstance(of, str):
+        raise TypeError(f"history draws a FitResult, a Sweep, histories or an estimator, got {of!r}.")
+    if not hasattr(of, "get_params"):
+        return of
+    estimator = _estimator(of, "history draws a FitResult, a Sweep, histories")
+    if hasattr(estimator, "result_"):
+        return estimator.result_
+    if getattr(estimator, "lower_bounds_", None):
+        return estimator.lower_bounds_
+    raise TypeError(
+        f"This {type(of).__name__} has no history: its parameters were set, or learnt a batch at a time. Call fit."
+    )
+
+
+def _estimator(of: Any, else_what: str) -> GaussianMixture:
+    """A fitted estimator, ours or scikit-learn's."""
+    if isinstance(of, GaussianMixture):
+        _ = of.mixture_  # an error if it is not fitted
+        return of
+    if not hasattr(of, "get_params") or isinstance(of, type):
+        raise TypeError(f"{else_what} or an estimator, got {type(of).__name__}.")
+    return from_sklearn(of)
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -316,6 +316,33 @@ def test_predict_chooses_columns(fitted, tmp_path, capsys):
     assert capsys.readouterr().out == (fitted[0] / "labels.csv").read_text()
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a,b", ["a", "b"]),
+        ("a, b ,", ["a", "b"]),
+        ('"a, b",c', ["a, b", "c"]),
+        ('c, "a, b"', ["c", "a, b"]),
+        ('"say ""x""",0', ['say "x"', "0"]),
+        ('5" pipe,b', ['5" pipe', "b"]),
+        ('"two\nlines",b', ["two\nlines", "b"]),
+    ],
+)
+def test_columns_are_named_as_in_a_row_of_csv(text, names):
+    assert options.columns(text) == names
+
+
+def test_names_of_columns_may_hold_commas(fitted, tmp_path, capsys):
+    wide = tmp_path / "wide.csv"
+    _, *lines = Path(FAITHFUL).read_text().splitlines()
+    wide.write_text(
+        "\n".join(['"minutes, of eruption","minutes, ""waiting""",kind', *(f"{line},text" for line in lines)])
+    )
+    chosen = '"minutes, of eruption","minutes, ""waiting"""'
+    assert main(["predict", str(fitted[0] / "model.jaxgmm"), str(wide), "--columns", chosen]) == 0
+    assert capsys.readouterr().out == (fitted[0] / "labels.csv").read_text()
+
+
 def test_predictions_do_not_depend_on_the_blocks(fitted, monkeypatch, capsys):
     monkeypatch.setattr(cli, "BLOCK", 100)
     assert main(["predict", str(fitted[0] / "model.jaxgmm"), FAITHFUL]) == 0
@@ -382,6 +409,7 @@ def test_the_collector_of_garbage_is_as_before(fitted, capsys):
         ("fit {data} --out {out} --tol -1", "tol must be finite and not negative"),
         ("fit {data} --out {out} --ridge nan", "ridge must be finite"),
         ("fit {data} --out {out} --columns waiting,length", "has no column 'length'. It has 'eruptions', 'waiting'"),
+        ('fit {data} --out {out} --columns "waiting', "cannot be read as names in a row of CSV"),
         ("fit {data} --out {out} --weights none", "has no column 'none'"),
         ("fit {data} --out {out} --columns 0 --weights eruptions", "is chosen twice"),
         ("fit {data} --out {data}", "faithful.csv: File exists"),

@@ -391,3 +391,44 @@ def test_drawing_reads_float64_with_jaxs_switch_off():
     x = np.array([[1.0 + 1e-12, 2.0]])
     ax = plot.clusters(mixture, x)
     assert scatter(ax).get_offsets()[0, 0] == x[0, 0]
+
+
+# Anything that holds a mixture or a history
+
+
+def test_a_result_a_sweep_and_an_estimator_are_drawn_as_what_they_hold():
+    from sklearn.mixture import GaussianMixture as SklearnMixture
+
+    x = MEANS[np.arange(60) % 2] + np.random.default_rng(0).normal(size=(60, 3))
+    estimator = jaxgmm.GaussianMixture(2, random_state=0).fit(x)
+    result, theirs = estimator.result_, SklearnMixture(2, random_state=0).fit(x)
+    best = Cell("full", 2, -1.0, 3, 1.0, 1.0, 1.0, 4, "CONVERGED")
+    sweep = Sweep({("full", 2): result}, (best,), "bic")
+    places = [tuple(e.get_center()) for e in ellipses(plot.clusters(estimator.mixture_, x))]
+    for holder in (result, estimator, sweep):
+        assert [tuple(e.get_center()) for e in ellipses(plot.clusters(holder, x))] == places
+        drawn = plot.history(holder).lines[0].get_ydata()
+        np.testing.assert_array_equal(drawn, plot.history(result).lines[0].get_ydata())
+    assert len(ellipses(plot.clusters(theirs))) == 4
+    np.testing.assert_array_equal(plot.history(theirs).lines[0].get_ydata(), theirs.lower_bounds_)
+    estimator.means_ += 100.0
+    assert min(e.get_center()[0] for e in ellipses(plot.clusters(estimator))) > 50.0
+
+
+@pytest.mark.parametrize(
+    ("draw", "what", "message"),
+    [
+        (plot.clusters, np.zeros((5, 3)), "clusters draws a jaxgmm.Mixture, a FitResult, .* got ndarray"),
+        (plot.clusters, None, "got NoneType"),
+        (plot.clusters, jaxgmm.GaussianMixture(), "not fitted yet"),
+        (plot.clusters, jaxgmm.GaussianMixture, "got type"),
+        (plot.history, Mixture.create([1.0], [[0.0]], [1.0], "spherical"), "A Mixture has none"),
+        (plot.history, None, "history draws a FitResult, .* got None"),
+        (plot.history, "fit", "history draws a FitResult, .* got 'fit'"),
+        (plot.criterion, jaxgmm.GaussianMixture(), "criterion draws a jaxgmm.Sweep.*got GaussianMixture"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(draw, what, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        draw(what)
+    assert not plt.get_fignums()  # nothing is left half drawn

@@ -44,7 +44,7 @@ TABLE: dict[str, dict[str, Tolerance]] = {
     # Where two fits have both settled at a tol of 1e-6, each may still be some hundred tol under its optimum; two
     # optima that differ by less are the same.
     "settled": {"float32": Tolerance(0.0, 5e-4), "float64": Tolerance(0.0, 5e-4)},
-    # Weights of a polished fit, 1e-6 nats under the optimum: the likelihood falls by the square of a shift, and by little
+    # Weights of a polished fit, 1e-6 nats under the optimum: the likelihood falls by the square of a shift, by little
     # along the direction in which overlapping clusters share rows.
     "polished weights": {"float64": Tolerance(0.0, 5e-3)},
     # Derivatives against central differences of step 1e-5: the square of the step, and eps over the step.

@@ -18,15 +18,25 @@ from jax import Array
 from .precision import is_traced
 
 
-def family(value: Any, shelf: Mapping[str, Any]) -> Any:
-    """A family object, given by its name or as itself."""
+def family(value: Any, shelf: Mapping[str, Any], name: str = "") -> Any:
+    """A family object, given by its name or as itself. name: of the argument, if it is not called after families."""
+    of = name and f"{name}: "
     if isinstance(value, str):
         if value not in shelf:
-            raise ValueError(f"Unknown covariance family {value!r}. Expected one of {', '.join(map(repr, shelf))}.")
+            known = ", ".join(map(repr, shelf))
+            raise ValueError(f"{of}Unknown covariance family {value!r}. Expected one of {known}.")
         return shelf[value]
-    if not hasattr(value, "estimate"):
-        raise TypeError(f"A covariance family is a name or a Family object, got {type(value).__name__}: {value!r}.")
+    if not hasattr(value, "estimate") or isinstance(value, type):
+        given = f"{type(value).__name__}: {value!r}"
+        raise TypeError(f"{of}A covariance family is a name or a Family object, got {given}.")
     return value
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}: {value!r}.")
+    return bool(value)
 
 
 def share(value: Any, name: str) -> float:
@@ -39,7 +49,7 @@ def share(value: Any, name: str) -> float:
 
 def nonnegative(value: Any, name: str) -> float:
     """A finite number ≥ 0 as a float, so that 0, 1e-3 and np.float32 all give one compiled program."""
-    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 0:
+    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 0 and hasattr(value.dtype, "kind"):
         value = value.item()
     if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}: {value!r}.")
@@ -106,8 +116,8 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def count(value: Any, name: str, least: int) -> int:
-    """A whole number ≥ least."""
+def count(value: Any, name: str, least: int, most: int | None = None) -> int:
+    """A whole number from `least` on, up to `most` if there is one."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -116,6 +126,8 @@ def count(value: Any, name: str, least: int) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}.")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, got {number}.")
     return number
 
 

@@ -237,7 +237,8 @@ def over_components(function: Callable[[Any], Any], components: Any, n_numbers: 
     chunk is stored K times.
     """
     leaf = jax.tree.leaves(components)[0]
-    most = max(1, int(STACK_BYTES / (n_numbers * leaf.dtype.itemsize)))
+    # One by one where the number is left open, as `jax.export` may do with that of the rows.
+    most = max(1, int(STACK_BYTES / (n_numbers * leaf.dtype.itemsize))) if isinstance(n_numbers, int) else 1
     width = max(width for width in range(1, min(most, len(leaf)) + 1) if len(leaf) % width == 0)
     if width == len(leaf):
         return jax.vmap(function)(components)

@@ -16,6 +16,13 @@ class Status(IntEnum):
     NOT_MONOTONE = 4
     COLLAPSED = 5
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        """The name, or the number if a format for numbers is asked for, as in f"{status:d}"."""
+        return format(int(self) if spec[-1:] in tuple("bcdeEfFgGnoxX%") else self.name, spec)
+
 
 FAILED = (Status.NON_FINITE, Status.COLLAPSED)
 """Statuses with which a run loses against every other: its mixture is no estimate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     table = f"table of numbers ({', '.join(tables.READABLE)})"
-    columns = "columns to use, by name or by position from 0, such as a,b or 0,2"
+    of_columns = (
+        "columns to use, by name or by position from 0, such as a,b or 0,2; a name with a comma as in CSV: '\"a, b\",c'"
+    )
 
     one = commands.add_parser("fit", help="search families and numbers of components, and keep the best fit")
     one.add_argument("data", metavar="DATA", help=table)
@@ -87,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="parts of the rows to hold out in turn (%(default)s; with --criterion held_out 5)",
     )
-    one.add_argument("--columns", type=names, metavar="COLUMNS", help=columns)
+    one.add_argument("--columns", type=columns, metavar="COLUMNS", help=of_columns)
     one.add_argument("--weights", metavar="COLUMN", help="column that says how many rows each row counts for")
     one.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
     one.add_argument("--dtype", choices=("float32", "float64"), default="float64", help="precision (%(default)s)")
@@ -101,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     two = commands.add_parser("predict", help="label the rows of a table by a fitted model")
     two.add_argument("model", metavar="MODEL", help="file that fit has written")
     two.add_argument("data", metavar="DATA", help=table)
-    two.add_argument("--columns", type=names, metavar="COLUMNS", help=columns)
+    two.add_argument("--columns", type=columns, metavar="COLUMNS", help=of_columns)
     two.add_argument("--proba", action="store_true", help="the responsibilities of all components, not the label")
     two.add_argument(
         "--out",
@@ -149,6 +152,18 @@ def ridge(text: str) -> float | str:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number or resolution, got {text!r}") from None
+
+
+def columns(text: str) -> list[str]:
+    """Names or positions of columns, separated by commas; quoted as in CSV if they hold commas or quotes."""
+    try:
+        fields = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot be read as names in a row of CSV ({error}). A name with a comma is written in double "
+            "quotes, as in '\"a, b\",c'; a double quote within is doubled"
+        ) from None
+    return [name.strip() for name in fields if name.strip()]
 
 
 def families(text: str) -> list[str]:

@@ -31,6 +31,12 @@ def _as_jax(value: Any) -> jax.Array:
     return value if isinstance(value, jax.Array) else to_device(value)
 
 
+def as_labels(labels: np.ndarray, convert: Like) -> Any:
+    """Labels as the kind of array that `convert` makes: int64, which NumPy's and PyTorch's own labels are, or JAX's own
+    int for JAX."""
+    return convert(labels.astype(jax.dtypes.canonicalize_dtype(np.int64) if convert is _as_jax else np.int64))
+
+
 class _Through:
     """A conversion by DLPack. Results are small, so they are copied: NumPy's view of a JAX array is read-only."""
 

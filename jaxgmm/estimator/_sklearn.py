@@ -47,13 +47,50 @@ def metadata_request(owner: Any) -> Any:
     return request
 
 
-def to_sklearn(fitted: Any, covariance_type: str, arrays: dict[str, Any]) -> Any:
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+
+
+def only_gaussian_mixture(estimator: Any) -> None:
+    """TypeError for all but scikit-learn's `GaussianMixture`, by name: what it has learnt is another model."""
+    kind = type(estimator)
+    if any(of.__name__ == "GaussianMixture" and of.__module__.startswith("sklearn.mixture") for of in kind.__mro__):
+        return
+    if isinstance(estimator, type):
+        raise TypeError(f"from_sklearn takes a fitted estimator, got the class {estimator.__name__} itself.")
+    name = f"{kind.__module__}.{kind.__name__}"
+    raise TypeError(f"from_sklearn takes a fitted sklearn.mixture.GaussianMixture, got {name}, {_why_not(kind)}")
+
+
+def _why_not(kind: type) -> str:
+    if kind.__module__.startswith("jaxgmm"):
+        return "which needs no conversion."
+    return _WHY_NOT.get(kind.__name__, "which is no such model.")
+
+
+_CENTRES = "which has centres but no covariances. Start a fit from them: GaussianMixture(k, means_init=centres)."
+
+_WHY_NOT = {
+    "BayesianGaussianMixture": (
+        "which holds a posterior over mixtures. Its point estimate is a mixture: Mixture.create(b.weights_, b.means_, "
+        "b.covariances_, b.covariance_type)."
+    ),
+    "KMeans": _CENTRES,
+    "MiniBatchKMeans": _CENTRES,
+    "Pipeline": "whose last step may be one: pipeline[-1].",
+    "GridSearchCV": "which may hold one: search.best_estimator_.",
+}
+
+
+def to_sklearn(fitted: Any, n_components: int, covariance_type: str, arrays: dict[str, Any]) -> Any:
     """scikit-learn's estimator, with the parameters of our estimator and these fitted arrays."""
     from sklearn.mixture import GaussianMixture
 
     estimator = GaussianMixture()
-    names = set(estimator.get_params()) - {"covariance_type", "init_params", "random_state", "precisions_init"}
-    estimator.set_params(covariance_type=covariance_type, **{name: getattr(fitted, name) for name in names})
+    others = {"n_components", "covariance_type", "init_params", "random_state", "precisions_init"}
+    names = set(estimator.get_params()) - others
+    estimator.set_params(
+        n_components=n_components, covariance_type=covariance_type, **{name: getattr(fitted, name) for name in names}
+    )
     for name in ("n_features_in_", "feature_names_in_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_"):
         if hasattr(fitted, name):
             setattr(estimator, name, getattr(fitted, name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,7 @@ from jax import Array
 from .. import online
 from .._base import check
 from .._base.memory import own
-from .._base.precision import is_traced, precision_for
+from .._base.precision import is_traced, is_transforming, precision_for
 from .._base.programs import next_power_of_two
 from .._base.status import Status, explain
 from ..evaluation import evaluate, evaluate_few, is_few, labels_of, log_prob_of, responsibilities_of
@@ -31,10 +30,12 @@ from ..search import criteria
 from ..search.fit import observer_of, search
 from ..search.fixed_start import NOTHING_FIXED, FixedStart
 from ..search.plan import Plan, RowOptions
-from ..search.progress import Progress
 from ..search.race import Race
-from . import _check, _sklearn
-from ._arrays import column_names, like
+from ..search.result import FitResult
+from . import _check, _sklearn, _state
+from ._arrays import as_labels, column_names, like
+from ._figures import dtype_within, log_likelihood, number
+from ._report import Report
 
 SKLEARN_INITS = {
     "kmeans": "k-means",
@@ -44,11 +45,8 @@ SKLEARN_INITS = {
 }
 """scikit-learn's names for `init_params`, mapped to ours. Ours are accepted too."""
 
-CALLED = {"n_restarts": "n_init", "max_steps": "max_iter"}
+CALLED = {"families": "covariance_type", "n_restarts": "n_init", "max_steps": "max_iter"}
 """Arguments of a `Plan`, mapped to scikit-learn's names."""
-
-SHOWN = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "effective_counts_")
-"""The fitted attributes that show `mixture_` and `result_` as the user's kind of array."""
 
 
 class GaussianMixture:
@@ -70,9 +68,21 @@ class GaussianMixture:
     `fit`, `score`, `aic`, `bic` and `icl` take `sample_weight` (N,). Fitted attributes, besides scikit-learn's:
     `mixture_` (a `Mixture`), `result_` (a `FitResult`), `status_` (a `Status`), `effective_counts_` (K,).
 
+    The arrays that show the parameters may be set, in whole or in part, in place or anew, on an estimator that was
+    fitted or not: `weights_`, `means_`, and one or all of `covariances_`, `precisions_` and `precisions_cholesky_`, in
+    the shapes that `covariance_type` has. So may `mixture_` and `result_`. What was set is read where it is next used,
+    and everything shows it from then on; ValueError or TypeError there if it makes no mixture.
+
     `lower_bound_` is the objective of the fitted parameters: it equals `score(X)`. `lower_bounds_` is its history, one
     entry per iteration. `tol=0` makes exactly `max_iter` iterations.
     """
+
+    weights_: Any  # (K,)
+    means_: Any  # (K, D)
+    covariances_: Any  # in the shape of covariance_type, as the next two
+    precisions_: Any
+    precisions_cholesky_: Any
+    effective_counts_: Any  # (K,)
 
     def __init__(
         self,
@@ -131,6 +141,7 @@ class GaussianMixture:
         """Fit to rows X (N, D) with weights (N,). ValueError or TypeError for invalid arguments and data; a warning
         (scikit-learn's, if it is imported) if the best restart did not converge."""
         del y
+        _check.parameters(self)
         plan = Plan.of(
             self.n_components,
             self.covariance_type,
@@ -138,7 +149,7 @@ class GaussianMixture:
             init=_check.init_params(self.init_params, SKLEARN_INITS),
             tol=self.tol,
             max_steps=self.max_iter,
-            ridge=check.nonnegative(self.reg_covar, "reg_covar"),
+            ridge=self.reg_covar,
             relative_ridge=self.relative_ridge,
             acceleration=self.acceleration,
             stopping=self.stopping,
@@ -147,7 +158,6 @@ class GaussianMixture:
             polish=self.polish,
             called=CALLED,
         )
-        check.count(self.verbose_interval, "verbose_interval", least=1)
         chunk_size = rows_check.chunk_size(self.chunk_size)
         n_components, family = plan.n_components, plan.family
 
@@ -157,6 +167,8 @@ class GaussianMixture:
             sample_weight = rows_check.row_weights(sample_weight, len(x))
             rows_check.finite(x, weights=sample_weight)
             rows_check.enough_rows(len(x), sample_weight, n_components)
+            if not isinstance(plan.search.init, str):
+                _check.own_start(plan.search.init, (len(x), x.shape[1]), n_components, family)
         names = column_names(X)
         dtype = _check.dtype_of(x, self.dtype)
         if not is_everywhere:
@@ -167,7 +179,7 @@ class GaussianMixture:
         key = _check.random_key(self.random_state)
 
         with self._computing(dtype):
-            if self.warm_start and hasattr(self, "mixture_"):
+            if self.warm_start and not _state.is_empty(self):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 plan, fixed = plan.beginning_with(self.mixture_), NOTHING_FIXED
             if is_everywhere:
@@ -176,7 +188,7 @@ class GaussianMixture:
                 n_lanes = plan.search.n_restarts
                 n_runs = None if self.acceleration else n_lanes
                 batches = in_batches(self._place(x), sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs)
-            report = _Report(self.verbose) if self.verbose else None
+            report = Report(self.verbose) if self.verbose else None
             plan = plan.for_rows(batches)
             observer = observer_of(report, plan, every=self.verbose_interval if report else None)
             result = search(key, batches, plan, observer, fixed)
@@ -187,13 +199,19 @@ class GaussianMixture:
                 f"increase reg_covar, or scale the input data. None of {plan.search.n_restarts} restarts ended finite: "
                 f"{explain(result.status)}."
             )
-        self.n_features_in_ = int(x.shape[1])
         if names is not None:
             self.feature_names_in_ = names
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
         self._like = like(X)
-        self._keep(result, plan.search.max_steps)
+        self._keep(result)
+        if not self.converged_ and plan.search.max_steps > 0:
+            warnings.warn(
+                "Best performing initialization did not converge. Try different init parameters, or increase "
+                f"max_iter, tol, or check for degenerate data. Status {self.status_.name}: {explain(self.status_)}.",
+                _sklearn.convergence_warning(),
+                stacklevel=2,
+            )
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -208,57 +226,35 @@ class GaussianMixture:
         under the mixture before the step, `n_iter_` is the number of batches, and `result_` is removed. `fit` starts
         over. ValueError if n_components or covariance_type has changed since.
         """
-        if not hasattr(self, "mixture_"):
+        if _state.is_empty(self):
             self.fit(X, y, sample_weight)
             self.stream_ = online.init(self.mixture_)
         else:
-            x = self._admit(X)
-            n_components = check.count(self.n_components, "n_components", least=1)
-            family: Family = check.family(self.covariance_type, SHELF)
-            _check.same_mixture(self.mixture_, n_components, x.shape[1], family, "partial_fit")
-            before = self.stream_ if hasattr(self, "stream_") else online.init(self.mixture_)
-            with self._computing(self.mixture_.means.dtype):
-                ridge = check.nonnegative(self.reg_covar, "reg_covar")
-                state = online.update(before, self._place(x), sample_weight, ridge=ridge)
+            _check.parameters(self)
+            x, mixture = self._admit(X), self.mixture_
+            family: Family = check.family(self.covariance_type, SHELF, "covariance_type")
+            _check.same_mixture(mixture, self.n_components, x.shape[1], family, "partial_fit")
+            before = self.stream_ if hasattr(self, "stream_") else online.init(mixture)
+            with self._computing(mixture.means.dtype):
+                state = online.update(before, self._place(x), sample_weight, ridge=self.reg_covar)
             for name in ("result_", "lower_bounds_", "effective_counts_"):
                 vars(self).pop(name, None)
-            self.mixture_, self.lower_bound_ = state.mixture, float(state.objective)
+            self.lower_bound_ = float(state.objective)
             self.status_, self.converged_, self.n_iter_ = Status.RUNNING, False, 1 + int(state.n_batches)
             self.stream_ = state
-            self._show()
+            _state.show(self, state.mixture)
         return self
 
-    def _keep(self, result: Any, max_iter: int) -> None:
+    def _keep(self, result: FitResult) -> None:
+        """Take over the mixture and the figures of a fit."""
         vars(self).pop("stream_", None)
-        self.result_ = result
-        self.mixture_ = result.mixture
+        vars(self)["result_"] = result
         self.status_ = Status(int(result.status))
         self.converged_ = self.status_ is Status.CONVERGED
         self.n_iter_ = int(result.n_steps)
         self.lower_bound_ = float(result.objective)
         self.lower_bounds_ = [float(v) for v in np.asarray(result.history)[1 : self.n_iter_ + 1]]
-        self._show()
-        if not self.converged_ and max_iter > 0:
-            warnings.warn(
-                "Best performing initialization did not converge. Try different init parameters, or increase "
-                f"max_iter, tol, or check for degenerate data. Status {self.status_.name}: {explain(self.status_)}.",
-                _sklearn.convergence_warning(),
-                stacklevel=3,
-            )
-
-    def _show(self) -> None:
-        """Set the attributes with the mixture's parameters, in scikit-learn's shapes and the data's kind of array."""
-        mixture, convert = self.mixture_, self._like
-        # On the host, where a few numbers need no compiled program.
-        shown = np.asarray(mixture.family.show(jax.tree.map(np.asarray, mixture.scales), mixture.n_components))
-        precisions, factors = _precisions(np.asarray(shown, np.float64), mixture.family)
-        self.weights_ = convert(mixture.weights)
-        self.means_ = convert(mixture.means)
-        self.covariances_ = convert(shown)
-        self.precisions_ = convert(precisions.astype(shown.dtype))
-        self.precisions_cholesky_ = convert(factors.astype(shown.dtype))
-        if hasattr(self, "result_"):  # not after from_sklearn
-            self.effective_counts_ = convert(self.result_.effective_counts)
+        _state.show(self, result.mixture)
 
     def _fixed_start(self, family: Family, n_features: int, dtype: Any) -> FixedStart:
         """The initial parameters that the user fixes, checked, as leaves of a mixture."""
@@ -278,106 +274,141 @@ class GaussianMixture:
 
     # --- using -------------------------------------------------------------------------------------------------------
 
+    @property
+    def mixture_(self) -> Mixture:
+        """The mixture that everything is computed from, as the arrays that show it stand now. It may be set."""
+        return _state.mixture_of(self)
+
+    @mixture_.setter
+    def mixture_(self, mixture: Mixture) -> None:
+        _state.assign(self, mixture)
+
+    @mixture_.deleter
+    def mixture_(self) -> None:
+        _state.delete(self, "mixture_")
+
+    @property
+    def result_(self) -> FitResult:
+        """The `FitResult` of the last fit. Setting one takes over its mixture and its figures."""
+        if "result_" not in vars(self):
+            raise AttributeError(
+                f"This {type(self).__name__} has no result_: only fit leaves one, and parameters that are set later, "
+                "by partial_fit or by hand, remove it."
+            )
+        return vars(self)["result_"]
+
+    @result_.setter
+    def result_(self, result: FitResult) -> None:
+        self._keep(_check.result(result, FitResult))
+
+    @result_.deleter
+    def result_(self) -> None:
+        _state.delete(self, "result_")
+
     def predict(self, X: Any) -> Any:
-        """The most probable component of each row. X (N, D) -> (N,) int."""
-        return self._evaluate(X, labels_of)
+        """The most probable component of each row. X (N, D) -> (N,), int64, or JAX's own int for JAX arrays."""
+        return self._evaluate(X, "predict", labels_of)
 
     def predict_proba(self, X: Any) -> Any:
         """Probability of each component given the row. X (N, D) -> (N, K)."""
-        return self._evaluate(X, responsibilities_of)
+        return self._evaluate(X, "responsibilities", responsibilities_of)
 
     def score_samples(self, X: Any) -> Any:
         """Log-density of each row, nats. X (N, D) -> (N,)."""
-        return self._evaluate(X, log_prob_of)
+        return self._evaluate(X, "log_prob", log_prob_of)
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Mean log-likelihood, nats per unit of weight. X (N, D) -> ()."""
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-likelihood, nats per unit of weight."""
         del y
-        log_prob = self.score_samples(X)
-        sample_weight = rows_check.row_weights(sample_weight, len(log_prob))
-        if is_traced((log_prob, sample_weight)):
-            return jnp.average(log_prob, weights=sample_weight)
-        total, weight = _log_likelihood(log_prob, sample_weight)
-        return np.asarray(log_prob).dtype.type(total / weight)
+        total, weight = self._total(X, sample_weight)
+        return number(total / weight)
 
-    def _total(self, X: Any, sample_weight: Any) -> tuple[float, float]:
+    def _total(self, X: Any, sample_weight: Any) -> tuple[Any, Any]:
         """Log-likelihood (nats) and total weight."""
         log_prob = self.score_samples(X)
-        return _log_likelihood(log_prob, rows_check.row_weights(sample_weight, len(log_prob)))
+        return log_likelihood(log_prob, rows_check.row_weights(sample_weight, log_prob.shape[0]))
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike's criterion: smaller is better. With weights, their sum is used as N."""
-        log_likelihood, _ = self._total(X, sample_weight)
-        return criteria.aic(log_likelihood, self._n_parameters())
+        total, _ = self._total(X, sample_weight)
+        return number(criteria.aic(total, self._n_parameters()))
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
         """Schwarz's criterion: smaller is better. With weights, their sum is used as N."""
-        log_likelihood, weight = self._total(X, sample_weight)
-        return criteria.bic(log_likelihood, self._n_parameters(), weight)
+        total, weight = self._total(X, sample_weight)
+        return number(criteria.bic(total, self._n_parameters(), weight))
 
     def icl(self, X: Any, sample_weight: Any = None, kind: str = "soft") -> float:
         """Integrated completed likelihood: bic + 2 · entropy of the responsibilities; smaller is better.
 
         kind "hard" counts the most probable component only, as mclust does. Biernacki, Celeux and Govaert 2000.
         """
-        self._check_fitted()
-        x = self._admit(X)
-        with self._computing(self.mixture_.means.dtype):
-            batches = admit(x, sample_weight, 1, 1, self.chunk_size, self.mixture_.means.dtype)
-            entropy = float(criteria.entropy(self.mixture_, batches, kind))
+        mixture, x = self.mixture_, self._admit(X)
+        dtype = dtype_within(mixture, (x, sample_weight))
+        with self._computing(dtype):
+            batches = admit(x, sample_weight, 1, 1, rows_check.chunk_size(self.chunk_size), dtype)
+            entropy = number(criteria.entropy(mixture, batches, kind))
         return self.bic(X, sample_weight) + 2.0 * entropy
 
     def sample(self, n_samples: int = 1) -> tuple[Any, Any]:
         """Random rows of the fitted mixture. -> X (n, D), y (n,), the component of each."""
-        self._check_fitted()
+        mixture = self.mixture_
         try:
             n_samples = check.count(n_samples, "n_samples", least=1)
         except (TypeError, ValueError) as error:
             raise type(error)(f"Invalid value for 'n_samples': {n_samples}. {error}") from None
         size = next_power_of_two(n_samples)  # so that other sizes nearby reuse the program
-        with self._computing(self.mixture_.means.dtype):
-            x, labels = self.mixture_.sample(_check.random_key(self.random_state), size, return_labels=True)
-            return self._like(np.asarray(x)[:n_samples]), self._like(np.asarray(labels)[:n_samples])
+        with self._computing(mixture.means.dtype):
+            drawn = mixture.sample(_check.random_key(self.random_state), size, return_labels=True)
+            x, labels = (np.asarray(part)[:n_samples] for part in drawn)
+        return self._like(x), as_labels(labels, self._like)
 
     def _n_parameters(self) -> int:
         return criteria.n_parameters(self.mixture_)
 
-    def _evaluate(self, X: Any, consume: Any) -> Any:
-        self._check_fitted()
-        x = self._admit(X)
-        mixture = self.mixture_
-        dtype = mixture.means.dtype
-        if is_traced(x):  # inside a user's transformation JAX's x64 switch decides
-            dtype = jax.dtypes.canonicalize_dtype(dtype)
-        if self.chunk_size is None and is_few(mixture, x):
+    def _evaluate(self, X: Any, method: str, consume: Any) -> Any:
+        """A method of the mixture, or what `consume` makes of the log joint, for each row."""
+        found = self._evaluated(X, method, consume)
+        if consume is not labels_of:
+            return found if isinstance(found, jax.Array) else like(X)(found)
+        if not isinstance(found, jax.Array):
+            return as_labels(found, like(X))
+        own_int = jax.dtypes.canonicalize_dtype(np.int64)
+        return found if found.dtype == own_int else found.astype(own_int)
+
+    def _evaluated(self, X: Any, method: str, consume: Any) -> np.ndarray | Array:
+        """`_evaluate`, as a JAX array for those, and where this is traced; else on the host."""
+        mixture, x = self.mixture_, self._admit(X)
+        chunk_size = rows_check.chunk_size(self.chunk_size)
+        is_open = not isinstance(x.shape[0], int)  # a number of rows that `jax.export` leaves open
+        if (is_traced(x) or is_transforming()) and (chunk_size is None or is_open):
+            # Constants of the user's program become part of it, so that its x64 setting rules for them, too.
+            return getattr(mixture, method)(x if is_traced(x) else jax.device_put(x.astype(dtype_within(mixture, x))))
+        if chunk_size is None and is_few(mixture, x):
             found = evaluate_few(mixture, x).by(consume)
             if not isinstance(X, jax.Array):
-                return like(X)(found)
+                return found
             with precision_for(found.dtype):
                 return jax.device_put(found, X.sharding if X.committed else None)
+        dtype = dtype_within(mixture, x)
         with self._computing(dtype):
-            size = self.chunk_size or choose_chunk_size(mixture.n_features, mixture.n_components, dtype.itemsize)
+            size = chunk_size or choose_chunk_size(mixture.n_features, mixture.n_components, dtype.itemsize)
             chunks = cut(self._place(x), min(size, next_power_of_two(len(x))), dtype)
             result = evaluate(mixture, chunks, consume=consume)
-            if isinstance(X, jax.Array):
+            if isinstance(X, jax.Array) or is_traced(result):
                 return result.reshape(-1, *result.shape[2:])[: len(x)]
         host = np.asarray(result)
-        return like(X)(host.reshape(-1, *host.shape[2:])[: len(x)])
+        return host.reshape(-1, *host.shape[2:])[: len(x)]
 
     def _admit(self, X: Any) -> Any:
         """Rows to evaluate, checked against what was fitted."""
+        n_features, name = self.mixture_.n_features, type(self).__name__
         x = rows_check.observations(X)
-        _check.feature_names(column_names(X), getattr(self, "feature_names_in_", None), type(self).__name__)
-        _check.feature_count(x.shape[1], self.n_features_in_, type(self).__name__)
+        _check.feature_names(column_names(X), getattr(self, "feature_names_in_", None), name)
+        _check.same_features(getattr(self, "n_features_in_", n_features), n_features, name)
+        _check.feature_count(x.shape[1], n_features, name)
         rows_check.finite(x)
         return x
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "mixture_"):
-            raise _sklearn.not_fitted_error()(
-                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with appropriate arguments before "
-                "using this estimator."
-            )
 
     @contextmanager
     def _computing(self, dtype: Any) -> Iterator[None]:
@@ -391,15 +422,17 @@ class GaussianMixture:
         return jax.device_put(x, device) if device is not None and isinstance(x, jax.Array) else x
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the attributes that `_show` recreates: float64 JAX arrays would be unpickled as float32."""
-        return {name: value for name, value in vars(self).items() if name not in SHOWN}
+        return _state.packed(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        if hasattr(self, "mixture_"):
-            self._show()
+        _state.unpack(self, state, self._defaults())
 
     # --- scikit-learn's protocol -------------------------------------------------------------------------------------
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        signature = inspect.signature(cls.__init__).parameters
+        return {name: signature[name].default for name in cls._parameter_names()}
 
     @classmethod
     def _parameter_names(cls) -> list[str]:
@@ -422,7 +455,7 @@ class GaussianMixture:
         return self
 
     def __repr__(self) -> str:
-        defaults = {name: p.default for name, p in inspect.signature(type(self).__init__).parameters.items()}
+        defaults = self._defaults()
         shown = [f"{k}={v!r}" for k, v in self.get_params().items() if repr(v) != repr(defaults[k])]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -435,11 +468,10 @@ class GaussianMixture:
 
     def to_sklearn(self) -> Any:
         """The fitted mixture as scikit-learn's estimator. It must be installed; other families become `full`."""
-        self._check_fitted()
-        family = self.mixture_.family
-        known = family.name in ("full", "tied", "diag", "spherical")
-        covariances = np.asarray(self.covariances_ if known else self.mixture_.covariances)
-        precisions, factors = _precisions(covariances.astype(np.float64), family)
+        mixture = self.mixture_
+        known = mixture.family.name in _sklearn.COVARIANCE_TYPES
+        covariances = np.asarray(self.covariances_ if known else mixture.covariances)
+        precisions, factors = _state.precisions_of(covariances.astype(np.float64), mixture.family)
         arrays = {
             "weights_": np.asarray(self.weights_),
             "means_": np.asarray(self.means_),
@@ -447,67 +479,32 @@ class GaussianMixture:
             "precisions_": precisions.astype(covariances.dtype),
             "precisions_cholesky_": factors.astype(covariances.dtype),
         }
-        return _sklearn.to_sklearn(self, family.name if known else "full", arrays)
+        return _sklearn.to_sklearn(self, mixture.n_components, mixture.family.name if known else "full", arrays)
 
 
 def from_sklearn(estimator: Any) -> GaussianMixture:
-    """A fitted scikit-learn `GaussianMixture` as ours, in its dtype. ValueError if it is not fitted.
+    """A scikit-learn `GaussianMixture`, fitted or with its parameters set, as ours, in its dtype.
 
+    TypeError for any other estimator, ValueError if it is not fitted or its parameters contradict each other.
     Attributes that only our own fit has (`result_`, `effective_counts_`) are missing.
     """
+    _sklearn.only_gaussian_mixture(estimator)
     if not hasattr(estimator, "means_"):
         raise ValueError(f"{estimator!r} is not fitted: there is nothing to take over. Call its fit first.")
     names = set(GaussianMixture._parameter_names()) & set(estimator.get_params())
     ours = GaussianMixture(**{name: getattr(estimator, name) for name in names})
-    weights, means, covariances = (np.asarray(getattr(estimator, n)) for n in ("weights_", "means_", "covariances_"))
-    ours.mixture_ = Mixture.create(weights, means, covariances, estimator.covariance_type, dtype=means.dtype)
-    ours._like = np.array
-    ours._show()
-    ours.status_ = Status.CONVERGED if estimator.converged_ else Status.MAX_STEPS
-    for name in ("n_features_in_", "feature_names_in_", "converged_", "n_iter_", "lower_bound_", "lower_bounds_"):
+    vars(ours).update({name: getattr(estimator, name) for name in _state.PARAMETERS if hasattr(estimator, name)})
+    vars(ours)["_like"] = np.array
+    _ = ours.mixture_  # read from them
+    figures = {
+        "n_features_in_": int,
+        "feature_names_in_": np.asarray,
+        "lower_bounds_": lambda values: [*map(float, values)],
+    }
+    figures |= {"converged_": bool, "n_iter_": int, "lower_bound_": float}
+    for name, kind in figures.items():
         if hasattr(estimator, name):
-            setattr(ours, name, getattr(estimator, name))
+            setattr(ours, name, kind(getattr(estimator, name)))
+    if hasattr(ours, "converged_"):
+        ours.status_ = Status.CONVERGED if ours.converged_ else Status.MAX_STEPS
     return ours
-
-
-class _Report:
-    """scikit-learn's `verbose` output: at the start, every few iterations and at the end; with times from level 2."""
-
-    def __init__(self, verbose: int) -> None:
-        self.verbose = verbose
-        self.began = self.last = time.perf_counter()
-        self.before = -np.inf
-        self.is_first = True
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.perf_counter()
-        if self.is_first:
-            self.is_first = False
-            print(f"Initialization of {progress.n_restarts} restarts")
-        elif progress.n_running:
-            change = f"\t time lapse {now - self.last:.5f}s\t ll change {progress.objective - self.before:.5f}"
-            print(f"  Iteration {progress.n_steps}" + (change if self.verbose >= 2 else ""))
-        if not progress.n_running:
-            tail = (
-                f". time lapse {now - self.began:.5f}s\t lower bound {progress.objective:.5f}."
-                if self.verbose >= 2
-                else "."
-            )
-            print(f"Finished after {progress.n_steps} iterations{tail}")
-        self.last, self.before = now, progress.objective
-
-
-def _log_likelihood(log_prob: Any, sample_weight: Any) -> tuple[float, float]:
-    """Σ weight · log_prob, in float64 whatever the dtype of log_prob, and Σ weight."""
-    host = np.asarray(log_prob, np.float64)
-    weights = np.ones_like(host) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    return float(np.sum(weights * host, where=weights > 0.0)), float(np.sum(weights))
-
-
-def _precisions(covariances: np.ndarray, family: Family) -> tuple[np.ndarray, np.ndarray]:
-    """Precisions and their Cholesky factors (P = U Uᵀ, U upper triangular) in the shape of the covariances."""
-    if not is_matrix_shape(family, covariances.shape):
-        return 1.0 / covariances, 1.0 / np.sqrt(covariances)
-    inverse = np.linalg.inv(np.linalg.cholesky(covariances))
-    upper = np.swapaxes(inverse, -1, -2)
-    return np.matmul(upper, inverse), upper

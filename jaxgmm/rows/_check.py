@@ -24,8 +24,12 @@ def chunk_size(value: Any) -> int | None:
 def floating_dtype(values: Iterable[Any], dtype: Any = None) -> np.dtype:
     """The floating dtype that JAX's own promotion gives to the values, or `dtype` where that is given."""
     if dtype is not None:
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise TypeError(f"dtype must be a floating dtype, float32 or float64, got {np.dtype(dtype)}.")
+        try:
+            asked = repr(dtype) if isinstance(dtype, (np.generic, np.ndarray, jax.Array)) else np.dtype(dtype)
+        except (TypeError, ValueError):
+            asked = repr(dtype)
+        if asked not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise TypeError(f"dtype must be a floating dtype, float32 or float64, got {asked}.")
         return np.dtype(dtype)
     dtypes = [_native(v.dtype if hasattr(v, "dtype") else np.asarray(v).dtype, "What was given") for v in values]
     found = jnp.result_type(*map(jax.dtypes.canonicalize_dtype, dtypes))  # canonical first: else JAX warns of float64
@@ -84,6 +88,8 @@ def real_array(x: Any, name: str) -> np.ndarray | Array:
         raise TypeError(f"{name} is a sparse matrix, but a dense array is required. Convert it with .toarray().")
     if not isinstance(x, (jax.Array, np.ndarray)):
         x = _from_elsewhere(x, name)
+    if not hasattr(x.dtype, "kind"):
+        raise TypeError(f"{name} must hold numbers, but holds JAX's random keys ({x.dtype}).")
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"Complex data not supported: {name} has dtype {x.dtype}. Stack real and imaginary parts.")
     if x.dtype.kind in "mM":
@@ -99,7 +105,10 @@ def real_array(x: Any, name: str) -> np.ndarray | Array:
 
 def _unmasked(x: Any, name: str) -> None:
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise ValueError(f"{name} has masked cells, and missing cells are not handled. Fill or drop them.")
+        first = np.argwhere(np.ma.getmaskarray(x))[0]
+        raise ValueError(
+            f"{name} has masked cells, and missing cells are not handled: {_place(first)} is masked. Fill or drop them."
+        )
 
 
 def _native(dtype: np.dtype, name: str) -> np.dtype:
@@ -138,17 +147,29 @@ def _numbers(x: np.ndarray, name: str) -> np.ndarray:
     try:
         return x.astype(np.float64)
     except (TypeError, ValueError) as error:
+        is_missing = np.array([_is_missing(value) for value in x.flat], bool).reshape(x.shape)
+        if is_missing.any():  # NaN stands for it, as in a column of floats
+            return _numbers(np.where(is_missing, np.nan, x), name)
         for index, value in np.ndenumerate(x):
             try:
                 float(value)
             except (TypeError, ValueError):
-                where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), index, strict=False)) or "it"
+                where = _place(index)
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(
                     f"{name} must hold numbers only, but {where} is {value!r} ({type(value).__name__}): argument must "
                     "be a string or a number. Encode or drop such columns."
                 ) from None
         raise
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether an object is a missing cell: None, or the NA or NaT of pandas."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _place(index: Iterable[int]) -> str:
+    return ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), index, strict=False)) or "it"
 
 
 def finite(x: np.ndarray | Array, name: str = "X", weights: Any = None) -> None:
@@ -171,7 +192,7 @@ def finite(x: np.ndarray | Array, name: str = "X", weights: Any = None) -> None:
             index[0] += start
             value = values[tuple(index)]
             what = "NaN" if np.isnan(value) else "infinity"
-            where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), index, strict=False))
+            where = _place(index)
             raise ValueError(
                 f"Input {name} contains {what}: {where} is {value}. Drop or replace such rows before fitting."
             )

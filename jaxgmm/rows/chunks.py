@@ -111,7 +111,7 @@ class Chunk(NamedTuple):
     @classmethod
     def of(cls, rows: Array, weights: Array | None = None, index: Array | None = None) -> Chunk:
         """Rows (n, D) with these weights, or each of weight 1; of chunk `index`, or of the only one."""
-        weights = jnp.ones(len(rows), rows.dtype) if weights is None else weights
+        weights = jnp.ones(rows.shape[0], rows.dtype) if weights is None else weights
         return cls(columns(rows), rows, weights, jnp.int32(0) if index is None else index)
 
 

@@ -31,6 +31,9 @@ from .progress import Progress
 from .race import Race
 from .seeding import SEEDINGS
 
+MOST_RESTARTS = 2**31 - 1
+"""Programs count runs by an int32."""
+
 
 class Search(NamedTuple):
     """How many runs there are, how they start, and whether they race or escape."""
@@ -94,8 +97,9 @@ class Plan:
 
         several = n_components if isinstance(n_components, (list, tuple)) else (n_components,)
         counts = [check.count(count, name("n_components"), least=1) for count in several]
-        chosen = _distinct(families if isinstance(families, (list, tuple)) else (families,))
-        n_restarts = check.count(n_restarts, name("n_restarts"), least=1)
+        families = families if isinstance(families, (list, tuple)) else (families,)
+        chosen = _distinct(families, (called or {}).get("families", ""))
+        n_restarts = check.count(n_restarts, name("n_restarts"), least=1, most=MOST_RESTARTS)
         max_steps = check.count(max_steps, name("max_steps"), least=0)
         of_resolution = _check.is_resolution(ridge)
         ridge = 0.0 if of_resolution else ridge
@@ -189,8 +193,8 @@ class Plan:
         return {"key": digest(jax.random.key_data(key)), "data": digest(rows.fingerprint()), **of, **shape, **how}
 
 
-def _distinct(families: Iterable[Any]) -> list[Family]:
-    chosen = list(dict.fromkeys(check.family(family, SHELF) for family in families))
+def _distinct(families: Iterable[Any], name: str) -> list[Family]:
+    chosen = list(dict.fromkeys(check.family(family, SHELF, name) for family in families))
     names = [family.name for family in chosen]
     for name in names:
         if names.count(name) > 1:

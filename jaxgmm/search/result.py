@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array, lax
 
 from .. import em
+from .._base import html
 from .._base.deprecation import renamed
 from .._base.linalg import cholesky
 from .._base.memory import from_host, to_device, to_host
@@ -88,16 +89,29 @@ class FitResult:
             return f"FitResult(objective={self.objective!r}, mixture={self.mixture!r})"
         if self.objective.ndim:
             return _in_short(self)
-        status = Status(int(self.status))
-        n_moves = 0 if self.escapes is None else len(self.escapes) - 1
-        moves = f" and {n_moves} move{'s' if n_moves > 1 else ''} from there" if n_moves else ""
-        spikes = [str(k) for k in np.flatnonzero(np.asarray(self.spurious))]
-        warning = f"\nheld up by the ridge alone: component {', '.join(spikes)}" if spikes else ""
-        return (
-            f"FitResult: {status.name} after {int(self.n_steps)} steps, mean log-likelihood "
-            f"{float(self.objective):.6f} nats, best of {self.restarts.objective.size} restarts{moves} "
-            f"({explain(status)})\n{self.mixture!r}{warning}"
-        )
+        title, warning = _title_and_warning(self)
+        return "\n".join([title, repr(self.mixture), *warning])
+
+    def _repr_html_(self) -> str:
+        """How the fit ended, and the mixture's table, for notebooks."""
+        if is_traced(self) or self.objective.ndim:
+            return html.plain(repr(self))
+        title, warning = _title_and_warning(self)
+        return html.paragraph(title) + self.mixture._repr_html_() + "".join(map(html.paragraph, warning))
+
+
+def _title_and_warning(result: FitResult) -> tuple[str, list[str]]:
+    """How a fit ended; and, where there are any, which components stand on the ridge."""
+    status = Status(int(result.status))
+    n_moves = 0 if result.escapes is None else len(result.escapes) - 1
+    moves = f" and {n_moves} move{'s' if n_moves > 1 else ''} from there" if n_moves else ""
+    spikes = [str(k) for k in np.flatnonzero(np.asarray(result.spurious))]
+    title = (
+        f"FitResult: {status.name} after {int(result.n_steps)} steps, mean log-likelihood "
+        f"{float(result.objective):.6f} nats, best of {result.restarts.objective.size} restarts{moves} "
+        f"({explain(status)})"
+    )
+    return title, [f"held up by the ridge alone: component {', '.join(spikes)}"] if spikes else []
 
 
 def _in_short(result: FitResult) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
+from .._base import html
 from .._base.deprecation import renamed
 from .._base.status import FAILED, Status
 from ..covariances import Form
@@ -127,10 +128,43 @@ class Sweep:
         value = -value if self.larger_is_better and math.isfinite(value) else value
         return cell.status in FAILURES, not self.is_sound(cell), value
 
+    @property
+    def _title(self) -> str:
+        best, interrupted = self.best_cell, "" if self.is_complete else ", interrupted"
+        winner = f"the best by {self.criterion} is {best.family!r} with K = {best.K} (*)"
+        return f"Sweep of {counted(len(self.cells), 'fit')}{interrupted}; {winner}"
+
+    @property
+    def _marks(self) -> list[str]:
+        """For each cell "*" if it is the best, "^" if a component stands on the ridge alone, or " "."""
+        best, spurious = self.best_cell, self.spurious
+        return ["*" if cell is best else "^" if (cell.family, cell.K) in spurious else " " for cell in self.cells]
+
+    @property
+    def _best_is_spurious(self) -> bool:
+        return (self.best_cell.family, self.best_cell.K) in self.spurious
+
+    @property
+    def _header(self) -> tuple[str, ...]:
+        """The columns that are shown: what was set aside is said below the table."""
+        return tuple(name for name in self.columns if name != "set_aside")
+
+    @property
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [tuple(_shown(cell.by(name)) for name in self._header) for cell in self.cells]
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        if not self.cells:
+            return html.plain("Sweep of 0 fits")
+        marks = self._marks
+        rows = [(mark.strip(), *row) for mark, row in zip(marks, self._rows, strict=True)]
+        notes = [NOTE] * ("^" in marks) + [BEST_NOTE] * self._best_is_spurious + lines_of(self.set_aside())
+        table = html.table(self._title, ("", *self._header), rows, bold={marks.index("*")})
+        return table + "".join(map(html.paragraph, notes))
+
     def __repr__(self) -> str:
-        best = self.best_cell
-        header = tuple(name for name in self.columns if name != "set_aside")
-        rows = [tuple(_shown(cell.by(name)) for name in header) for cell in self.cells]
+        header, rows, marks = self._header, self._rows, self._marks
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         left = {"family", "status"}
 
@@ -138,17 +172,18 @@ class Sweep:
             cells = zip(header, row, widths, strict=True)
             return f"{mark} " + "  ".join(t.ljust(w) if name in left else t.rjust(w) for name, t, w in cells).rstrip()
 
-        winner = f"the best by {self.criterion} is {best.family!r} with K = {best.K} (*)"
-        title = f"Sweep of {counted(len(self.cells), 'fit')}{'' if self.is_complete else ', interrupted'}; {winner}"
-        marks = ["*" if cell is best else "^" if (cell.family, cell.K) in self.spurious else " " for cell in self.cells]
         body = [line(mark, row) for mark, row in zip(marks, rows, strict=True)]
         if "^" in marks:
-            body.append("^ a component stands on the ridge alone: such a fit is chosen last")
-        if (best.family, best.K) in self.spurious:
-            body.append("* a component stands on the ridge alone, and no fit without one succeeded")
+            body.append(NOTE)
+        if self._best_is_spurious:
+            body.append(BEST_NOTE)
         body += lines_of(self.set_aside())
-        return "\n".join([title, line(" ", header), *body])
+        return "\n".join([self._title, line(" ", header), *body])
 
+
+NOTE = "^ a component stands on the ridge alone: such a fit is chosen last"
+
+BEST_NOTE = "* a component stands on the ridge alone, and no fit without one succeeded"
 
 SETTLED = (Status.CONVERGED, Status.NOT_MONOTONE)
 
