@@ -153,7 +153,7 @@ def test_escape_and_race_are_polished_at_their_end():
 
 
 def test_what_cannot_be_polished_is_refused_by_name():
-    with pytest.raises(TypeError, match="polish must be True or False, not 'yes'"):
+    with pytest.raises(TypeError, match="polish must be True or False, got str: 'yes'"):
         fit(X, K, polish="yes")
     with pytest.raises(TypeError, match="polish"):
         jax.jit(lambda x: jaxgmm.fit(jax.random.key(0), x, K, polish=True).objective)(X.astype(np.float32))

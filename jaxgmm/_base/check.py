@@ -109,13 +109,6 @@ def mixture(value: Any) -> None:
         raise TypeError(f"Expected a jaxgmm.Mixture, got {type(value).__name__}. A fit's is result.mixture.")
 
 
-def flag(value: Any, name: str) -> bool:
-    """True or False, also NumPy's. TypeError for anything else."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, not {value!r}.")
-    return bool(value)
-
-
 def count(value: Any, name: str, least: int, most: int | None = None) -> int:
     """A whole number from `least` on, up to `most` if there is one."""
     try:

@@ -154,13 +154,13 @@ def _taken(ascent: Ascent, point: np.ndarray, stepped: em.State, is_plain: bool)
     moves, changes, n_pairs = ascent.moves, ascent.changes, int(ascent.n_pairs)
     if np.any(ascent.step):  # there is a point before this one
         move, change = point - ascent.point, ascent.step - step
-        curvature = float(move @ change)
+        curvature = np.dot(move, change)
         if curvature > 1e-10 * float(np.linalg.norm(move) * np.linalg.norm(change)):
             moves, changes = np.roll(moves, -1, axis=0), np.roll(changes, -1, axis=0)
             moves[-1], changes[-1] = move, change
             n_pairs = min(n_pairs + 1, MEMORY)
     direction = _lbfgs(step, moves[MEMORY - n_pairs :], changes[MEMORY - n_pairs :])
-    is_small = 0.5 * float(step @ direction) < STILL_TO_COME
+    is_small = 0.5 * np.dot(step, direction) < STILL_TO_COME
     n_small = int(ascent.n_small) + 1 if is_small else 0
     return ascent._replace(
         state=stepped,
@@ -189,11 +189,11 @@ def _lbfgs(step: np.ndarray, moves: np.ndarray, changes: np.ndarray) -> np.ndarr
     """The two loops of L-BFGS, from the identity: the coordinates are whitened."""
     left, shares = step, []
     for move, change in zip(moves[::-1], changes[::-1], strict=True):
-        share = float(move @ left) / float(move @ change)
+        share = np.dot(move, left) / np.dot(move, change)
         left = left - share * change
         shares.append(share)
     for move, change, share in zip(moves, changes, shares[::-1], strict=True):
-        left = left + move * (share - float(change @ left) / float(move @ change))
+        left = left + move * (share - np.dot(change, left) / np.dot(move, change))
     return left
 
 
@@ -267,8 +267,8 @@ def _factors(scatter: np.ndarray) -> np.ndarray:
 def _vector(whitening: Whitening, log_weights: np.ndarray, means: np.ndarray, scatter: np.ndarray) -> np.ndarray:
     root, _, inverse, per_matrix = whitening
     if inverse.ndim == 3:
-        white_means = (inverse @ means[..., None])[..., 0]
-        white = inverse @ scatter @ inverse.transpose(0, 2, 1)
+        white_means = np.matmul(inverse, means[..., None])[..., 0]
+        white = np.matmul(np.matmul(inverse, scatter), inverse.transpose(0, 2, 1))
     elif scatter.ndim == 2:
         white_means, white = means * inverse, scatter * np.square(inverse)
     else:
@@ -288,8 +288,8 @@ def _parts(whitening: Whitening, vector: np.ndarray, state: em.State) -> tuple[n
     means = unroot[:, None] * means.reshape(n_components, n_features)
     white = each * scatter.reshape(shape)
     if factor.ndim == 3:
-        means = (factor @ means[..., None])[..., 0]
-        scatter = factor @ white @ factor.transpose(0, 2, 1)
+        means = np.matmul(factor, means[..., None])[..., 0]
+        scatter = np.matmul(np.matmul(factor, white), factor.transpose(0, 2, 1))
     elif len(shape) == 2:
         means, scatter = means * factor, white * np.square(factor)
     else:
