@@ -22,9 +22,9 @@ from ..families import SHELF, Family
 from ..rows.door import admit_rows
 from ..rows.rows import Rows
 from . import _check
-from .checkpoint import describe, digest
 from .driver import driver_of
 from .escape import ESCAPES
+from .fingerprint import describe, digest
 from .progress import Progress
 from .race import Race
 from .seeding import SEEDINGS
