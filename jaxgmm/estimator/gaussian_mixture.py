@@ -28,7 +28,7 @@ from ..rows.chunks import cut
 from ..rows.door import admit, in_batches
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
-from ..search.fit import observer_of, search
+from ..search.fit import observer_of, search_or_part
 from ..search.fixed_start import NOTHING_FIXED, FixedStart
 from ..search.plan import Plan, RowOptions
 from ..search.progress import Progress
@@ -175,7 +175,7 @@ class GaussianMixture:
             report = _Report(self.verbose) if self.verbose else None
             plan = plan.for_rows(batches)
             observer = observer_of(report, plan, every=self.verbose_interval if report else None)
-            result = search(key, batches, plan, observer, fixed)
+            result = search_or_part(key, batches, plan, observer, fixed)
         if not np.isfinite(result.objective):
             raise ValueError(
                 "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "

@@ -143,23 +143,28 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
-    """The results of the jobs, each run in its own thread, the first in this one.
+def at_once(jobs: Sequence[Callable[[], T]], stop: threading.Event | None = None) -> list[T]:
+    """The results of the jobs, each run in its own thread, the first in this one. If that is interrupted or fails,
+    `stop` is set, and the other jobs, which look at it, are waited for.
 
     JAX's settings are per thread, and are copied. If one cannot be copied, all jobs run in this thread.
     """
     if len(jobs) == 1:
         return [jobs[0]()]
-    settings, asked = settings_here(), jax.config.values
+    settings, asked, stop = settings_here(), jax.config.values, stop or threading.Event()
 
     def with_settings(job: Callable[[], T]) -> list[T]:
         with settings():
             return [jax.block_until_ready(job())] if jax.config.values == asked else []
 
     with ThreadPoolExecutor(len(jobs) - 1) as pool:
-        others = [pool.submit(with_settings, job) for job in jobs[1:]]
-        first = jax.block_until_ready(jobs[0]())
-        done = [other.result() for other in others]
+        try:
+            others = [pool.submit(with_settings, job) for job in jobs[1:]]
+            first = jax.block_until_ready(jobs[0]())
+            done = [other.result() for other in others]
+        except BaseException:
+            stop.set()  # before the pool waits for its threads
+            raise
     return [first, *(of[0] if of else job() for of, job in zip(done, jobs[1:], strict=True))]
 
 

@@ -218,7 +218,7 @@ def _fit_cells(
     for number, part in enumerate(parts):
         bucket = part.buckets[index]
         tell = None if keeper.progress is None else _Watch(keeper, family.name, bucket)
-        observer = Observer(tell, journal, pauses=True)
+        observer = Observer(tell, journal)
         found = fit_bucket(bucket, part.training, part.judged, family, plan, evidence_of, observer)
         if number == 0:
             fitted = found
