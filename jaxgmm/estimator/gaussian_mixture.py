@@ -6,7 +6,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from ..rows.chunks import cut
 from ..rows.door import admit, in_batches
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
+from ..search.fingerprint import digest
 from ..search.fit import observer_of, search_or_part
 from ..search.fixed_start import NOTHING_FIXED, FixedStart
 from ..search.plan import Plan, RowOptions
@@ -162,12 +163,14 @@ class GaussianMixture:
             plan = plan.beginning_with(whole)
         key = _check.random_key(self.random_state)
 
-        with self._computing(dtype):
+        with ExitStack() as searching, self._computing(dtype):
             if self.warm_start and hasattr(self, "mixture_"):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 plan, fixed = plan.beginning_with(self.mixture_), NOTHING_FIXED
             if is_everywhere:
-                batches = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all")).admit(key, x)
+                plan = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all"))
+                searching.enter_context(plan.together(key, x, "GaussianMixture.fit", fixed=digest(fixed)))
+                batches = plan.admit(key, x)
             else:
                 n_lanes = plan.search.n_restarts
                 n_runs = None if self.acceleration else n_lanes

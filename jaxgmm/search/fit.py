@@ -100,7 +100,7 @@ def fit(
         rows=RowOptions(sample_weight, chunk_size, dtype, device),
     )
     checkpoint = Checkpoint.of(checkpoint)
-    with listening(progress, plan.first_progress) as listener:
+    with listening(progress, plan.first_progress) as listener, plan.together(key, x, "fit"):
         rows = plan.admit(key, x, listener and listener.read)
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
