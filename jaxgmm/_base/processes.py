@@ -94,6 +94,12 @@ def _meet(store: Any, number: int, asked: dict[str, str]) -> None:
         store.key_value_set(f"jaxgmm/{number}/verdict", verdict)
     if verdict is None:
         verdict = _gone(["0"])
+    if verdict and own:
+        store.key_value_set(f"jaxgmm/{number}/read/{own}", "")
+    elif verdict:  # the service ends with process 0, which raises last for that
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until and len(store.key_value_dir_get(f"jaxgmm/{number}/read/")) < len(everyone) - 1:
+            time.sleep(0.05)
     if verdict:
         raise (ValueError if verdict.startswith("All") else RuntimeError)(verdict)
 

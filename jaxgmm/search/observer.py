@@ -25,6 +25,10 @@ OF_A_STEP = 1e-8
 there is anything to time."""
 
 
+HURRIED = 8.0
+"""How many times slower than others a program is that was compiled in a hurry."""
+
+
 class Interrupt:
     """Whether a search was interrupted that gives back what there is."""
 

@@ -30,7 +30,7 @@ from ..moments import Moments
 from ..priors import Ridge
 from ..rows.batches import Batches
 from .checkpoint import Entry
-from .observer import BURST, NOBODY, Observer, steps_of_a_burst
+from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
 from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
 from .result import unfinished
@@ -40,9 +40,6 @@ WORTH_A_THREAD = 2**15
 
 LINE = 256
 """Most steps of one call: the length of the array that their objectives are written to."""
-
-HURRIED = 8.0
-"""How many times slower than others a program is that was compiled in a hurry."""
 
 FIRST_BURST = 10
 """Steps of each run between the observer's report of the starts and the next report."""
