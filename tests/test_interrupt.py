@@ -11,7 +11,8 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Blocks, Status
-from jaxgmm.search import observer, one_by_one, passes, side_by_side
+from jaxgmm.search import bootstrap as module
+from jaxgmm.search import observer, one_by_one, passes, replicates, side_by_side
 from tests import oracle
 from tests.tolerances import assert_close
 
@@ -56,8 +57,8 @@ class Counted:
 @pytest.fixture
 def in_steps(monkeypatch):
     """Every burst is a step, whatever the clock says."""
-    for module in (observer, one_by_one, side_by_side):
-        monkeypatch.setattr(module, "BURST", 1e-9)
+    for of in (observer, one_by_one, side_by_side):
+        monkeypatch.setattr(of, "BURST", 1e-9)
 
 
 def fit(x, **more):
@@ -65,9 +66,9 @@ def fit(x, **more):
 
 
 def interrupted(monkeypatch, way, n, call=fit, **more):
-    module, how = WAYS[way]
+    of, how = WAYS[way]
     with monkeypatch.context() as patch:
-        patch.setattr(module, STEPS[module], Counted(getattr(module, STEPS[module]), n))
+        patch.setattr(of, STEPS[of], Counted(getattr(of, STEPS[of]), n))
         with pytest.warns(UserWarning, match="The search was interrupted: the best so far comes back") as said:
             result = call(**how | more)
     assert said[0].filename == __file__
@@ -83,8 +84,8 @@ def same_bits(ours, theirs):
 def test_steps_in_bursts_have_the_bits_of_steps_in_one_go(way, monkeypatch):
     how = WAYS[way][1]
     whole = fit(**how)
-    for module in (observer, one_by_one, side_by_side):
-        monkeypatch.setattr(module, "BURST", 1e-9)
+    for of in (observer, one_by_one, side_by_side):
+        monkeypatch.setattr(of, "BURST", 1e-9)
     assert same_bits(fit(**how), whole)
 
 
@@ -130,9 +131,7 @@ def test_an_estimator_is_fitted_with_what_there_is(monkeypatch, in_steps):
 def test_what_is_kept_on_disk_is_the_state_at_the_interrupt(way, tmp_path, monkeypatch, in_steps):
     """And the same call goes on from there, to the same bits."""
     part = interrupted(monkeypatch, way, 8, checkpoint=tmp_path)
-    module, how = WAYS[way]
-    counted = Counted(getattr(module, STEPS[module]), -1)
-    monkeypatch.setattr(module, STEPS[module], counted)
+    how = WAYS[way][1]
     assert same_bits(fit(**how, checkpoint=tmp_path), fit(**how))
     assert int(part.n_steps) > 0
 
@@ -151,3 +150,57 @@ def test_where_there_is_nothing_an_interrupt_is_raised(monkeypatch, in_steps):
     monkeypatch.setattr(one_by_one, "_run", Counted(one_by_one._run, 1))
     with pytest.raises(KeyboardInterrupt):
         fit(X, n_restarts=1)
+
+
+MIXTURE = jaxgmm.Mixture.create(np.full(K, 1 / K), X[:K], np.ones((K, D)), "diag", np.float64)
+
+
+def bootstrap(**more):
+    return jaxgmm.bootstrap(KEY, X, MIXTURE, 20, **{"max_steps": 12, "tol": 0.0} | more)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"acceleration": "squarem"}, {"kind": "weights"}], ids=["rows", "squarem", "weights"]
+)
+def test_replicates_in_bursts_and_groups_are_those_of_one_go(how, monkeypatch):
+    whole = bootstrap(**how)
+    monkeypatch.setattr(replicates, "steps_of_a_burst", lambda *_: 8)
+    monkeypatch.setattr(replicates, "BURST", 1e-9)
+    monkeypatch.setattr(replicates, "choose_width", lambda *_: 3)
+    ours = bootstrap(**how)
+    for name in ("weights", "means", "covariances", "objective"):
+        assert_close(np.asarray(getattr(ours, name)), np.asarray(getattr(whole, name)), "settled", np.float64)
+    assert (np.asarray(ours.status) == np.asarray(whole.status)).all()
+
+
+def test_replicates_that_are_done_come_back(monkeypatch):
+    monkeypatch.setattr(replicates, "steps_of_a_burst", lambda *_: 8)
+    monkeypatch.setattr(replicates, "choose_width", lambda *_: 3)
+    whole = bootstrap()
+    for n, n_done in ((4, 9), (1, 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_begun", Counted(module._begun, n))
+            if not n_done:
+                with pytest.raises(KeyboardInterrupt):
+                    bootstrap()
+                continue
+            with pytest.warns(UserWarning, match="of 20 replicates 9 are done, and come back") as said:
+                part = bootstrap()
+        assert said[0].filename == __file__
+        assert len(part.status) == n_done
+        assert np.array_equal(np.asarray(part.means), np.asarray(whole.means)[:n_done])
+        assert np.isfinite(part.standard_error().means).all()
+
+
+def test_a_test_by_the_samples_that_are_done(monkeypatch):
+    def told(n_done, n_samples):
+        if n_done == 3:
+            raise KeyboardInterrupt
+
+    how = {"n_restarts": 1, "max_steps": 5}
+    with pytest.warns(UserWarning, match="of 9 samples 2 are done, and the p-value is by those") as said:
+        part = jaxgmm.likelihood_ratio_test(KEY, X[:60], 1, "diag", 9, progress=told, **how)
+    assert said[0].filename == __file__
+    whole = jaxgmm.likelihood_ratio_test(KEY, X[:60], 1, "diag", 2, **how)
+    assert np.array_equal(part.replicates, whole.replicates)
+    assert part.p_value == whole.p_value
