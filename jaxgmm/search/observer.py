@@ -11,9 +11,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from ..moments import Kind
+from .._base.precision import is_traced
+from ..moments import DIAGONAL, Kind
+from ..rows.batches import Batches
+from ..rows.sizes import choose_width
 from .checkpoint import Entry, Journal
 from .progress import Snapshot
 
@@ -85,6 +89,15 @@ def steps_of_a_burst(n_responsibilities: int, n_features: int, kind: Kind, slowe
     of_features = n_features if kind.is_diagonal else n_features**2
     seconds = OF_A_STEP * slower * n_responsibilities * (1.0 + of_features / 32.0)
     return int(np.clip(BURST / seconds, 1, np.iinfo(np.int32).max))
+
+
+def lanes_of_a_burst(n_components: int, rows: Batches) -> int | None:
+    """Lanes of one core that are started in about `BURST` seconds, by arithmetic; None where that is no matter."""
+    if is_traced(rows) or jax.default_backend() != "cpu":
+        return None
+    n_responsibilities = n_components * rows.n_chunks * rows.chunk_size
+    width = choose_width(n_components, 16, rows.chunk_size)  # lanes are stepped side by side by so many
+    return -(-steps_of_a_burst(n_responsibilities, rows.n_features, DIAGONAL) // width) * width
 
 
 def warn_of_interrupt(what: str, stacklevel: int = 3) -> None:

@@ -137,7 +137,7 @@ def to_ends(
         if not going.any() or observer.is_interrupted:
             status = np.where(states.status == Status.RUNNING, Status.MAX_STEPS, states.status).astype(np.int32)
             states = states._replace(status=status)
-            return unfinished(states, going) if going.any() else states, histories
+            return unfinished(states, going) if going.any() else states, histories  # pyright: ignore
         began, done = time.perf_counter(), int(n_steps[going].min())
         states, histories = run(states, histories, batches, settings, min(done + burst, max_steps), observer=observer)
         if observer.every is None and time.perf_counter() - began < BURST:
