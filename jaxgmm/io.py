@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._base.files import atomically
+from ._base.fork import refuse_if_forked
 from ._base.precision import is_traced, precision_for
 from ._version import __version__
 from .covariances import Covariance
@@ -73,6 +74,7 @@ def load(path: str | os.PathLike[str]) -> Mixture:
     FileNotFoundError if there is no file; ValueError, naming the path, for a file that is damaged, truncated, of
     another type, of a newer format, or of a family that this version does not have.
     """
+    refuse_if_forked()
     name = os.fspath(path)
     with open(path, "rb") as file:
         content = file.read()

@@ -10,6 +10,9 @@ On several machines, run it on each with the address of the first machine and th
     python -m jaxgmm.launch --processes 2 --of 4 --first 0 --coordinator 10.0.0.1:7777 script.py
     python -m jaxgmm.launch --processes 2 --of 4 --first 2 --coordinator 10.0.0.1:7777 script.py
 
+All processes must make the same calls of `fit` and `sweep`, with the same arguments but for their rows: where they
+differ, or one has ended before its last fit, that is an error in all.
+
 If a process ends with an error, all others on this machine are killed too; also if the launcher ends, even by being
 killed. Processes on other machines notice only the missing heartbeat: they end with an error after `--patience`
 seconds. A process that has finished waits for the others as long as they live.
@@ -32,6 +35,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NoReturn
+
+from ._base import processes
 
 WORKER = "JAXGMM_LAUNCHED"
 """The environment variable that marks a process as one of several.
@@ -123,13 +128,8 @@ def _shut_down(shutdown: Callable[[], None]) -> None:
     client, which then gives up. JAX has no public function for a longer wait; if the private one used here is removed,
     the limit is five minutes.
     """
-    try:
-        from jax._src.distributed import global_state
-
-        client = global_state.client
-        wait = None if client is None else client.wait_at_barrier  # the script may have called `shutdown` itself
-    except (ImportError, AttributeError):
-        wait = None
+    processes.ended()  # those that would wait for this one in a fit are to know
+    wait = getattr(processes.client(), "wait_at_barrier", None)  # the script may have called `shutdown` itself
     if wait is not None:
         wait("jaxgmm.launch: done", FOR_THE_OTHERS * 1000)
     shutdown()

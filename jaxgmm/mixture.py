@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from ._base import check, html
+from ._base.fork import refuse_if_forked
 from ._base.linalg import einsum
 from ._base.memory import from_host, own, to_host
 from ._base.precision import is_traced, keeps_precision, precision_for
@@ -46,6 +47,7 @@ class Mixture:
         types) or dense (K, D, D), which are projected onto the family. Raises ValueError where a shape or value is
         impossible; traced values are not checked.
         """
+        refuse_if_forked()
         chosen: Family = check.family(family, SHELF)
         dtype = rows_check.floating_dtype((weights, means, covariances), dtype)
         with precision_for(dtype):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +18,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Blocks, Checkpoint
-from jaxgmm.search import checkpoint
+from jaxgmm.search import checkpoint, fingerprint
 from tests import oracle
 
 K, D = 4, 2
@@ -164,13 +168,60 @@ def test_rows_of_an_accelerator_are_told_apart_where_they_lie():
     """By sums of their bits, in which each place counts."""
     rows = jax.numpy.asarray(np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32))
     found = {
-        tuple(map(int, checkpoint.mixed(each))) for each in (rows, rows[::-1], rows[:, ::-1], rows.at[3, 1].add(1))
+        tuple(map(int, fingerprint.mixed(each))) for each in (rows, rows[::-1], rows[:, ::-1], rows.at[3, 1].add(1))
     }
     assert len(found) == 4
-    assert tuple(map(int, checkpoint.mixed(rows + 0))) in found
+    assert tuple(map(int, fingerprint.mixed(rows + 0))) in found
     with jax.enable_x64(True):
         wide = rows.astype(np.float64)
-        assert tuple(map(int, checkpoint.mixed(wide))) != tuple(map(int, checkpoint.mixed(wide.at[0, 0].add(1e-15))))
+        assert tuple(map(int, fingerprint.mixed(wide))) != tuple(map(int, fingerprint.mixed(wide.at[0, 0].add(1e-15))))
+
+
+NO_ROOM = {"the disk is full": errno.ENOSPC, "a file grows too large": errno.EFBIG, "a quota": errno.EDQUOT}
+
+
+@pytest.mark.parametrize("written", [0, 1, 3], ids=["nothing", "its name", "three files"])
+@pytest.mark.parametrize("why", NO_ROOM)
+def test_a_checkpoint_for_which_there_is_no_room_is_a_warning(why, written, tmp_path, monkeypatch):
+    """The fit goes on to its end, and what was kept before is resumed."""
+    made, whole = [], checkpoint.atomically
+
+    @contextlib.contextmanager
+    def within_limits(path):
+        with whole(path) as file:
+            made.append(path)
+            if len(made) > written:
+                raise OSError(NO_ROOM[why], os.strerror(NO_ROOM[why]), str(path))
+            yield file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "atomically", within_limits)
+        with pytest.warns(UserWarning, match="could not be written") as said:
+            ours = fit(tmp_path)
+    assert len(made) > written + 1  # it is tried again
+    (warning,) = said
+    assert str(tmp_path) in str(warning.message)
+    assert os.strerror(NO_ROOM[why]) in str(warning.message)
+    assert "free space there" in str(warning.message)
+    assert same_bits(ours, fit())
+    assert same_bits(fit(tmp_path), ours)
+
+
+@pytest.mark.parametrize("way", ["plain", "streamed"])
+def test_a_folder_that_goes_is_a_warning(way, tmp_path):
+    def remove(_):
+        shutil.rmtree(tmp_path / "fit", ignore_errors=True)
+
+    with pytest.warns(UserWarning, match=r"The checkpoint in .*fit could not be written .*No such file"):
+        ours = fit(tmp_path / "fit", progress=remove, **WAYS[way])
+    assert same_bits(ours, fit(**WAYS[way]))
+
+
+def test_a_folder_that_cannot_be_one_is_an_error_with_its_path(tmp_path):
+    (tmp_path / "thesis.txt").write_text("words")
+    for folder in (tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "fit"):
+        with pytest.raises(OSError, match=r"The checkpoint folder .*thesis\.txt.* cannot be used .*Give a folder"):
+            fit(folder)
 
 
 def test_one_run_at_a_time_is_at_work_in_a_folder(tmp_path):

@@ -26,9 +26,19 @@ SEARCH, FACES = FLOOR["search"], FLOOR["estimator"]
 UPWARDS = {("search.table", "plot")}
 """`Sweep.plot()` is promised, and draws: it imports the drawing where it is called."""
 
-MAY_RAISE = {"_base.check", "rows._check", "rows.blocks", "rows.sources", "rows.door", "em.loop"}
+MAY_RAISE = {
+    "_base.check",
+    "_base.fork",
+    "_base.processes",
+    "rows._check",
+    "rows.blocks",
+    "rows.sources",
+    "rows.door",
+    "em.loop",
+}
 """Below `search`: checks of what a user gave, and what is read only when its turn comes. `em.loop._admit` may say that
-families differ."""
+families differ; `_base.fork` that nothing can be computed here; `_base.processes` that processes were given different
+arguments."""
 
 LONGEST = 300
 LONG = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 
 import jax
 import numpy as np
@@ -312,6 +313,30 @@ def test_an_interrupt_gives_back_what_is_done(n_threads, monkeypatch):
     assert np.isnan(np.asarray(found.mixture.means)[~is_done]).all()
     np.testing.assert_array_equal(np.asarray(found.objective)[is_done], np.asarray(whole.objective)[is_done])
     assert "RUNNING" in repr(found)
+
+
+def test_an_interrupt_within_a_slab_is_heeded_after_a_burst(monkeypatch):
+    """In bursts the bits are those of one go, and what was done before the interrupt comes back."""
+    monkeypatch.setattr(many, "STACKS", 2)
+    monkeypatch.setattr(many, "SIDE_BY_SIDE", 1)
+    monkeypatch.setattr(pool, "n_cores", lambda: 1)
+    whole = jaxgmm.fit_many(KEY, tables(), K, **EXACT)
+    monkeypatch.setattr(many, "BURST", 1e-9)
+    monkeypatch.setattr(many, "steps_of_a_burst", lambda *_: 1)
+    jax.tree.map(np.testing.assert_array_equal, jaxgmm.fit_many(KEY, tables(), K, **EXACT), whole)
+    run, made = slab.run_slab.compiled, []
+
+    def counted(*args, **kwargs):
+        made.append(args)
+        if len(made) > 1 and int(made[-2][3]) > int(made[-1][3]) + 1:  # another slab has begun
+            signal.raise_signal(signal.SIGINT)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(slab.run_slab, "compiled", counted)
+    with pytest.warns(UserWarning, match="interrupted: of 4 problems 2 are done"):
+        found = jaxgmm.fit_many(KEY, tables(), K, **EXACT)
+    is_done = np.asarray(found.status) != Status.RUNNING
+    np.testing.assert_array_equal(np.asarray(found.objective)[is_done], np.asarray(whole.objective)[is_done])
 
 
 def test_an_interrupt_before_anything_is_done_is_one(monkeypatch):

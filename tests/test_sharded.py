@@ -132,6 +132,8 @@ def test_variances_are_about_the_rows_and_not_about_the_first(found):
 
 SCRIPT = """
     import json
+    import os
+    import signal
     import sys
 
     import jax
@@ -162,17 +164,59 @@ SCRIPT = """
         return "nothing"
 
 
-    if task == "refused":
+    start = jaxgmm.Mixture.create([0.25] * 4, x[:4], np.ones((4, 3)), "diag", np.float64)
+    asked = {"init": start, "family": "diag", "tol": 0.0, "max_steps": 3, "dtype": np.float64, "device": "all"}
+    differing = {
+        "key": {"key": jax.random.key(4 + own)},
+        "n_components": {"n_components": 4 + own},
+        "family": {"family": ["diag", "full"][own], "init": "k-means++"},
+        "n_restarts": {"n_restarts": 2 + own, "init": "k-means++"},
+        "init": {"init": x[:4] + own},
+        "tol": {"tol": 0.1 * own},
+        "max_steps": {"max_steps": 3 + own},
+        "ridge": {"ridge": [1e-6, 1.0][own]},
+        "relative_ridge": {"relative_ridge": 1e-3 * own},
+        "acceleration": {"acceleration": [None, "squarem"][own]},
+        "stopping": {"stopping": ["gain", "aitken"][own]},
+        "race": {"race": bool(own), "init": "k-means++"},
+        "chunk_size": {"chunk_size": 64 + 64 * own},
+        "sample_weight": {"sample_weight": [None, weights[own_rows]][own]},
+        "dtype": {"dtype": [np.float64, np.float32][own]},
+    }
+
+
+    def differs(key=jax.random.key(4), n_components=4, call=jaxgmm.fit, **more):
+        try:
+            call(key, x[own_rows], n_components, **more)
+        except ValueError as error:
+            return str(error)
+        return "nothing"
+
+
+    if task == "differs":
+        said = {name: differs(**asked | more) for name, more in differing.items()}
+        del asked["family"], asked["init"]
+        said["the call"] = differs(call=[jaxgmm.fit, jaxgmm.sweep][own], **asked)
+        print("said", own, json.dumps(said), flush=True)
+    elif task in ("stays", "leaves", "killed", "absent"):
+
+        def fault(progress):
+            if own == 1 and progress.n_steps == 2 and task == "leaves":
+                raise SystemExit(0)
+            if own == 1 and progress.n_steps == 2 and task == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        for _ in range(own + (task != "absent")):
+            jaxgmm.fit(jax.random.key(4), x[own_rows], 4, progress=fault, **asked)
+            print("found", own, flush=True)
+    elif task == "refused":
         rows = x[own_rows]
         bad = np.where(np.arange(len(rows))[:, None] == 7, np.nan, rows)
         copies = NamedSharding(jax.make_mesh((1, 2), ("a", "b")), PartitionSpec("a"))
         said = {
             "not finite": refused(bad if own else rows),
-            "negative": refused(rows, sample_weight=np.where(np.arange(len(rows)) == 5, -1.0, 1.0) if own else None),
+            "negative": refused(rows, sample_weight=np.where(np.arange(len(rows)) == 5, 1.0 - 2.0 * own, 1.0)),
             "features": refused(rows[:, : 3 - own]),
-            "dtypes": refused(rows, dtype=[np.float32, np.float64][own]),
-            "weights": refused(rows, sample_weight=weights[own_rows] if own else None),
-            "components": refused(rows, 4 + own),
             "copies": refused(jax.make_array_from_callback(x.shape, copies, lambda place: x[place])),
         }
         print("said", own, json.dumps(said), flush=True)
@@ -186,7 +230,7 @@ SCRIPT = """
         result = jaxgmm.fit(jax.random.key(4), lying, 4, "full", sample_weight=weighing, **more)
     else:
         result = jaxgmm.fit(jax.random.key(4), x[own_rows], 4, "full", progress=told, **more)
-    if task != "refused":
+    if task in ("fit", "lies", "dies"):
         print("found", own, np.asarray(result.restarts.objective).tolist(), flush=True)
 """
 
@@ -254,13 +298,41 @@ def test_what_is_wrong_in_one_process_is_told_by_all(script):
         assert "Process 1 was given what cannot be fitted" in said["0"][what]
     for what, message in {
         "features": "process 0 has 3 features, process 1 has 2",
-        "dtypes": "process 0 has 32 bits a number, process 1 has 64",
-        "weights": "process 0 has 0 weights, process 1 has 1",
-        "components": "process 0 has 4 components, process 1 has 5",
         "copies": "process 1 holds no rows but copies of others'",
     }.items():
         assert message in said["0"][what], what
         assert message in said["1"][what], what
+
+
+def test_processes_that_are_asked_for_different_things_all_say_which(script):
+    """Before the first sum: else one would wait for another that goes elsewhere, or each end with its own fit."""
+    made = launched(2, script, "differs")
+    assert made.returncode == 0, made.stderr
+    lines = [line.split(maxsplit=2) for line in made.stdout.splitlines() if line.startswith("said")]
+    said = {own: json.loads(text) for _, own, text in lines}
+    assert said["0"] == said["1"]
+    assert len(said["0"]) == 16
+    for name, message in said["0"].items():
+        assert message.startswith(f"All processes must be given the same arguments: {name} is "), message
+        assert " in process 0 and " in message
+        assert message.endswith(" in process 1."), message
+
+
+FAULTS = {
+    "stays": "This fit waits for process 0, which has ended. All processes must make the same calls",
+    "absent": "This fit waits for process 0, which has ended. All processes must make the same calls",
+    "leaves": "waits in a fit that others have left: process 1 (SystemExit)",
+    "killed": "a process ended with -9; the others are ended",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_process_waits_for_one_that_is_gone(fault, script):
+    """It ends with an error, and with it all of them."""
+    made = launched(2, script, fault)
+    assert made.returncode not in (0, None)
+    assert FAULTS[fault] in made.stderr
 
 
 @pytest.mark.parametrize("way", ["by the launcher", "by itself"])

@@ -23,6 +23,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from .fork import refuse_if_forked
+
 KEPT = 64
 """Programs that are kept. One holds 40 to 250 mappings, three for each loop that XLA generates, and some 10 MB; all
 together hold fewer than 16,000 mappings."""
@@ -124,6 +126,7 @@ class Program:
 
     def compiled(self, how: Effort | bool, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function, compiled with a given effort: an `Effort`, or True for HURRIED and False for WELL."""
+        refuse_if_forked()
         how = how if isinstance(how, Effort) else Effort.HURRIED if how else Effort.WELL
         static, traced, key = self._key(how, args, kwargs)
         if jax.config.jax_disable_jit or key is None:  # pyright: ignore

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -27,7 +27,8 @@ from ..rows.chunks import cut
 from ..rows.door import admit, in_batches
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
-from ..search.fit import observer_of, search
+from ..search.fingerprint import digest
+from ..search.fit import observer_of, search_or_part
 from ..search.fixed_start import NOTHING_FIXED, FixedStart
 from ..search.plan import Plan, RowOptions
 from ..search.race import Race
@@ -178,12 +179,14 @@ class GaussianMixture:
             plan = plan.beginning_with(whole)
         key = _check.random_key(self.random_state)
 
-        with self._computing(dtype):
+        with ExitStack() as searching, self._computing(dtype):
             if self.warm_start and not _state.is_empty(self):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 plan, fixed = plan.beginning_with(self.mixture_), NOTHING_FIXED
             if is_everywhere:
-                batches = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all")).admit(key, x)
+                plan = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all"))
+                searching.enter_context(plan.together(key, x, "GaussianMixture.fit", fixed=digest(fixed)))
+                batches = plan.admit(key, x)
             else:
                 n_lanes = plan.search.n_restarts
                 n_runs = None if self.acceleration else n_lanes
@@ -191,7 +194,7 @@ class GaussianMixture:
             report = Report(self.verbose) if self.verbose else None
             plan = plan.for_rows(batches)
             observer = observer_of(report, plan, every=self.verbose_interval if report else None)
-            result = search(key, batches, plan, observer, fixed)
+            result = search_or_part(key, batches, plan, observer, fixed)
         if not np.isfinite(result.objective):
             raise ValueError(
                 "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "

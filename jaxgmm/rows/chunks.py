@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from .._base.fork import refuse_if_forked
 from .._base.linalg import columns
 from .._base.memory import aligned_zeros, own
 from .._base.precision import is_traced
@@ -152,6 +153,7 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
 
     The padding repeats the last row (any other value might overflow), or is 0.
     """
+    refuse_if_forked()
     n_rows = np.shape(x)[0]
     n_chunks = -(-n_rows // size)
     whole = (n_chunks - 1) * size

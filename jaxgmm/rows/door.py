@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from .._base.fork import refuse_if_forked
 from .._base.precision import is_traced, is_transforming, precision_for
 from .._base.programs import is_small
 from . import _check
@@ -57,6 +58,7 @@ def admit_rows(
     """The user's data, checked, as rows. Data that are read in blocks are read once here, and the key draws the rows
     that seeds are chosen from. read: a callback that gets the numbers of rows read, in this pass and in all later ones.
     n_runs: as for `admit`."""
+    refuse_if_forked()
     everywhere = _check.devices(device)
     client = client_of() if is_dask(x) else None
     blocks = None if client is not None else as_blocks(x, sample_weight)

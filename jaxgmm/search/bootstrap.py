@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from .. import em
 from .._base import check
@@ -27,6 +28,8 @@ from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import Chunked
 from ..rows.door import admit
+from .laws import Exponential, Gamma, Law, Multinomial
+from .replicates import replicated
 
 KINDS = ("rows", "weights")
 
@@ -37,9 +40,6 @@ A parameter that is off by d standard errors costs d²/2 nats of the total, howe
 mean has to fall with N. For 20000 rows of two clusters 2.5 deviations apart, in float64, 1e-5 of the mean gave 29 to 57
 percent of the standard errors, because replicates stopped close to the fit that they start from; this gives 95 to 97.
 """
-
-LATTICE = 2**32
-"""Integer points to draw rows by: a float32 has 2^23 in [0, 1), too few to draw one of a million rows fairly."""
 
 
 class Parameters(NamedTuple):
@@ -149,6 +149,8 @@ def bootstrap(
     close to the fit: use float64 there. dtype: the mixture's if None. max_steps, ridge, acceleration, chunk_size: as
     for `fit`.
 
+    Ctrl-C ends the work early: the replicates that are done come back, with a warning.
+
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: how each replicate ended is in `status`, and failed ones are left out of the figures.
     """
@@ -171,73 +173,11 @@ def bootstrap(
     expected *= sample_size / expected.sum()
     with precision_for(batches.dtype):
         mixture = jax.tree.map(lambda leaf: leaf.astype(batches.dtype), mixture)
-        found = _replicates(
-            key,
-            mixture,
-            batches,
-            _law(kind, expected, batches.dtype),
-            np.int32(sample_size),
-            settings,
-            check.steps(max_steps),
-            n_replicates=n_replicates,
-        )
+        law, size, limit = _law(kind, expected, batches.dtype), np.int32(sample_size), check.steps(max_steps)
+        begin = partial(_begun, batches, mixture, law, size, settings)
+        go = partial(_replicates, batches, size, settings)
+        found = replicated(key, n_replicates, begin, go, mixture, batches, limit)
     return Bootstrap(mixture, *found)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Multinomial:
-    """Draws with replacement: how often each row was drawn."""
-
-    ends: Any  # (S,) uint32: a point in [ends[i - 1], ends[i]) draws row i
-
-    @classmethod
-    def of(cls, expected: np.ndarray) -> Multinomial:
-        # The last point of the lattice is never drawn, so that every end fits into a uint32.
-        ends = np.cumsum(expected)
-        return cls(np.floor(ends / ends[-1] * (LATTICE - 1)).astype(np.uint32))
-
-    def draw(self, key: Array, sample_size: Array, dtype: Any) -> Array:
-        n = len(self.ends)
-
-        # n draws at a time, as many as there are rows, so that the program does not depend on the number of draws.
-        def some(index: Array, counts: Array) -> Array:
-            points = jax.random.bits(jax.random.fold_in(key, index), (n,), jnp.uint32)
-            points = jnp.minimum(points, np.uint32(LATTICE - 2))
-            is_drawn = jnp.arange(n, dtype=jnp.int32) < sample_size - index * n
-            rows = jnp.searchsorted(self.ends, points, side="right")
-            return counts.at[rows].add(is_drawn.astype(dtype))
-
-        return lax.fori_loop(0, (sample_size - 1) // n + 1, some, jnp.zeros(n, dtype))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Gamma:
-    """Weights Gamma(expected); divided by their sum they are Dirichlet(expected)."""
-
-    expected: Any  # (S,)
-
-    def draw(self, key: Array, sample_size: Array, dtype: Any) -> Array:
-        del sample_size, dtype
-        counts = self.expected > 0.0
-        return jnp.where(counts, jax.random.gamma(key, jnp.where(counts, self.expected, 1.0)), 0.0)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Exponential:
-    """`Gamma` for rows that are each expected once or never: a hundred times as fast to draw."""
-
-    expected: Any  # (S,)
-
-    def draw(self, key: Array, sample_size: Array, dtype: Any) -> Array:
-        del sample_size
-        return self.expected * jax.random.exponential(key, self.expected.shape, dtype)
-
-
-Law = Multinomial | Gamma | Exponential
-"""A distribution of random weights (S,) of S rows: `draw(key, sample_size, dtype)`."""
 
 
 def _law(kind: str, expected: np.ndarray, dtype: Any) -> Law:
@@ -248,27 +188,40 @@ def _law(kind: str, expected: np.ndarray, dtype: Any) -> Law:
     return (Exponential if is_plain else Gamma)(expected.astype(dtype))
 
 
-@program(static="n_replicates")
-def _replicates(
-    key: Array,
-    mixture: Mixture,
+@program(static="impl")
+def _begun(
     batches: Batches,
+    mixture: Mixture,
     law: Law,
     sample_size: Array,
     settings: em.Settings,
-    max_steps: Array,
+    keys: Array,
     *,
-    n_replicates: int,
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Weights, means, dense covariances, objectives and statuses of all replicates."""
+    impl: Any,
+) -> tuple[Array, em.State]:
+    """The weights of replicates (G, S), and their states (G, ...) before the first step. keys: as key data (G, ·)."""
 
-    def one(key: Array) -> tuple[Array, Array, Array, Array, Array]:
-        drawn = _reweighted(batches, law.draw(key, sample_size, batches.dtype), sample_size)
-        state = em.run(em.init(mixture, drawn, settings), drawn, settings, max_steps)
+    def one(key: Array) -> tuple[Array, em.State]:
+        weights = law.draw(jax.random.wrap_key_data(key, impl=impl), sample_size, batches.dtype)
+        return weights, em.init(mixture, _reweighted(batches, weights, sample_size), settings)
+
+    return in_waves(one, keys, mixture.n_components, batches.chunk_size)
+
+
+@program
+def _replicates(
+    batches: Batches, sample_size: Array, settings: em.Settings, weights: Array, states: em.State, limit: Array
+) -> tuple[em.State, tuple[Array, ...]]:
+    """Replicates (G, ...) run on until they have made `limit` steps in all, and what is kept of each: weights, means,
+    dense covariances, objective and status."""
+
+    def one(lane: tuple[Array, em.State]) -> tuple[em.State, tuple[Array, ...]]:
+        weights, state = lane
+        state = em.run(state, _reweighted(batches, weights, sample_size), settings, limit)
         found = state.mixture
-        return found.weights, found.means, found.covariances, state.objective, state.status
+        return state, (found.weights, found.means, found.covariances, state.objective, state.status)
 
-    return in_waves(one, jax.random.split(key, n_replicates), mixture.n_components, batches.chunk_size)
+    return in_waves(one, (weights, states), states.mixture.means.shape[1], batches.chunk_size)
 
 
 def _reweighted(batches: Batches, weights: Array, sample_size: Array) -> Batches:

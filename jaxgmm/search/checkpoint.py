@@ -15,11 +15,11 @@ If several processes search together, process 0 alone reads and writes, and broa
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,14 +29,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
 from jax.experimental import multihost_utils
 
 from .._base import check
 from .._base.files import atomically, delete_drafts, is_draft, locked
-from .._base.programs import program
 from .._version import __version__
 from ..rows import _check as rows_check
 
@@ -46,8 +43,8 @@ TITLE = b"jaxgmm-checkpoint 0001\n"
 
 LOCK = ".lock"
 
-STAYS_ABOVE = 2**20
-"""Bytes above which an accelerator's array is not copied to the host to be hashed: it is hashed on the device."""
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
+"""Errors that say that a file cannot be written now, not that the folder is the wrong one."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +80,23 @@ class Journal:
         ValueError if the folder belongs to another search, holds other files, or is in use by another run.
         """
         self.folder, self.every, self.n_calls = Path(checkpoint.folder), float(checkpoint.every), 0
-        self.is_shared, self.held = is_shared, contextlib.ExitStack()
+        self.is_shared, self.held, self.has_warned = is_shared, contextlib.ExitStack(), False
+        self.unwritten: dict[str, str] | None = None  # the fingerprint, while there is no room for it
         self.on_first_process(partial(self._open, about))
 
     def _open(self, about: Callable[[], dict[str, Any]]) -> bytes:
         told = {"jaxgmm": __version__, "jax": jax.__version__, **{name: str(value) for name, value in about().items()}}
+        try:
+            self._take(told)
+        except OSError as error:
+            raise type(error)(
+                f"The checkpoint folder {self.folder} cannot be used ({_reason(error)}). Give a folder that can be "
+                "written to, or none."
+            ) from error
+        return b""
+
+    def _take(self, told: dict[str, str]) -> None:
+        """Lock the folder, and see that it belongs to this search."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "about.json"
         if not path.exists() and any(each.name != LOCK and not is_draft(each.name) for each in self.folder.iterdir()):
@@ -102,12 +111,16 @@ class Journal:
             self._claim(path, told)
             delete_drafts(self.folder)
             self.held = held.pop_all()
-        return b""
 
     def _claim(self, path: Path, about: dict[str, str]) -> None:
         if not path.exists():
-            with atomically(path) as file:
-                file.write(json.dumps(about, indent=1, sort_keys=True).encode())
+            self.unwritten = about
+            try:
+                self.written()
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                self.warn(error)
             return
         try:
             kept = json.loads(path.read_text())
@@ -117,6 +130,24 @@ class Journal:
             names = sorted(name for name in {*kept, *about} if kept.get(name) != about.get(name))
             told = "; ".join(f"{name} was {kept.get(name)} and is {about.get(name)}" for name in names)
             raise ValueError(f"{self.folder} belongs to another search: {told}. Give another folder, or delete it.")
+
+    def written(self) -> None:
+        """Write the fingerprint, if that is still to be done: a folder without it is not a search's."""
+        if self.unwritten is not None:
+            with atomically(self.folder / "about.json") as file:
+                file.write(json.dumps(self.unwritten, indent=1, sort_keys=True).encode())
+            self.unwritten = None
+
+    def warn(self, error: OSError) -> None:
+        """Warn, once a search, that a checkpoint could not be written. What was kept before it remains."""
+        if not self.has_warned:
+            warnings.warn(
+                f"The checkpoint in {self.folder} could not be written ({_reason(error)}). The search goes on without "
+                f"it, and tries again every {self.every:g} s: free space there, or let the folder be written to. Until "
+                "then a search that is killed resumes from what was kept before, if anything was.",
+                stacklevel=2,
+            )
+        self.has_warned = True
 
     def close(self) -> None:
         """Release the lock on the folder."""
@@ -193,60 +224,38 @@ class Entry:
         if is_done or time.monotonic() - self.last >= self.journal.every:
             payload = io.BytesIO()
             np.savez(payload, *(np.asarray(leaf) for leaf in jax.tree.leaves(tree)))
-            # Overwrite a damaged file: moving it to `before` would replace an intact one.
-            if self.is_sound and self.path.exists():
-                os.replace(self.path, self.before)
-            with atomically(self.path) as file:
-                file.write(TITLE)
-                file.write(hashlib.sha256(payload.getbuffer()).digest())
-                file.write(payload.getbuffer())
-            self.is_sound, self.last = True, time.monotonic()
+            try:
+                self._write(payload.getbuffer())
+            except OSError as error:  # the search is worth more than its checkpoint
+                self.journal.warn(error)
+            self.last = time.monotonic()
         return b""
+
+    def _write(self, payload: memoryview) -> None:
+        self.journal.written()
+        # Overwrite a damaged file: moving it to `before` would replace an intact one.
+        if self.is_sound and self.path.exists():
+            os.replace(self.path, self.before)
+        with atomically(self.path) as file:
+            file.write(TITLE)
+            file.write(hashlib.sha256(payload).digest())
+            file.write(payload)
+        self.is_sound = True
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error.strerror or str(error)
 
 
 def _read(path: Path) -> bytes:
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     digest, payload = content[len(TITLE) :][:32], content[len(TITLE) + 32 :]
     if not content.startswith(TITLE) or hashlib.sha256(payload).digest() != digest:
         raise ValueError(f"{path} is damaged: its checksum does not match.")
     return payload
-
-
-def digest(tree: Any) -> str:
-    """A hash of the values, dtypes and shapes of a tree of arrays and numbers. 64 MB take 0.05 s on one core."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        leaf = leaf if isinstance(leaf, Array) else np.asarray(leaf)
-        found.update(f"{leaf.dtype}{leaf.shape}".encode())
-        if isinstance(leaf, Array) and leaf.nbytes > STAYS_ABOVE and next(iter(leaf.devices())).platform != "cpu":
-            leaf = mixed(leaf)
-        found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-    return found.hexdigest()[:16]
-
-
-@program
-def mixed(array: Array) -> Array:
-    """Two hashes of an array: sums over its numbers' bits, each mixed with its position (MurmurHash3's last steps).
-
-    -> (2,). Integer sums do not depend on the order of summation, so the result is the same on any device.
-    """
-    bits = lax.bitcast_convert_type(array, jnp.uint32)
-    for axis, factor in enumerate((0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)[: bits.ndim]):
-        bits = bits * jnp.uint32(0xCC9E2D51) + lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(factor)
-
-    def summed(seed: int) -> Array:
-        some = bits + jnp.uint32(seed)
-        some = (some ^ (some >> 16)) * jnp.uint32(0x85EBCA6B)
-        some = (some ^ (some >> 13)) * jnp.uint32(0xC2B2AE35)
-        return jnp.sum(some ^ (some >> 16), dtype=jnp.uint32)
-
-    return jnp.stack([summed(1), summed(0x27D4EB2F)])
-
-
-def describe(family: Any) -> str:
-    """A family as text that is the same in every process: its name, repr and fields, without memory addresses."""
-    words = f"{family.name} {family!r} {getattr(family, '__dict__', None) or ''}".strip()
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", words)
 
 
 @contextlib.contextmanager

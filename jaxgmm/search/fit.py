@@ -13,13 +13,14 @@ from jax import Array
 from .. import em
 from .._base import check
 from .._base.precision import precision_for
+from .._base.status import Status
 from ..families import Family
 from ..mixture import Mixture
 from ..rows.rows import Rows
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .escape import ESCAPES
 from .fixed_start import NOTHING_FIXED, FixedStart
-from .observer import NOBODY, Observer
+from .observer import NOBODY, Interrupt, Observer, warn_of_interrupt
 from .plan import Plan, RowOptions, Search
 from .polish import polished, polished_result
 from .progress import Progress, listening
@@ -84,6 +85,10 @@ def fit(
     "squarem", "anderson" or "lbfgs" for fewer steps if clusters overlap and tol is below 1e-4 (see
     `em/steppers/`).
 
+    Ctrl-C ends the runs where they are: the best so far comes back, with a warning, and `result.restarts.status` is
+    RUNNING for those that had not ended. Where there is nothing yet, and where several processes fit together, it is a
+    KeyboardInterrupt.
+
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; never after
     that: `result.status` and `result.restarts` say how the runs ended.
     """
@@ -104,13 +109,13 @@ def fit(
         rows=RowOptions(sample_weight, chunk_size, dtype, device),
     )
     checkpoint = Checkpoint.of(checkpoint)
-    with listening(progress, plan.first_progress) as listener:
+    with listening(progress, plan.first_progress) as listener, plan.together(key, x, "fit"):
         rows = plan.admit(key, x, listener and listener.read)
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
             about = partial(plan.fingerprint, key, rows)
             with checkpointing(checkpoint, about, rows.is_multiprocess) as journal:
-                return search(key, rows, plan, observer_of(listener, plan, journal))
+                return search_or_part(key, rows, plan, observer_of(listener, plan, journal))
 
 
 def observer_of(
@@ -121,6 +126,27 @@ def observer_of(
         return Observer(None, journal, every)
     max_steps = plan.search.max_steps
     return Observer(lambda snapshot: listener(Progress.of(snapshot, max_steps)), journal, every)
+
+
+def search_or_part(
+    key: Array, rows: Rows, plan: Plan, observer: Observer = NOBODY, fixed: FixedStart = NOTHING_FIXED
+) -> FitResult:
+    """`search`; if it is interrupted, what it has found, with a warning. KeyboardInterrupt if that is nothing.
+
+    Several processes would each stop at another step: there the interrupt is raised.
+    """
+    interrupt = None if rows.is_multiprocess else Interrupt()
+    result = search(key, rows, plan, observer._replace(interrupt=interrupt), fixed)
+    if interrupt is not None and interrupt.came:
+        if not np.isfinite(np.asarray(result.objective)):
+            raise KeyboardInterrupt
+        n_running = int(np.sum(np.asarray(result.restarts.status) == Status.RUNNING))
+        warn_of_interrupt(
+            f"the best so far comes back, with status {Status(int(result.status)).name} after {int(result.n_steps)} "
+            f"steps; {n_running} of {result.restarts.status.size} restarts had not ended.",
+            stacklevel=4,
+        )
+    return result
 
 
 def search(
@@ -156,7 +182,7 @@ def best_of_runs(
     result = best(states, histories, settings.floor, length=length)
     if isinstance(states.objective, np.ndarray):
         result = rows.at_home(trimmed(result, n_components))
-    if of.escape is not None:
+    if of.escape is not None and not observer.is_interrupted:
         result = ESCAPES[of.escape](result, rows, settings, of.max_steps, observer)
         result = polished_result(result, rows, settings, observer) if of.polish else result
     return rows.at_home(result) if rows.n_copies > 1 else result

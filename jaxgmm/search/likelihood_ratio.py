@@ -21,6 +21,7 @@ from ..rows.door import admit
 from . import _check
 from .bootstrap import settled
 from .fit import search
+from .observer import Interrupt, Observer, warn_of_interrupt
 from .plan import Plan
 from .progress import Count, listening
 from .result import FitResult
@@ -83,6 +84,8 @@ def likelihood_ratio_test(
     True for a bar on standard error, or a function that is called with (done, B) after each replicate. Everything else
     as for `fit`.
 
+    Ctrl-C ends the work early: the p-value is then by the samples that are done, with a warning.
+
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: replicates with a failed fit are NaN, and are left out and counted.
     """
@@ -122,13 +125,19 @@ def likelihood_ratio_test(
     observed, null = statistic(of_rows, batches)
     replicates = np.full(n_replicates, np.nan)
     tell = (lambda now: progress(now.n_done, now.n_parts)) if callable(progress) else progress
-    with listening(tell, None) as listener:
+    observer, index = Observer(interrupt=Interrupt()), 0
+    with observer.heeding(), listening(tell, None) as listener:
         for index in range(n_replicates):
             of_sample, of_fits = jax.random.split(jax.random.fold_in(of_samples, index))
             sample = Batches.of(null.sample(of_sample, n_rows), chunk_size=batches.chunk_size, dtype=batches.dtype)
             replicates[index], _ = statistic(of_fits, sample, null)
             if listener is not None:
                 listener(Count(index + 1, n_replicates, "samples"))
+    if observer.is_interrupted:
+        if not index:
+            raise KeyboardInterrupt
+        replicates = replicates[:index]
+        warn_of_interrupt(f"of {n_replicates} samples {index} are done, and the p-value is by those.")
     sound = replicates[~np.isnan(replicates)]
     # There is no p-value if a fit to the rows themselves failed, or if the fits to all samples did.
     has_failed = np.isnan(observed) or not len(sound)

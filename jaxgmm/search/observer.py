@@ -1,15 +1,43 @@
-"""The observer of a search: a callback for progress, and the journal for checkpoints."""
+"""The observer of a search: a callback for progress, the journal for checkpoints, and what an interrupt leads to.
+
+A compiled loop does not see Ctrl-C before it returns. So long searches return to Python every `BURST` seconds or so,
+whether or not anybody is told of progress; what is over within that time is made in one piece.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
+from .._base.precision import is_traced
+from ..moments import DIAGONAL, Kind
+from ..rows.batches import Batches
+from ..rows.sizes import choose_width
 from .checkpoint import Entry, Journal
 from .progress import Snapshot
 
 BURST = 0.3
-"""Seconds from one report to an observer to the next."""
+"""Seconds from one return to Python to the next."""
+
+OF_A_STEP = 1e-8
+"""Rough seconds for a responsibility in a step, on one core and for few features. It sizes the first burst only, before
+there is anything to time."""
+
+
+HURRIED = 8.0
+"""How many times slower than others a program is that was compiled in a hurry."""
+
+
+class Interrupt:
+    """Whether a search was interrupted that gives back what there is."""
+
+    def __init__(self) -> None:
+        self.came = False
 
 
 class Observer(NamedTuple):
@@ -18,12 +46,26 @@ class Observer(NamedTuple):
     tell: Callable[[Snapshot], None] | None = None
     journal: Journal | None = None  # for checkpoints on disk
     every: int | None = None  # steps from one report to the next; timed by the clock if None
-    pauses: bool = False  # whether to return to Python now and then even without reports, so that Ctrl-C works
+    interrupt: Interrupt | None = None  # if None, an interrupt is raised; else it ends the runs where they are
 
     @property
     def looks(self) -> bool:
-        """Whether steps are made in bursts rather than in one go."""
-        return self.tell is not None or self.journal is not None or self.pauses
+        """Whether somebody waits for reports or checkpoints: a first burst is then short."""
+        return self.tell is not None or self.journal is not None
+
+    @property
+    def is_interrupted(self) -> bool:
+        return self.interrupt is not None and self.interrupt.came
+
+    @contextlib.contextmanager
+    def heeding(self) -> Iterator[None]:
+        """A block that an interrupt ends: it then goes on after the block, with `is_interrupted`."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.interrupt is None:
+                raise
+            self.interrupt.came = True
 
     def told(self, snapshot: Snapshot) -> None:
         if self.tell is not None:
@@ -40,3 +82,24 @@ class Observer(NamedTuple):
 
 
 NOBODY = Observer()
+
+
+def steps_of_a_burst(n_responsibilities: int, n_features: int, kind: Kind, slower: float = 1.0) -> int:
+    """Steps that take about `BURST` seconds, by arithmetic; more than there is time for on no machine of today."""
+    of_features = n_features if kind.is_diagonal else n_features**2
+    seconds = OF_A_STEP * slower * n_responsibilities * (1.0 + of_features / 32.0)
+    return int(np.clip(BURST / seconds, 1, np.iinfo(np.int32).max))
+
+
+def lanes_of_a_burst(n_components: int, rows: Batches) -> int | None:
+    """Lanes of one core that are started in about `BURST` seconds, by arithmetic; None where that is no matter."""
+    if is_traced(rows) or jax.default_backend() != "cpu":
+        return None
+    n_responsibilities = n_components * rows.n_chunks * rows.chunk_size
+    width = choose_width(n_components, 16, rows.chunk_size)  # lanes are stepped side by side by so many
+    return -(-steps_of_a_burst(n_responsibilities, rows.n_features, DIAGONAL) // width) * width
+
+
+def warn_of_interrupt(what: str, stacklevel: int = 3) -> None:
+    """Warn that a search was interrupted, and say what comes back."""
+    warnings.warn(f"The search was interrupted: {what}", stacklevel=stacklevel)

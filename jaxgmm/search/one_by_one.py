@@ -7,6 +7,7 @@ depends on the number of runs; each run uses the form (FAST or SAFE) that it nee
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -30,9 +31,10 @@ from ..priors import Ridge
 from ..rows.batches import Batches
 from .ascent import Ascent, ascend
 from .checkpoint import Entry
-from .observer import BURST, Observer
+from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
 from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
+from .result import unfinished
 
 WORTH_A_THREAD = 2**15
 """Responsibilities in a step of all runs from which a second thread is worth starting."""
@@ -51,9 +53,13 @@ def run(
     settings: em.Settings,
     limit: int,
     fixed: Fixed | None = None,
+    observer: Observer = NOBODY,
 ) -> tuple[em.State, np.ndarray]:
     """Run states (R, ...) with NumPy leaves until each has converged, failed or made `limit` steps; the objective after
-    t steps is written to histories[:, t]. Results do not depend on how the steps are divided into calls."""
+    t steps is written to histories[:, t]. Results do not depend on how the steps are divided into calls.
+
+    An interrupt ends all runs within a call; if the observer heeds it, the states that they have reached come back.
+    """
     states = with_ridge_and_form(states, batches, settings)
     states, histories = jax.tree.map(np.array, (states, histories))
     _write(histories, np.arange(len(histories)), states.n_steps, states.objective)  # pyright: ignore
@@ -64,22 +70,38 @@ def run(
     of_each = states.mixture.means.shape[1] * int(batches.n_rows)
     how = _effort(states.mixture.means.shape[1], batches, len(states.objective))
 
+    slower = HURRIED if how is Effort.HURRIED else 1.0
+    at_first = steps_of_a_burst(of_each, batches.n_features, states.mixture.family.kind, slower)
+    reached: dict[int, em.State] = {}
+    stop = threading.Event()
+
     def one(index: int) -> None:
-        state = jax.tree.map(lambda leaf: leaf[index], states)
-        while state.status == Status.RUNNING and state.n_steps < limit:
-            first = int(state.n_steps)
-            until = np.int32(min(limit, first + LINE))
+        state, in_time = jax.tree.map(lambda leaf: leaf[index], states), at_first
+        while state.status == Status.RUNNING and state.n_steps < limit and not stop.is_set():
+            began, first = time.perf_counter(), int(state.n_steps)
+            until = np.int32(min(limit, first + min(LINE, in_time)))
             form = _form(state, batches)
             found = _run.compiled(how, state, batches, settings, fixed, until, form=form)
             state, line = jax.device_get(found)
             made = np.arange(first + 1, int(state.n_steps) + 1)
             _write(histories, index, made, line[: len(made)])
-        jax.tree.map(lambda many, one: many.__setitem__(index, one), states, state)
+            reached[index] = state
+            if (seconds := time.perf_counter() - began) < BURST / 2:
+                in_time *= 2
+            elif seconds > 2 * BURST and in_time > 1:  # or it was compiled: then it grows again
+                in_time //= 2
 
     n_threads = max(1, min(n_cores(), len(going), len(going) * of_each // WORTH_A_THREAD))
     if jax.config.jax_disable_jit:  # pyright: ignore
         n_threads = 1
-    at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)])
+    with observer.heeding():
+        at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)], stop)
+    for index, state in reached.items():
+        jax.tree.map(lambda many, one, index=index: many.__setitem__(index, one), states, state)
+    if (
+        observer.is_interrupted
+    ):  # it may have come between two lines: what is past the last step is not known to be whole
+        histories[np.arange(histories.shape[1]) > states.n_steps[:, None]] = np.nan
     return states, histories
 
 
@@ -92,31 +114,30 @@ def to_ends(
     observer: Observer,
     entry: Entry | None,
 ) -> tuple[em.State, np.ndarray]:
-    """Run states (R, ...) to their ends one after the other; if observed, all make a burst of steps, then the next.
-
-    An interrupt is handled between runs, so `observer.pauses` is not needed.
-    """
+    """Run states (R, ...) to their ends one after the other; if observed, all make a burst of steps, then the next."""
     found = None if entry is None else entry.found()
     is_told = observer.tell is not None
     states = jax.tree.map(np.asarray, states)
     resumable = (states.status == Status.MAX_STEPS) & (states.n_steps < max_steps)
     states = states._replace(status=np.where(resumable, Status.RUNNING, states.status).astype(np.int32), memory=None)
     # A callback is first shown the starts, with their objectives.
-    states, histories = run(states, histories, batches, settings, 0 if is_told else NOT_BEGUN)
+    states, histories = run(states, histories, batches, settings, 0 if is_told else NOT_BEGUN, observer=observer)
     if entry is not None and found is not None:
         states, histories = entry.as_tree(found, (states, histories))
-    burst = observer.every or (FIRST_BURST if is_told or entry is not None else max_steps)
+    burst = observer.every or (FIRST_BURST if observer.looks else max_steps)
     while True:
         n_steps = np.maximum(states.n_steps, 0)
-        observer.told(Snapshot(*map(np.array, (states.objective, states.status, n_steps))))
+        with observer.heeding():
+            observer.told(Snapshot(*map(np.array, (states.objective, states.status, n_steps))))
         going = (states.status == Status.RUNNING) & (states.n_steps < max_steps)
         if entry is not None:
-            entry.keep((states, histories), is_done=not going.any())
-        if not going.any():
+            entry.keep((states, histories), is_done=not going.any() or observer.is_interrupted)
+        if not going.any() or observer.is_interrupted:
             status = np.where(states.status == Status.RUNNING, Status.MAX_STEPS, states.status).astype(np.int32)
-            return states._replace(status=status), histories
+            states = states._replace(status=status)
+            return unfinished(states, going) if going.any() else states, histories  # pyright: ignore
         began, done = time.perf_counter(), int(n_steps[going].min())
-        states, histories = run(states, histories, batches, settings, min(done + burst, max_steps))
+        states, histories = run(states, histories, batches, settings, min(done + burst, max_steps), observer=observer)
         if observer.every is None and time.perf_counter() - began < BURST:
             burst = min(2 * burst, max_steps)
 

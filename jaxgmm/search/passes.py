@@ -31,7 +31,7 @@ from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import Observer
 from .progress import Snapshot, is_going
-from .result import FitResult, said_of_each
+from .result import FitResult, said_of_each, unfinished
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,22 @@ class Passes:
             snapshot = Snapshot(*map(np.array, (states.objective, states.status, states.n_steps)))
             kept = snapshot.n_steps < histories.shape[1]
             histories[np.flatnonzero(kept), snapshot.n_steps[kept]] = snapshot.objective[kept]
-            going = np.flatnonzero(is_going(snapshot, max_steps)).astype(np.int32)
-            observer.told(snapshot)
+            is_on = is_going(snapshot, max_steps)
+            going = np.flatnonzero(is_on).astype(np.int32)
+            with observer.heeding():
+                observer.told(snapshot)
+            is_done = not len(going) or observer.is_interrupted
             if entry is not None:
-                entry.keep((states, histories), is_done=not len(going))
-            if not len(going):
-                return _stopped(states), jnp.asarray(histories)
+                entry.keep((states, histories), is_done)
+            if is_done:
+                states = _stopped(states)
+                return unfinished(states, is_on) if len(going) else states, jnp.asarray(histories)
             # Pad to a power of two, so that few programs are compiled; duplicates rewrite the same row.
             n_lanes = min(len(states.status), next_power_of_two(len(going)))
             chosen = going[np.minimum(np.arange(n_lanes), len(going) - 1)]
-            states = with_lanes(states, chosen, step_lanes(lanes_at(states, chosen), self.rows, settings))
+            with observer.heeding():
+                stepped = step_lanes(lanes_at(states, chosen), self.rows, settings)
+                states = jax.block_until_ready(with_lanes(states, chosen, stepped))
 
     def ascended(self, states: em.State, settings: em.Settings, n_runs: int, entry: Entry | None) -> list[Ascent]:
         del n_runs

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,14 +20,17 @@ from jax import Array
 from .. import em
 from .._base import check
 from .._base.precision import is_traced
+from .._base.processes import together
+from .._version import __version__
 from ..families import SHELF, Family
 from ..rows.door import admit_rows
 from ..rows.resolution import rows_to_look_at, smeared
 from ..rows.rows import Rows
+from ..rows.sharded import is_shared_out
 from . import _check
-from .checkpoint import describe, digest
 from .driver import driver_of
 from .escape import ESCAPES
+from .fingerprint import describe, digest
 from .progress import Progress
 from .race import Race
 from .seeding import SEEDINGS
@@ -158,6 +162,24 @@ class Plan:
         if search.escape is not None:
             rows.whole(f"escape={search.escape!r}", "its proposals are made of several passes each")
         return rows
+
+    def together(self, key: Array, x: Any, call: str, **more: Any) -> AbstractContextManager[None]:
+        """A context for the search, entered before the rows are admitted: if their processes search together, they are
+        to be asked for the same. call: the public function; more: what it was asked for besides this plan."""
+        is_shared = jax.process_count() > 1 and (self.rows.device == "all" or is_shared_out(x))
+        if not is_shared or is_traced((key, self.settings, self.search.init)):
+            return nullcontext()
+        search, settings, of = self.search, self.settings, self.rows
+        asked = {"jaxgmm": __version__, "the call": call, "key": np.asarray(jax.random.key_data(key)).tolist()}
+        asked |= {"n_components": list(self.counts), "family": ", ".join(map(describe, self.families))}
+        asked |= {"init": search.init if isinstance(search.init, str) else digest(search.init)}
+        asked |= {"n_restarts": search.n_restarts, "max_steps": search.max_steps, "tol": settings.tol}
+        asked |= {"ridge": np.asarray(settings.ridge).tolist(), "relative_ridge": self.relative_ridge}
+        asked |= {"acceleration": settings.acceleration, "stopping": settings.stopping, "prior": settings.prior}
+        asked |= {"race": search.race, "escape": search.escape, "chunk_size": of.chunk_size, "device": of.device}
+        asked |= {"sample_weight": "None" if of.sample_weight is None else "given"}
+        asked |= {"dtype": "None" if of.dtype is None else np.dtype(of.dtype).name}
+        return together({**asked, **more})
 
     def for_rows(self, rows: Rows) -> Plan:
         """The plan with its ridge (D,) as a number for each feature: the resolution of the columns, if that was asked

@@ -40,8 +40,14 @@ class Pool(ABC):
     def __init__(self, number: int, batches: Batches) -> None:
         self.number, self.batches = number, batches
 
-    def each(self, program: Callable[..., Any], lanes: Any, *shared: Any, **static: Any) -> Any:
-        """program(lanes (L, ...), *shared, **static) -> leaves (L, ...), computed by all workers at the same time."""
+    def each(
+        self, program: Callable[..., Any], lanes: Any, *shared: Any, at_most: int | None = None, **static: Any
+    ) -> Any:
+        """program(lanes (L, ...), *shared, **static) -> leaves (L, ...), computed by all workers at the same time.
+
+        at_most: lanes of a worker after which threads return to Python, so that Ctrl-C is seen.
+        """
+        del at_most
         n_lanes = len(jax.tree.leaves(lanes)[0])
         return self.gather(self.run(program, self.scatter(lanes), *shared, **static), n_lanes)
 
@@ -68,6 +74,20 @@ class Pool(ABC):
 
 class Threads(Pool):
     """One thread per worker; a single worker uses the caller's thread."""
+
+    def each(
+        self, program: Callable[..., Any], lanes: Any, *shared: Any, at_most: int | None = None, **static: Any
+    ) -> Any:
+        n_lanes = len(jax.tree.leaves(lanes)[0])
+        together = n_lanes if at_most is None else self.number * max(1, at_most)
+        if together >= n_lanes:
+            return super().each(program, lanes, *shared, **static)
+        held, found = jax.tree.map(np.asarray, lanes), []
+        for first in range(0, n_lanes, together):
+            places = np.minimum(np.arange(first, first + together), n_lanes - 1)  # the last are repeated
+            parts = self.scatter(jax.tree.map(lambda leaf, of=places: leaf[of], held))
+            found.append(self.gather_on_host(self.run(program, parts, *shared, **static), together))
+        return self.placed(jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n_lanes], *found))
 
     def scatter(self, lanes: Any) -> list[Any]:
         if self.number == 1:
@@ -143,23 +163,28 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
-    """The results of the jobs, each run in its own thread, the first in this one.
+def at_once(jobs: Sequence[Callable[[], T]], stop: threading.Event | None = None) -> list[T]:
+    """The results of the jobs, each run in its own thread, the first in this one. If that is interrupted or fails,
+    `stop` is set, and the other jobs, which look at it, are waited for.
 
     JAX's settings are per thread, and are copied. If one cannot be copied, all jobs run in this thread.
     """
     if len(jobs) == 1:
         return [jobs[0]()]
-    settings, asked = settings_here(), jax.config.values
+    settings, asked, stop = settings_here(), jax.config.values, stop or threading.Event()
 
     def with_settings(job: Callable[[], T]) -> list[T]:
         with settings():
             return [jax.block_until_ready(job())] if jax.config.values == asked else []
 
     with ThreadPoolExecutor(len(jobs) - 1) as pool:
-        others = [pool.submit(with_settings, job) for job in jobs[1:]]
-        first = jax.block_until_ready(jobs[0]())
-        done = [other.result() for other in others]
+        try:
+            others = [pool.submit(with_settings, job) for job in jobs[1:]]
+            first = jax.block_until_ready(jobs[0]())
+            done = [other.result() for other in others]
+        except BaseException:
+            stop.set()  # before the pool waits for its threads
+            raise
     return [first, *(of[0] if of else job() for of, job in zip(done, jobs[1:], strict=True))]
 
 

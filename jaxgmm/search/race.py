@@ -66,6 +66,8 @@ def race_to_ends(
         return run_to_ends(states, batches, settings, max_steps, observer)
     histories = no_history(states, max_steps)
     states, histories = run_to_ends(states, batches, settings, race.steps, observer, histories)
+    if observer.is_interrupted:
+        return states, histories
     snapshot, is_spiked = _looked_at(states, settings)
     order = np.lexsort((-snapshot.ranks()[rivals], is_spiked[rivals]), axis=1)
     places, is_open = race.places(rivals.shape[1]), np.ones(len(rivals), bool)
@@ -76,6 +78,8 @@ def race_to_ends(
         of_all = observer.seen_through(partial(_among_all, snapshot, chosen))
         few, lines = run_to_ends(few, batches, settings, max_steps, of_all, lines)
         states, histories = put_back(states, histories, chosen, few, lines)
+        if observer.is_interrupted:
+            break
         snapshot, is_spiked = _looked_at(states, settings)
         # An eliminated run must not win unfinished: if no finalist of a group is sound, its next best runs go on.
         is_sound = np.isfinite(snapshot.ranks()) & ~is_spiked

@@ -32,7 +32,7 @@ from . import one_by_one, side_by_side, small
 from .ascent import Ascent, begin
 from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
-from .observer import Observer
+from .observer import Observer, lanes_of_a_burst
 from .pool import are_singles, pool_for
 from .result import ON_HOST, FitResult, is_on_host, said_of_each
 
@@ -182,7 +182,8 @@ class Resident:
         n_lanes, n_components, n_features = lanes[0].shape
         each = bytes_of_fit(n_components, n_features, self.rows.dtype.itemsize, of_kind.is_diagonal)
         pool = pool_for(n_lanes, n_components, self.rows, each)
-        return pool.each(program, lanes, self.rows, *shared, **static)
+        at_most = lanes_of_a_burst(n_components, self.rows)
+        return pool.each(program, lanes, self.rows, *shared, at_most=at_most, **static)
 
 
 @program(static="kind")

@@ -15,7 +15,7 @@ from .. import em
 from .._base import html
 from .._base.deprecation import renamed
 from .._base.linalg import cholesky
-from .._base.memory import from_host, to_device, to_host
+from .._base.memory import beside, from_host, to_device, to_host
 from .._base.precision import is_traced
 from .._base.programs import program
 from .._base.status import FAILED, Status, explain
@@ -269,6 +269,15 @@ def _is_spurious(mixture: Mixture, ridge: Any) -> Array:
 def said_of_each(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:
     """also(result, batches) for each of the results (G, ...)."""
     return lax.map(lambda result: also(result, batches), results)
+
+
+def unfinished(states: em.State, going: np.ndarray) -> em.State:
+    """States (R, ...) of which those that were `going` (R,) when the search was interrupted have status RUNNING."""
+    status = np.where(going, Status.RUNNING, np.asarray(states.status)).astype(np.int32)
+    n_steps = np.maximum(np.asarray(states.n_steps), 0)  # a run that had not begun
+    if not isinstance(states.status, np.ndarray):
+        status, n_steps = beside(states.status, (status, n_steps))
+    return states._replace(status=status, n_steps=n_steps)  # pyright: ignore
 
 
 def is_on_host(states: em.State) -> bool:

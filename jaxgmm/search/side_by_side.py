@@ -17,12 +17,12 @@ from .._base.status import Status
 from ..covariances import Form
 from ..rows.batches import Batches
 from .checkpoint import Entry
-from .observer import BURST, Observer
+from .observer import BURST, Observer, steps_of_a_burst
 from .one_by_one import guessed_far
 from .pool import Pool, Threads, at_once, pool_for
 from .progress import Snapshot, is_going
-from .queue import Queue, bytes_of_a_run, ended, ended_on_host, queue, queue_on_host, work
-from .result import is_on_host
+from .queue import Queue, Slots, bytes_of_a_run, ended, ended_on_host, queue, queue_on_host, work
+from .result import is_on_host, unfinished
 
 FIRST_BURST = 2**19
 """Responsibilities in a first burst, which take some milliseconds."""
@@ -37,7 +37,7 @@ def to_ends(
     observer: Observer,
     entry: Entry | None,
 ) -> tuple[em.State, Array]:
-    """Run states (R, ...) to their ends; if observed, in bursts sized by steps or by time."""
+    """Run states (R, ...) to their ends, in bursts sized by steps or by time; in one go if that is short."""
     limit, n_runs = np.int32(max_steps), len(states.objective)
     found = None if entry is None else entry.found()
     pool = _pool(states, batches, settings, None if found is None else int(found.pop()))
@@ -50,26 +50,43 @@ def to_ends(
         under_way = pool.run(_queue, parts, settings, limit, n_rows=batches.chunk_size)
     if entry is not None and found is not None:
         under_way = pool.placed(entry.as_tree(found, under_way))
-    # Until it can be timed, a burst is short; on a small table, up to 8 steps, so that few bursts are needed.
-    burst = max(1, min(8, FIRST_BURST // (states.mixture.means.shape[1] * batches.n_chunks * batches.chunk_size)))
     n_rounds, every_round = max(int(np.max(part.n_rounds)) for part in under_way), np.iinfo(np.int32).max
+    burst = _first_burst(under_way[0].slots, batches, observer)
+    if not observer.looks and burst >= max_steps * n_runs:
+        burst = every_round
     while True:
         snapshot = Snapshot(*pool.gather_on_host([_told(part) for part in under_way], n_runs))
-        observer.told(snapshot)
-        is_done = not np.any(is_going(snapshot, max_steps))
+        going = is_going(snapshot, max_steps)
+        is_done = not going.any()
+        with observer.heeding():
+            observer.told(snapshot)
         if entry is not None:
-            entry.keep((under_way, np.int32(pool.number)), is_done)
-        if is_done:
-            if is_light:
-                held = jax.tree.map(np.array, under_way)
-                return pool.gather_on_host([ended_on_host(part) for part in held], n_runs)
-            return pool.gather(pool.run(_ended, under_way), n_runs)
+            entry.keep((under_way, np.int32(pool.number)), is_done or observer.is_interrupted)
+        if is_done or observer.is_interrupted:
+            break
         began = time.perf_counter()
-        n_rounds = min(n_rounds + (observer.every or burst), every_round) if observer.looks else every_round
-        under_way = jax.block_until_ready(_worked(pool, under_way, batches, settings, limit, n_rounds))
+        n_rounds = min(n_rounds + (observer.every or burst), every_round)
+        with observer.heeding():
+            under_way = jax.block_until_ready(_worked(pool, under_way, batches, settings, limit, n_rounds))
         # The first burst tells how many rounds take BURST seconds; if it included compilation, the second does.
         in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
         burst = max(1, int(min(in_time, 64 * burst)))
+    if is_light:
+        held = jax.tree.map(np.array, under_way)
+        found = pool.gather_on_host([ended_on_host(part) for part in held], n_runs)
+    else:
+        found = pool.gather(pool.run(_ended, under_way), n_runs)
+    return (unfinished(found[0], going), found[1]) if going.any() else found
+
+
+def _first_burst(slots: Slots, batches: Batches, observer: Observer) -> int:
+    """Rounds before there is anything to time. For reports they are few; on a small table, up to 8 steps, so that few
+    bursts are needed."""
+    (*_, n_slots, n_components, n_features), family = slots.states.mixture.means.shape, slots.states.mixture.family
+    each = n_components * batches.n_chunks * batches.chunk_size
+    if observer.looks:
+        return max(1, min(8, FIRST_BURST // each))
+    return steps_of_a_burst(n_slots * each, n_features, family.kind)
 
 
 @program

@@ -20,6 +20,7 @@ from ..rows.rows import Rows
 from . import small
 from .driver import driver_of
 from .fixed_start import NOTHING_FIXED, FixedStart
+from .observer import lanes_of_a_burst
 from .pool import pool_for
 from .seeding.shelf import seeds_from
 
@@ -86,7 +87,8 @@ def seeds_of(keys: Array, counts: Any, rows: Rows, *, seeding: str, n_components
         return _seeds_of(lanes, batches, **how)
     how_well = Effort.HURRIED if batches.has_room else effort(int(batches.n_rows), n_components, len(counts))
     program = _seeds_of.at(how_well)
-    return pool_for(len(counts), n_components, batches).each(program, lanes, batches, **how)
+    pool, at_most = pool_for(len(counts), n_components, batches), lanes_of_a_burst(n_components, batches)
+    return pool.each(program, lanes, batches, at_most=at_most, **how)
 
 
 @program(static=("impl", "seeding", "n_components"))

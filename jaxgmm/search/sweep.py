@@ -121,7 +121,8 @@ def sweep(
     n_cells = len(plan.families) * len(plan.counts)
     n_fits = n_cells * (1 + n_folds)
     first = SweepProgress(0, n_fits, plan.family.name, next(iter(plan.counts)), plan.first_progress)
-    with listening(progress, first, chosen_by.name) as listener:
+    asked = {"criterion": chosen_by.name, "n_folds": n_folds}
+    with listening(progress, first, chosen_by.name) as listener, plan.together(key, x, "sweep", **asked):
         rows = plan.admit(key, x, listener and listener.read)
         if n_folds:
             rows.whole(*FOR_FOLDS)
@@ -228,7 +229,7 @@ def _fit_cells(
     for number, part in enumerate(parts):
         bucket = part.buckets[index]
         tell = None if keeper.progress is None else _Watch(keeper, family.name, bucket)
-        observer = Observer(tell, journal, pauses=True)
+        observer = Observer(tell, journal)
         found = fit_bucket(bucket, part.training, part.judged, family, plan, evidence_of, observer)
         if number == 0:
             fitted = found

@@ -18,7 +18,7 @@ from ...covariances import Form
 from ...em.hard import by_nearest
 from ...em.lanes import side_by_side
 from ...em.loop import advance
-from ...em.state import NOT_BEGUN, Fixed, is_running, unstarted
+from ...em.state import Fixed, is_running, unstarted
 from ...families import Family
 from ...mixture import Mixture
 from ...moments import Moments
@@ -147,6 +147,9 @@ def begin_slab(
 @program(static=("family", "n_components", "width", "capacity"))
 def run_slab(
     packed: Array,
+    history: Array,
+    n_made: Array,
+    until: Array,
     tables: Tables,
     lanes: Lanes,
     given: Fixed | None,
@@ -157,8 +160,12 @@ def run_slab(
     n_components: int,
     width: int,
     capacity: int,
-) -> tuple[Array, Array]:
-    """Run the lanes of a slab, rows (L, F), to their ends. -> rows, and objectives after t steps (L, capacity)."""
+) -> tuple[Array, Array, Array, Array]:
+    """Run the lanes of a slab, rows (L, F), to their ends, or until they have made `until` steps, and a few more.
+
+    history (L, capacity + LINE): objectives after t steps; n_made: steps so far, NOT_BEGUN at first. -> rows, history,
+    steps so far, and whether any lane goes on. Results do not depend on how the steps are divided into calls.
+    """
     n_lanes, dtype = packed.shape[0], tables.x.dtype
     layout = Layout.of(blank_state(family, n_components, tables.x.shape[2], dtype))
     is_meant = jnp.arange(n_lanes, dtype=jnp.int32) < lanes.n_used
@@ -215,10 +222,14 @@ def run_slab(
         goes_on = is_meant & is_running(layout.unpack(packed), limit)
         return _Round(packed, history, goes_on, carry.n_steps + n_rounds)
 
-    history = jnp.full((n_lanes, capacity + LINE), jnp.nan, dtype)
-    first = _Round(packed, history, is_meant, jnp.int32(NOT_BEGUN))
-    last = lax.while_loop(lambda carry: jnp.any(carry.goes_on), rounds, first)
-    return last.packed, last.history
+    first = _Round(packed, history, is_meant & is_running(layout.unpack(packed), limit), n_made)
+    last = lax.while_loop(lambda carry: jnp.any(carry.goes_on) & (carry.n_steps < until), rounds, first)
+    return last.packed, last.history, last.n_steps, jnp.any(last.goes_on)
+
+
+def no_history(n_lanes: int, capacity: int, dtype: Any) -> np.ndarray:
+    """The histories of lanes that have not begun."""
+    return np.full((n_lanes, capacity + LINE), np.nan, dtype)
 
 
 class _Round(NamedTuple):

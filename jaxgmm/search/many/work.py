@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -27,15 +28,16 @@ import numpy as np
 from ..._base.memory import aligned_zeros
 from ..._base.programs import Effort, next_power_of_two
 from ..._base.status import Status
-from ...em.state import Fixed
+from ...em.state import NOT_BEGUN, Fixed
 from ...rows.sizes import AT_ONCE
+from ..observer import BURST, HURRIED, steps_of_a_burst
 from ..pool import at_once, n_cores
 from ..progress import Count, Listener
 from ..result import HISTORY
 from .buckets import buckets, effort_for
 from .outcome import Found, spurious_of
 from .problems import Common, Given, Problems
-from .slab import Ended, Lanes, Layout, Tables, begin_slab, blank_state, run_slab
+from .slab import Ended, Lanes, Layout, Tables, begin_slab, blank_state, no_history, run_slab
 
 STACKS = 128
 """Most stacks in a slab. While the last lane of a slab runs alone, a whole stack is stepped for it: some hundred steps,
@@ -49,6 +51,9 @@ SLAB_BYTES = 2**24
 
 WORTH_A_THREAD = 2**17
 """Responsibilities in a step of all lanes from which a second thread is worth starting."""
+
+MOST = np.iinfo(np.int32).max
+"""More steps than any run makes."""
 
 HISTORIES = 2**26
 """Most objectives that are kept, over all restarts of all problems."""
@@ -85,7 +90,7 @@ class Work:
         self.found = Found.of(how.family, n_problems, n_restarts, n_components, n_features, self.length, problems.dtype)
         fits = problems.counted() >= n_components
         self.found.status[~fits] = self.found.run_status[~fits] = Status.COLLAPSED
-        self.n_done, self.is_stopped, self.lock = int(np.sum(~fits)), False, threading.Lock()
+        self.n_done, self.stop, self.lock = int(np.sum(~fits)), threading.Event(), threading.Lock()
         work = int(problems.lengths[fits].sum()) * n_components * n_restarts
         is_alone = jax.config.jax_disable_jit or not jax.sharding.get_abstract_mesh().empty  # pyright: ignore
         alone = is_alone or jax.default_backend() != "cpu"
@@ -128,10 +133,10 @@ class Work:
             self._tell()
             if n_threads > 1:
                 self._compile()
-            at_once([partial(self._take, is_first=index == 0) for index in range(n_threads)])
+            at_once([partial(self._take, is_first=index == 0) for index in range(n_threads)], self.stop)
             self._tell()
         except KeyboardInterrupt:
-            self.is_stopped = True
+            self.stop.set()
 
     def _compile(self) -> None:
         """Compile both programs for every kind of unit in parallel by running them without lanes; not HURRIED ones."""
@@ -143,7 +148,8 @@ class Work:
                 begin, run = self._programs(unit, nobody, nobody, size)
                 layout = Layout.of(blank_state(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype))
                 length = sum(math.prod(shape) for shape in layout.shapes)
-                jobs += [partial(begin, tables), partial(run, np.zeros((size, length), tables.x.dtype), tables)]
+                nothing = np.zeros((size, length), tables.x.dtype), no_history(size, self.capacity, tables.x.dtype)
+                jobs += [partial(begin, tables), partial(run, *nothing, np.int32(0), np.int32(0), tables)]
         if jobs:
             at_once(jobs)
 
@@ -153,14 +159,14 @@ class Work:
         try:
             while True:
                 with self.lock:
-                    if self.is_stopped or not self.units:
+                    if self.stop.is_set() or not self.units:
                         break
                     unit = self.units.pop()
                 self._do(unit)
                 if is_first and self.n_done < n_problems:
                     self._tell()
         except BaseException:
-            self.is_stopped = True  # the other threads stop after their current unit
+            self.stop.set()  # the other threads stop within their current unit
             raise
 
     def _tell(self) -> None:
@@ -168,7 +174,7 @@ class Work:
             self.listener(Count(self.n_done, len(self.problems.lengths), "problems"))
 
     def _do(self, unit: _Unit) -> None:
-        """Make all runs of a unit's problems, and keep the best of each problem."""
+        """Make all runs of a unit's problems, and keep the best of each problem; nothing if stopped on the way."""
         places = np.repeat(np.arange(len(unit.problems)), self.n_restarts)
         runs = np.tile(np.arange(self.n_restarts), len(unit.problems))
         size = self._size(unit.n_rows)
@@ -177,6 +183,8 @@ class Work:
             self._solved(unit, tables, places[first : first + size], runs[first : first + size], size)
             for first in range(0, len(places), size)
         ]
+        if self.stop.is_set():
+            return
         state, history = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         stands_on_it = spurious_of(state, tables.ridge[places])
         with self.lock:
@@ -219,9 +227,20 @@ class Work:
         return Tables(x, w, figures)
 
     def _solved(self, unit: _Unit, tables: Tables, places: np.ndarray, runs: np.ndarray, size: int) -> Ended:
-        """Run at most one slab to its end. places: the indices of the runs' problems within the unit."""
+        """Run at most one slab to its end, or until all is to stop. places: the indices of the runs' problems within
+        the unit."""
         begin, run = self._programs(unit, places, runs, size)
-        packed, history = jax.device_get(run(begin(tables), tables))
+        packed, history = begin(tables), no_history(size, self.capacity, tables.x.dtype)
+        slower, kind = HURRIED if unit.effort is Effort.HURRIED else 1.0, self.how.family.kind
+        burst = steps_of_a_burst(len(places) * unit.n_rows * self.n_components, tables.x.shape[2], kind, slower)
+        n_made, goes_on = np.int32(NOT_BEGUN), True
+        while goes_on and not self.stop.is_set():
+            began, until = time.perf_counter(), np.int32(min(int(n_made) + burst, MOST))
+            found = run(packed, history, n_made, until, tables)
+            packed, history, n_made, goes_on = *found[:2], *jax.device_get(found[2:])
+            in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
+            burst = max(1, int(min(in_time, 64 * burst)))
+        packed, history = jax.device_get((packed, history))
         blank = blank_state(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype)
         state = Layout.of(blank).unpack(packed[: len(places)])
         status = np.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(np.int32)
@@ -229,7 +248,7 @@ class Work:
 
     def _programs(
         self, unit: _Unit, places: np.ndarray, runs: np.ndarray, size: int
-    ) -> tuple[Callable[[Tables], Any], Callable[[Any, Tables], Any]]:
+    ) -> tuple[Callable[[Tables], Any], Callable[..., Any]]:
         """`begin_slab` and `run_slab` for these runs. places: the indices of their problems within the unit."""
         n, how = len(places), self.how
         filled = np.zeros(size, np.int32)
@@ -248,9 +267,8 @@ class Work:
         def begin(tables: Tables) -> Any:
             return begin_slab.compiled(unit.effort, tables, lanes, given, impl=how.impl, seeding=how.seeding, **shape)
 
-        def run(packed: Any, tables: Tables) -> Any:
-            return run_slab.compiled(
-                unit.effort, packed, tables, lanes, given, *numbers, capacity=self.capacity, **shape
-            )
+        def run(packed: Any, history: Any, n_made: Any, until: Any, tables: Tables) -> Any:
+            slab = packed, history, n_made, until, tables
+            return run_slab.compiled(unit.effort, *slab, lanes, given, *numbers, capacity=self.capacity, **shape)
 
         return begin, run

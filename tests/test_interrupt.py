@@ -1,0 +1,218 @@
+"""Ctrl-C ends a search where it is, and what there is comes back."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgmm
+from jaxgmm import Blocks, Status
+from jaxgmm.search import bootstrap as module
+from jaxgmm.search import observer, one_by_one, passes, replicates, side_by_side
+from tests import oracle
+from tests.tolerances import assert_close, assert_same_mixture
+
+K, D = 4, 2
+X = oracle.blobs(seed=7, n_rows=900, n_features=D, n_components=K, distance=2.0).x
+MANY = np.tile(X, (10, 1))  # a run keeps a core busy
+KEY = jax.random.key(1)
+HOW = {"n_restarts": 6, "tol": 0.0, "max_steps": 30, "dtype": np.float64}
+
+WAYS = {
+    "small": (one_by_one, {"x": X}),
+    "one by one": (one_by_one, {"x": MANY}),
+    "side by side": (side_by_side, {"x": X, "chunk_size": 512}),
+    "accelerated": (side_by_side, {"x": X, "acceleration": "lbfgs"}),
+    "streamed": (passes, {"x": Blocks.from_array(X)}),
+    "race": (one_by_one, {"x": X, "race": jaxgmm.Race(3, 2)}),
+    "escape": (one_by_one, {"x": X, "escape": "split-merge"}),
+}
+STEPS = {one_by_one: "_run", side_by_side: "_work", passes: "step_lanes"}
+
+
+class Counted:
+    """A program of a search, which sends this process SIGINT at its n-th call in the main thread."""
+
+    def __init__(self, whole, n):
+        self.whole, self.n, self.n_calls = whole, n, 0
+
+    def __call__(self, *args, **kwargs):
+        return self._sent(self.whole, *args, **kwargs)
+
+    def compiled(self, *args, **kwargs):
+        return self._sent(self.whole.compiled, *args, **kwargs)
+
+    def _sent(self, whole, *args, **kwargs):
+        if threading.current_thread() is threading.main_thread():
+            self.n_calls += 1
+            if self.n_calls == self.n:
+                signal.raise_signal(signal.SIGINT)
+        return whole(*args, **kwargs)
+
+
+@pytest.fixture
+def in_steps(monkeypatch):
+    """Every burst is a step, whatever the clock says."""
+    for of in (observer, one_by_one, side_by_side):
+        monkeypatch.setattr(of, "BURST", 1e-9)
+
+
+def fit(x, **more):
+    return jaxgmm.fit(KEY, x, K, "diag", **HOW | more)
+
+
+def interrupted(monkeypatch, way, n, call=fit, **more):
+    of, how = WAYS[way]
+    with monkeypatch.context() as patch:
+        patch.setattr(of, STEPS[of], Counted(getattr(of, STEPS[of]), n))
+        with pytest.warns(UserWarning, match="The search was interrupted: the best so far comes back") as said:
+            result = call(**how | more)
+    assert said[0].filename == __file__
+    return result
+
+
+def same_bits(ours, theirs):
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    return all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_steps_in_bursts_have_the_bits_of_steps_in_one_go(way, monkeypatch):
+    how = WAYS[way][1]
+    whole = fit(**how)
+    for of in (observer, one_by_one, side_by_side):
+        monkeypatch.setattr(of, "BURST", 1e-9)
+    assert same_bits(fit(**how), whole)
+
+
+@pytest.mark.parametrize("way", ["one by one", "accelerated"])
+def test_starts_in_groups_are_those_of_one_go(way, monkeypatch):
+    """To rounding: XLA compiles another loop around them."""
+    how = WAYS[way][1] | {"max_steps": 2, "x": MANY, "n_restarts": 9}
+    whole, made = fit(**how), []
+    monkeypatch.setattr(observer, "steps_of_a_burst", lambda *_: made.append(1) or 1)
+    ours = fit(**how)
+    assert made
+    assert_close(ours.restarts.objective, whole.restarts.objective, "objective", np.float64)
+    assert_same_mixture(ours.mixture, whole.mixture, np.float64)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_there_is_comes_back(way, monkeypatch, in_steps):
+    """The best run so far, consistent in itself, and which of the runs had not ended."""
+    result = interrupted(monkeypatch, way, 8)
+    n_steps, history = int(result.n_steps), np.asarray(result.history)
+    assert 0 < n_steps < HOW["max_steps"]
+    assert np.isfinite(history[: n_steps + 1]).all()
+    assert np.isnan(history[n_steps + 1 :]).all()
+    assert float(result.objective) == history[n_steps]
+    with jax.enable_x64(True):
+        assert_close(np.mean(result.mixture.log_prob(X)), result.objective, "objective", np.float64)
+    status = np.asarray(result.restarts.status)
+    assert len(status) == HOW["n_restarts"]
+    assert (status == Status.RUNNING).any()
+    assert (np.asarray(result.restarts.n_steps) >= 0).all()
+    assert repr(result)
+
+
+def test_an_escape_that_is_interrupted_gives_back_what_it_began_from(monkeypatch, in_steps):
+    whole = fit(X)
+    n_calls = sum(np.asarray(whole.restarts.n_steps) + 1)
+    result = interrupted(monkeypatch, "escape", int(n_calls) + 20)
+    assert float(result.objective) >= float(whole.objective)
+    assert len(result.escapes) >= 1
+
+
+def test_an_estimator_is_fitted_with_what_there_is(monkeypatch, in_steps):
+    def call(x):
+        model = jaxgmm.GaussianMixture(K, covariance_type="diag", n_init=6, tol=0.0, max_iter=30, random_state=0)
+        return model.fit(x)
+
+    with pytest.warns(jaxgmm.estimator._sklearn.convergence_warning()):
+        model = interrupted(monkeypatch, "small", 8, call)
+    assert model.status_ is Status.RUNNING
+    assert not model.converged_
+    assert np.isfinite(model.score(X))
+
+
+@pytest.mark.parametrize("way", ["small", "side by side", "streamed"])
+def test_what_is_kept_on_disk_is_the_state_at_the_interrupt(way, tmp_path, monkeypatch, in_steps):
+    """And the same call goes on from there, to the same bits."""
+    part = interrupted(monkeypatch, way, 8, checkpoint=tmp_path)
+    how = WAYS[way][1]
+    assert same_bits(fit(**how, checkpoint=tmp_path), fit(**how))
+    assert int(part.n_steps) > 0
+
+
+def test_a_callback_may_interrupt_as_well(in_steps):
+    def told(now):
+        if now.n_steps >= 5:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="The search was interrupted"):
+        result = fit(X, progress=told)
+    assert 5 <= int(result.n_steps) < HOW["max_steps"]
+
+
+def test_where_there_is_nothing_an_interrupt_is_raised(monkeypatch, in_steps):
+    monkeypatch.setattr(one_by_one, "_run", Counted(one_by_one._run, 1))
+    with pytest.raises(KeyboardInterrupt):
+        fit(X, n_restarts=1)
+
+
+MIXTURE = jaxgmm.Mixture.create(np.full(K, 1 / K), X[:K], np.ones((K, D)), "diag", np.float64)
+
+
+def bootstrap(**more):
+    return jaxgmm.bootstrap(KEY, X, MIXTURE, 20, **{"max_steps": 12, "tol": 0.0} | more)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"acceleration": "squarem"}, {"kind": "weights"}], ids=["rows", "squarem", "weights"]
+)
+def test_replicates_in_bursts_and_groups_are_those_of_one_go(how, monkeypatch):
+    whole = bootstrap(**how)
+    monkeypatch.setattr(replicates, "steps_of_a_burst", lambda *_: 8)
+    monkeypatch.setattr(replicates, "BURST", 1e-9)
+    monkeypatch.setattr(replicates, "choose_width", lambda *_: 3)
+    ours = bootstrap(**how)
+    for name in ("weights", "means", "covariances", "objective"):
+        assert_close(np.asarray(getattr(ours, name)), np.asarray(getattr(whole, name)), "settled", np.float64)
+    assert (np.asarray(ours.status) == np.asarray(whole.status)).all()
+
+
+def test_replicates_that_are_done_come_back(monkeypatch):
+    monkeypatch.setattr(replicates, "steps_of_a_burst", lambda *_: 8)
+    monkeypatch.setattr(replicates, "choose_width", lambda *_: 3)
+    whole = bootstrap()
+    for n, n_done in ((4, 9), (1, 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_begun", Counted(module._begun, n))
+            if not n_done:
+                with pytest.raises(KeyboardInterrupt):
+                    bootstrap()
+                continue
+            with pytest.warns(UserWarning, match="of 20 replicates 9 are done, and come back") as said:
+                part = bootstrap()
+        assert said[0].filename == __file__
+        assert len(part.status) == n_done
+        assert np.array_equal(np.asarray(part.means), np.asarray(whole.means)[:n_done])
+        assert np.isfinite(part.standard_error().means).all()
+
+
+def test_a_test_by_the_samples_that_are_done(monkeypatch):
+    def told(n_done, n_samples):
+        if n_done == 3:
+            raise KeyboardInterrupt
+
+    how = {"n_restarts": 1, "max_steps": 5}
+    with pytest.warns(UserWarning, match="of 9 samples 2 are done, and the p-value is by those") as said:
+        part = jaxgmm.likelihood_ratio_test(KEY, X[:60], 1, "diag", 9, progress=told, **how)
+    assert said[0].filename == __file__
+    whole = jaxgmm.likelihood_ratio_test(KEY, X[:60], 1, "diag", 2, **how)
+    assert np.array_equal(part.replicates, whole.replicates)
+    assert part.p_value == whole.p_value
