@@ -12,7 +12,7 @@ and half the product of the gradient and the quasi-Newton step estimates the gai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,14 +130,14 @@ def learn(ascent: Ascent, point: np.ndarray, stepped: em.State) -> Ascent:
     )
 
 
-def ascend(ascent: Ascent, step: Callable[[em.State], em.State]) -> Ascent:
-    """The ascent at its end, by a function that makes one step of EM."""
+def ascending(ascent: Ascent, step: Callable[[em.State], em.State]) -> Iterator[Ascent]:
+    """The ascent after each of its steps, until it has arrived. step: makes one step of EM."""
     for _ in range(AT_MOST):
         if ascent.is_done:
             break
         tried, point = propose(ascent)
         ascent = learn(ascent, point, step(tried))
-    return ascent
+        yield ascent
 
 
 def ended(ascent: Ascent) -> em.State:

@@ -29,7 +29,7 @@ from ..families import Family
 from ..moments import Moments
 from ..priors import Ridge
 from ..rows.batches import Batches
-from .ascent import Ascent, ascend
+from .ascent import Ascent, ascending
 from .checkpoint import Entry
 from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
 from .pool import at_once, in_background, n_cores
@@ -142,7 +142,9 @@ def to_ends(
             burst = min(2 * burst, max_steps)
 
 
-def ascended(ascents: list[Ascent], batches: Batches, settings: em.Settings, n_runs: int) -> list[Ascent]:
+def ascended(
+    ascents: list[Ascent], batches: Batches, settings: em.Settings, n_runs: int, observer: Observer
+) -> list[Ascent]:
     """Ascents at their ends, each core taking another one. They share the program of a search of `n_runs` runs."""
     states = [ascent.state for ascent in ascents]
     fixed = _nothing_fixed(jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])) if batches.has_room else None
@@ -161,15 +163,19 @@ def ascended(ascents: list[Ascent], batches: Batches, settings: em.Settings, n_r
             state = jax.tree.map(np.asarray, found)
         return state
 
-    waiting, ended = iter(range(len(ascents))), list(ascents)
+    waiting, reached, stop = iter(range(len(ascents))), list(ascents), threading.Event()
 
     def work() -> None:
         for index in waiting:
-            ended[index] = ascend(ascents[index], step)
+            for ascent in ascending(ascents[index], step):
+                reached[index] = ascent
+                if stop.is_set():
+                    return
 
     n_threads = 1 if jax.config.jax_disable_jit else min(n_cores(), len(ascents))  # pyright: ignore
-    at_once([work] * n_threads)
-    return ended
+    with observer.heeding():
+        at_once([work] * n_threads, stop)
+    return reached
 
 
 def with_ridge_and_form(states: em.State, batches: Batches, settings: em.Settings) -> em.State:

@@ -120,7 +120,9 @@ class Passes:
                 stepped = step_lanes(lanes_at(states, chosen), self.rows, settings)
                 states = jax.block_until_ready(with_lanes(states, chosen, stepped))
 
-    def ascended(self, states: em.State, settings: em.Settings, n_runs: int, entry: Entry | None) -> list[Ascent]:
+    def ascended(
+        self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer, entry: Entry | None
+    ) -> list[Ascent]:
         del n_runs
         each = [begin(jax.tree.map(lambda leaf, i=i: leaf[i], states)) for i in range(len(states.objective))]
         found = None if entry is None else entry.found()
@@ -128,16 +130,21 @@ class Passes:
             each = entry.as_tree(found, each)
         for _ in range(AT_MOST):
             going = [index for index, ascent in enumerate(each) if not ascent.is_done]
+            is_done = not going or observer.is_interrupted
             if entry is not None:
-                entry.keep(each, is_done=not going)
-            if not going:
+                entry.keep(each, is_done)
+            if is_done:
                 break
             tried, points = zip(*(propose(each[index]) for index in going), strict=True)
             # Pad to a power of two, so that few programs are compiled.
             lanes = np.minimum(np.arange(next_power_of_two(len(going))), len(going) - 1)
             together = jax.tree.map(lambda *leaves: np.stack(leaves), *(tried[lane] for lane in lanes))
-            stepped = step_lanes(jax.device_put(together, self.rows.origin.sharding), self.rows, settings)
-            stepped = jax.device_get(stepped)
+            stepped = None
+            with observer.heeding():
+                together = jax.device_put(together, self.rows.origin.sharding)
+                stepped = jax.device_get(step_lanes(together, self.rows, settings))
+            if stepped is None:
+                continue
             for place, index in enumerate(going):
                 one = jax.tree.map(lambda leaf, place=place: leaf[place], stepped)
                 each[index] = learn(each[index], points[place], one)

@@ -23,7 +23,7 @@ from .ascent import ended
 from .driver import driver_of
 from .observer import Observer
 from .progress import Snapshot
-from .result import HISTORY, FitResult, best, spurious_on_host, trimmed
+from .result import HISTORY, FitResult, best, spurious_on_host, trimmed, unfinished
 from .runs import put_back, taken
 
 FINALISTS = 3
@@ -62,7 +62,7 @@ def polished(
     is_done = np.zeros(n_runs, bool)
     chosen = _best_of(_ranks(states, settings), rivals)
     mixtures: Any = jax.device_get(states.mixture)
-    while len(chosen):
+    while len(chosen) and not observer.is_interrupted:
         few, lines = jax.device_get(taken(states, histories, chosen))
         few, lines = _ascended(few, lines, rows, tight, n_runs, observer)
         states, histories = put_back(states, _long_enough(histories, lines), chosen, few, lines)
@@ -118,7 +118,7 @@ def _ascended(
 ) -> tuple[em.State, np.ndarray]:
     entry = observer.next_call()
     n_before = np.array(few.n_steps)
-    ends = driver_of(rows).ascended(few, tight, n_runs, entry)
+    ends = driver_of(rows).ascended(few, tight, n_runs, observer, entry)
     n_after = n_before + np.array([np.count_nonzero(~np.isnan(each.line)) for each in ends])
     lines = padded(lines, min(int(n_after.max()) + 1, HISTORY))
     for line, first, each in zip(lines, n_before, ends, strict=True):
@@ -126,7 +126,10 @@ def _ascended(
         line[first + 1 : first + 1 + len(made)] = made
     found = [ended(each) for each in ends]
     keep = {name: None for name in ("ridge_trace", "is_far") if getattr(few, name) is None}
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *found)._replace(**keep), lines
+    states = jax.tree.map(lambda *leaves: np.stack(leaves), *found)._replace(**keep)
+    if observer.is_interrupted:
+        states = unfinished(states, np.array([not each.is_done for each in ends]))
+    return states, lines
 
 
 def padded(lines: np.ndarray, length: int) -> np.ndarray:
