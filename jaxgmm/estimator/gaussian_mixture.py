@@ -200,7 +200,8 @@ class GaussianMixture:
         """Update the fit with a batch of rows X (N, D) with weights (N,), which need not be kept afterwards.
 
         The first call fits, unless there is a fit; each later call makes one step of stepwise EM (see `jaxgmm.online`,
-        which has more options). The existing fit counts as one batch. After a step `lower_bound_` is that of the batch
+        which has more options). The existing fit counts as one batch. A batch after which the mixture would not be usable
+        changes nothing, and warns (RuntimeWarning). After a step `lower_bound_` is that of the batch
         under the mixture before the step, `n_iter_` is the number of batches, and `result_` is removed. `fit` starts
         over. ValueError if n_components or covariance_type has changed since.
         """
@@ -216,6 +217,14 @@ class GaussianMixture:
             with self._computing(self.mixture_.means.dtype):
                 ridge = check.nonnegative(self.reg_covar, "reg_covar")
                 state = online.update(before, self._place(x), sample_weight, ridge=ridge)
+            if int(state.n_batches) == int(before.n_batches):
+                warnings.warn(
+                    f"A batch of {len(x)} rows changed nothing: after it the mixture would not be usable, because rows "
+                    "are too far from all components. Leave such rows out, scale the data, or use dtype=np.float64.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                return self
             for name in ("result_", "lower_bounds_", "effective_counts_"):
                 vars(self).pop(name, None)
             self.mixture_, self.lower_bound_ = state.mixture, float(state.objective)

@@ -11,13 +11,14 @@ import numpy as np
 from jax import Array
 
 from .._base.precision import is_traced, is_transforming, precision_for
-from .._base.programs import is_small
+from .._base.programs import is_small, next_power_of_two
 from . import _check
 from .batches import Batches
 from .blocks import Blocks, _of_npy
 from .dask import DaskRows, client_of
 from .replicated import ON_EACH, on_all_devices
 from .rows import Rows
+from .sizes import choose_chunk_size
 from .sharded import Sharded, is_shared_out, one_copy, shares_of
 from .sources import _existing, is_dask
 from .streamed import Streamed
@@ -170,8 +171,20 @@ def admit_batch(x: Any, sample_weight: Any, n_components: int, n_features: int, 
         return x
     x = _check.observations(x, "x")
     _check.last_axis(x.shape, n_features)
+    if not is_traced(x) and _is_on_cpu(x):
+        x = np.asarray(x)  # where a conversion compiles nothing
     with precision_for(dtype), np.errstate(over="ignore"):
         x = x.astype(dtype, copy=False)  # too large a number becomes infinite, and is refused below
     _check.finite(x, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
-    return Batches.of(x, sample_weight, n_components=n_components, dtype=dtype)
+    if is_transforming() or not isinstance(x, np.ndarray):
+        return Batches.of(x, sample_weight, n_components=n_components, dtype=dtype)
+    # Batches of a stream differ in size, and each shape would be a program of its own.
+    if have_room(x, sample_weight, n_components, 1):
+        return Batches.with_room(x, sample_weight, dtype)
+    size = choose_chunk_size(n_features, n_components, np.dtype(dtype).itemsize)
+    return Batches.with_room(x, sample_weight, dtype, min(size, next_power_of_two(len(x))))
+
+
+def _is_on_cpu(x: Any) -> bool:
+    return not isinstance(x, jax.Array) or all(one.platform == "cpu" for one in x.devices())
