@@ -278,12 +278,17 @@ def same_partitions(of_weights: int, of_rows: int) -> None:
         raise ValueError(f"The weights are in {of_weights} partitions and the rows in {of_rows}. Rechunk one of them.")
 
 
-def same_rows(n_rows: int, expected: int, name: str) -> None:
-    """Every pass over blocks gives the same rows."""
-    if n_rows != expected:
+def same_rows(now: Any, at_first: Any, name: str) -> None:
+    """Every pass over blocks gives the same rows. now, at_first: a `Tally` each."""
+    if now.n_rows != at_first.n_rows:
         raise ValueError(
-            f"{name} gave {expected} rows at first and {n_rows} in a later pass. What is read in blocks must give the "
-            "same rows every time."
+            f"{name} gave {at_first.n_rows} rows at first and {now.n_rows} in a later pass. What is read in blocks "
+            "must give the same rows every time."
+        )
+    if now.differs(at_first):
+        raise ValueError(
+            f"{name} gave other rows in a later pass: the sum of all numbers was {at_first.total:.9g} at first, and "
+            f"is {now.total:.9g}. What is read in blocks must give the same rows every time, in any order."
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,33 +13,14 @@ from .._base.precision import is_traced, is_transforming, precision_for
 from .._base.programs import is_small, next_power_of_two
 from . import _check
 from .batches import Batches
-from .blocks import Blocks, _of_npy
+from .blocks import Blocks
 from .dask import DaskRows, client_of
+from .partitions import takes as is_dask
 from .replicated import ON_EACH, on_all_devices
 from .rows import Rows
 from .sizes import choose_chunk_size
 from .sharded import Sharded, is_shared_out, one_copy, shares_of
-from .sources import _existing, is_dask
 from .streamed import Streamed
-
-
-def as_blocks(x: Any, sample_weight: Any = None) -> Blocks | None:
-    """The user's input as blocks, or None where it is to be held in memory."""
-    if isinstance(x, Blocks):
-        if sample_weight is not None:
-            raise ValueError("Blocks carry their own weights: give pairs of rows and weights instead of sample_weight.")
-        return x
-    if isinstance(x, (str, os.PathLike)):
-        if sample_weight is None:
-            return Blocks.from_file(x)
-        if not os.fspath(x).endswith(".npy"):
-            raise ValueError("Weights of a Parquet file are one of its columns: Blocks.from_file(path, weights=name).")
-        return _of_npy(_existing(x), sample_weight)
-    if isinstance(x, np.memmap):
-        return Blocks.from_array(x, sample_weight)
-    if is_dask(x):
-        return Blocks.from_dask(x, sample_weight)
-    return None
 
 
 def admit_rows(
@@ -60,7 +40,7 @@ def admit_rows(
     n_runs: as for `admit`."""
     everywhere = _check.devices(device)
     client = client_of() if is_dask(x) else None
-    blocks = None if client is not None else as_blocks(x, sample_weight)
+    blocks = None if client is not None else Blocks.of(x, sample_weight)
     if isinstance(x, Batches) and everywhere:
         _check.in_memory("device='all'", "Batches lie on one device")
     if blocks is None and client is None and not (everywhere or is_shared_out(x)):
