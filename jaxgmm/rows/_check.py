@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -80,6 +81,7 @@ def observations(x: Any, name: str = "X") -> np.ndarray | Array:
 
 def real_array(x: Any, name: str) -> np.ndarray | Array:
     """Real numbers of any shape, NumPy or JAX, of a dtype that JAX has; text is converted to numbers."""
+    is_array(x, name)
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         raise TypeError(f"{name} is a sparse matrix, but a dense array is required. Convert it with .toarray().")
     if not isinstance(x, (jax.Array, np.ndarray)):
@@ -97,9 +99,29 @@ def real_array(x: Any, name: str) -> np.ndarray | Array:
     return x if x.dtype == native else x.astype(native)
 
 
+def is_array(x: Any, name: str) -> None:
+    """TypeError for a source of rows that is read in blocks, where an array is needed."""
+    if isinstance(x, (str, bytes, os.PathLike)):
+        what = f"a path, {os.fsdecode(x)!r}"
+    elif hasattr(x, "pieces"):
+        what = "Blocks"
+    else:
+        return
+    raise TypeError(
+        f"{name} must be an array of rows (N, D), got {what}. It takes Blocks in fit and sweep alone: jaxgmm.fit, "
+        "jaxgmm.sweep and GaussianMixture.fit read files and blocks. Give an array here: of a file "
+        "numpy.load(path, mmap_mode='r') or pandas.read_parquet(path), of Blocks one block after the other."
+    )
+
+
 def _unmasked(x: Any, name: str) -> None:
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise ValueError(f"{name} has masked cells, and missing cells are not handled. Fill or drop them.")
+        first = np.argwhere(np.ma.getmaskarray(x))[0]
+        where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), first, strict=False))
+        raise ValueError(
+            f"{name} has masked cells, the first in {where or 'it'}, and missing cells are not handled. Fill or drop "
+            "them."
+        )
 
 
 def _native(dtype: np.dtype, name: str) -> np.dtype:
@@ -119,7 +141,7 @@ def _native(dtype: np.dtype, name: str) -> np.dtype:
 def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
     if not hasattr(x, "__dlpack__") or hasattr(x, "__array_interface__"):
         if hasattr(x, "to_numpy"):
-            return np.asarray(x.to_numpy())
+            return np.asarray(_with_missing(x))
         try:
             return np.asarray(x)
         except ValueError as error:
@@ -131,10 +153,25 @@ def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
         return jax.dlpack.from_dlpack(x)  # on an accelerator, which NumPy cannot read
 
 
+def _with_missing(x: Any) -> Any:
+    """A data frame or series as NumPy has it; pandas' nullable numbers as floats, of their own width, and NaN."""
+    kinds = getattr(x, "dtypes", None)
+    kinds = list(kinds) if hasattr(kinds, "__len__") else [kinds]
+    plain = [getattr(kind, "numpy_dtype", kind) for kind in kinds]
+    are_numbers = all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in plain)
+    if not plain or not are_numbers or all(isinstance(kind, np.dtype) for kind in kinds):
+        return x.to_numpy()
+    found = np.result_type(*plain)
+    return x.to_numpy(dtype=found if found.kind == "f" else np.dtype(np.float64), na_value=np.nan)
+
+
 def _numbers(x: np.ndarray, name: str) -> np.ndarray:
     """Objects and text as float64, or an error that names the first cell that is no number."""
     if np.any([isinstance(value, complex) for value in x.flat[:1000]]):
         raise ValueError(f"Complex data not supported: {name} holds complex numbers.")
+    if x.dtype == object:  # pandas' missing value, which has no float
+        is_missing = np.array([type(value).__name__ == "NAType" for value in x.flat], bool).reshape(x.shape)
+        x = np.where(is_missing, np.nan, x) if is_missing.any() else x
     try:
         return x.astype(np.float64)
     except (TypeError, ValueError) as error:

@@ -65,6 +65,7 @@ class Batches:
         values of x are not checked. ValueError or TypeError for shapes that do not fit and for weights that are
         negative, not finite or all zero.
         """
+        _check.is_array(x, "x")
         _check.matrix_shape(np.shape(x), "x")
         sample_weight = _check.row_weights(sample_weight, np.shape(x)[0])
         chunk_size = _check.chunk_size(chunk_size)

@@ -87,8 +87,6 @@ def admit(
     n_runs: int | None = None,
 ) -> Batches:
     """The user's data, checked, as batches. n_runs: the number of runs if the search may count as small; else None."""
-    if isinstance(x, Blocks):
-        _check.in_memory("This", "it takes Blocks in fit and sweep alone")
     chunk_size = _check.chunk_size(chunk_size)
     dtype = None if dtype is None else _check.floating_dtype((), dtype)
     if isinstance(x, Batches):
@@ -136,6 +134,7 @@ def as_batches(x: Any, n_components: int, n_features: int, dtype: Any) -> Batche
     """Rows x (N, D), an array or `Batches`, for a mixture of `n_components` and `n_features`. The values of an array
     are not checked: it may be traced. ValueError where D differs."""
     if not isinstance(x, Batches):
+        _check.is_array(x, "x")
         _check.matrix_shape(np.shape(x), "x")
         x = Batches.of(x, n_components=n_components, dtype=dtype)
     _check.last_axis((x.n_features,), n_features)
