@@ -114,6 +114,7 @@ class Mixture:
         return _on_host(covariance_of, self)
 
     def _rows(self, x: Any) -> Array:
+        rows_check.is_array(x, "x")
         rows = own(x, self.means.dtype)
         rows_check.last_axis(rows.shape, self.n_features)
         return rows

@@ -25,7 +25,7 @@ from ..families import SHELF, Family, is_matrix_shape, shown_shape
 from ..mixture import Mixture
 from ..rows import _check as rows_check
 from ..rows.chunks import cut
-from ..rows.door import admit, in_batches
+from ..rows.door import admit, head_of, in_batches
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
 from ..search.fit import observer_of, search
@@ -34,7 +34,7 @@ from ..search.plan import Plan, RowOptions
 from ..search.progress import Progress
 from ..search.race import Race
 from . import _check, _sklearn
-from ._arrays import column_names, like
+from ._arrays import column_names, like, named
 
 SKLEARN_INITS = {
     "kmeans": "k-means",
@@ -125,8 +125,9 @@ class GaussianMixture:
     # --- fitting -----------------------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
-        """Fit to rows X (N, D) with weights (N,). ValueError or TypeError for invalid arguments and data; a warning
-        (scikit-learn's, if it is imported) if the best restart did not converge."""
+        """Fit to rows X (N, D) with weights (N,): an array or data frame, or what `jaxgmm.fit` reads in blocks (`Blocks`,
+        a path, a dask collection). ValueError or TypeError for invalid arguments and data; a warning (scikit-learn's,
+        if it is imported) if the best restart did not converge."""
         del y
         plan = Plan.of(
             self.n_components,
@@ -147,15 +148,17 @@ class GaussianMixture:
         chunk_size = rows_check.chunk_size(self.chunk_size)
         n_components, family = plan.n_components, plan.family
 
-        x = rows_check.observations(X)
+        head = head_of(X, sample_weight)
+        x = rows_check.observations(X) if head is None else head.rows
         is_everywhere = isinstance(self.device, str) and self.device == "all"
-        if not is_everywhere:  # else this process may hold only part of the rows: they are checked together
+        is_apart = is_everywhere or head is not None
+        if not is_apart:  # else this process may hold only part of the rows: they are checked together
             sample_weight = rows_check.row_weights(sample_weight, len(x))
             rows_check.finite(x, weights=sample_weight)
             rows_check.enough_rows(len(x), sample_weight, n_components)
-        names = column_names(X)
+        names = column_names(X) if head is None else named(head.names)
         dtype = _check.dtype_of(x, self.dtype)
-        if not is_everywhere:
+        if not is_apart:
             rows_check.within(x, dtype, weights=sample_weight)
         fixed = self._fixed_start(family, x.shape[1], dtype)
         if (whole := fixed.whole(family)) is not None:
@@ -166,8 +169,9 @@ class GaussianMixture:
             if self.warm_start and hasattr(self, "mixture_"):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 plan, fixed = plan.beginning_with(self.mixture_), NOTHING_FIXED
-            if is_everywhere:
-                batches = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all")).admit(key, x)
+            if is_apart:
+                options = RowOptions(sample_weight, chunk_size, dtype, "all" if is_everywhere else None)
+                batches = plan.with_rows(options).admit(key, x if head is None else X)
             else:
                 n_lanes = plan.search.n_restarts
                 n_runs = None if self.acceleration else n_lanes

@@ -108,9 +108,9 @@ def is_array(x: Any, name: str) -> None:
     else:
         return
     raise TypeError(
-        f"{name} must be an array of rows (N, D), got {what}. It takes Blocks in fit and sweep alone: jaxgmm.fit, "
-        "jaxgmm.sweep and GaussianMixture.fit read files and blocks. Give an array here: of a file "
-        "numpy.load(path, mmap_mode='r') or pandas.read_parquet(path), of Blocks one block after the other."
+        f"{name} must be an array of rows (N, D), got {what}. Files and Blocks are read by jaxgmm.fit, jaxgmm.sweep and "
+        "GaussianMixture.fit alone. Give an array here: of a file numpy.load(path) or pandas.read_parquet(path), of "
+        "Blocks one block after the other."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -56,6 +56,21 @@ def admit_rows(
     if is_shared_out(x) or jax.process_count() > 1:
         return Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
     return _admit_here(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype)
+
+
+class Head(NamedTuple):
+    """The first row of rows that are read in blocks."""
+
+    rows: np.ndarray  # (1, D)
+    names: tuple[Any, ...] | None
+
+
+def head_of(x: Any, sample_weight: Any) -> Head | None:
+    """What is known of rows before they are read: of Blocks, paths and dask collections. None for arrays, and for
+    `numpy.memmap`, as which joblib hands arrays to its workers."""
+    if isinstance(x, np.memmap) or (blocks := Blocks.of(x, sample_weight)) is None:
+        return None
+    return Head(blocks.head()[0], blocks.column_names())
 
 
 def _admit_here(
