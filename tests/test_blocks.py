@@ -327,7 +327,11 @@ def test_decimal_and_whole_columns_are_numbers_and_missing_cells_are_not_finite(
         ),
         (lambda: Blocks([X, (X, WEIGHTS)]), ValueError, "some blocks have weights and some have none"),
         (lambda: Blocks([(X, WEIGHTS[:3])]), ValueError, r"expected weights of shape \(1003,\), got \(3,\)"),
-        (lambda: Blocks([np.array([["a", "b"]])]), ValueError, r"Block 0 of x \(rows from 0 on\) must hold numbers only"),
+        (
+            lambda: Blocks([np.array([["a", "b"]])]),
+            ValueError,
+            r"Block 0 of x \(rows from 0 on\) must hold numbers only",
+        ),
         (lambda: Blocks([X, X.astype(np.float64)]), ValueError, r"holds float64, and the first block float32.*astype"),
         (lambda: Blocks([X.astype(np.complex64)]), ValueError, "Complex data not supported"),
         (lambda: Blocks([np.ma.masked_greater(X, 1.0)]), ValueError, r"rows from 0 on\) has masked cells"),

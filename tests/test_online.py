@@ -135,7 +135,7 @@ POISON = {
     "one row far off": lambda x: np.concatenate([x[:-1], np.full((1, D), 1e7)]),
     "a single row": lambda x: np.full((1, D), 1e5),
     "all rows off": lambda x: x + 1e6,
-    "off in one feature": lambda x: x + [0.0, 1e6],
+    "off in one feature": lambda x: x + np.array([0.0, 1e6]),
     "all rows alike": lambda x: np.full_like(x, 1e4),
 }
 

@@ -84,7 +84,13 @@ def test_in_a_file_lines_are_whole_and_few(monkeypatch):
     bar.clear()
     lines = file.getvalue().splitlines()
     assert "\r" not in file.getvalue()
-    assert [line.split("] ")[1].split(" s")[0] for line in lines] == ["1/250", "81/250", "161/250", "241/250", "250/250"]
+    assert [line.split("] ")[1].split(" s")[0] for line in lines] == [
+        "1/250",
+        "81/250",
+        "161/250",
+        "241/250",
+        "250/250",
+    ]
 
 
 class Broken(io.StringIO):

@@ -125,9 +125,9 @@ class GaussianMixture:
     # --- fitting -----------------------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
-        """Fit to rows X (N, D) with weights (N,): an array or data frame, or what `jaxgmm.fit` reads in blocks (`Blocks`,
-        a path, a dask collection). ValueError or TypeError for invalid arguments and data; a warning (scikit-learn's,
-        if it is imported) if the best restart did not converge."""
+        """Fit to rows X (N, D) with weights (N,): an array or data frame, or what `jaxgmm.fit` reads in blocks, such as
+        `Blocks`, a path, a dask collection. ValueError or TypeError for invalid arguments and data; a warning
+        (scikit-learn's, if it is imported) if the best restart did not converge."""
         del y
         plan = Plan.of(
             self.n_components,
@@ -204,10 +204,10 @@ class GaussianMixture:
         """Update the fit with a batch of rows X (N, D) with weights (N,), which need not be kept afterwards.
 
         The first call fits, unless there is a fit; each later call makes one step of stepwise EM (see `jaxgmm.online`,
-        which has more options). The existing fit counts as one batch. A batch after which the mixture would not be usable
-        changes nothing, and warns (RuntimeWarning). After a step `lower_bound_` is that of the batch
-        under the mixture before the step, `n_iter_` is the number of batches, and `result_` is removed. `fit` starts
-        over. ValueError if n_components or covariance_type has changed since.
+        which has more options). The existing fit counts as one batch. A batch after which the mixture would not be
+        usable changes nothing, and warns (RuntimeWarning). After a step `lower_bound_` is that of the batch under the
+        mixture before the step, `n_iter_` is the number of batches, and `result_` is removed. `fit` starts over.
+        ValueError if n_components or covariance_type has changed since.
         """
         if not hasattr(self, "mixture_"):
             self.fit(X, y, sample_weight)

@@ -108,9 +108,9 @@ def is_array(x: Any, name: str) -> None:
     else:
         return
     raise TypeError(
-        f"{name} must be an array of rows (N, D), got {what}. Files and Blocks are read by jaxgmm.fit, jaxgmm.sweep and "
-        "GaussianMixture.fit alone. Give an array here: of a file numpy.load(path) or pandas.read_parquet(path), of "
-        "Blocks one block after the other."
+        f"{name} must be an array of rows (N, D), got {what}. Files and Blocks are read by jaxgmm.fit, jaxgmm.sweep "
+        "and GaussianMixture.fit alone. Give an array here: of a file numpy.load(path) or pandas.read_parquet(path), "
+        "of Blocks one block after the other."
     )
 
 
@@ -155,7 +155,7 @@ def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
 
 def _with_missing(x: Any) -> Any:
     """A data frame or series as NumPy has it; pandas' nullable numbers as floats, of their own width, and NaN."""
-    kinds = getattr(x, "dtypes", None)
+    kinds: Any = getattr(x, "dtypes", None)
     kinds = list(kinds) if hasattr(kinds, "__len__") else [kinds]
     plain = [getattr(kind, "numpy_dtype", kind) for kind in kinds]
     are_numbers = all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in plain)

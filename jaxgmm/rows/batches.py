@@ -210,12 +210,15 @@ class Batches:
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
         if self.n_used is not None and self.n_chunks <= PLAIN_UP_TO:
             return lax.fori_loop(0, self.n_used, lambda i, total: jax.tree.map(jnp.add, total, at(i)), zero)
+
+        def add(index: Array, carry: tuple[T, T]) -> tuple[T, T]:
+            return compensated_add(*carry, at(index))
+
         if self.n_used is not None:
-            pair = lax.fori_loop(0, self.n_used, lambda i, carry: compensated_add(*carry, at(i)), (zero, zero))
-            return jax.tree.map(jnp.add, *pair)
+            return jax.tree.map(jnp.add, *lax.fori_loop(0, self.n_used, add, (zero, zero)))
 
         def body(carry: tuple[T, T], index: Array) -> tuple[tuple[T, T], None]:
-            return compensated_add(*carry, at(index)), None
+            return add(index, carry), None
 
         (total, error), _ = lax.scan(body, (zero, zero), jnp.arange(self.n_chunks, dtype=jnp.int32))
         return jax.tree.map(jnp.add, total, error)

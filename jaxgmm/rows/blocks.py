@@ -31,8 +31,9 @@ class Blocks:
     blocks: what yields (n, D) arrays, or pairs of rows (n, D) and weights (n,), each time that it is iterated over: a
     list, a PyTorch loader, or a function without arguments that returns an iterator. Blocks may differ in length, and
     may be overwritten once the next is requested; those without rows are passed over. The first that has rows decides
-    the precision of all, and, if it is a data frame or Arrow table, the columns: they are matched by name in all others,
-    in any order. All passes must give the same rows. TypeError for an iterator, which is used up after one pass.
+    the precision of all, and, if it is a data frame or Arrow table, the columns, which are matched by name in all the
+    others. All passes must give the same rows, in any order. TypeError for an iterator, which is used up after one
+    pass.
 
     The second part of a pair is weights, never labels: wrap a loader of rows and labels in a function that drops the
     labels, lambda: (x for x, _ in loader).
@@ -74,8 +75,8 @@ class Blocks:
         """Rows of a `.npy` file, or of a `.parquet` file or a folder of them.
 
         columns: of Parquet; where None, all but an index that pandas has stored, and those given by folder names
-        (year=2024/). weights: the name of the column of row weights, if any. The columns of a folder's files are matched
-        by name, and have the widest floating dtype of all. A file that changes while it is fitted ends the fit.
+        (year=2024/). weights: the name of the column of row weights, if any. The columns of a folder's files are
+        matched by name, and have the widest floating dtype of all. A file that changes during a fit ends it.
         FileNotFoundError where there is no such path, ImportError where Parquet needs pyarrow, ValueError for another
         ending, a file that cannot be read, a column that is not there, or what is no matrix of numbers.
         """

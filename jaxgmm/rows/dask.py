@@ -18,7 +18,6 @@ from .._base.precision import precision_for
 from . import _check
 from .blocks import Blocks
 from .partitioned import How, PartitionedRows
-from .names import names_of
 from .partitions import delayed_partitions, delayed_weights
 from .sources import Kind, Tally, fitting
 from .streamed import Layout, fitted_to, layout_for, sum_over, survey_of

@@ -18,8 +18,8 @@ from .dask import DaskRows, client_of
 from .partitions import takes as is_dask
 from .replicated import ON_EACH, on_all_devices
 from .rows import Rows
-from .sizes import choose_chunk_size
 from .sharded import Sharded, is_shared_out, one_copy, shares_of
+from .sizes import choose_chunk_size
 from .streamed import Streamed
 
 

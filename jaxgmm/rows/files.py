@@ -30,7 +30,9 @@ class Watched:
         """FileNotFoundError where there is none, ValueError for what can be read only once, such as a pipe."""
         found = os.stat(existing(path))
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{path} is no regular file, and cannot be read again for every pass. Save the rows first.")
+            raise ValueError(
+                f"{path} is no regular file, and cannot be read again for every pass. Save the rows first."
+            )
         self.path, self.stamp = path, Stamp.of(found)
 
     def check(self, file: BinaryIO | None = None) -> None:

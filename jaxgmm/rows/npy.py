@@ -90,7 +90,7 @@ class Stored:
         span = (n_rows - 1) * self.strides[0] + (n_features - 1) * self.strides[1] + self.dtype.itemsize
         memory = np.empty(span, np.uint8)
         self._fill(file, memory, start)
-        rows[...] = np.ndarray(rows.shape, self.dtype, memory.data, strides=self.strides)
+        rows[...] = np.ndarray(rows.shape, self.dtype, memory, strides=self.strides)  # pyright: ignore
 
     def _fill(self, file: BinaryIO, memory: np.ndarray, start: int) -> None:
         file.seek(self.offset + start)
@@ -176,7 +176,10 @@ def mapped(x: Any, weights: Any = None) -> Stored | None:
     whole = _root(x)
     if not isinstance(whole, np.memmap) or whole.mode == "c" or whole.filename is None or x.ndim != 2 or not x.size:
         return None
-    path, is_forward = os.fspath(whole.filename), all(by > 0 or n == 1 for n, by in zip(x.shape, x.strides, strict=True))
+    path, is_forward = (
+        os.fspath(whole.filename),
+        all(by > 0 or n == 1 for n, by in zip(x.shape, x.strides, strict=True)),
+    )
     if not is_forward or not os.path.isfile(path):
         return None
     if whole.mode in ("r+", "w+"):

@@ -1,4 +1,4 @@
-"""Partitions of a dask collection, computed one after the other in this process (for a cluster's workers: `dask.py`)."""
+"""Partitions of a dask collection, computed one after the other here; by a cluster's workers in `dask.py`."""
 
 from __future__ import annotations
 

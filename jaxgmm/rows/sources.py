@@ -43,7 +43,7 @@ class Tally(NamedTuple):
         return cls(len(rows), total, size)
 
     def plus(self, other: Tally) -> Tally:
-        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Tally(self.n_rows + other.n_rows, self.total + other.total, self.size + other.size)
 
     def differs(self, other: Tally) -> bool:
         """Whether the rows are others. What a source computes anew may differ in its last digits."""
@@ -238,9 +238,7 @@ class Store:
             ) from None
 
 
-def filled(
-    blocks: Iterator[Block], size: int, dtype: Any, store: Store
-) -> Iterator[Piece | None]:
+def filled(blocks: Iterator[Block], size: int, dtype: Any, store: Store) -> Iterator[Piece | None]:
     """Yield pieces of `size` rows as they fill up, and None after each block.
 
     A block is copied completely before the next is requested, since the source may then overwrite it. A number too
@@ -271,4 +269,3 @@ def padded(piece: Piece) -> Piece:
     """A piece whose rows past the last valid one repeat it."""
     piece.rows[piece.count :] = piece.rows[piece.count - 1]
     return piece
-

@@ -156,7 +156,7 @@ class Bar:
         filled = round(CELLS * self.share)
         line = f"[{'#' * filled}{'.' * (CELLS - filled)}] {what}{text}{self._left(seconds - self.began)}"
         is_next = seconds - self.last >= self.every
-        if is_next or self.redraws and (what != self.what or self.share >= 1.0):
+        if is_next or (self.redraws and (what != self.what or self.share >= 1.0)):
             self.what, self.last = what, seconds
             self._draw(line)
         else:
