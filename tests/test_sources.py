@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Blocks
+from jaxgmm import Batches, Blocks
 from jaxgmm.rows import npy as npy_files
 from jaxgmm.rows import parquet as parquet_files
 from jaxgmm.rows import streamed
@@ -403,6 +403,35 @@ def test_the_errors_of_the_system_name_the_path(tmp_path, monkeypatch):
     monkeypatch.setattr(npy_files.Stored, "_fill", failing)
     with pytest.raises(OSError, match=r"Input/output error: '.*x\.npy'"):
         jaxgmm.fit(KEY, blocks, 2, **HOW)
+
+
+def test_a_mapped_array_whose_file_was_cut_off_is_refused_and_not_a_signal(tmp_path):
+    """Where arrays are held in memory, too: looking at what is no longer there would end the process."""
+    save_npy(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    mixture = jaxgmm.fit(KEY, X, 2, **HOW).mixture
+    os.truncate(tmp_path / "x.npy", 5000)
+    for job in (
+        lambda x: jaxgmm.fit(KEY, x, 2, **HOW),
+        lambda x: jaxgmm.GaussianMixture(2).fit(x),
+        lambda x: jaxgmm.online.update(jaxgmm.online.init(mixture), x),
+        lambda x: jaxgmm.bootstrap(KEY, x, mixture),
+        mixture.log_prob,
+        Batches.of,
+    ):
+        for x in (mapped, np.asarray(mapped)[1:]):
+            with pytest.raises(ValueError, match=r"x\.npy has been cut off since it was mapped: it has 5000 bytes"):
+                job(x)
+
+
+def test_what_a_users_function_raises_comes_with_its_place():
+    def blocks():
+        yield X[:100]
+        raise OSError("the socket is closed")
+
+    with pytest.raises(OSError, match="the socket is closed") as caught:
+        jaxgmm.fit(KEY, Blocks(blocks), 2, **HOW)
+    assert caught.value.__notes__ == ["Raised by what gives block 1 of x (rows from 100 on)."]
 
 
 @pytest.mark.parametrize("source", ["upper case", "parquet", "function", "dask"])

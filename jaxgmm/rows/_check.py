@@ -15,6 +15,7 @@ from jax import Array
 from .._base.check import count
 from .._base.precision import is_traced
 from .._base.programs import program
+from .files import require_whole
 
 
 def chunk_size(value: Any) -> int | None:
@@ -100,7 +101,9 @@ def real_array(x: Any, name: str) -> np.ndarray | Array:
 
 
 def is_array(x: Any, name: str) -> None:
-    """TypeError for a source of rows that is read in blocks, where an array is needed."""
+    """TypeError for a source of rows that is read in blocks, where an array is needed; ValueError for a mapped array
+    whose file has been cut off."""
+    require_whole(x)
     if isinstance(x, (str, bytes, os.PathLike)):
         what = f"a path, {os.fsdecode(x)!r}"
     elif hasattr(x, "pieces"):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from . import _check
-from .files import Watched, ending, existing, is_path
+from .files import Watched, ending, existing, is_path, require_whole, root_of
 
 AT_ONCE = 2**25
 """Bytes that one read takes of an array with gaps between its rows."""
@@ -27,7 +27,7 @@ def takes(x: Any) -> bool:
 
 def takes_view(x: Any) -> bool:
     """Whether x is a mapped array, or a plain view of one."""
-    return isinstance(_root(x), np.memmap)
+    return isinstance(root_of(x), np.memmap)
 
 
 def source(x: Any, sample_weight: Any = None) -> Stored | Mapped:
@@ -90,11 +90,11 @@ class Stored:
         span = (n_rows - 1) * self.strides[0] + (n_features - 1) * self.strides[1] + self.dtype.itemsize
         memory = np.empty(span, np.uint8)
         self._fill(file, memory, start)
-        rows[...] = np.ndarray(rows.shape, self.dtype, memory, strides=self.strides)  # pyright: ignore
+        rows[...] = np.ndarray(rows.shape, self.dtype, memory.data, strides=self.strides)  # pyright: ignore
 
     def _fill(self, file: BinaryIO, memory: np.ndarray, start: int) -> None:
         file.seek(self.offset + start)
-        view = memoryview(memory)
+        view = memory.data
         while view:
             n_bytes = file.readinto(view)  # pyright: ignore
             if not n_bytes:
@@ -108,7 +108,7 @@ class Mapped:
 
     def __init__(self, x: np.memmap, weights: Any, name: str = "x") -> None:
         self.x, self.weights, self.name, self.shape, self.dtype = x, weights, name, x.shape, None
-        path = getattr(_root(x), "filename", None)
+        path = getattr(root_of(x), "filename", None)
         self.file = Watched(os.fspath(path)) if path is not None and os.path.isfile(path) else None
 
     def again(self) -> Mapped:
@@ -163,17 +163,10 @@ def _damaged(path: str) -> ValueError:
     return ValueError(f"{path} is no NumPy array of numbers: it is damaged, or holds Python objects.")
 
 
-def _root(x: Any) -> Any:
-    """The array that owns the memory of x, or that maps it."""
-    while isinstance(x, np.ndarray) and isinstance(x.base, np.ndarray):
-        x = x.base
-    return x
-
-
 def mapped(x: Any, weights: Any = None) -> Stored | None:
     """The file behind an array that is, or is a view of, a `numpy.memmap`; None for any other, and for one whose
     numbers are not those of a file."""
-    whole = _root(x)
+    whole = root_of(x)
     if not isinstance(whole, np.memmap) or whole.mode == "c" or whole.filename is None or x.ndim != 2 or not x.size:
         return None
     path, is_forward = (
@@ -184,11 +177,9 @@ def mapped(x: Any, weights: Any = None) -> Stored | None:
         return None
     if whole.mode in ("r+", "w+"):
         whole.flush()
+    require_whole(x)
     offset = whole.offset + x.ctypes.data - whole.ctypes.data
     found = Stored(Watched(path), offset, x.shape, x.strides, x.dtype, weights, True)
-    end = offset + sum((n - 1) * by for n, by in zip(x.shape, x.strides, strict=True)) + x.itemsize
-    if found.file.stamp.size < end:
-        raise ValueError(f"{path} has been cut off since it was mapped: it has {found.file.stamp.size} bytes of {end}.")
     for row in (0, len(x) - 1):  # another file may have taken the place of the one that is mapped
         if found.read(row, row + 1).tobytes() != np.asarray(x[row : row + 1]).tobytes():
             return None

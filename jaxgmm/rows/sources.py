@@ -111,8 +111,16 @@ def fitting(
     dtype: of the computation. unit: what the source calls a block; if it is "", there is only one, which `name` names.
     ValueError or TypeError that says which block is wrong, and where.
     """
-    of_first, first = "the first", 0
-    for place, block in enumerate(blocks):
+    of_first, first, place = "the first", 0, -1
+    while True:
+        place += 1
+        try:
+            block = next(blocks)
+        except StopIteration:
+            return
+        except Exception as error:  # of what the user reads with: where is all that is known of it here
+            error.add_note(f"Raised by what gives {unit or 'rows'} {place} of {name} (rows from {first} on).")
+            raise
         where = f"{unit.capitalize()} {place} of {name}" + (f" (rows from {first} on)" if unit == "block" else "")
         where = where if unit else name
         for rows, weights, names in _numbers_of(block, where):
