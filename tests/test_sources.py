@@ -330,7 +330,7 @@ ODD = {
     "large whole numbers": (np.full((2, D), 2**40), r"Block 1 of x .* holds int64 up to 1099511627776.*float32"),
     "a frame among arrays": ("frame", "columns of Block 1 of x .* have names, 'a', 'b', and those of block 0"),
     "no features": (np.zeros((2, 0)), "expected numbers of shape"),
-    "missing": ("missing", "x holds nan in row 3001, column 1"),
+    "missing": ("missing", r"x holds nan in row 3001, column 1 \('b'\), as float32 \(block 1, its row 1\)"),
     "text": (np.array([["1", "b"]]), r"Block 1 of x .* row 0, column 1 is '?np\.str_\('b'\)|row 0, column 1 is"),
 }
 
@@ -360,6 +360,19 @@ def test_a_block_without_rows_is_passed_over(empty):
     pairs = isinstance(empty, tuple)
     rows = [(X[:10], np.ones(10)), empty, (X[10:], np.ones(N - 10))] if pairs else [empty, X[:10], empty, X[10:]]
     assert_same_mixture(jaxgmm.fit(KEY, Blocks(rows), 2, **HOW).mixture, whole.mixture, np.float32)
+
+
+def test_nullable_numbers_of_pandas_keep_their_width_and_are_numbers(x64):
+    """Rows and weights; whole numbers and booleans among them are float64, as all that may miss."""
+    pandas = pytest.importorskip("pandas")
+    for kind, dtype in (("Float32", np.float32), ("Float64", np.float64), ("Int64", np.float64)):
+        whole = np.round(X[:50])
+        frame = pandas.DataFrame({name: pandas.array(whole[:, k], kind) for k, name in enumerate(NAMES)})
+        weights = pandas.Series(pandas.array(np.arange(50.0), "Float64"))
+        rows = Batches.of(frame.to_numpy(np.float64), np.arange(50.0))
+        found = jaxgmm.fit(KEY, frame, 1, sample_weight=weights, tol=0.0, max_steps=1, init=whole[:1])
+        assert_close(found.mixture.means[0], rows.origin, "means", np.float32)
+        assert Blocks([frame]).head()[0].dtype == dtype
 
 
 def test_wide_blocks_are_taken_where_the_dtype_is_asked_for(x64):
@@ -403,6 +416,15 @@ def test_the_errors_of_the_system_name_the_path(tmp_path, monkeypatch):
     monkeypatch.setattr(npy_files.Stored, "_fill", failing)
     with pytest.raises(OSError, match=r"Input/output error: '.*x\.npy'"):
         jaxgmm.fit(KEY, blocks, 2, **HOW)
+
+
+def test_a_missing_cell_is_named_by_its_file_and_column(tmp_path):
+    in_folder(tmp_path / "x", X)
+    x = X[N // 3 :].copy()
+    x[700, 1] = np.nan
+    save_parquet(tmp_path / "x" / "2.parquet", x)
+    with pytest.raises(ValueError, match=r"holds nan in row 1700, column 1 \('b'\), .*2\.parquet, its row 700\)"):
+        jaxgmm.fit(KEY, tmp_path / "x", 2, **HOW)
 
 
 def test_a_mapped_array_whose_file_was_cut_off_is_refused_and_not_a_signal(tmp_path):

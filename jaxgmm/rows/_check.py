@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import jax
@@ -159,7 +159,7 @@ def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
 def _with_missing(x: Any) -> Any:
     """A data frame or series as NumPy has it; pandas' nullable numbers as floats, of their own width, and NaN."""
     kinds: Any = getattr(x, "dtypes", None)
-    kinds = list(kinds) if hasattr(kinds, "__len__") else [kinds]
+    kinds = [kinds] if kinds is None or getattr(x, "ndim", 2) == 1 else list(kinds)
     plain = [getattr(kind, "numpy_dtype", kind) for kind in kinds]
     are_numbers = all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in plain)
     if not plain or not are_numbers or all(isinstance(kind, np.dtype) for kind in kinds):
@@ -332,15 +332,20 @@ def same_rows(now: Any, at_first: Any, name: str) -> None:
         )
 
 
-def finite_block(rows: np.ndarray, weights: np.ndarray | None, first: int, name: str) -> None:
-    """Rows (n, D), the first of which is row `first` of all, are finite; those of weight 0 may be anything."""
+def finite_block(
+    rows: np.ndarray, weights: np.ndarray | None, first: int, name: str, place_of: Callable[[int], str], names: Any
+) -> None:
+    """Rows (n, D), the first of which is row `first` of all, are finite; those of weight 0 may be anything. place_of:
+    which block or file a row is in. names: of the columns, or None."""
     is_bad = ~np.isfinite(rows) if weights is None else ~np.isfinite(rows) & (weights > 0.0)[:, None]
     bad = np.argwhere(is_bad)
     if len(bad):
         row, column = bad[0]
+        called = f" ({names[column]!r})" if names else ""
+        place = f" ({place})" if (place := place_of(first + int(row))) else ""
         raise ValueError(
-            f"{name} holds {rows[row, column]} in row {first + row}, column {column}, as {rows.dtype}; EM needs finite "
-            "numbers. Leave such rows out, or give them weight 0."
+            f"{name} holds {rows[row, column]} in row {first + row}, column {column}{called}, as {rows.dtype}{place}; "
+            "EM needs finite numbers. Leave such rows out, or give them weight 0."
         )
 
 

@@ -55,7 +55,8 @@ class Blocks:
         if not callable(blocks) and not isinstance(blocks, Iterable):
             raise TypeError(f"Blocks take an iterable of arrays, or a function that returns one, got {type(blocks)}.")
         self._blocks, self.name, self._store = blocks, name, Store()
-        self._unit, self._like = "block", None
+        self._unit, self._like, self._starts, self._names = "block", None, [], None
+        self._source: Any = None  # from the shelf, where the rows do not come from the user's own iterable
 
     @classmethod
     def from_array(cls, x: Any, sample_weight: Any = None) -> Blocks:
@@ -110,21 +111,22 @@ class Blocks:
     def _of(cls, source: Any) -> Blocks:
         """Blocks of what a file on the shelf has opened."""
         found = cls((), source.name)
-        found._blocks, found._unit = source, getattr(source, "unit", "block")
+        found._blocks = found._source = source
+        found._unit = getattr(source, "unit", "block")
         return found
 
     @classmethod
     def part(cls, blocks: list[Any], name: str, like: Kind) -> Blocks:
         """One block, called `name`, of rows that must be like those of others."""
         found = cls(blocks, name)
-        found._unit, found._like = "", like
+        found._unit, found._like, found._names = "", like, like.names
         return found
 
     def again(self) -> Blocks:
         """The same source for another fit, as it is now: from here on it must not change."""
-        if not hasattr(self._blocks, "again"):
+        if self._source is None:
             return self
-        found = Blocks._of(self._blocks.again())  # pyright: ignore
+        found = Blocks._of(self._source.again())
         found._store = self._store
         return found
 
@@ -136,17 +138,30 @@ class Blocks:
         rows, weights, _ = self._first()
         return rows, weights
 
+    @property
+    def known_names(self) -> tuple[Any, ...] | None:
+        """As `column_names`, without reading anything: of a pass that has begun."""
+        return getattr(self._source, "columns", None) or self._names
+
     def column_names(self) -> tuple[Any, ...] | None:
         """The names of the columns, or None. ValueError where there are no rows."""
-        return getattr(self._blocks, "columns", None) or self._first().names
+        return self.known_names or self._first().names
 
     def _first(self) -> Block:
-        if hasattr(self._blocks, "read"):
-            weights = self._blocks.weights  # pyright: ignore
-            return Block(self._blocks.read(0, 1), None if weights is None else np.asarray(weights[:1]), None)  # pyright: ignore
+        if hasattr(self._source, "read"):
+            weights = self._source.weights
+            return Block(self._source.read(0, 1), None if weights is None else np.asarray(weights[:1]), None)
         for rows, weights, names in self._checked():
+            self._names = names
             return Block(rows[:1].copy(), None if weights is None else weights[:1].copy(), names)
         raise ValueError(self._without_rows())
+
+    def place_of(self, row: int) -> str:
+        """Where a row of this pass comes from, as "block 3, its row 0"; "" where there is only one such place."""
+        if hasattr(self._source, "place_of"):
+            return self._source.place_of(row)
+        first, where = next((start for start in reversed(self._starts) if start[0] <= row), (0, ""))
+        return f"{where}, its row {row - first}" if where else ""
 
     def pieces(self, size: int, dtype: Any) -> Steps:
         """All rows, `size` at a time, the last piece padded by repeated rows of weight 0.
@@ -156,7 +171,7 @@ class Blocks:
         return Steps(self._steps(size, dtype))
 
     def _steps(self, size: int, dtype: Any) -> Iterator[Piece | None]:
-        steps = self._slices if hasattr(self._blocks, "read") else self._filled
+        steps = self._slices if hasattr(self._source, "read") else self._filled
         has_rows = False
         for piece in steps(size, dtype):
             has_rows = has_rows or piece is not None
@@ -169,7 +184,7 @@ class Blocks:
 
     def _slices(self, size: int, dtype: Any) -> Iterator[Piece | None]:
         """Pieces of a source that is read by slices, without a copy or into the memory of a piece where it can be."""
-        source: Any = self._blocks
+        source = self._source
         n_rows, n_features = source.shape
         for first in range(0, n_rows, size):
             count = min(size, n_rows - first)
@@ -196,7 +211,8 @@ class Blocks:
 
     def _checked(self, dtype: Any = None) -> Iterator[Block]:
         """The blocks that have rows, each of which fits the first. dtype: of the computation."""
-        return fitting(self._from_the_start(), self._unit, self.name, dtype, self._like)
+        self._starts = []
+        return fitting(self._from_the_start(), self._unit, self.name, dtype, self._like, self._starts)
 
     def _from_the_start(self) -> Iterator[Any]:
         """The blocks of the source, from the first on; the source is closed together with this generator."""

@@ -67,7 +67,7 @@ class Stored:
         """Rows `first` to `after`. -> (n, D)."""
         rows = np.empty((after - first, self.shape[1]), self.dtype)
         self.read_into(rows, first)
-        return rows
+        return np.asarray(_check.real_array(rows, self.name))
 
     def read_into(self, rows: np.ndarray, first: int) -> None:
         """Read as many rows as the array (n, D) has, of the file's dtype and contiguous; from row `first` on."""
@@ -181,6 +181,8 @@ def mapped(x: Any, weights: Any = None) -> Stored | None:
     offset = whole.offset + x.ctypes.data - whole.ctypes.data
     found = Stored(Watched(path), offset, x.shape, x.strides, x.dtype, weights, True)
     for row in (0, len(x) - 1):  # another file may have taken the place of the one that is mapped
-        if found.read(row, row + 1).tobytes() != np.asarray(x[row : row + 1]).tobytes():
+        read = np.empty((1, x.shape[1]), x.dtype)
+        found.read_into(read, row)
+        if read.tobytes() != np.asarray(x[row : row + 1]).tobytes():
             return None
     return found

@@ -104,11 +104,17 @@ class Block(NamedTuple):
 
 
 def fitting(
-    blocks: Iterator[Any], unit: str, name: str, dtype: Any = None, like: Kind | None = None
+    blocks: Iterator[Any],
+    unit: str,
+    name: str,
+    dtype: Any = None,
+    like: Kind | None = None,
+    starts: list[tuple[int, str]] | None = None,
 ) -> Iterator[Block]:
     """The blocks that have rows, each of which fits the first, or `like`; their columns in the order of that one's.
 
     dtype: of the computation. unit: what the source calls a block; if it is "", there is only one, which `name` names.
+    starts: takes the first row of each block that has rows, and what it is called.
     ValueError or TypeError that says which block is wrong, and where.
     """
     of_first, first, place = "the first", 0, -1
@@ -123,6 +129,10 @@ def fitting(
             raise
         where = f"{unit.capitalize()} {place} of {name}" + (f" (rows from {first} on)" if unit == "block" else "")
         where = where if unit else name
+        if starts is not None and (not starts or starts[-1][0] < first):
+            starts.append((first, f"{unit} {place}" if unit else ""))
+        elif starts:
+            starts[-1] = first, f"{unit} {place}"  # the last had no rows
         for rows, weights, names in _numbers_of(block, where):
             if like is not None:
                 rows = in_order(rows, names, like.names, where, of_first)

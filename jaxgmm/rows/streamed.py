@@ -114,7 +114,8 @@ def survey_of(
         about = sound_row(rows, weights)
         found = _described(layout._replace(origin=np.zeros_like(rows[0]) if about is None else about).batch(piece))
         if not all(np.isfinite(of).all() for of in map(np.asarray, found)):
-            _check.finite_block(rows, weights, survey.n_rows, blocks.name)  # passes if only squares overflowed
+            # Passes if only squares overflowed.
+            _check.finite_block(rows, weights, survey.n_rows, blocks.name, blocks.place_of, blocks.known_names)
         survey.describe(*found)
         survey.draw(rows, weights)
         survey.tally = survey.tally.plus(piece.tally)
