@@ -333,7 +333,12 @@ def same_rows(now: Any, at_first: Any, name: str) -> None:
 
 
 def finite_block(
-    rows: np.ndarray, weights: np.ndarray | None, first: int, name: str, place_of: Callable[[int], str], names: Any
+    rows: np.ndarray,
+    weights: np.ndarray | None,
+    first: int,
+    name: str,
+    place_of: Callable[[int], str] = lambda row: "",
+    names: Any = None,
 ) -> None:
     """Rows (n, D), the first of which is row `first` of all, are finite; those of weight 0 may be anything. place_of:
     which block or file a row is in. names: of the columns, or None."""
