@@ -44,7 +44,8 @@ class State(NamedTuple):
     moments: Moments  # about the mixture's means, averages per row, so that batches may differ in size
     weight: Array  # (): the number of batches that the start counts as
     n_batches: Array  # (): int32
-    objective: Array  # (): mean log-likelihood of the last batch before its update, nats; NaN before the first
+    objective: Array  # (): mean log-likelihood of the last batch before its update, nats; NaN before the first, and
+    # after a batch that changed nothing
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle NumPy arrays, which keep float64."""
@@ -74,11 +75,15 @@ def update(
 
     γ = max(forgetting, (t + weight)^−decay) for batch t = 1, 2, …: the weight of the batch in the running moments,
     whatever its number of rows. decay: in (½, 1]. forgetting: in [0, 1); the mixture then reflects about the last
-    1 / forgetting batches. ridge: as for `fit`. A component without rows keeps its mean, and its weight decays. A batch
-    whose moments are not finite, because squares overflow, changes nothing; `objective` is then not finite.
+    1 / forgetting batches. ridge: as for `fit`. A component without rows keeps its mean, and its weight decays.
 
-    Raises ValueError or TypeError for arguments and rows that cannot be used. A program is compiled for each shape of
-    batch; if shapes differ, give `Batches` of one chunk size.
+    A batch after which the mixture would not be usable changes nothing, and is not counted: `objective` is then NaN.
+    So it is where squares of its rows overflow, and where rows are so far from the mixture that a covariance would
+    consist of rounding errors: some 1,000 standard deviations in float32, and 10⁷ in float64.
+
+    Raises ValueError or TypeError for arguments and rows that cannot be used. Batches of other sizes share programs,
+    with or without weights: all of up to 8,192 rows, where features and components are few, and otherwise those up to
+    the same power of two.
     """
     decay, forgetting = check.decay(decay), check.forgetting(forgetting)
     dtype, n_features = state.mixture.means.dtype, state.mixture.n_features
@@ -111,9 +116,27 @@ def _update(state: State, batches: Batches, decay: Any, forgetting: Any, ridge: 
     mixture = maximise(moments, old.means, old.family, old.scales, Ridge(ridge))
     first, second = recentre(kind, mass, first, second, mixture.means - old.means)
     new = State(mixture, moments._replace(first=first, second=second), state.weight, n_batches, found.objective)
-    is_sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(new.moments)]))
+    is_sound = _is_finite(new.moments) & _is_usable(mixture, old)
     settled = jax.tree.map(lambda new, old: jnp.where(is_sound, new, old), new, state)
-    return settled._replace(objective=found.objective)
+    return settled._replace(objective=jnp.where(is_sound, found.objective, jnp.nan))
+
+
+def _is_finite(tree: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _is_usable(new: Mixture, old: Mixture) -> Array:
+    """Whether the new mixture is finite, and every covariance has digits.
+
+    Moments are taken about the old means. Where a mean moves by δ, a variance is the difference of two numbers of the
+    size of δ², so one that is smaller than their rounding error is none. A matrix that had too few digits before, by
+    the user's own choice of features, may remain so.
+    """
+    finite = _is_finite((new.means, new.scales)) & jnp.all(new.log_weights < jnp.inf)
+    rounding = 4.0 * jnp.finfo(new.means.dtype).eps * jnp.square(new.means - old.means)
+    counts = jnp.isfinite(new.log_weights)
+    has_digits = jnp.all(new.scales.variances() > rounding, axis=-1) | ~counts
+    return finite & jnp.all(has_digits) & jnp.all(new.scales.is_definite() | ~old.scales.is_definite())
 
 
 def _from_host(parts: tuple[Any, ...]) -> State:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import jaxgmm
+from jaxgmm.rows import npy as npy_files
 from jaxgmm.rows.blocks import Blocks
-from jaxgmm.rows.door import as_blocks
 from jaxgmm.rows.prefetch import Steps, ahead
 
 N, D = 1003, 3
@@ -80,12 +80,12 @@ SOURCES = {
     "alone in lists": lambda _: Blocks([[rows] for rows in ragged()]),
     "array": lambda _: Blocks.from_array(X),
     "column by column": lambda _: Blocks.from_array(np.asfortranarray(X)),
-    "memmap": lambda folder: as_blocks(np.load(npy(folder), mmap_mode="r")),
-    "npy": lambda folder: as_blocks(str(npy(folder))),
+    "memmap": lambda folder: Blocks.of(np.load(npy(folder), mmap_mode="r")),
+    "npy": lambda folder: Blocks.of(str(npy(folder))),
     "parquet": lambda folder: Blocks.from_file(parquet(folder), NAMES),
     "folder of parquet": lambda folder: Blocks.from_file(parquet(folder).parent, NAMES),
-    "dask array": lambda folder: as_blocks(dask_array(folder)),
-    "dask frame": lambda folder: as_blocks(dask_frame(folder)),
+    "dask array": lambda folder: Blocks.of(dask_array(folder)),
+    "dask frame": lambda folder: Blocks.of(dask_frame(folder)),
 }
 
 
@@ -109,7 +109,7 @@ def test_every_source_gives_the_same_rows_in_every_pass(source, size, tmp_path):
     {
         "ragged": lambda _: Blocks(ragged(weighted=True)),
         "array": lambda _: Blocks.from_array(X, WEIGHTS),
-        "npy": lambda folder: as_blocks(npy(folder), WEIGHTS),
+        "npy": lambda folder: Blocks.of(npy(folder), WEIGHTS),
         "parquet": lambda folder: Blocks.from_file(parquet(folder), NAMES, weights="w"),
     }.items(),
     ids=lambda item: item[0],
@@ -120,15 +120,67 @@ def test_weights_go_with_their_rows(source, tmp_path):
     assert np.array_equal(weights, WEIGHTS)
 
 
-def test_rows_of_a_mapped_file_are_not_copied(tmp_path):
-    mapped = np.load(npy(tmp_path), mmap_mode="r")
-    first, *_, last = as_blocks(mapped).pieces(256, np.float32)
-    assert np.shares_memory(first.rows, mapped)
-    assert not np.shares_memory(last.rows, mapped)  # it is padded
+def changed_in_memory(path):
+    mapped = np.load(path, mmap_mode="c")
+    mapped[3, 1] = 7.0
+    return mapped
+
+
+def not_yet_written(path):
+    mapped = np.load(path, mmap_mode="r+")
+    mapped[3, 1] = 7.0
+    return mapped
+
+
+def unlinked(path):
+    mapped = np.load(path, mmap_mode="r")
+    path.unlink()
+    return mapped
+
+
+def replaced(path):
+    mapped = np.load(path, mmap_mode="r")
+    np.save(path.with_name("y.npy"), -X)
+    path.with_name("y.npy").replace(path)
+    return mapped
+
+
+def by_columns(path, dtype=np.float32):
+    np.save(path, np.asfortranarray(X.astype(dtype)))
+    return np.load(path, mmap_mode="r")
+
+
+MAPPED = {
+    "whole": lambda path: np.load(path, mmap_mode="r"),
+    "every other row": lambda path: np.load(path, mmap_mode="r")[3::2],
+    "some columns": lambda path: np.load(path, mmap_mode="r")[5:, :2],
+    "every other column": lambda path: np.load(path, mmap_mode="r")[:, ::2],
+    "backwards": lambda path: np.load(path, mmap_mode="r")[::-1],
+    "a plain view": lambda path: np.asarray(np.load(path, mmap_mode="r"))[10:900],
+    "by columns": by_columns,
+    "by columns, of the other byte order": lambda path: by_columns(path, ">f4")[7:],
+    "changed in memory": changed_in_memory,
+    "not yet written": not_yet_written,
+    "unlinked": unlinked,
+    "replaced": replaced,
+}
+
+
+@pytest.mark.parametrize("kind", MAPPED)
+def test_every_view_of_a_mapped_file_gives_the_numbers_that_it_shows(kind, tmp_path, monkeypatch):
+    """From the file, by ordinary reads, or from memory where the file has others."""
+    monkeypatch.setattr(npy_files, "AT_ONCE", 512)
+    mapped = MAPPED[kind](npy(tmp_path))
+    want = np.array(mapped, np.float32)
+    for blocks in (Blocks.from_array(mapped), Blocks([mapped[:100], mapped[100:]])):
+        for size in (64, 2048):
+            pieces = list(blocks.pieces(size, np.float32))
+            assert np.array_equal(np.concatenate([piece.rows[: piece.count] for piece in pieces]), want)
+            assert not np.shares_memory(pieces[0].rows, mapped)
 
 
 def test_an_array_is_not_blocks():
-    assert as_blocks(X) is None
+    assert Blocks.of(X) is None
 
 
 @pytest.mark.parametrize("as_pair", [False, True], ids=["rows", "pairs"])
@@ -266,19 +318,23 @@ def test_decimal_and_whole_columns_are_numbers_and_missing_cells_are_not_finite(
         (
             lambda: Blocks([X[0]]),
             ValueError,
-            r"The block of x from row 0 on: expected numbers of shape \(n, D\), got float32",
+            r"Block 0 of x \(rows from 0 on\): expected numbers of shape \(n, D\), got float32",
         ),
         (
             lambda: Blocks([X, X[:, :2]]),
             ValueError,
-            "The block of x from row 1003 on: expected 3 features as before, got 2",
+            r"Block 1 of x \(rows from 1003 on\): expected 3 features as before, got 2",
         ),
         (lambda: Blocks([X, (X, WEIGHTS)]), ValueError, "some blocks have weights and some have none"),
         (lambda: Blocks([(X, WEIGHTS[:3])]), ValueError, r"expected weights of shape \(1003,\), got \(3,\)"),
-        (lambda: Blocks([np.array([["a", "b"]])]), ValueError, "block of x from row 0 on must hold numbers only"),
+        (
+            lambda: Blocks([np.array([["a", "b"]])]),
+            ValueError,
+            r"Block 0 of x \(rows from 0 on\) must hold numbers only",
+        ),
         (lambda: Blocks([X, X.astype(np.float64)]), ValueError, r"holds float64, and the first block float32.*astype"),
         (lambda: Blocks([X.astype(np.complex64)]), ValueError, "Complex data not supported"),
-        (lambda: Blocks([np.ma.masked_greater(X, 1.0)]), ValueError, "from row 0 on has masked cells"),
+        (lambda: Blocks([np.ma.masked_greater(X, 1.0)]), ValueError, r"rows from 0 on\) has masked cells"),
         (lambda: Blocks.from_array(np.ma.masked_greater(X, 1.0)), ValueError, "x has masked cells"),
         (lambda: Blocks([np.zeros(3, "f4,f4")]), TypeError, "structured dtype"),
         (lambda: Blocks([X.astype(np.longdouble)]), TypeError, r"Convert it with \.astype\(np\.float64\)"),
@@ -286,8 +342,8 @@ def test_decimal_and_whole_columns_are_numbers_and_missing_cells_are_not_finite(
         (lambda: Blocks(lambda: 3), TypeError, "expected a function that returns an iterable, got a int"),
         (lambda: Blocks([(X, np.array(["a"] * N))]), ValueError, "in its weights, must hold numbers only"),
         (lambda: Blocks.from_array(X[0]), ValueError, "must be a matrix"),
-        (lambda: as_blocks(Blocks([X]), WEIGHTS), ValueError, "carry their own weights"),
-        (lambda: as_blocks("no/such.npy"), FileNotFoundError, "no/such.npy: there is no such file"),
+        (lambda: Blocks.of(Blocks([X]), WEIGHTS), ValueError, "carry their own weights"),
+        (lambda: Blocks.of("no/such.npy"), FileNotFoundError, "no/such.npy: there is no such file"),
     ],
 )
 def test_what_is_no_source_is_refused(blocks, error, message):
@@ -334,9 +390,9 @@ def test_files_are_refused_by_name(tmp_path):
     for content in (b"no array at all", b""):
         npy(tmp_path).write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.npy is no NumPy array of numbers: it is damaged"):
-            as_blocks(str(tmp_path / "x.npy"))
+            Blocks.of(str(tmp_path / "x.npy"))
     with pytest.raises(ValueError, match="Weights of a Parquet file are one of its columns"):
-        as_blocks(path, WEIGHTS)
+        Blocks.of(path, WEIGHTS)
 
 
 def test_weights_in_other_partitions_are_refused():

@@ -26,15 +26,8 @@ SEARCH, FACES = FLOOR["search"], FLOOR["estimator"]
 UPWARDS = {("search.table", "plot")}
 """`Sweep.plot()` is promised, and draws: it imports the drawing where it is called."""
 
-MAY_RAISE = {
-    "_base.check",
-    "_base.fork",
-    "_base.processes",
-    "rows._check",
-    "rows.blocks",
-    "rows.sources",
-    "rows.door",
-    "em.loop",
+MAY_RAISE = {"_base.check", "_base.fork", "_base.processes", "em.loop"} | {
+    f"rows.{name}" for name in ("_check", "blocks", "door", "files", "names", "npy", "parquet", "partitions", "sources")
 }
 """Below `search`: checks of what a user gave, and what is read only when its turn comes. `em.loop._admit` may say that
 families differ; `_base.fork` that nothing can be computed here; `_base.processes` that processes were given different

@@ -82,12 +82,31 @@ def test_a_row_of_weight_2_is_two_rows(dtype):
     assert_same_mixture(weighted.mixture, repeated.mixture, dtype)
 
 
-def test_batches_of_one_shape_compile_once(events):
+def test_batches_of_all_sizes_share_a_program(events):
+    """Weighted or not, of either kind of array; large ones share one with those up to the same power of two."""
     state = online.update(online.init(start("full", np.float32)), BLOBS.x[:BATCH])
+    large = online.update(state, np.tile(BLOBS.x, (4, 1)))
     events.clear()
-    for first in (BATCH, 2 * BATCH):
-        state = online.update(state, BLOBS.x[first : first + BATCH], forgetting=0.1 * first / BATCH)
+    for n_rows in (1, 7, BATCH, BATCH + 13, 8192):
+        x = BLOBS.x[:n_rows]
+        state = online.update(state, x, forgetting=n_rows / N)
+        state = online.update(state, x, np.ones(n_rows))
+    assert int(state.n_batches) == 11
+    large = online.update(large, np.tile(BLOBS.x, (4, 1))[:70_001], np.ones(70_001))
+    assert int(large.n_batches) == 3
     assert "/jax/core/compile/backend_compile_duration" not in events
+
+
+def test_a_batch_of_many_chunks_has_the_moments_of_all_its_rows():
+    """Past the rows of a small table, in room for more; weighted, and against one E-step over the same rows."""
+    x = np.tile(BLOBS.x, (4, 1))[:-1]
+    mixture = start("full", np.float32)
+    weights = np.random.default_rng(5).uniform(0.5, 2.0, len(x))
+    for weight in (None, weights):
+        state = online.update(online.init(mixture), x, weight)
+        whole = em.init(mixture, Batches.of(x, weight, dtype=np.float32))
+        assert_close(state.objective, whole.objective, "objective", np.float32)
+    assert int(jax.jit(online.update)(online.init(mixture), x[:BATCH].astype(np.float32)).n_batches) == 1
 
 
 def test_a_component_without_rows_keeps_its_mean():
@@ -111,14 +130,49 @@ def test_a_state_comes_back_from_a_pickle_as_it_was(dtype):
         assert np.array_equal(one, other)
 
 
-def test_a_batch_that_would_poison_the_state_leaves_it_as_it_was():
-    """Rows that are finite, but whose squares are not; the stream goes on after it."""
-    state = online.update(online.init(start("full", np.float32)), BLOBS.x[:BATCH])
-    after = online.update(state, np.full((BATCH, D), 1e30, np.float32))
-    assert not np.isfinite(after.objective)
-    for one, other in zip(jax.tree.leaves(state[:-1]), jax.tree.leaves(after[:-1]), strict=True):
-        assert np.array_equal(one, other)
-    assert np.isfinite(online.update(after, BLOBS.x[BATCH : 2 * BATCH]).objective)
+POISON = {
+    "squares that are not finite": lambda x: np.full_like(x, 1e30),
+    "one row far off": lambda x: np.concatenate([x[:-1], np.full((1, D), 1e7)]),
+    "a single row": lambda x: np.full((1, D), 1e5),
+    "all rows off": lambda x: x + 1e6,
+    "off in one feature": lambda x: x + np.array([0.0, 1e6]),
+    "all rows alike": lambda x: np.full_like(x, 1e4),
+}
+
+
+@pytest.mark.parametrize("family", KINDS)
+@pytest.mark.parametrize("kind", POISON)
+def test_a_batch_that_would_poison_the_state_leaves_it_as_it_was(kind, family, dtype):
+    """Or is taken, where the mixture that comes out is sound: never anything else, and the stream goes on after it."""
+    x = POISON[kind](BLOBS.x[:BATCH]).astype(dtype)
+    state = online.update(online.init(start(family, dtype)), BLOBS.x[:BATCH])
+    after = online.update(state, x, ridge=0.0)
+    if int(after.n_batches) == int(state.n_batches):
+        assert np.isnan(after.objective)
+        for one, other in zip(jax.tree.leaves(state[:-1]), jax.tree.leaves(after[:-1]), strict=True):
+            assert np.array_equal(one, other)
+    else:
+        assert kind != "squares that are not finite" or dtype == np.float64
+    covariances = np.asarray(after.mixture.covariances, np.float64)
+    assert np.linalg.eigvalsh(covariances).min() > 0.0
+    again = online.update(after, BLOBS.x[BATCH : 2 * BATCH])
+    assert np.isfinite(again.objective)
+    assert int(again.n_batches) == int(after.n_batches) + 1
+
+
+def test_one_far_row_in_float32_changes_nothing_in_the_estimator_either():
+    """It says so, and what was fitted remains; in float64 at 1e9, which 16 digits do not hold either."""
+    for dtype, far in ((np.float32, 1e5), (np.float64, 1e9)):
+        x = BLOBS.x[:BATCH].astype(dtype)
+        ours = jaxgmm.GaussianMixture(K, random_state=0).partial_fit(x)
+        before = {name: np.array(getattr(ours, name)) for name in ("means_", "covariances_", "weights_")}
+        batch = x.copy()
+        batch[7] = far
+        with pytest.warns(RuntimeWarning, match="500 rows changed nothing"):
+            ours.partial_fit(batch)
+        for name, value in before.items():
+            assert np.array_equal(getattr(ours, name), value)
+        assert np.isfinite(ours.partial_fit(x).score(x))
 
 
 @pytest.mark.parametrize(

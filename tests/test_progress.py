@@ -22,6 +22,11 @@ KEY = jax.random.key(1)
 BRIEF = {"n_restarts": 2, "max_steps": 4, "tol": 0.0}
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 def drawn(file):
     return [text.rstrip() for text in file.getvalue().split("\r")]
 
@@ -36,7 +41,7 @@ class Clock:
 
 
 def test_a_line_says_steps_rows_objective_and_the_time_that_is_left(monkeypatch):
-    clock, file = Clock(monkeypatch), io.StringIO()
+    clock, file = Clock(monkeypatch), Terminal()
     bar = Bar(file)
     told = [
         (0.0, Progress(0, 100, 4, 4, -math.inf)),
@@ -60,13 +65,49 @@ def test_a_line_says_steps_rows_objective_and_the_time_that_is_left(monkeypatch)
 
 
 def test_a_line_is_drawn_seldom_but_its_end_always(monkeypatch):
-    clock, file = Clock(monkeypatch), io.StringIO()
+    clock, file = Clock(monkeypatch), Terminal()
     bar = Bar(file, every=0.5)
     for index in range(1000):
         clock.now += 0.001
         bar(Count(index + 1, 1000, "samples"))
     assert drawn(file)[-1] == "[##########] 1000/1000 samples"
     assert len(drawn(file)) == 4  # what is before the first line, the first, one after half a second, the last
+
+
+def test_in_a_file_lines_are_whole_and_few(monkeypatch):
+    """Nothing can be redrawn in the log of a service: a line every ten seconds, and the last."""
+    clock, file = Clock(monkeypatch), io.StringIO()
+    bar = Bar(file)
+    for index in range(250):
+        clock.now += 0.125
+        bar(Count(index + 1, 250, "samples"))
+    bar.clear()
+    lines = file.getvalue().splitlines()
+    assert "\r" not in file.getvalue()
+    assert [line.split("] ")[1].split(" s")[0] for line in lines] == [
+        "1/250",
+        "81/250",
+        "161/250",
+        "241/250",
+        "250/250",
+    ]
+
+
+class Broken(io.StringIO):
+    def write(self, text):
+        raise OSError("no space left on device")
+
+
+@pytest.mark.parametrize("error", [None, io.StringIO(), Broken()], ids=["absent", "a file", "full"])
+def test_a_bar_needs_no_terminal(error, monkeypatch):
+    """No standard error, as in a service on Windows; one that is a file, or can no longer be written to."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", error)
+        watched, silent = WORK["fit"](progress=True), WORK["fit"]()
+    assert repr(watched) == repr(silent)
+    if error is not None and error.getvalue():
+        assert "\r" not in error.getvalue()
+        assert error.getvalue().endswith("\n")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +130,7 @@ WORK = {
 @pytest.mark.parametrize("work", WORK)
 def test_a_bar_is_shown_where_it_is_asked_for_and_gone_at_the_end(work, monkeypatch):
     """On standard error; the result is that of a call which nobody watches."""
-    error, out = io.StringIO(), io.StringIO()
+    error, out = Terminal(), io.StringIO()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", error)
         patch.setattr(sys, "stdout", out)

@@ -96,3 +96,49 @@ def test_what_the_workers_find_is_told(client):
         jaxgmm.fit(KEY, X, K, sample_weight=WEIGHTS, **FIXED)
     with pytest.raises(ValueError, match="needs the rows in memory: blocks and partitions"):
         jaxgmm.fit(KEY, X, K, device="all", **FIXED)
+
+
+def in_partition_1(change):
+    """The rows, of which one partition is another than dask was told."""
+    rows = array.from_array(BLOBS.x.astype(np.float32), chunks=(500, D))
+
+    def one(block, block_info=None):
+        return change(block) if block_info[None]["chunk-location"][0] == 1 else block
+
+    return rows.map_blocks(one, dtype="f4", meta=np.zeros((0, 0), "f4"))
+
+
+@pytest.mark.parametrize("where", ["with the workers", "here"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:, :1], "artition 1 of x.*: expected 2 features as before, got 1"),
+        (lambda x: np.concatenate([x, x], axis=1), "artition 1 of x.*: expected 2 features as before, got 4"),
+        (lambda x: x.astype(np.float64) + 1e8, "artition 1 of x.* holds float64, and the first block float32"),
+        (lambda x: np.full(x.shape, 2**40), "artition 1 of x.* holds int64 up to 1099511627776"),
+        (lambda x: np.ma.masked_greater(x, x.max() - 1e-6), "artition 1 of x.* has masked cells, the first in row"),
+        (lambda x: x.astype(str).astype(object) + "a", "artition 1 of x.* must hold numbers only, but row 0"),
+    ],
+)
+def test_every_partition_is_looked_at(where, change, message, client):
+    """The same error with a cluster and without one."""
+    rows = in_partition_1(change)
+    rows = rows if where == "with the workers" else jaxgmm.Blocks.from_dask(rows)
+    with pytest.raises(ValueError, match=message):
+        jaxgmm.fit(KEY, rows, K, init=SEEDS, tol=0.0, max_steps=2)
+
+
+def test_columns_of_partitions_are_matched_by_name(client):
+    pandas, frame = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    from dask import delayed
+
+    x = pandas.DataFrame(BLOBS.x, columns=["a", "b"])
+
+    def partitions(second):
+        parts = [delayed(lambda part: part)(part) for part in (x[:500], second, x[1000:])]
+        return frame.from_delayed(parts, meta=x[:0], verify_meta=False)
+
+    ours = jaxgmm.fit(KEY, partitions(x[500:1000][["b", "a"]]), K, **FIXED)
+    assert_same_mixture(ours.mixture, jaxgmm.fit(KEY, BLOBS.x, K, **FIXED).mixture, np.float64)
+    with pytest.raises(ValueError, match="Partition 1 of x: column 'b' is missing and column 'c' is there, which part"):
+        jaxgmm.fit(KEY, partitions(x[500:1000].rename(columns={"b": "c"})), K, **FIXED)

@@ -90,8 +90,8 @@ def _fit(arguments: argparse.Namespace) -> int:
     x, weights, names = _read(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    shows = arguments.progress or (sys.stderr.isatty() and not arguments.quiet)
     bar = Bar(sys.stderr, arguments.criterion)
+    shows = arguments.progress or (bar.redraws and not arguments.quiet)
     try:
         with warnings.catch_warnings():
             # Reported below, in our own format.

@@ -49,7 +49,11 @@ class _Through:
 
 def column_names(x: Any) -> np.ndarray | None:
     """The names of a data frame's columns if all of them are strings; TypeError if only some are."""
-    columns = getattr(x, "columns", None)
+    return named(getattr(x, "columns", None))
+
+
+def named(columns: Any) -> np.ndarray | None:
+    """As `column_names`, from the columns' names; None where they have none."""
     if columns is None:
         return None
     names = list(columns)

@@ -24,7 +24,7 @@ from ..families import SHELF, Family, is_matrix_shape, shown_shape
 from ..mixture import Mixture
 from ..rows import _check as rows_check
 from ..rows.chunks import cut
-from ..rows.door import admit, in_batches
+from ..rows.door import admit, head_of, in_batches
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
 from ..search.fingerprint import digest
@@ -34,7 +34,7 @@ from ..search.plan import Plan, RowOptions
 from ..search.race import Race
 from ..search.result import FitResult
 from . import _check, _sklearn, _state
-from ._arrays import as_labels, column_names, like
+from ._arrays import as_labels, column_names, like, named
 from ._figures import dtype_within, log_likelihood, number
 from ._report import Report
 
@@ -139,7 +139,8 @@ class GaussianMixture:
     # --- fitting -----------------------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
-        """Fit to rows X (N, D) with weights (N,). ValueError or TypeError for invalid arguments and data; a warning
+        """Fit to rows X (N, D) with weights (N,): an array or data frame, or what `jaxgmm.fit` reads in blocks, such as
+        `Blocks`, a path, a dask collection. ValueError or TypeError for invalid arguments and data; a warning
         (scikit-learn's, if it is imported) if the best restart did not converge."""
         del y
         _check.parameters(self)
@@ -162,17 +163,19 @@ class GaussianMixture:
         chunk_size = rows_check.chunk_size(self.chunk_size)
         n_components, family = plan.n_components, plan.family
 
-        x = rows_check.observations(X)
+        head = head_of(X, sample_weight)
+        x = rows_check.observations(X) if head is None else head.rows
         is_everywhere = isinstance(self.device, str) and self.device == "all"
-        if not is_everywhere:  # else this process may hold only part of the rows: they are checked together
+        is_apart = is_everywhere or head is not None
+        if not is_apart:  # else this process may hold only part of the rows: they are checked together
             sample_weight = rows_check.row_weights(sample_weight, len(x))
             rows_check.finite(x, weights=sample_weight)
             rows_check.enough_rows(len(x), sample_weight, n_components)
             if not isinstance(plan.search.init, str):
                 _check.own_start(plan.search.init, (len(x), x.shape[1]), n_components, family)
-        names = column_names(X)
+        names = column_names(X) if head is None else named(head.names)
         dtype = _check.dtype_of(x, self.dtype)
-        if not is_everywhere:
+        if not is_apart:
             rows_check.within(x, dtype, weights=sample_weight)
         fixed = self._fixed_start(family, x.shape[1], dtype)
         if (whole := fixed.whole(family)) is not None:
@@ -183,10 +186,11 @@ class GaussianMixture:
             if self.warm_start and not _state.is_empty(self):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 plan, fixed = plan.beginning_with(self.mixture_), NOTHING_FIXED
-            if is_everywhere:
-                plan = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all"))
-                searching.enter_context(plan.together(key, x, "GaussianMixture.fit", fixed=digest(fixed)))
-                batches = plan.admit(key, x)
+            if is_apart:
+                plan = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all" if is_everywhere else None))
+                if is_everywhere:
+                    searching.enter_context(plan.together(key, x, "GaussianMixture.fit", fixed=digest(fixed)))
+                batches = plan.admit(key, x if head is None else X)
             else:
                 n_lanes = plan.search.n_restarts
                 n_runs = None if self.acceleration else n_lanes
@@ -225,9 +229,10 @@ class GaussianMixture:
         """Update the fit with a batch of rows X (N, D) with weights (N,), which need not be kept afterwards.
 
         The first call fits, unless there is a fit; each later call makes one step of stepwise EM (see `jaxgmm.online`,
-        which has more options). The existing fit counts as one batch. After a step `lower_bound_` is that of the batch
-        under the mixture before the step, `n_iter_` is the number of batches, and `result_` is removed. `fit` starts
-        over. ValueError if n_components or covariance_type has changed since.
+        which has more options). The existing fit counts as one batch. A batch after which the mixture would not be
+        usable changes nothing, and warns (RuntimeWarning). After a step `lower_bound_` is that of the batch under the
+        mixture before the step, `n_iter_` is the number of batches, and `result_` is removed. `fit` starts over.
+        ValueError if n_components or covariance_type has changed since.
         """
         if _state.is_empty(self):
             self.fit(X, y, sample_weight)
@@ -240,6 +245,14 @@ class GaussianMixture:
             before = self.stream_ if hasattr(self, "stream_") else online.init(mixture)
             with self._computing(mixture.means.dtype):
                 state = online.update(before, self._place(x), sample_weight, ridge=self.reg_covar)
+            if int(state.n_batches) == int(before.n_batches):
+                warnings.warn(
+                    f"A batch of {len(x)} rows changed nothing: after it the mixture would not be usable, because rows "
+                    "are too far from all components. Leave such rows out, scale the data, or use dtype=np.float64.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                return self
             for name in ("result_", "lower_bounds_", "effective_counts_"):
                 vars(self).pop(name, None)
             self.lower_bound_ = float(state.objective)

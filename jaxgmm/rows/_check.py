@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import jax
@@ -14,6 +15,7 @@ from jax import Array
 from .._base.check import count
 from .._base.precision import is_traced
 from .._base.programs import program
+from .files import require_whole
 
 
 def chunk_size(value: Any) -> int | None:
@@ -84,6 +86,7 @@ def observations(x: Any, name: str = "X") -> np.ndarray | Array:
 
 def real_array(x: Any, name: str) -> np.ndarray | Array:
     """Real numbers of any shape, NumPy or JAX, of a dtype that JAX has; text is converted to numbers."""
+    is_array(x, name)
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         raise TypeError(f"{name} is a sparse matrix, but a dense array is required. Convert it with .toarray().")
     if not isinstance(x, (jax.Array, np.ndarray)):
@@ -101,6 +104,23 @@ def real_array(x: Any, name: str) -> np.ndarray | Array:
         x = _numbers(np.asarray(x), name)
     native = _native(x.dtype, name)
     return x if x.dtype == native else x.astype(native)
+
+
+def is_array(x: Any, name: str) -> None:
+    """TypeError for a source of rows that is read in blocks, where an array is needed; ValueError for a mapped array
+    whose file has been cut off."""
+    require_whole(x)
+    if isinstance(x, (str, bytes, os.PathLike)):
+        what = f"a path, {os.fsdecode(x)!r}"
+    elif hasattr(x, "pieces"):
+        what = "Blocks"
+    else:
+        return
+    raise TypeError(
+        f"{name} must be an array of rows (N, D), got {what}. Files and Blocks are read by jaxgmm.fit, jaxgmm.sweep "
+        "and GaussianMixture.fit alone. Give an array here: of a file numpy.load(path) or pandas.read_parquet(path), "
+        "of Blocks one block after the other."
+    )
 
 
 def _unmasked(x: Any, name: str) -> None:
@@ -128,7 +148,7 @@ def _native(dtype: np.dtype, name: str) -> np.dtype:
 def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
     if not hasattr(x, "__dlpack__") or hasattr(x, "__array_interface__"):
         if hasattr(x, "to_numpy"):
-            return np.asarray(x.to_numpy())
+            return np.asarray(_with_missing(x))
         try:
             return np.asarray(x)
         except ValueError as error:
@@ -140,10 +160,25 @@ def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
         return jax.dlpack.from_dlpack(x)  # on an accelerator, which NumPy cannot read
 
 
+def _with_missing(x: Any) -> Any:
+    """A data frame or series as NumPy has it; pandas' nullable numbers as floats, of their own width, and NaN."""
+    kinds: Any = getattr(x, "dtypes", None)
+    kinds = [kinds] if kinds is None or getattr(x, "ndim", 2) == 1 else list(kinds)
+    plain = [getattr(kind, "numpy_dtype", kind) for kind in kinds]
+    are_numbers = all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in plain)
+    if not plain or not are_numbers or all(isinstance(kind, np.dtype) for kind in kinds):
+        return x.to_numpy()
+    found = np.result_type(*plain)
+    return x.to_numpy(dtype=found if found.kind == "f" else np.dtype(np.float64), na_value=np.nan)
+
+
 def _numbers(x: np.ndarray, name: str) -> np.ndarray:
     """Objects and text as float64, or an error that names the first cell that is no number."""
     if np.any([isinstance(value, complex) for value in x.flat[:1000]]):
         raise ValueError(f"Complex data not supported: {name} holds complex numbers.")
+    if x.dtype == object:  # pandas' missing value, which has no float
+        is_missing = np.array([type(value).__name__ == "NAType" for value in x.flat], bool).reshape(x.shape)
+        x = np.where(is_missing, np.nan, x) if is_missing.any() else x
     try:
         return x.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -299,24 +334,39 @@ def same_partitions(of_weights: int, of_rows: int) -> None:
         raise ValueError(f"The weights are in {of_weights} partitions and the rows in {of_rows}. Rechunk one of them.")
 
 
-def same_rows(n_rows: int, expected: int, name: str) -> None:
-    """Every pass over blocks gives the same rows."""
-    if n_rows != expected:
+def same_rows(now: Any, at_first: Any, name: str) -> None:
+    """Every pass over blocks gives the same rows. now, at_first: a `Tally` each."""
+    if now.n_rows != at_first.n_rows:
         raise ValueError(
-            f"{name} gave {expected} rows at first and {n_rows} in a later pass. What is read in blocks must give the "
-            "same rows every time."
+            f"{name} gave {at_first.n_rows} rows at first and {now.n_rows} in a later pass. What is read in blocks "
+            "must give the same rows every time."
+        )
+    if now.differs(at_first):
+        raise ValueError(
+            f"{name} gave other rows in a later pass: the sum of all numbers was {at_first.total:.9g} at first, and "
+            f"is {now.total:.9g}. What is read in blocks must give the same rows every time, in any order."
         )
 
 
-def finite_block(rows: np.ndarray, weights: np.ndarray | None, first: int, name: str) -> None:
-    """Rows (n, D), the first of which is row `first` of all, are finite; those of weight 0 may be anything."""
+def finite_block(
+    rows: np.ndarray,
+    weights: np.ndarray | None,
+    first: int,
+    name: str,
+    place_of: Callable[[int], str] = lambda row: "",
+    names: Any = None,
+) -> None:
+    """Rows (n, D), the first of which is row `first` of all, are finite; those of weight 0 may be anything. place_of:
+    which block or file a row is in. names: of the columns, or None."""
     is_bad = ~np.isfinite(rows) if weights is None else ~np.isfinite(rows) & (weights > 0.0)[:, None]
     bad = np.argwhere(is_bad)
     if len(bad):
         row, column = bad[0]
+        called = f" ({names[column]!r})" if names else ""
+        place = f" ({place})" if (place := place_of(first + int(row))) else ""
         raise ValueError(
-            f"{name} holds {rows[row, column]} in row {first + row}, column {column}, as {rows.dtype}; EM needs finite "
-            "numbers. Leave such rows out, or give them weight 0."
+            f"{name} holds {rows[row, column]} in row {first + row}, column {column}{called}, as {rows.dtype}{place}; "
+            "EM needs finite numbers. Leave such rows out, or give them weight 0."
         )
 
 

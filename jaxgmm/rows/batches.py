@@ -26,6 +26,9 @@ from . import _check
 from .chunks import Chunk, Chunked, Counted, Roomy, T, _roomy_weights, cut
 from .sizes import choose_chunk_size
 
+PLAIN_UP_TO = 256
+"""Chunks up to which a plain sum over rows with room keeps its digits."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Batches:
         values of x are not checked. ValueError or TypeError for shapes that do not fit and for weights that are
         negative, not finite or all zero.
         """
+        _check.is_array(x, "x")
         _check.matrix_shape(np.shape(x), "x")
         sample_weight = _check.row_weights(sample_weight, np.shape(x)[0])
         chunk_size = _check.chunk_size(chunk_size)
@@ -84,24 +88,24 @@ class Batches:
             return cls(rows, weights, origin, total, min_weight, jnp.asarray(count), fused=bool(fused))
 
     @classmethod
-    def with_room(cls, x: Any, sample_weight: Any, dtype: Any) -> Batches:
-        """Few rows x (N, D), not traced, padded to a fixed capacity: neither N nor the presence of weights changes a
-        shape. Made on the host, since compiling a program for every N would take longer than all else. Placed on the
-        device of x, if x is committed to one."""
+    def with_room(cls, x: Any, sample_weight: Any, dtype: Any, chunk_size: int | None = None) -> Batches:
+        """Rows x (N, D), not traced, padded to a fixed capacity: neither N nor the presence of weights changes a shape.
+        Made on the host, since compiling a program for every N would take longer than all else. Placed on the device
+        of x, if x is committed to one. chunk_size: for more rows than those of a small table; the capacity is then a
+        power of two of chunks."""
         with precision_for(dtype):
             n_rows, n_features = np.shape(x)
-            size = programs.ROWS_AT_ONCE
-            capacity = programs.chunks(n_rows) * size
+            size = chunk_size or programs.ROWS_AT_ONCE
+            capacity = (next_power_of_two(-(-n_rows // size)) if chunk_size else programs.chunks(n_rows)) * size
             rows = aligned_zeros((capacity, n_features), dtype)
             with np.errstate(over="ignore"):  # values too large have been refused, or have weight 0
                 rows[:n_rows] = np.asarray(x)
             device = x.sharding if isinstance(x, jax.Array) and x.committed else None
             weights = _roomy_weights(sample_weight, n_rows, capacity, dtype)
-            return cls._with_room(jax.device_put(rows, device), weights, n_rows)
+            return cls._with_room(jax.device_put(rows, device), weights, n_rows, size)
 
     @classmethod
-    def _with_room(cls, rows: Array, weights: np.ndarray, n_rows: int) -> Batches:
-        size = programs.ROWS_AT_ONCE
+    def _with_room(cls, rows: Array, weights: np.ndarray, n_rows: int, size: int) -> Batches:
         origin, total, min_weight = _described(np.asarray(rows)[:n_rows], weights[:n_rows])
         scalars = np.asarray(total, rows.dtype), np.asarray(min_weight, rows.dtype), np.int32(n_rows)
         parts = (weights, origin.astype(rows.dtype), *scalars, np.int32(-(-n_rows // size)))
@@ -162,7 +166,8 @@ class Batches:
         """The same rows, not copied, under other weights (N,)."""
         if isinstance(self.rows, Roomy):
             n_rows, capacity = int(self.n_rows), len(self.rows.body)
-            return self._with_room(self.rows.body, _roomy_weights(sample_weight, n_rows, capacity, self.dtype), n_rows)
+            weights = _roomy_weights(sample_weight, n_rows, capacity, self.dtype)
+            return self._with_room(self.rows.body, weights, n_rows, self.chunk_size)
         weights = cut(sample_weight, self.chunk_size, self.dtype, pad_with_zero=True)
         if not is_traced(self.origin) and len(self.origin.devices()) > 1:  # move them to the rows' devices once
             weights = jax.device_put(weights, self.origin.sharding)
@@ -202,13 +207,18 @@ class Batches:
 
         if self.n_chunks == 1 and self.n_used is None:
             return at(jnp.int32(0))
-        if self.n_used is not None:  # so few that a plain sum keeps its digits
-            nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
-            return lax.fori_loop(0, self.n_used, lambda i, total: jax.tree.map(jnp.add, total, at(i)), nothing)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(at, jnp.int32(0)))
+        if self.n_used is not None and self.n_chunks <= PLAIN_UP_TO:
+            return lax.fori_loop(0, self.n_used, lambda i, total: jax.tree.map(jnp.add, total, at(i)), zero)
+
+        def add(index: Array, carry: tuple[T, T]) -> tuple[T, T]:
+            return compensated_add(*carry, at(index))
+
+        if self.n_used is not None:
+            return jax.tree.map(jnp.add, *lax.fori_loop(0, self.n_used, add, (zero, zero)))
 
         def body(carry: tuple[T, T], index: Array) -> tuple[tuple[T, T], None]:
-            return compensated_add(*carry, at(index)), None
+            return add(index, carry), None
 
         (total, error), _ = lax.scan(body, (zero, zero), jnp.arange(self.n_chunks, dtype=jnp.int32))
         return jax.tree.map(jnp.add, total, error)

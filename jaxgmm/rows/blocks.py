@@ -14,9 +14,15 @@ from typing import Any
 import numpy as np
 
 from .._base.memory import ALIGNMENT
-from . import _check
+from . import _check, npy, parquet, partitions
+from .arrays import Sliced
+from .files import existing, is_path
+from .parquet import Parquet
 from .prefetch import Steps
-from .sources import STREAMED, Piece, _existing, _filled, _Kind, _numbers_of, _Parquet, _Partitions, _Store, _touch
+from .sources import Block, Kind, Piece, Store, filled, fitting, padded
+
+SHELF = (npy, parquet, partitions)
+"""Sources of rows that are read in blocks, each a file: the first whose `takes(x)` is true opens it."""
 
 
 class Blocks:
@@ -24,8 +30,10 @@ class Blocks:
 
     blocks: what yields (n, D) arrays, or pairs of rows (n, D) and weights (n,), each time that it is iterated over: a
     list, a PyTorch loader, or a function without arguments that returns an iterator. Blocks may differ in length, and
-    may be overwritten once the next is requested. The first that has rows decides the precision of all. All passes
-    must give the same rows. TypeError for an iterator, which is used up after one pass.
+    may be overwritten once the next is requested; those without rows are passed over. The first that has rows decides
+    the precision of all, and, if it is a data frame or Arrow table, the columns, which are matched by name in all the
+    others. All passes must give the same rows, in any order. TypeError for an iterator, which is used up after one
+    pass.
 
     The second part of a pair is weights, never labels: wrap a loader of rows and labels in a function that drops the
     labels, lambda: (x for x, _ in loader).
@@ -46,7 +54,9 @@ class Blocks:
             )
         if not callable(blocks) and not isinstance(blocks, Iterable):
             raise TypeError(f"Blocks take an iterable of arrays, or a function that returns one, got {type(blocks)}.")
-        self._blocks, self.name, self._store = blocks, name, _Store()
+        self._blocks, self.name, self._store = blocks, name, Store()
+        self._unit, self._like, self._starts, self._names = "block", None, [], None
+        self._source: Any = None  # from the shelf, where the rows do not come from the user's own iterable
 
     @classmethod
     def from_array(cls, x: Any, sample_weight: Any = None) -> Blocks:
@@ -54,47 +64,104 @@ class Blocks:
 
         Lists and data frames are taken as one array, which is held in memory.
         """
+        if npy.takes_view(x):
+            return cls._of(npy.source(x, sample_weight))
         if isinstance(x, (list, tuple)) or hasattr(x, "columns"):
             x = _check.observations(x, "x")
         _check.matrix_shape(np.shape(x), "x")
-        return _Sliced(x, _check.row_weights(sample_weight, np.shape(x)[0]))
+        return cls._of(Sliced(x, _check.row_weights(sample_weight, np.shape(x)[0])))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], columns: Sequence[str] | None = None, weights: str = "") -> Blocks:
         """Rows of a `.npy` file, or of a `.parquet` file or a folder of them.
 
         columns: of Parquet; where None, all but an index that pandas has stored, and those given by folder names
-        (year=2024/). weights: the name of the column of row weights, if any.
+        (year=2024/). weights: the name of the column of row weights, if any. The columns of a folder's files are
+        matched by name, and have the widest floating dtype of all. A file that changes during a fit ends it.
         FileNotFoundError where there is no such path, ImportError where Parquet needs pyarrow, ValueError for another
         ending, a file that cannot be read, a column that is not there, or what is no matrix of numbers.
         """
-        name = _existing(path)
-        if name.endswith(".npy"):
+        name = existing(path)
+        if npy.takes(name):
             if columns is not None or weights:
                 raise ValueError(f"{name}: only columns of Parquet files have names. Give slices to Blocks.from_array.")
-            return _of_npy(name, None)
-        if not (name.endswith(".parquet") or os.path.isdir(name)):
-            raise ValueError(f"{name}: expected a path ending in one of {', '.join(STREAMED)}, or a folder of Parquet.")
-        return cls(_Parquet(name, columns, weights), name)
+            return cls._of(npy.source(name))
+        if not parquet.takes(name):
+            raise ValueError(f"{name}: expected a path ending in one of .npy, .parquet, or a folder of Parquet.")
+        return cls._of(Parquet(name, columns, weights))
 
     @classmethod
     def from_dask(cls, x: Any, sample_weight: Any = None) -> Blocks:
         """Partitions of a `dask.array` (N, D) or a `dask.dataframe`, computed one after the other, in every pass."""
-        return cls(_Partitions(x, sample_weight), "x")
+        return cls._of(partitions.source(x, sample_weight))
 
-    @property
-    def source(self) -> Any:
-        """What the blocks come from, as it was given or, of Parquet files, as they are read."""
-        return self._blocks
+    @classmethod
+    def of(cls, x: Any, sample_weight: Any = None) -> Blocks | None:
+        """The rows of anything that is read in blocks, with weights (N,); None for what is not."""
+        if isinstance(x, Blocks):
+            if sample_weight is not None:
+                raise ValueError("Blocks carry their own weights: give pairs of rows and weights, not sample_weight.")
+            return x
+        for source in SHELF:
+            if source.takes(x):
+                return cls._of(source.source(x, sample_weight))
+        return cls.from_file(x) if is_path(x) else None
+
+    @classmethod
+    def _of(cls, source: Any) -> Blocks:
+        """Blocks of what a file on the shelf has opened."""
+        found = cls((), source.name)
+        found._blocks = found._source = source
+        found._unit = getattr(source, "unit", "block")
+        return found
+
+    @classmethod
+    def part(cls, blocks: list[Any], name: str, like: Kind) -> Blocks:
+        """One block, called `name`, of rows that must be like those of others."""
+        found = cls(blocks, name)
+        found._unit, found._like, found._names = "", like, like.names
+        return found
+
+    def again(self) -> Blocks:
+        """The same source for another fit, as it is now: from here on it must not change."""
+        if self._source is None:
+            return self
+        found = Blocks._of(self._source.again())
+        found._store = self._store
+        return found
 
     def head(self) -> tuple[np.ndarray, np.ndarray | None]:
         """The first row (1, D), and its weight (1,) or None, in their own dtypes. The source is read no further.
 
         ValueError where there are no rows.
         """
-        for rows, weights in self._checked():
-            return rows[:1].copy(), None if weights is None else weights[:1].copy()
+        rows, weights, _ = self._first()
+        return rows, weights
+
+    @property
+    def known_names(self) -> tuple[Any, ...] | None:
+        """As `column_names`, without reading anything: of a pass that has begun."""
+        return getattr(self._source, "columns", None) or self._names
+
+    def column_names(self) -> tuple[Any, ...] | None:
+        """The names of the columns, or None. ValueError where there are no rows."""
+        return self.known_names or self._first().names
+
+    def _first(self) -> Block:
+        if hasattr(self._source, "read"):
+            weights = self._source.weights
+            return Block(self._source.read(0, 1), None if weights is None else np.asarray(weights[:1]), None)
+        for rows, weights, names in self._checked():
+            self._names = names
+            return Block(rows[:1].copy(), None if weights is None else weights[:1].copy(), names)
         raise ValueError(self._without_rows())
+
+    def place_of(self, row: int) -> str:
+        """Where a row of this pass comes from, as "block 3, its row 0"; "" where there is only one such place."""
+        if hasattr(self._source, "place_of"):
+            return self._source.place_of(row)
+        first, where = next((start for start in reversed(self._starts) if start[0] <= row), (0, ""))
+        return f"{where}, its row {row - first}" if where else ""
 
     def pieces(self, size: int, dtype: Any) -> Steps:
         """All rows, `size` at a time, the last piece padded by repeated rows of weight 0.
@@ -104,12 +171,37 @@ class Blocks:
         return Steps(self._steps(size, dtype))
 
     def _steps(self, size: int, dtype: Any) -> Iterator[Piece | None]:
+        steps = self._slices if hasattr(self._source, "read") else self._filled
         has_rows = False
-        for piece in _filled(self._checked(), size, dtype, self._store):
-            has_rows = True
-            yield piece
+        for piece in steps(size, dtype):
+            has_rows = has_rows or piece is not None
+            yield piece and piece.counted()
         if not has_rows:
             raise ValueError(self._without_rows())
+
+    def _filled(self, size: int, dtype: Any) -> Iterator[Piece | None]:
+        return filled(self._checked(dtype), size, dtype, self._store)
+
+    def _slices(self, size: int, dtype: Any) -> Iterator[Piece | None]:
+        """Pieces of a source that is read by slices, without a copy or into the memory of a piece where it can be."""
+        source = self._source
+        n_rows, n_features = source.shape
+        for first in range(0, n_rows, size):
+            count = min(size, n_rows - first)
+            weights = None if source.weights is None else np.asarray(source.weights[first : first + count])
+            if source.dtype == dtype and hasattr(source, "read_into"):
+                piece = self._store.piece(size, n_features, weights is not None, dtype)
+                source.read_into(piece.rows[:count], first)
+                if piece.weights is not None:
+                    piece.weights[:count] = weights
+                yield padded(piece._replace(count=count)) if count < size else piece._replace(count=count)
+                continue
+            rows = source.read(first, first + count)
+            as_it_lies = rows.dtype == dtype and rows.flags.c_contiguous and rows.ctypes.data % ALIGNMENT == 0
+            if count == size and as_it_lies:
+                yield Piece(rows, None if weights is None else weights.astype(dtype), count)
+            else:
+                yield from filled(iter([Block(rows, weights, None)]), size, dtype, self._store)
 
     def _without_rows(self) -> str:
         return (
@@ -117,19 +209,10 @@ class Blocks:
             "function that makes a new iterator each time that it is called."
         )
 
-    def _checked(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """The blocks that have rows, each of which fits the first."""
-        like, first = None, 0
-        for block in self._from_the_start():
-            where = f"The block of {self.name} from row {first} on"
-            rows, weights = _numbers_of(block, where)
-            if not len(rows):
-                continue
-            kind = _Kind(rows.shape[1], weights is not None, rows.dtype)
-            like = like or kind
-            kind.fits(like, where)
-            yield rows, weights
-            first += len(rows)
+    def _checked(self, dtype: Any = None) -> Iterator[Block]:
+        """The blocks that have rows, each of which fits the first. dtype: of the computation."""
+        self._starts = []
+        return fitting(self._from_the_start(), self._unit, self.name, dtype, self._like, self._starts)
 
     def _from_the_start(self) -> Iterator[Any]:
         """The blocks of the source, from the first on; the source is closed together with this generator."""
@@ -139,47 +222,3 @@ class Blocks:
                 f"{self.name}: expected a function that returns an iterable, got a {type(source).__name__}."
             )
         yield from source
-
-
-class _Sliced(Blocks):
-    """Slices of an array; not copied where their dtype, layout and alignment allow."""
-
-    def __init__(self, x: Any, weights: Any, name: str = "x") -> None:
-        self.x, self.weights, self.name, self._store = x, weights, name, _Store()
-
-    @property
-    def source(self) -> Any:
-        return self.x
-
-    def head(self) -> tuple[np.ndarray, np.ndarray | None]:
-        rows, weights = self._slice(0, 1)
-        return rows.copy(), None if weights is None else weights.copy()
-
-    def _steps(self, size: int, dtype: Any) -> Iterator[Piece | None]:
-        n_rows = self.x.shape[0]
-        for first in range(0, n_rows, size):
-            count = min(size, n_rows - first)
-            rows, weights = self._slice(first, first + count)
-            as_it_lies = rows.dtype == dtype and rows.flags.c_contiguous and rows.ctypes.data % ALIGNMENT == 0
-            if count == size and as_it_lies:
-                _touch(rows)
-                yield Piece(rows, None if weights is None else weights.astype(dtype), count)
-            else:
-                yield from _filled(iter([(rows, weights)]), size, dtype, self._store)
-
-    def _slice(self, first: int, after: int) -> tuple[np.ndarray, np.ndarray | None]:
-        rows = np.asarray(_check.real_array(self.x[first:after], self.name))
-        return rows, None if self.weights is None else np.asarray(self.weights[first:after])
-
-
-def _of_npy(path: str, sample_weight: Any) -> Blocks:
-    """The rows of a memory-mapped `.npy` file."""
-    try:
-        x = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
-        raise ValueError(f"{path} is no NumPy array of numbers: it is damaged, or holds Python objects.") from None
-    if not isinstance(x, np.ndarray):
-        x.close()
-        raise ValueError(f"{path} is an archive of several arrays. Save the one to read with numpy.save.")
-    _check.matrix_shape(x.shape, path)
-    return _Sliced(x, _check.row_weights(sample_weight, len(x)), path)

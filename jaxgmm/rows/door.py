@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,35 +11,17 @@ from jax import Array
 
 from .._base.fork import refuse_if_forked
 from .._base.precision import is_traced, is_transforming, precision_for
-from .._base.programs import is_small
+from .._base.programs import is_small, next_power_of_two
 from . import _check
 from .batches import Batches
-from .blocks import Blocks, _of_npy
+from .blocks import Blocks
 from .dask import DaskRows, client_of
+from .partitions import takes as is_dask
 from .replicated import ON_EACH, on_all_devices
 from .rows import Rows
 from .sharded import Sharded, is_shared_out, one_copy, shares_of
-from .sources import _existing, is_dask
+from .sizes import choose_chunk_size
 from .streamed import Streamed
-
-
-def as_blocks(x: Any, sample_weight: Any = None) -> Blocks | None:
-    """The user's input as blocks, or None where it is to be held in memory."""
-    if isinstance(x, Blocks):
-        if sample_weight is not None:
-            raise ValueError("Blocks carry their own weights: give pairs of rows and weights instead of sample_weight.")
-        return x
-    if isinstance(x, (str, os.PathLike)):
-        if sample_weight is None:
-            return Blocks.from_file(x)
-        if not os.fspath(x).endswith(".npy"):
-            raise ValueError("Weights of a Parquet file are one of its columns: Blocks.from_file(path, weights=name).")
-        return _of_npy(_existing(x), sample_weight)
-    if isinstance(x, np.memmap):
-        return Blocks.from_array(x, sample_weight)
-    if is_dask(x):
-        return Blocks.from_dask(x, sample_weight)
-    return None
 
 
 def admit_rows(
@@ -61,7 +42,7 @@ def admit_rows(
     refuse_if_forked()
     everywhere = _check.devices(device)
     client = client_of() if is_dask(x) else None
-    blocks = None if client is not None else as_blocks(x, sample_weight)
+    blocks = None if client is not None else Blocks.of(x, sample_weight)
     if isinstance(x, Batches) and everywhere:
         _check.in_memory("device='all'", "Batches lie on one device")
     if blocks is None and client is None and not (everywhere or is_shared_out(x)):
@@ -77,6 +58,21 @@ def admit_rows(
     if is_shared_out(x) or jax.process_count() > 1:
         return Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
     return _admit_here(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype)
+
+
+class Head(NamedTuple):
+    """The first row of rows that are read in blocks."""
+
+    rows: np.ndarray  # (1, D)
+    names: tuple[Any, ...] | None
+
+
+def head_of(x: Any, sample_weight: Any) -> Head | None:
+    """What is known of rows before they are read: of Blocks, paths and dask collections. None for arrays, and for
+    `numpy.memmap`, as which joblib hands arrays to its workers."""
+    if isinstance(x, np.memmap) or (blocks := Blocks.of(x, sample_weight)) is None:
+        return None
+    return Head(blocks.head()[0], blocks.column_names())
 
 
 def _admit_here(
@@ -108,8 +104,6 @@ def admit(
     n_runs: int | None = None,
 ) -> Batches:
     """The user's data, checked, as batches. n_runs: the number of runs if the search may count as small; else None."""
-    if isinstance(x, Blocks):
-        _check.in_memory("This", "it takes Blocks in fit and sweep alone")
     chunk_size = _check.chunk_size(chunk_size)
     dtype = None if dtype is None else _check.floating_dtype((), dtype)
     if isinstance(x, Batches):
@@ -157,6 +151,7 @@ def as_batches(x: Any, n_components: int, n_features: int, dtype: Any) -> Batche
     """Rows x (N, D), an array or `Batches`, for a mixture of `n_components` and `n_features`. The values of an array
     are not checked: it may be traced. ValueError where D differs."""
     if not isinstance(x, Batches):
+        _check.is_array(x, "x")
         _check.matrix_shape(np.shape(x), "x")
         x = Batches.of(x, n_components=n_components, dtype=dtype)
     _check.last_axis((x.n_features,), n_features)
@@ -172,8 +167,20 @@ def admit_batch(x: Any, sample_weight: Any, n_components: int, n_features: int, 
         return x
     x = _check.observations(x, "x")
     _check.last_axis(x.shape, n_features)
+    if not is_traced(x) and _is_on_cpu(x):
+        x = np.asarray(x)  # where a conversion compiles nothing
     with precision_for(dtype), np.errstate(over="ignore"):
         x = x.astype(dtype, copy=False)  # too large a number becomes infinite, and is refused below
     _check.finite(x, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
-    return Batches.of(x, sample_weight, n_components=n_components, dtype=dtype)
+    if is_transforming() or not isinstance(x, np.ndarray):
+        return Batches.of(x, sample_weight, n_components=n_components, dtype=dtype)
+    # Batches of a stream differ in size, and each shape would be a program of its own.
+    if have_room(x, sample_weight, n_components, 1):
+        return Batches.with_room(x, sample_weight, dtype)
+    size = choose_chunk_size(n_features, n_components, np.dtype(dtype).itemsize)
+    return Batches.with_room(x, sample_weight, dtype, min(size, next_power_of_two(len(x))))
+
+
+def _is_on_cpu(x: Any) -> bool:
+    return not isinstance(x, jax.Array) or all(one.platform == "cpu" for one in x.devices())

@@ -1,23 +1,53 @@
-"""What rows can be read from, a piece at a time: arrays on disk, Parquet, partitions, iterables."""
+"""Blocks of rows as a source gives them, checked against each other and cut into pieces of one size.
+
+A source of rows is one file of this folder with two functions: `takes(x)`, whether a user's x is one, and `source(x,
+sample_weight)`, which opens it; and a line on the shelf in `blocks.py`. What it opens is iterated over anew for every
+pass, or, like an array, has a `shape`, `weights` (N,) or None, and `read(first, after)`; `read_into(rows, first)` where
+it can read into given memory. `again()` opens it anew for another fit. Every error names what it read.
+"""
 
 from __future__ import annotations
 
-import os
-import re
+import math
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._base.memory import ALIGNMENT, aligned
 from . import _check
+from .names import Names, in_order, names_of
+from .npy import Stored, mapped
 
-READ_AT_ONCE = 2**16
-"""Rows of a Parquet file that are decoded at a time."""
+SAME = 1e-6
+"""The share of the sum of absolute values by which the sums of two passes over the same rows may differ."""
 
-STREAMED = (".npy", ".parquet")
-"""Endings of the paths that are read in blocks."""
+AT_ONCE = 2**25
+"""Bytes of a mapped array that are read at a time, where it is one block of many."""
+
+
+class Tally(NamedTuple):
+    """What is compared between passes, which must give the same rows: their number, and about their sum."""
+
+    n_rows: int = 0
+    total: float = 0.0
+    size: float = 0.0  # at least the sum of the numbers' absolute values
+
+    @classmethod
+    def of(cls, rows: np.ndarray, weights: np.ndarray | None) -> Tally:
+        """Of rows (n, D) with weights (n,). A source may give them in another order in every pass: a sum does not."""
+        total, size = _summed(rows.reshape(-1))
+        if weights is not None:
+            total, size = (a + b for a, b in zip((total, size), _summed(weights), strict=True))
+        return cls(len(rows), total, size)
+
+    def plus(self, other: Tally) -> Tally:
+        return Tally(self.n_rows + other.n_rows, self.total + other.total, self.size + other.size)
+
+    def differs(self, other: Tally) -> bool:
+        """Whether the rows are others. What a source computes anew may differ in its last digits."""
+        return self.n_rows != other.n_rows or abs(self.total - other.total) > SAME * max(self.size, other.size)
 
 
 class Piece(NamedTuple):
@@ -26,22 +56,38 @@ class Piece(NamedTuple):
     rows: np.ndarray
     weights: np.ndarray | None  # None where each row weighs 1
     count: int
+    tally: Tally = Tally()
+
+    def counted(self) -> Piece:
+        weights = None if self.weights is None else self.weights[: self.count]
+        return self._replace(tally=Tally.of(self.rows[: self.count], weights))
 
 
-class _Kind(NamedTuple):
+def _summed(numbers: np.ndarray) -> tuple[float, float]:
+    """The sum of contiguous numbers (n,), and a bound of that of their absolute values."""
+    whole = len(numbers) // 1024 * 1024
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Two levels: a third of the time of a sum in float64, and to more digits than are compared.
+        total = numbers[:whole].reshape(-1, 1024).sum(axis=1).sum(dtype=np.float64) + numbers[whole:].sum()
+        return float(total), math.sqrt(len(numbers)) * float(np.linalg.norm(numbers))
+
+
+class Kind(NamedTuple):
     """Properties that must be the same in all blocks."""
 
     n_features: int
     has_weights: bool
     dtype: np.dtype
+    names: Names | None
 
-    def fits(self, like: _Kind, where: str) -> None:
-        """ValueError for a block that does not match the first, or would lose digits in the first one's dtype."""
+    def fits(self, like: Kind, dtype: Any, where: str) -> None:
+        """ValueError for a block that does not match the first, or would lose digits in the dtype of the first and in
+        that of the computation."""
         if self.n_features != like.n_features:
             raise ValueError(f"{where}: expected {like.n_features} features as before, got {self.n_features}.")
         if self.has_weights != like.has_weights:
             raise ValueError(f"{where}: some blocks have weights and some have none.")
-        widest = like.dtype.itemsize if like.dtype.kind == "f" else 0
+        widest = max((of.itemsize if of.kind == "f" else 0) for of in (like.dtype, np.dtype(dtype or like.dtype)))
         if self.dtype.kind == "f" and self.dtype.itemsize > widest:
             raise ValueError(
                 f"{where} holds {self.dtype}, and the first block {like.dtype}, which decides the precision of all. "
@@ -49,154 +95,123 @@ class _Kind(NamedTuple):
             )
 
 
-class _Parquet:
-    """Columns of Parquet files, a few rows at a time."""
+class Block(NamedTuple):
+    """Rows (n, D) with n > 0, weights (n,) or None, and the names of the columns or None."""
 
-    def __init__(self, path: str, columns: Sequence[str] | None, weights: str) -> None:
-        try:
-            import pyarrow
-            from pyarrow import dataset
-        except ImportError as error:
-            raise ImportError(f"{path}: Parquet needs pyarrow. Install jaxgmm[parquet].") from error
-        # For a single file pyarrow would read the names of the folders above it as columns, too.
-        partitioning = "hive" if os.path.isdir(path) else None
-        self.path, self.error = path, pyarrow.ArrowException
-        try:
-            self.data = dataset.dataset(path, format="parquet", partitioning=partitioning)
-        except self.error as error:
-            raise ValueError(f"{path} cannot be read as Parquet: {error}.") from None
-        schema = self.data.schema
-        self.columns, self.weights = _chosen(path, schema, columns, weights), [weights] if weights else []
-        for name in self.columns + self.weights:
-            kind = schema.field(name).type
-            if not _is_numeric(pyarrow.types, kind):
-                raise ValueError(f"{path}: column {name!r} holds {kind}, not numbers. Leave it out with columns=.")
-        # Missing cells become NaN, which integers cannot represent.
-        kinds = [schema.field(name).type for name in self.columns]
-        is_float = pyarrow.types.is_floating
-        self.dtype = np.result_type(*(kind.to_pandas_dtype() if is_float(kind) else np.float64 for kind in kinds))
-
-    def __iter__(self) -> Iterator[Any]:
-        asked = self.columns + self.weights
-        try:
-            for batch in self.data.to_batches(columns=asked, batch_size=READ_AT_ONCE):
-                columns = [_as_floats(batch.column(place)) for place in range(len(asked))]
-                rows = np.stack(columns[: len(self.columns)], axis=1, dtype=self.dtype)
-                yield (rows, columns[-1]) if self.weights else rows
-        except self.error as error:
-            raise ValueError(f"{self.path} cannot be read as Parquet: {error}.") from None
+    rows: np.ndarray
+    weights: np.ndarray | None
+    names: Names | None
 
 
-class _Partitions:
-    """Partitions of a dask collection as NumPy arrays."""
+def fitting(
+    blocks: Iterator[Any],
+    unit: str,
+    name: str,
+    dtype: Any = None,
+    like: Kind | None = None,
+    starts: list[tuple[int, str]] | None = None,
+) -> Iterator[Block]:
+    """The blocks that have rows, each of which fits the first, or `like`; their columns in the order of that one's.
 
-    def __init__(self, x: Any, sample_weight: Any) -> None:
-        self.parts = delayed_partitions(x)
-        self.weights = None if sample_weight is None else delayed_weights(sample_weight, len(self.parts))
-
-    def __iter__(self) -> Iterator[Any]:
-        for place, part in enumerate(self.parts):
-            rows = np.asarray(part.compute())
-            yield rows if self.weights is None else (rows, np.asarray(self.weights[place].compute()).reshape(-1))
-
-
-def _chosen(path: str, schema: Any, columns: Sequence[str] | None, weights: str) -> list[str]:
-    """The names of the columns that are features."""
-    names = schema.names
-    listed = ", ".join(map(repr, names))
-    asked = names if columns is None else list(columns)
-    for name in [*asked, *([weights] if weights else [])]:
-        if name not in names:
-            raise ValueError(f"{path} has no column {name!r}. It has {listed}.")
-        if names.count(name) > 1 or asked.count(name) > 1:
-            raise ValueError(f"{path}: column {name!r} is there, or is chosen, twice. It has {listed}.")
-    hidden = {weights} if columns is not None else {weights, *_of_index(schema)}
-    chosen = [name for name in asked if name not in hidden]
-    if not chosen:
-        raise ValueError(f"{path}: no column is left as a feature. It has {listed}. Choose some with columns=.")
-    return chosen
-
-
-def _of_index(schema: Any) -> list[str]:
-    """The columns in which pandas stores a frame's index, and which it does not read back as columns."""
-    told = (schema.pandas_metadata or {}).get("index_columns", [])
-    named = [name for name in told if isinstance(name, str)]  # a RangeIndex is a dict here, and has no column
-    return named + [name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)]
-
-
-def _is_numeric(types: Any, kind: Any) -> bool:
-    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
-
-
-def _as_floats(column: Any) -> np.ndarray:
-    """A column of a Parquet file as it is where it holds floats, and as float64 where it does not."""
-    is_floating = str(column.type) in ("halffloat", "float", "double")
-    return (column if is_floating else column.cast("float64", safe=False)).to_numpy(zero_copy_only=False)
-
-
-def delayed_partitions(x: Any) -> list[Any]:
-    """The partitions of a dask array, in one piece along its features, or data frame, as delayed objects."""
-    if hasattr(x, "rechunk"):
-        x = x.rechunk({1: -1}) if x.ndim == 2 else x
-        return list(x.to_delayed().ravel())
-    return list(x.to_delayed())
-
-
-def delayed_weights(weights: Any, n_parts: int) -> list[Any]:
-    """The partitions of the weights (N,) of as many partitions of rows, as delayed objects.
-
-    TypeError for weights that are not dask's, ValueError for other partitions than the rows'.
+    dtype: of the computation. unit: what the source calls a block; if it is "", there is only one, which `name` names.
+    starts: takes the first row of each block that has rows, and what it is called.
+    ValueError or TypeError that says which block is wrong, and where.
     """
-    if not is_dask(weights):
-        raise TypeError(
-            f"sample_weight of a dask collection must be one, too, got {type(weights).__name__}. Give "
-            "dask.array.from_array(sample_weight, chunks=x.chunks[0])."
-        )
-    parts = delayed_partitions(weights)
-    _check.same_partitions(len(parts), n_parts)
-    return parts
+    of_first, first, place = "the first", 0, -1
+    while True:
+        place += 1
+        try:
+            block = next(blocks)
+        except StopIteration:
+            return
+        except Exception as error:  # of what the user reads with: where is all that is known of it here
+            error.add_note(f"Raised by what gives {unit or 'rows'} {place} of {name} (rows from {first} on).")
+            raise
+        where = f"{unit.capitalize()} {place} of {name}" + (f" (rows from {first} on)" if unit == "block" else "")
+        where = where if unit else name
+        if starts is not None and (not starts or starts[-1][0] < first):
+            starts.append((first, f"{unit} {place}" if unit else ""))
+        elif starts:
+            starts[-1] = first, f"{unit} {place}"  # the last had no rows
+        for rows, weights, names in _numbers_of(block, where):
+            if like is not None:
+                rows = in_order(rows, names, like.names, where, of_first)
+            kind = Kind(rows.shape[1], weights is not None, rows.dtype, like.names if like else names)
+            if like is None:
+                like, of_first = kind, f"{unit} {place}"
+            kind.fits(like, dtype, where)
+            _whole_numbers_fit(rows, like.dtype, where)
+            yield Block(rows, weights, like.names)
+            first += len(rows)
 
 
-def is_dask(x: Any) -> bool:
-    return type(x).__module__.startswith("dask") and hasattr(x, "to_delayed")
+def _whole_numbers_fit(rows: np.ndarray, dtype: np.dtype, where: str) -> None:
+    """ValueError for whole numbers that lose digits among floats of this dtype."""
+    if rows.dtype.kind in "iu" and rows.dtype.itemsize > 2 and dtype.kind == "f":
+        most = 2 ** (np.finfo(dtype).nmant + 1)
+        if int(rows.max()) > most or int(rows.min()) < -most:
+            raise ValueError(
+                f"{where} holds {rows.dtype} up to {max(int(rows.max()), -int(rows.min()))}, and the first block "
+                f"{dtype}, which resolves whole numbers up to {most}. Give all blocks one dtype: "
+                "rows.astype(np.float64)."
+            )
 
 
-def _existing(path: str | os.PathLike[str]) -> str:
-    name = os.fspath(path)
-    if not os.path.exists(name):
-        raise FileNotFoundError(f"{name}: there is no such file.")
-    return name
-
-
-def _numbers_of(block: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Rows (n, D), and weights (n,) or None, of a block."""
+def _numbers_of(block: Any, where: str) -> Iterator[Block]:
+    """The rows (n, D) of a block, with weights (n,) or None; an array in a file a part at a time. Nothing, where the
+    block has no rows, whatever its shape."""
     rows, weights = _parted(block)
+    shape = np.shape(rows) if not hasattr(rows, "shape") else rows.shape
+    if len(shape) and shape[0] == 0:
+        return
+    stored = mapped(rows)
+    if stored is not None:
+        _matrix(rows, where)
+        step = max(1, AT_ONCE // (rows.shape[1] * rows.dtype.itemsize))
+        for first in range(0, len(rows), step):
+            part = slice(first, first + step)
+            of_part = None if weights is None else _weights_of(weights, len(rows), where)[part]
+            yield Block(np.asarray(_check.real_array(_read(stored, part), where)), of_part, None)
+        return
+    names = names_of(rows)
     rows = np.asarray(_check.real_array(rows, where))
+    _matrix(rows, where)
+    yield Block(rows, None if weights is None else _weights_of(weights, len(rows), where), names)
+
+
+def _read(stored: Stored, part: slice) -> np.ndarray:
+    return stored.read(part.start, min(part.stop, stored.shape[0]))
+
+
+def _matrix(rows: np.ndarray, where: str) -> None:
     if rows.ndim != 2 or rows.shape[1] < 1:
         raise ValueError(
             f"{where}: expected numbers of shape (n, D), got {rows.dtype} of shape {rows.shape}. A matrix as a whole "
             "goes to Blocks.from_array."
         )
-    if weights is None:
-        return rows, None
+
+
+def _weights_of(weights: Any, n_rows: int, where: str) -> np.ndarray:
     if _are_labels(weights):
         raise TypeError(
             f"{where} has whole numbers in a tensor beside its rows, which look like labels. Drop them: Blocks(lambda: "
             "(x for x, _ in loader)). Weights must be floating numbers there."
         )
     weights = np.asarray(_check.real_array(weights, f"{where}, in its weights,"))
-    if weights.shape != rows.shape[:1]:
-        raise ValueError(f"{where}: expected weights of shape ({len(rows)},), got {weights.shape}.")
-    return rows, weights
+    if weights.shape != (n_rows,):
+        raise ValueError(f"{where}: expected weights of shape ({n_rows},), got {weights.shape}.")
+    return weights
 
 
 def _parted(block: Any) -> tuple[Any, Any]:
     """Rows, and weights or None, from a pair, from a list of one matrix, as PyTorch's loaders give, or from bare rows.
 
-    A list whose first entry is not a matrix is a list of rows.
+    A list whose first entry is neither a matrix nor an array without rows is a list of rows.
     """
-    if isinstance(block, (tuple, list)) and 1 <= len(block) <= 2 and np.ndim(block[0]) == 2:
-        return block[0], block[1] if len(block) == 2 else None
+    if isinstance(block, (tuple, list)) and 1 <= len(block) <= 2:
+        is_array = np.ndim(block[0]) == 2 or (hasattr(block[0], "shape") and block[0].shape == (0,))
+        if is_array:
+            return block[0], block[1] if len(block) == 2 else None
     return block, None
 
 
@@ -205,7 +220,7 @@ def _are_labels(weights: Any) -> bool:
     return type(weights).__module__.split(".")[0] == "torch" and np.asarray(weights).dtype.kind in "biu"
 
 
-class _Store:
+class Store:
     """A pool of buffers for arrays that JAX on a CPU uses without a copy. The system clears new memory page by page,
     which takes longer than copying rows into it: so a buffer that nothing references any more, JAX included, is
     reused."""
@@ -213,8 +228,8 @@ class _Store:
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
 
-    def __reduce__(self) -> tuple[type[_Store], tuple[()]]:
-        return _Store, ()  # a copy starts with an empty pool
+    def __reduce__(self) -> tuple[type[Store], tuple[()]]:
+        return Store, ()  # a copy starts with an empty pool
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised array. It must not be written to once JAX has it."""
@@ -241,16 +256,14 @@ class _Store:
             ) from None
 
 
-def _filled(
-    blocks: Iterator[tuple[np.ndarray, np.ndarray | None]], size: int, dtype: Any, store: _Store
-) -> Iterator[Piece | None]:
+def filled(blocks: Iterator[Block], size: int, dtype: Any, store: Store) -> Iterator[Piece | None]:
     """Yield pieces of `size` rows as they fill up, and None after each block.
 
     A block is copied completely before the next is requested, since the source may then overwrite it. A number too
     large for `dtype` becomes infinite, and is refused as such.
     """
     piece = None
-    for rows, weights in blocks:
+    for rows, weights, _ in blocks:
         done = 0
         while done < len(rows):
             piece = piece or store.piece(size, rows.shape[1], weights is not None, dtype)
@@ -267,10 +280,10 @@ def _filled(
                 piece = None
         yield None
     if piece is not None:
-        piece.rows[piece.count :] = piece.rows[piece.count - 1]
-        yield piece
+        yield padded(piece)
 
 
-def _touch(rows: np.ndarray) -> None:
-    """Read the pages of a mapped file now, in the reader thread, instead of later in the thread that computes."""
-    rows.reshape(-1).view(np.uint8)[::4096].max(initial=0)
+def padded(piece: Piece) -> Piece:
+    """A piece whose rows past the last valid one repeat it."""
+    piece.rows[piece.count :] = piece.rows[piece.count - 1]
+    return piece

@@ -26,7 +26,7 @@ from .chunks import Chunked, Counted
 from .partitioned import How, PartitionedRows
 from .prefetch import ahead
 from .sizes import choose_chunk_size
-from .sources import Piece
+from .sources import Piece, Tally
 from .survey import Survey, described, moved, rng_of, rows_kept, sound_row
 
 BLOCK = 2**25
@@ -74,13 +74,13 @@ Read = Callable[[int, int], None]
 
 def sum_over(
     blocks: Blocks, layout: Layout, how: How, shared: Any, n_rows_known: int = 0, read: Read | None = None
-) -> tuple[Any, int]:
-    """Σ over blocks of a function of each, compensated; and how many rows there were."""
+) -> tuple[Any, Tally]:
+    """Σ over blocks of a function of each, compensated; and what rows there were."""
     sums: Any = None
-    n_rows = 0
+    tally = Tally()
     for piece in ahead(blocks.pieces(layout.size, layout.dtype)):
-        if n_rows and read is not None:
-            read(n_rows, n_rows_known)
+        if tally.n_rows and read is not None:
+            read(tally.n_rows, n_rows_known)
         block = layout.batch(piece)
         if sums is None:
             shapes = jax.eval_shape(partial(_said, how=how), block, shared)
@@ -89,8 +89,8 @@ def sum_over(
         # One block is computed while one is read: without waiting, the host would run ahead and read all of them.
         jax.block_until_ready(sums)
         sums = _added(sums, block, shared, how=how)
-        n_rows += piece.count
-    return jax.block_until_ready(_whole(sums)), n_rows
+        tally = tally.plus(piece.tally)
+    return jax.block_until_ready(_whole(sums)), tally
 
 
 def survey_of(
@@ -109,13 +109,16 @@ def survey_of(
             _check.block_weights(weights, survey.n_rows, blocks.name)
         if not survey.n_rows and piece.count < layout.size:  # all rows are in this block
             layout = fitted_to(layout, piece.count)
-            piece = Piece(*(None if part is None else part[: layout.size] for part in piece[:2]), piece.count)  # pyright: ignore
+            rows_, weights_ = (None if part is None else part[: layout.size] for part in piece[:2])
+            piece = piece._replace(rows=rows_, weights=weights_)
         about = sound_row(rows, weights)
         found = _described(layout._replace(origin=np.zeros_like(rows[0]) if about is None else about).batch(piece))
         if not all(np.isfinite(of).all() for of in map(np.asarray, found)):
-            _check.finite_block(rows, weights, survey.n_rows, blocks.name)  # passes if only squares overflowed
+            # Passes if only squares overflowed.
+            _check.finite_block(rows, weights, survey.n_rows, blocks.name, blocks.place_of, blocks.known_names)
         survey.describe(*found)
         survey.draw(rows, weights)
+        survey.tally = survey.tally.plus(piece.tally)
     return survey, layout
 
 
@@ -149,7 +152,8 @@ class Streamed(PartitionedRows):
         read: Read | None = None,
     ) -> None:
         """Makes a first pass over all rows."""
-        self.blocks, self.name, self.read = blocks, blocks.name, read
+        self.blocks, self.name, self.read = blocks.again(), blocks.name, read
+        blocks = self.blocks
         head, _ = blocks.head()
         self.dtype = _check.floating_dtype((head,), dtype)
         self.n_features = head.shape[1]
@@ -159,13 +163,14 @@ class Streamed(PartitionedRows):
             layout = fitted_to(layout, survey.n_rows)
             self.chunk_size = layout.chunk_size
             self._describe(survey, n_components)
+            self.tally = survey.tally
             self.layout = layout._replace(
                 origin=self.origin, total_weight=self.total_weight, min_weight=self.min_weight
             )
 
     def _sum(self, how: How, shared: Any) -> Any:
-        sums, n_rows = sum_over(self.blocks, self.layout, how, shared, self.n_rows, self.read)
-        _check.same_rows(n_rows, self.n_rows, self.name)
+        sums, tally = sum_over(self.blocks, self.layout, how, shared, self.n_rows, self.read)
+        _check.same_rows(tally, self.tally, self.name)
         return sums
 
 

@@ -13,6 +13,7 @@ from .._base.linalg import einsum
 from .._base.programs import next_power_of_two
 from .batches import Batches
 from .chunks import Chunk
+from .sources import Tally
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ class Survey:
         self.mean: Any = 0.0  # (D,) in float64
         self.scatter: Any = 0.0  # (D,) in float64: Σ w (x − mean)²
         self.kept: list[np.ndarray] = []  # draws, rows, weights
+        self.tally = Tally()
 
     def describe(self, about: Any, mass: Any, first: Any, second: Any) -> None:
         """Add sums over some of the rows, or over all: Σ w, Σ w (x − about) and Σ w (x − about)²."""
@@ -80,6 +82,7 @@ class Survey:
     def join(self, other: Survey) -> None:
         """Add the survey of other rows."""
         self.n_rows += other.n_rows
+        self.tally = self.tally.plus(other.tally)
         self.n_weighted += other.n_weighted
         self.min_weight = min(self.min_weight, other.min_weight)
         if other.total_weight:

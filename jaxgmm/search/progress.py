@@ -61,6 +61,9 @@ def is_going(runs: Snapshot, max_steps: int) -> np.ndarray:
 EVERY = 0.1
 """Least seconds between two redraws of the bar."""
 
+EVERY_IN_FILE = 10.0
+"""Least seconds between two lines where the bar cannot be redrawn."""
+
 PATIENCE = 1.0
 """Seconds of work before the remaining time is shown."""
 
@@ -112,14 +115,14 @@ class Listener:
 @contextlib.contextmanager
 def listening(progress: bool | Callback | None, first: Any, criterion: str = "bic") -> Iterator[Listener | None]:
     """The listener for a user's `progress`: None for None and False; for True a `Bar`, which is cleared at the end, in
-    process 0 only; else the user's function.
+    process 0 only, and None where there is no standard error; else the user's function.
 
     first: the report before anything is computed. TypeError if progress is none of these.
     """
     is_shown = _check.progress(progress)
     if callable(progress):
         yield Listener(progress, first)
-    elif not is_shown or jax.process_index():
+    elif not is_shown or sys.stderr is None or jax.process_index():
         yield None
     else:
         bar = Bar(sys.stderr, criterion)
@@ -130,10 +133,17 @@ def listening(progress: bool | Callback | None, first: Any, criterion: str = "bi
 
 
 class Bar:
-    """A line on a terminal that is redrawn in place; a callback for `fit` and `sweep`."""
+    """A line on a terminal that is redrawn in place; a callback for `fit` and `sweep`.
 
-    def __init__(self, file: TextIO, criterion: str = "bic", every: float = EVERY) -> None:
-        self.file, self.criterion, self.every = file, criterion, every
+    In a file, as of a service's log, nothing can be redrawn: there it is a line every `EVERY_IN_FILE` seconds, and the
+    last one. What cannot be written, because the terminal is gone, is not shown: no fit ends for it.
+    """
+
+    def __init__(self, file: TextIO | None, criterion: str = "bic", every: float | None = None) -> None:
+        self.file, self.criterion = file, criterion
+        self.redraws = _is_terminal(file)
+        self.every = every if every is not None else EVERY if self.redraws else EVERY_IN_FILE
+        self.unwritten = ""
         self.n_drawn, self.share, self.what = 0, 0.0, None
         self.began, self.last = 0.0, -math.inf
 
@@ -143,11 +153,14 @@ class Bar:
         share, what, text = self._told(now)
         # The bar never goes back, even if a run that ended is replaced by one at step 0.
         self.share = max(self.share, share)
-        if what == self.what and self.share < 1.0 and seconds - self.last < self.every:
-            return
-        self.what, self.last = what, seconds
         filled = round(CELLS * self.share)
-        self._draw(f"[{'#' * filled}{'.' * (CELLS - filled)}] {what}{text}{self._left(seconds - self.began)}")
+        line = f"[{'#' * filled}{'.' * (CELLS - filled)}] {what}{text}{self._left(seconds - self.began)}"
+        is_next = seconds - self.last >= self.every
+        if is_next or (self.redraws and (what != self.what or self.share >= 1.0)):
+            self.what, self.last = what, seconds
+            self._draw(line)
+        else:
+            self.unwritten = line
 
     def _told(self, now: Progress | SweepProgress | Count) -> tuple[float, str, str]:
         """The share that is done, the current fit, and its figures as text."""
@@ -164,10 +177,11 @@ class Bar:
         return share, what, best + _in_figures(now.cell, "this fit")
 
     def clear(self) -> None:
-        """Erase the line."""
-        if self.n_drawn:
-            self.file.write("\r" + " " * self.n_drawn + "\r")
-            self.file.flush()
+        """Erase the line; in a file, write the last one."""
+        if not self.redraws and self.unwritten:
+            self._draw(self.unwritten)
+        if self.redraws and self.n_drawn:
+            self._write("\r" + " " * self.n_drawn + "\r")
             self.n_drawn = 0
 
     def _left(self, seconds: float) -> str:
@@ -177,10 +191,27 @@ class Bar:
         return f"  {_in_words(seconds * (1.0 - self.share) / self.share)} left at most"
 
     def _draw(self, text: str) -> None:
+        self.unwritten = ""
+        if not self.redraws:
+            self._write(text + "\n")
+            return
         text = text[: shutil.get_terminal_size().columns - 1]
-        self.file.write("\r" + text.ljust(self.n_drawn))
-        self.file.flush()
+        self._write("\r" + text.ljust(self.n_drawn))
         self.n_drawn = len(text)
+
+    def _write(self, text: str) -> None:
+        if self.file is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            self.file.write(text)
+            self.file.flush()
+
+
+def _is_terminal(file: TextIO | None) -> bool:
+    try:
+        return file is not None and file.isatty()
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def _share(run: Progress) -> float:

@@ -15,7 +15,7 @@ from .._base.deprecation import renamed
 from .._base.status import FAILED, Status
 from ..covariances import Form
 from ..rows.batches import Batches
-from ..rows.names import names_of
+from ..rows.names import text_names
 from ..rows.resolution import resolutions, rows_to_look_at
 from ..rows.rows import Rows
 from .criteria import CRITERIA, Criterion, Evidence, evidence, n_parameters
@@ -192,7 +192,7 @@ def with_columns(found: Sweep, x: Any, rows: Rows, ridge: Any) -> Sweep:
     """The sweep with what is known of the columns of its rows, which a user gave as x, if it has set fits aside."""
     if not found.spurious:
         return found
-    known = Columns(np.asarray(ridge), resolutions(rows_to_look_at(rows)), names_of(x, rows))
+    known = Columns(np.asarray(ridge), resolutions(rows_to_look_at(rows)), text_names(x, rows))
     return replace(found, of_columns=known)
 
 
