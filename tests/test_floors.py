@@ -27,12 +27,12 @@ UPWARDS = {("search.table", "plot")}
 """`Sweep.plot()` is promised, and draws: it imports the drawing where it is called."""
 
 MAY_RAISE = {"_base.check", "rows._check", "rows.blocks", "rows.sources", "rows.door", "em.loop"}
-"""Below `search`: checks of what a user gave, and what is read only when its turn comes. `em.loop._admit` may say that
-families differ."""
+MAY_RAISE |= {f"rows.readers.{name}" for name in ("source", "form", "opening", "text", "parquet", "arrays", "shelf")}
+"""Below `search`: checks of what a user gave, and what is read only when its turn comes, such as files.
+`em.loop._admit` may say that families differ."""
 
 LONGEST = 300
 LONG = {
-    "cli/tables.py": "one reader and one writer for each kind of file",
     "em/kernel.py": "one kernel for Triton, with the tiling that it is written for",
     "estimator/gaussian_mixture.py": "scikit-learn's interface is one class",
     "plot.py": "three pictures that share their colours and axes",
