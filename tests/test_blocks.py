@@ -313,20 +313,20 @@ def test_labels_beside_rows_are_not_weights():
 def test_files_are_refused_by_name(tmp_path):
     other = tmp_path / "x.xls"
     other.write_text("1 2 3")
-    with pytest.raises(ValueError, match=r"x\.xls: expected a file ending in one of \.csv.*\.npy.*\.parquet"):
+    with pytest.raises(ValueError, match=r"x\.xls: expected a path ending in one of \.npy, \.parquet"):
         Blocks.from_file(other)
-    with pytest.raises(ValueError, match=r"x\.npy: its columns have no names"):
+    with pytest.raises(ValueError, match="only columns of Parquet files have names"):
         Blocks.from_file(npy(tmp_path), columns=["a"])
     path = parquet(tmp_path)
     with pytest.raises(ValueError, match=r"has no column 'g'\. It has 'f0', 'f1', 'f2', 'w', 'name'"):
         Blocks.from_file(path, ["g"])
-    with pytest.raises(ValueError, match=r"column 'name' holds string, not numbers\. Leave it out: --columns f0"):
+    with pytest.raises(ValueError, match=r"column 'name' holds string, not numbers\. Leave it out with columns="):
         Blocks.from_file(path)
     with pytest.raises(ValueError, match=r"x\.parquet: no column is left as a feature"):
         Blocks.from_file(path, [])
     with pytest.raises(ValueError, match=r"column 'name' holds string, not numbers"):
         Blocks.from_file(path, NAMES, weights="name")
-    with pytest.raises(ValueError, match="Column 'f0' of .* is chosen twice"):
+    with pytest.raises(ValueError, match=r"column 'f0' is there, or is chosen, twice"):
         Blocks.from_file(path, ["f0", "f0"])
     path.write_bytes(b"PAR1 and then nothing")
     with pytest.raises(ValueError, match=r"x\.parquet cannot be read as Parquet"):
@@ -335,7 +335,7 @@ def test_files_are_refused_by_name(tmp_path):
         npy(tmp_path).write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.npy is no NumPy array of numbers: it is damaged"):
             as_blocks(str(tmp_path / "x.npy"))
-    with pytest.raises(ValueError, match="Weights of a file are one of its columns"):
+    with pytest.raises(ValueError, match="Weights of a Parquet file are one of its columns"):
         as_blocks(path, WEIGHTS)
 
 

@@ -26,7 +26,17 @@ SEARCH, FACES = FLOOR["search"], FLOOR["estimator"]
 UPWARDS = {("search.table", "plot")}
 """`Sweep.plot()` is promised, and draws: it imports the drawing where it is called."""
 
-MAY_RAISE = {"_base.check", "rows._check", "rows.blocks", "rows.sources", "rows.door", "em.loop"}
+MAY_RAISE = {
+    "_base.check",
+    "rows._check",
+    "rows.blocks",
+    "rows.sources",
+    "rows.door",
+    "em.loop",
+    "rows.files",
+    "rows.names",
+    "rows.parquet",
+}
 MAY_RAISE |= {f"rows.readers.{name}" for name in ("source", "form", "opening", "text", "parquet", "arrays", "shelf")}
 """Below `search`: checks of what a user gave, and what is read only when its turn comes, such as files.
 `em.loop._admit` may say that families differ."""

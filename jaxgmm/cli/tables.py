@@ -31,6 +31,15 @@ class Table(NamedTuple):
     names: tuple[str, ...]  # (D,); positions where the file has no names
     is_named: bool = True
     notes: tuple[str, ...] = ()  # what was recognised in the file
+    places: tuple[int, ...] = ()  # (D,); of the columns in the file
+
+    def without_last(self) -> Table:
+        values = np.ascontiguousarray(self.values[:, :-1])
+        return self._replace(values=values, names=self.names[:-1], places=self.places[:-1])
+
+    def columns(self, is_all: bool) -> tuple[str | int, ...] | None:
+        """What a model remembers of its columns: their names, or else their positions where some were chosen."""
+        return self.names if self.is_named else None if is_all else self.places
 
 
 def read(path: str | os.PathLike[str], columns: Choice = None, reading: Reading = Reading()) -> Table:  # noqa: B008
@@ -51,13 +60,32 @@ def read(path: str | os.PathLike[str], columns: Choice = None, reading: Reading 
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float64)
     _all_finite(source, values, places)
-    return Table(values, tuple(source.names[place] for place in places), source.is_named, source.notes)
+    names = tuple(source.names[place] for place in places)
+    return Table(values, names, source.is_named, source.notes, tuple(places))
+
+
+def described(path: str | os.PathLike[str], table: Table) -> str:
+    """What was read, in one line."""
+    n_rows, n_columns = table.values.shape
+    names = [" ".join(name.split()) for name in table.names[:12]]
+    if table.is_named:
+        told = ", ".join(name if len(name) <= 40 else name[:39] + "…" for name in names)
+    else:
+        told = "without names, " + ("number " if n_columns == 1 else "numbers ") + ", ".join(names)
+    more = f" and {n_columns - 12} more" if n_columns > 12 else ""
+    size = f"{n_rows} row{'s' if n_rows != 1 else ''} of {n_columns} column{'s' if n_columns != 1 else ''}"
+    notes = f" ({'; '.join(table.notes)})" if table.notes else ""
+    return f"{called(path)}: {size}: {told}{more}{notes}."
+
+
+def called(path: str | os.PathLike[str]) -> str:
+    return "standard input" if os.fspath(path) == "-" else os.fspath(path)
 
 
 def _standard_input(reading: Reading) -> Source:
     if sys.stdin is None:
         raise ValueError("There is no standard input.")
-    return Text("standard input", reading, sys.stdin.buffer)
+    return Text(called("-"), reading, sys.stdin.buffer)
 
 
 def write(path: str | os.PathLike[str], names: Sequence[str], blocks: Iterable[Any]) -> None:

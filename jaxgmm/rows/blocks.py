@@ -16,8 +16,8 @@ import numpy as np
 from .._base.memory import ALIGNMENT
 from . import _check
 from .prefetch import Steps
-from .readers import Chosen, Reading, source_of
-from .sources import Piece, _existing, _filled, _Kind, _numbers_of, _Partitions, _Store, _touch
+from .readers import Chosen, reading, reads_text, source_of
+from .sources import STREAMED, Piece, _existing, _filled, _Kind, _numbers_of, _Parquet, _Partitions, _Store, _touch
 
 
 class Blocks:
@@ -64,7 +64,7 @@ class Blocks:
     def from_file(
         cls,
         path: str | os.PathLike[str],
-        columns: Sequence[str | int] | None = None,
+        columns: Sequence[str] | None = None,
         weights: str = "",
         *,
         header: bool | None = None,
@@ -72,31 +72,31 @@ class Blocks:
         decimal: str | None = None,
         encoding: str | None = None,
     ) -> Blocks:
-        """Rows of a `.npy` or `.npz` file, of a `.parquet` file or a folder of them, or of text such as `.csv`.
+        """Rows of a `.npy` file, of a `.parquet` file or a folder of them, or of text such as `.csv`.
 
-        columns: names or, of columns that no name fits, positions from 0; where None, all but an index that pandas or
-        R has stored, and those given by folder names (year=2024/). weights: the name of the column of row weights.
-        header, separator, decimal, encoding: of text; where None, told from its first lines. `notes` says what was
-        told. Text is parsed anew in every pass: save as `.npy` or Parquet what takes long.
+        header, separator, decimal, encoding: of text; what is None is told from its first lines, and `notes` says how.
+        Columns of text are also chosen by position, from 0. Text is parsed anew in every pass: what takes long is best
+        saved as `.npy` or Parquet first.
+
+        columns: of Parquet; where None, all but an index that pandas has stored, and those given by folder names
+        (year=2024/). weights: the name of the column of row weights, if any.
         FileNotFoundError where there is no such path, ImportError where Parquet needs pyarrow, ValueError for another
         ending, a file that cannot be read, a column that is not there, or what is no matrix of numbers.
         """
         name = _existing(path)
-        if name.lower().endswith(".npy") and not os.path.isdir(name):
+        if name.endswith(".npy"):
             if columns is not None or weights:
-                raise ValueError(f"{name}: its columns have no names. Give slices of it to Blocks.from_array.")
+                raise ValueError(f"{name}: only columns of Parquet files have names. Give slices to Blocks.from_array.")
             return _of_npy(name, None)
-        source = source_of(name, Reading(header, separator, decimal, encoding))
-        return cls(Chosen(source, columns, weights), name)
-
-    @property
-    def columns(self) -> tuple[str, ...] | None:
-        """The names of the features (D,) of a file; None where it has none."""
-        return self._blocks.names if isinstance(self._blocks, Chosen) else None
+        if reads_text(name):
+            return cls(Chosen(source_of(name, reading(header, separator, decimal, encoding)), columns, weights), name)
+        if not (name.endswith(".parquet") or os.path.isdir(name)):
+            raise ValueError(f"{name}: expected a path ending in one of {', '.join(STREAMED)}, or a folder of Parquet.")
+        return cls(_Parquet(name, columns, weights), name)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was told from a file itself and changes which numbers are read: separator, header, row names."""
+        """What was told from a file of text and changes which numbers are read: separator, header, row names."""
         return self._blocks.source.notes if isinstance(self._blocks, Chosen) else ()
 
     @classmethod
@@ -162,8 +162,7 @@ class _Sliced(Blocks):
     """Slices of an array; not copied where their dtype, layout and alignment allow."""
 
     def __init__(self, x: Any, weights: Any, name: str = "x") -> None:
-        self._blocks = ()
-        self.x, self.weights, self.name, self._store = x, weights, name, _Store()
+        self._blocks, self.x, self.weights, self.name, self._store = (), x, weights, name, _Store()
 
     def head(self) -> tuple[np.ndarray, np.ndarray | None]:
         rows, weights = self._slice(0, 1)

@@ -32,8 +32,8 @@ def as_blocks(x: Any, sample_weight: Any = None) -> Blocks | None:
     if isinstance(x, (str, os.PathLike)):
         if sample_weight is None:
             return Blocks.from_file(x)
-        if not os.fspath(x).lower().endswith(".npy"):
-            raise ValueError("Weights of a file are one of its columns: Blocks.from_file(path, weights=name).")
+        if not os.fspath(x).endswith(".npy"):
+            raise ValueError("Weights of a Parquet file are one of its columns: Blocks.from_file(path, weights=name).")
         return _of_npy(_existing(x), sample_weight)
     if isinstance(x, np.memmap):
         return Blocks.from_array(x, sample_weight)

@@ -1,16 +1,23 @@
-"""What rows can be read from, a piece at a time: arrays on disk, partitions, iterables. Files are in `readers/`."""
+"""What rows can be read from, a piece at a time: arrays on disk, Parquet, partitions, iterables."""
 
 from __future__ import annotations
 
 import os
+import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._base.memory import ALIGNMENT, aligned
 from . import _check
+
+READ_AT_ONCE = 2**16
+"""Rows of a Parquet file that are decoded at a time."""
+
+STREAMED = (".npy", ".parquet")
+"""Endings of the paths that are read in blocks."""
 
 
 class Piece(NamedTuple):
@@ -42,6 +49,44 @@ class _Kind(NamedTuple):
             )
 
 
+class _Parquet:
+    """Columns of Parquet files, a few rows at a time."""
+
+    def __init__(self, path: str, columns: Sequence[str] | None, weights: str) -> None:
+        try:
+            import pyarrow
+            from pyarrow import dataset
+        except ImportError as error:
+            raise ImportError(f"{path}: Parquet needs pyarrow. Install jaxgmm[parquet].") from error
+        # For a single file pyarrow would read the names of the folders above it as columns, too.
+        partitioning = "hive" if os.path.isdir(path) else None
+        self.path, self.error = path, pyarrow.ArrowException
+        try:
+            self.data = dataset.dataset(path, format="parquet", partitioning=partitioning)
+        except self.error as error:
+            raise ValueError(f"{path} cannot be read as Parquet: {error}.") from None
+        schema = self.data.schema
+        self.columns, self.weights = _chosen(path, schema, columns, weights), [weights] if weights else []
+        for name in self.columns + self.weights:
+            kind = schema.field(name).type
+            if not _is_numeric(pyarrow.types, kind):
+                raise ValueError(f"{path}: column {name!r} holds {kind}, not numbers. Leave it out with columns=.")
+        # Missing cells become NaN, which integers cannot represent.
+        kinds = [schema.field(name).type for name in self.columns]
+        is_float = pyarrow.types.is_floating
+        self.dtype = np.result_type(*(kind.to_pandas_dtype() if is_float(kind) else np.float64 for kind in kinds))
+
+    def __iter__(self) -> Iterator[Any]:
+        asked = self.columns + self.weights
+        try:
+            for batch in self.data.to_batches(columns=asked, batch_size=READ_AT_ONCE):
+                columns = [_as_floats(batch.column(place)) for place in range(len(asked))]
+                rows = np.stack(columns[: len(self.columns)], axis=1, dtype=self.dtype)
+                yield (rows, columns[-1]) if self.weights else rows
+        except self.error as error:
+            raise ValueError(f"{self.path} cannot be read as Parquet: {error}.") from None
+
+
 class _Partitions:
     """Partitions of a dask collection as NumPy arrays."""
 
@@ -53,6 +98,40 @@ class _Partitions:
         for place, part in enumerate(self.parts):
             rows = np.asarray(part.compute())
             yield rows if self.weights is None else (rows, np.asarray(self.weights[place].compute()).reshape(-1))
+
+
+def _chosen(path: str, schema: Any, columns: Sequence[str] | None, weights: str) -> list[str]:
+    """The names of the columns that are features."""
+    names = schema.names
+    listed = ", ".join(map(repr, names))
+    asked = names if columns is None else list(columns)
+    for name in [*asked, *([weights] if weights else [])]:
+        if name not in names:
+            raise ValueError(f"{path} has no column {name!r}. It has {listed}.")
+        if names.count(name) > 1 or asked.count(name) > 1:
+            raise ValueError(f"{path}: column {name!r} is there, or is chosen, twice. It has {listed}.")
+    hidden = {weights} if columns is not None else {weights, *_of_index(schema)}
+    chosen = [name for name in asked if name not in hidden]
+    if not chosen:
+        raise ValueError(f"{path}: no column is left as a feature. It has {listed}. Choose some with columns=.")
+    return chosen
+
+
+def _of_index(schema: Any) -> list[str]:
+    """The columns in which pandas stores a frame's index, and which it does not read back as columns."""
+    told = (schema.pandas_metadata or {}).get("index_columns", [])
+    named = [name for name in told if isinstance(name, str)]  # a RangeIndex is a dict here, and has no column
+    return named + [name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)]
+
+
+def _is_numeric(types: Any, kind: Any) -> bool:
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
+
+
+def _as_floats(column: Any) -> np.ndarray:
+    """A column of a Parquet file as it is where it holds floats, and as float64 where it does not."""
+    is_floating = str(column.type) in ("halffloat", "float", "double")
+    return (column if is_floating else column.cast("float64", safe=False)).to_numpy(zero_copy_only=False)
 
 
 def delayed_partitions(x: Any) -> list[Any]:

@@ -15,7 +15,7 @@ class Arrays:
 
     is_named = False
     notes = ()
-    missing = None
+    missing: tuple[int, int, str] | None = None
 
     def __init__(self, path: str) -> None:
         self.path = path

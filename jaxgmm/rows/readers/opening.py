@@ -20,7 +20,12 @@ HEAD = 2**16
 
 LINES, MOST = 8, 2**25
 
-COMPRESSED = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\0": lzma.LZMAFile}
+
+def _gzip(file: Any) -> gzip.GzipFile:
+    return gzip.GzipFile(fileobj=file)
+
+
+COMPRESSED = {b"\x1f\x8b": _gzip, b"BZh": bz2.BZ2File, b"\xfd7zXZ\0": lzma.LZMAFile}
 """How compressed files begin."""
 
 OTHERS = {
@@ -78,7 +83,7 @@ def opened(path: str, file: BinaryIO | None = None) -> Opened:
     """Open a file of text, compressed or not. ValueError for a file that is known to be of another kind."""
     with faults_of(path), contextlib.ExitStack() as stack:
         owned = stack.enter_context(open(path, "rb")) if file is None else None
-        whole: Any = owned or file
+        whole: Any = file or owned
         magic = whole.read(8)
         whole = _Joined(magic, whole)
         kind = next((kind for start, kind in COMPRESSED.items() if magic.startswith(start)), None)

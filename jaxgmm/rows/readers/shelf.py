@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 
+from .. import parquet
 from .arrays import Arrays
 from .opening import is_pipe
-from .parquet import Parquet
+from .parquet import ParquetTable
 from .source import Reading, Source
 from .text import Text
+
+PARQUET = parquet.ENDINGS
 
 TEXT = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
 
@@ -31,8 +34,8 @@ def source_of(path: str | os.PathLike[str], reading: Reading = Reading()) -> Sou
     is_folder = os.path.isdir(name)
     if is_folder and ending in (*TEXT, ".npy", ".npz"):
         raise IsADirectoryError(f"{name} is a folder, and its ending that of a file.")
-    if ending == ".parquet" or is_folder:
-        return Parquet(name)
+    if ending in PARQUET or is_folder:
+        return ParquetTable(name)
     if ending in (".npy", ".npz"):
         return Arrays(name)
     if ending in TEXT:
@@ -40,6 +43,11 @@ def source_of(path: str | os.PathLike[str], reading: Reading = Reading()) -> Sou
     if not os.path.exists(name):
         raise FileNotFoundError(f"{name}: there is no such file.")
     raise ValueError(f"{name}: expected a file ending in one of {', '.join(READABLE)}.")
+
+
+def reads_text(path: str) -> bool:
+    """Whether a path is that of a file of text, by its ending."""
+    return _ending(path) in TEXT and not os.path.isdir(path)
 
 
 def _ending(name: str) -> str:

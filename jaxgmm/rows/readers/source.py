@@ -7,6 +7,9 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+NAMED_SIGNS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "space": " ", "bar": "|"}
+"""Words that stand for signs."""
+
 
 class Reading(NamedTuple):
     """What a user says about a file of text; None is guessed from its first lines."""
@@ -15,6 +18,19 @@ class Reading(NamedTuple):
     separator: str | None = None  # of cells: one character; a space stands for any number of spaces and tabs
     decimal: str | None = None  # "." or ","
     encoding: str | None = None
+
+
+def reading(
+    header: bool | None = None, separator: str | None = None, decimal: str | None = None, encoding: str | None = None
+) -> Reading:
+    """What a user says, checked. ValueError for what is no sign."""
+    separator = NAMED_SIGNS.get(separator or "", separator)
+    decimal = {"comma": ",", "point": "."}.get(decimal or "", decimal)
+    if separator is not None and (len(separator) != 1 or separator in '"\r\n' or separator.isalnum()):
+        raise ValueError(f"separator must be one character, or one of {', '.join(NAMED_SIGNS)}, got {separator!r}.")
+    if decimal not in (None, ".", ","):
+        raise ValueError(f"decimal must be a point or a comma, got {decimal!r}.")
+    return Reading(header, separator, decimal, encoding)
 
 
 class Source(Protocol):
@@ -45,6 +61,8 @@ class Source(Protocol):
 class Chosen:
     """Some columns of a source, and weights, as blocks that are read anew each time that this is iterated over."""
 
+    unit = "block"
+
     def __init__(self, source: Source, columns: Sequence[str | int] | None = None, weights: str = "") -> None:
         self.source = source
         self.weight = positions([weights], source.names, source.path)[0] if weights else None
@@ -61,7 +79,11 @@ class Chosen:
         source.check(self.places if self.weight is None else [*self.places, self.weight])
 
     @property
-    def names(self) -> tuple[str, ...] | None:
+    def name(self) -> str:
+        return self.source.path
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
         """The names of the chosen columns (D,); None where the file has none."""
         return tuple(self.source.names[place] for place in self.places) if self.source.is_named else None
 

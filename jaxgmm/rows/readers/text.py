@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..files import Watched
 from .cells import WITH_COMMA, number
 from .form import SEPARATORS, Form, cells_of, form_of, named
 from .opening import Opened, encoding_of, faults_of, is_pipe, opened
@@ -28,6 +29,7 @@ class Text:
         self.path = path
         self._is_once = file is not None or is_pipe(path)
         self._opened: Opened | None = opened(path, file)
+        self._watched = None if self._is_once else Watched(path)
         with faults_of(path), contextlib.ExitStack() as stack:
             stack.callback(self._opened.close)
             self._encoding, note = encoding_of(self._opened, reading.encoding, path)
@@ -63,8 +65,15 @@ class Text:
         now = self._opened or opened(self.path)
         self._opened, self.missing = None, None
         with faults_of(self.path), contextlib.closing(now):
+            self._same()
             for rows in _Pass(self, now.text(self._encoding), asked).blocks():
+                self._same()
                 yield rows if weight is None else (rows[:, :-1], rows[:, -1])
+
+    def _same(self) -> None:
+        """ValueError where the file has changed since it was opened first."""
+        if self._watched is not None:
+            self._watched.check()
 
     def name(self, place: int) -> str:
         """The name of the column that has this place among the cells of a row."""
@@ -89,10 +98,7 @@ class _Pass:
             next(self.lines, None)
         rows = cells_of(self._fed(), form.separator)
         if form.has_header:
-            header = next(filter(any, rows), [])
-            names = [cell.strip().lstrip("\ufeff") for cell in header]
-            if tuple(names[: len(form.names)]) != form.names:
-                raise ValueError(f"{self.source.path} has changed while it was read: its header is another one now.")
+            next(filter(any, rows), [])
         self._next_block()
         at_once = max(1, AT_ONCE // form.n_cells)
         pick = itemgetter(*self.places) if len(self.places) > 1 else lambda row: (row[self.places[0]],)
