@@ -92,8 +92,6 @@ def _fit(arguments: argparse.Namespace) -> int:
     table, weights = _read(arguments)
     x = table.values
     arguments.out.mkdir(parents=True, exist_ok=True)
-    say: Callable[..., None] = (lambda *_: None) if arguments.quiet else _say
-    say(tables.described(arguments.data, table))
     began = time.perf_counter()
     shows = arguments.progress or (sys.stderr.isatty() and not arguments.quiet)
     bar = Bar(sys.stderr, arguments.criterion)
@@ -130,6 +128,8 @@ def _fit(arguments: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     if status in FAILED:
         raise ValueError(f"every fit failed. Of the best of them: {explain(status)}.")
+    say: Callable[..., None] = (lambda *_: None) if arguments.quiet else _say
+    say(tables.described(arguments.data, table))
     say(found)
     size = f"{len(x)} rows x {x.shape[1]} columns"
     say(f"{counted(len(found.cells), 'fit')} of {size} in {seconds:.1f} s, compilation included.")

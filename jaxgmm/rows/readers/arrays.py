@@ -44,32 +44,32 @@ class Arrays:
 
 
 def _of_array(path: str) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError:
-        raise
-    except Exception:  # whatever the parsers of headers raise
-        raise ValueError(f"{path} is no NumPy array of numbers: it is damaged, or holds Python objects.") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError(f"{path} is an archive of several arrays: name it .npz.")
+    with open(path, "rb") as file:
+        try:
+            array = np.load(file, allow_pickle=False)
+        except Exception as error:  # whatever the parsers of headers raise
+            raise _damaged(path, "array", error) from None
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError(f"{path} is an archive of several arrays: name it .npz.")
     return array
 
 
 def _of_archive(path: str) -> np.ndarray:
-    names: list[str] = []
     array: Any = None
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive.files
-            chosen = names[0] if len(names) == 1 else next((name for name in ("x", "X") if name in names), None)
-            array = None if chosen is None else archive[chosen]
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ValueError(f"{path} is no NumPy archive of numbers: it is damaged.") from None
-    except Exception:  # whatever the parsers of archives and headers raise
-        raise ValueError(f"{path} is no NumPy archive of numbers: it is damaged, or holds Python objects.") from None
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                names = archive.files
+                chosen = names[0] if len(names) == 1 else next((name for name in ("x", "X") if name in names), None)
+                array = None if chosen is None else archive[chosen]
+        except Exception as error:  # whatever the parsers of archives and headers raise
+            raise _damaged(path, "archive", error) from None
     if array is None:
         raise ValueError(f"{path} has the arrays {listed(names)}: call the one to read 'x', or store it alone.")
     return array
+
+
+def _damaged(path: str, what: str, error: Exception) -> ValueError:
+    said = f"{path} is no NumPy {what} of numbers: it is damaged, or holds Python objects"
+    return ValueError(f"{said} ({' '.join(str(error).split())[:100]}).")

@@ -22,7 +22,7 @@ ROWS, CELLS = 100, 20_000
 OF_ROWS = ("unnamed: 0", "rownames", "row.names", "index")
 """Names of columns, in lower case, that number or name the rows where their cells do."""
 
-_PIECES = re.compile(r'"((?:[^"]|"")*)"|(\S+)')
+_PIECES = re.compile(r'"((?:[^"]|"")*)"(?!\S)|(\S+)')
 
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
@@ -69,7 +69,7 @@ def form_of(head: str, is_whole_file: bool, reading: Reading, path: str) -> Form
     lines = lines[n_before:]
     if not lines and not comment:
         raise ValueError(f"{path} is empty.")
-    separator = reading.separator or told or _separator(lines, ".tsv" in path.lower())
+    separator = reading.separator or told or _separator(lines, reading.decimal, ".tsv" in path.lower())
     rows = _some_rows(lines, separator, is_whole_file)
     cells = [cell for row in rows[1:] or rows for cell in row]
     decimal = reading.decimal or ("." if separator == "," else decimal_of(cells))
@@ -135,7 +135,7 @@ def _before(lines: Sequence[str]) -> tuple[int, str, str | None]:
     return len(lines), comment, told
 
 
-def _separator(lines: Sequence[str], has_tabs: bool) -> str:
+def _separator(lines: Sequence[str], decimal: str | None, has_tabs: bool) -> str:
     """The separator that parts the first rows into equally many cells, the most of them numbers."""
     best, found = (0.0, 0.0), "\t" if has_tabs else ","
     for separator in SEPARATORS:
@@ -146,11 +146,11 @@ def _separator(lines: Sequence[str], has_tabs: bool) -> str:
             continue
         like = [row for row in body if len(row) == n_cells]
         cells = [cell for row in like for cell in row]
-        decimal = "." if separator == "," else decimal_of(cells)
+        sign = decimal or ("." if separator == "," else decimal_of(cells))
         fits = len(like) / len(body)
         if not -1 <= len(rows[0]) - n_cells <= 1:
             fits /= 2
-        share = sum(number(cell, decimal) is not None for cell in cells) / len(cells)
+        share = sum(number(cell, sign) is not None for cell in cells) / len(cells)
         score = round(share * fits, 2), fits
         if score > best:
             best, found = score, separator

@@ -92,9 +92,9 @@ def _digits(column: Sequence[str]) -> int:
 
 
 def _is_even(values: Sequence[float]) -> bool:
-    """Whether numbers have equal steps; of a single one, whether it is 0."""
-    if len(values) == 1:
-        return values[0] == 0.0
+    """Whether numbers have equal steps; of two whether the step is 1, of a single one whether it is 0."""
+    if len(values) < 3:
+        return values[-1] - values[0] == 1.0 if len(values) == 2 else values[0] == 0.0
     step = values[1] - values[0]
     size = max(map(abs, values))
     return step != 0.0 and all(abs(b - a - step) <= 1e-9 * size for a, b in pairwise(values[1:]))

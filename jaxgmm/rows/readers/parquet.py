@@ -42,7 +42,8 @@ class ParquetTable:
         except (pyarrow.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise ValueError(f"{path} cannot be read as Parquet: {error}.") from None
+            what = f"{path} cannot be read as {'a folder of Parquet files' if is_folder else 'Parquet'}"
+            raise ValueError(f"{what}: {str(error).rstrip('.')}.") from None
         self.names = tuple(self._schema.names)
         if not self.names:
             raise ValueError(f"{path} has no columns{': no Parquet file is in it' if is_folder else ''}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -125,12 +126,10 @@ def listed(names: Sequence[str], limit: int = 12) -> str:
 
 
 def as_arguments(names: Sequence[str]) -> str:
-    """Names as `--columns` takes them, cut short where they are many."""
+    """Names as `--columns` takes them, and as a shell does; cut short where they are many."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(
-        [" ".join(name.split()) for name in names[: 12 if len(names) <= 12 else 3]]
-    )
-    return text.getvalue() + ("" if len(names) <= 12 else ",…")
+    csv.writer(text, lineterminator="").writerow(names if len(names) <= 12 else names[:3])
+    return shlex.quote(text.getvalue()) if len(names) <= 12 else text.getvalue() + ",…"
 
 
 def leave_out(name: str, names: Sequence[str]) -> str:
