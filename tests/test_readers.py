@@ -52,6 +52,9 @@ SEMICOLONS, COMMAS = "separated by semicolons", "decimal commas"
 EURO = ROWS.replace(",", ";").replace(".", ",")
 NUMBERED = "".join(f"{i},{line}\n" for i, line in enumerate(ROWS.splitlines()))
 
+WHOLE = "5,3,8,1\n4,40,7,2\n50,6,2,9\n7,2,96,8\n1,8,5,61\n3,5,6,4\n"
+OF_WHOLE = [[5, 3, 8, 1], [4, 40, 7, 2], [50, 6, 2, 9], [7, 2, 96, 8], [1, 8, 5, 61], [3, 5, 6, 4]]
+
 FORMS = {
     # Separators and decimal signs.
     "semicolons": ("a;b;c\n" + ROWS.replace(",", ";"), "abc", THREE, {SEMICOLONS}),
@@ -73,16 +76,16 @@ FORMS = {
     "of pandas": ("0,1,2\n" + ROWS, "012", THREE, {"a header of numbers"}),
     "of pandas, one column": ("0\n0.512\n-1.25\n0.125\n", "0", [[0.512], [-1.25], [0.125]], {"a header of numbers"}),
     "of pandas, whole numbers": (
-        "0,1,2,3\n5,3,8,1\n4,4,7,2\n",
+        "0,1,2,3\n" + WHOLE,
         "0123",
-        [[5, 3, 8, 1], [4, 4, 7, 2]],
+        OF_WHOLE,
         {"a header of numbers"},
     ),
     "years": ("2019,2020,2021\n" + ROWS, ("2019", "2020", "2021"), THREE, {"a header of numbers"}),
     "years above whole numbers": (
-        "1990,2000,2010\n7,30,12\n8,10,15\n",
-        ("1990", "2000", "2010"),
-        [[7, 30, 12], [8, 10, 15]],
+        "1990,2000,2010,2020\n" + WHOLE,
+        ("1990", "2000", "2010", "2020"),
+        OF_WHOLE,
         {"a header of numbers"},
     ),
     "text and a year": ("x,2020,y\n" + ROWS, ("x", "2020", "y"), THREE, set()),
@@ -93,6 +96,12 @@ FORMS = {
     "a comment above rows": ("# made by x\n" + ROWS, None, THREE, {"no header"}),
     "rows that step evenly": ("1,2,3\n4,5,6\n7,8,9\n", None, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], {"no header"}),
     "rows of zeros and ones": ("0,1\n1,1\n0,1\n1,0\n", None, [[0, 1], [1, 1], [0, 1], [1, 0]], {"no header"}),
+    "a series that begins with whole numbers": (
+        "0 10 5\n0.001 9.9912 5.0213\n0.002 9.9818 5.0437\n0.003 9.9714 5.0628\n",
+        None,
+        [[0, 10, 5], [0.001, 9.9912, 5.0213], [0.002, 9.9818, 5.0437], [0.003, 9.9714, 5.0628]],
+        {"separated by spaces", "no header"},
+    ),
     "a first row with a missing cell": ("NA,1.5\n2,3\n", None, [[NAN, 1.5], [2, 3]], {"no header"}),
     # Row names and indices.
     "R's row names": (
@@ -194,7 +203,7 @@ def test_what_is_said_goes_before_what_would_be_told(tmp_path, content, said, na
 
 REFUSED = {
     "names or a row": (
-        "0,1\n5,7\n3,8\n",
+        "0,1\n5,7\n3,8\n6,2\n0,9\n8,5\n7,1\n4,7\n9,0\n",
         r"its first line, '0', '1', may have names .* or be a row .*--header or --no-header",
     ),
     "a row with a typing error": ("1.2x,2.5\n1.3,2.1\n", "its first line, '1.2x', '2.5', may have names"),

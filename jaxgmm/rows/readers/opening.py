@@ -95,14 +95,11 @@ def opened(path: str, file: BinaryIO | None = None) -> Opened:
             if magic.startswith(start):
                 raise ValueError(f"{path} is no text but {what}.")
         whole = io.BufferedReader(whole)
-        head, some = b"", whole.read(HEAD)
-        while some:
-            head += some
-            if len(head) >= MOST or head.count(b"\n") + head.count(b"\r") >= LINES:
-                break
-            some = whole.read(len(head))
+        head, asked = whole.read(HEAD), HEAD
+        while len(head) == asked < MOST and head.count(b"\n") + head.count(b"\r") < LINES:
+            head, asked = head + whole.read(asked), 2 * asked
         stack.pop_all()
-    return Opened(whole, head, not some, owned)
+    return Opened(whole, head, len(head) < asked, owned)
 
 
 def encoding_of(opened: Opened, asked: str | None, path: str) -> tuple[str, str | None]:
