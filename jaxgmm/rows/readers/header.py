@@ -15,6 +15,8 @@ SURE, DOUBTFUL = 20.0, 1.0
 """Odds from which a first line of numbers is a header, and from which it might be one."""
 
 
+TINY = 1e-300
+
 FREE = {"counts": 0, "ones": 1, "even": 2}
 """Patterns in which all numbers follow from the first few."""
 
@@ -73,7 +75,9 @@ def _odds(first: Sequence[str], rows: Sequence[Sequence[str]], places: Sequence[
     n, odds = len(cells), 0.0
     are_whole = all(map(is_whole, cells))
     # Some cell or other of a long row is rare.
-    strange = math.prod(alike) * math.comb(n, sum(chance < 1.0 for chance in alike))
+    n_rare = sum(chance < 1.0 for chance in alike)
+    ways = math.lgamma(n + 1) - math.lgamma(n_rare + 1) - math.lgamma(n - n_rare + 1)
+    strange = math.exp(min(0.0, ways + sum(math.log(max(chance, TINY)) for chance in alike)))
     for name, share in _patterns(values, are_whole):
         if name in FREE:
             chance = math.prod(alike[: FREE[name]]) * math.prod(exact[FREE[name] :])
@@ -81,7 +85,7 @@ def _odds(first: Sequence[str], rows: Sequence[Sequence[str]], places: Sequence[
             chance = strange * (2.0 / math.factorial(min(n, 20)) if name == "ordered" else 1.0)
         seen = sum(name in dict(_patterns(row, are_whole)) for row in others) / len(others)
         chance = max(chance, strange * seen)
-        odds = max(odds, PRIOR * share / max(chance, 1e-300))
+        odds = max(odds, PRIOR * share / max(chance, TINY))
     return odds
 
 
@@ -96,13 +100,14 @@ def _patterns(values: Sequence[float], are_whole: bool) -> Iterator[tuple[str, f
     """The patterns in numbers, and the share of headers of numbers that have one."""
     n = len(values)
     steps = [b - a for a, b in pairwise(values)]
+    size = 1e-9 * max(map(abs, values))
     if list(values) == list(range(n)):
         yield "counts", 0.5  # pandas' own
     elif list(values) == list(range(1, n + 1)):
         yield "counts", 0.1
     if n > 1 and all(step == 1.0 for step in steps):
         yield "ones", 0.2
-    if n > 2 and steps[0] and all(abs(step - steps[0]) <= 1e-9 * max(map(abs, values)) for step in steps):
+    if n > 2 and steps[0] and all(abs(step - steps[0]) <= size for step in steps):
         yield "even", 0.05
     if n > 2 and (all(step > 0.0 for step in steps) or all(step < 0.0 for step in steps)):
         yield "ordered", 0.1
