@@ -97,7 +97,7 @@ class Blocks:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was told from a file of text and changes which numbers are read: separator, header, row names."""
-        return self._blocks.source.notes if isinstance(self._blocks, Chosen) else ()
+        return self._blocks.notes if isinstance(self._blocks, Chosen) else ()
 
     @classmethod
     def from_dask(cls, x: Any, sample_weight: Any = None) -> Blocks:

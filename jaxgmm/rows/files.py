@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
+
 MUST_REMAIN = "EM reads the rows many times, and they must remain what they are: fit a copy, or wait for who writes."
 
 
@@ -76,6 +78,23 @@ def naming(path: str) -> Iterator[None]:
         if path in str(error):
             raise
         raise type(error)(error.errno, error.strerror or str(error), path) from None
+
+
+def root_of(x: Any) -> Any:
+    """The array that owns the memory of x, or that maps it."""
+    while isinstance(x, np.ndarray) and isinstance(x.base, np.ndarray):
+        x = x.base
+    return x
+
+
+def require_whole(x: Any) -> None:
+    """ValueError that names the file for a mapped array whose file has been cut off since: the system would end the
+    process that looks at it."""
+    root = root_of(x)
+    if isinstance(root, np.memmap) and root.filename is not None and os.path.isfile(root.filename):
+        size, end = os.stat(root.filename).st_size, root.offset + root.nbytes
+        if size < end:
+            raise ValueError(f"{root.filename} has been cut off since it was mapped: it has {size} bytes of {end}.")
 
 
 def is_path(x: Any) -> bool:

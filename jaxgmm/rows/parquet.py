@@ -63,24 +63,30 @@ class Parquet:
         own = set(schemas[0].names)
         self.of_folders = [whole.schema.field(name) for name in whole.schema.names if name not in own]
         schemas = [_with(schema, self.of_folders) for schema in schemas]
-        self.columns, self.weights = _chosen(path, schemas[0], columns, weights), [weights] if weights else []
+        self.columns, self.weights = tuple(_chosen(path, schemas[0], columns, weights)), (weights,) if weights else ()
         self._same_columns(schemas, columns is None, {weights})
-        self.schemas = schemas
+        self.schemas, self.starts = schemas, [(0, path)]
         # Missing cells become NaN, which integers cannot represent.
         kinds = [schema.field(name).type for schema in schemas for name in self.columns]
         is_float = pyarrow.types.is_floating
         self.dtype = np.result_type(*(kind.to_pandas_dtype() if is_float(kind) else np.float64 for kind in kinds))
+
+    def place_of(self, row: int) -> str:
+        """The file of a row, and its number there; "" where there is only one file."""
+        first, path = next(start for start in reversed(self.starts) if start[0] <= row)
+        return f"{path}, its row {row - first}" if len(self.files) > 1 else ""
 
     def again(self) -> Parquet:
         """The same columns for another fit, from the files as they are now."""
         return Parquet(self.name, *self.asked)
 
     def __iter__(self) -> Iterator[Any]:
-        asked = self.columns + self.weights
+        asked, self.starts, first = self.columns + self.weights, [], 0
         for file, schema in zip(self.files, self.schemas, strict=True):
             file.check()
+            self.starts.append((first, file.path))
             with self._reading(file):
-                batches = iter(self.parts[file.path].to_batches(schema, columns=asked, batch_size=READ_AT_ONCE))
+                batches = iter(self.parts[file.path].to_batches(schema, columns=list(asked), batch_size=READ_AT_ONCE))
             while True:
                 with self._reading(file):
                     if (batch := next(batches, None)) is None:
@@ -88,6 +94,7 @@ class Parquet:
                     columns = [_as_floats(batch.column(place)) for place in range(len(asked))]
                 file.check()
                 rows = np.stack(columns[: len(self.columns)], axis=1, dtype=self.dtype)
+                first += len(rows)
                 yield (rows, columns[-1]) if self.weights else rows
             file.check()
 

@@ -29,6 +29,9 @@ class Arrays:
         self._array = array
         self.names = tuple(map(str, range(array.shape[1])))
 
+    def again(self) -> Arrays:
+        return Arrays(self.path)
+
     def features(self) -> list[int]:
         return list(range(len(self.names)))
 

@@ -53,6 +53,9 @@ class ParquetTable:
         hidden = _of_index(self._schema)
         self._features = [place for place, name in enumerate(self.names) if name not in hidden]
 
+    def again(self) -> ParquetTable:
+        return ParquetTable(self.path)
+
     def features(self) -> list[int]:
         return self._features
 

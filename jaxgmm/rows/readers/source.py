@@ -43,6 +43,10 @@ class Source(Protocol):
     notes: tuple[str, ...]  # what was recognised and changes which numbers are read, a few words each
     missing: tuple[int, int, str] | None  # of a missing cell in this pass, the first: its row, its place, what is there
 
+    def again(self) -> Source:
+        """The file as it is now, opened as this was."""
+        ...
+
     def features(self) -> list[int]:
         """The places of the columns that are taken where none are chosen. ValueError where that cannot be told."""
         ...
@@ -66,6 +70,7 @@ class Chosen:
 
     def __init__(self, source: Source, columns: Sequence[str | int] | None = None, weights: str = "") -> None:
         self.source = source
+        self._asked = columns, weights
         self.weight = positions([weights], source.names, source.path)[0] if weights else None
         if columns is None:
             places = source.features()
@@ -87,6 +92,14 @@ class Chosen:
     def columns(self) -> tuple[str, ...] | None:
         """The names of the chosen columns (D,); None where the file has none."""
         return tuple(self.source.names[place] for place in self.places) if self.source.is_named else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.source.notes
+
+    def again(self) -> Chosen:
+        """The same columns for another fit, from the file as it is now."""
+        return Chosen(self.source.again(), *self._asked)
 
     def __iter__(self) -> Iterator[Any]:
         return self.source.blocks(self.places, self.weight)

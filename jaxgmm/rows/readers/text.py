@@ -26,7 +26,7 @@ class Text:
     """A file of text whose form is told from its first lines, as far as it is not given."""
 
     def __init__(self, path: str, reading: Reading = Reading(), file: BinaryIO | None = None) -> None:  # noqa: B008
-        self.path = path
+        self.path, self._reading = path, reading
         self._is_once = file is not None or is_pipe(path)
         self._opened: Opened | None = opened(path, file)
         self._watched = None if self._is_once else Watched(path)
@@ -45,6 +45,9 @@ class Text:
         self.names, self.is_named = self._form.names, self._form.is_named
         self.notes = (*self._form.notes, *([note] if note else []))
         self.missing: tuple[int, int, str] | None = None
+
+    def again(self) -> Text:
+        return Text(self.path, self._reading)
 
     def features(self) -> list[int]:
         for place in self._form.features:
