@@ -3,6 +3,9 @@
 jaxgmm-mixture 0001\\n     20 bytes: file type and version of the format
 sha256                    32 bytes: digest of that line and of all that follows
 npz                       NumPy arrays: `about` (a text in JSON), log_weights (K,), means (K, D), scales.<field>
+
+`about` has the family, its settings, and, where they are known, the names of the columns; who does not ask for these
+reads the file without them, so a file with names is of the same format as one without.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -37,11 +41,13 @@ _TITLE_SIZE, _DIGEST_SIZE = 20, hashlib.sha256().digest_size
 _STORED = (np.float16, np.float32, np.float64)
 
 
-def save(path: str | os.PathLike[str], mixture: Mixture) -> None:
+def save(path: str | os.PathLike[str], mixture: Mixture, columns: Sequence[str | int] | None = None) -> None:
     """Write a mixture to exactly this path, completely or not at all.
 
-    An existing file is replaced atomically. TypeError if mixture is not a Mixture, or is being traced; ValueError
-    for a mixture with leading axes (as `vmap` returns), or of a family that is not on `jaxgmm.families.SHELF`.
+    columns: the names (D,) of the columns that it was fitted to, by which `jaxgmm predict` finds them in a table, and
+    which `columns_of` gives back; of a table without names their positions, from 0. An existing file is replaced
+    atomically. TypeError if mixture is not a Mixture, or is being traced; ValueError for a mixture with leading axes
+    (as `vmap` returns), of a family that is not on `jaxgmm.families.SHELF`, or for other than D columns.
     """
     if not isinstance(mixture, Mixture):
         raise TypeError(
@@ -56,7 +62,10 @@ def save(path: str | os.PathLike[str], mixture: Mixture) -> None:
         )
     if mixture.means.dtype not in _STORED:
         raise TypeError(f"A file keeps float16, float32 or float64, got {mixture.means.dtype}. Convert it first.")
-    about = {"jaxgmm": __version__, "family": mixture.family.name, "settings": _settings(mixture.family)}
+    about: dict[str, Any] = {"jaxgmm": __version__, "family": mixture.family.name}
+    about["settings"] = _settings(mixture.family)
+    if columns is not None:
+        about["columns"] = _columns(columns, mixture.n_features)
     arrays = {"log_weights": mixture.log_weights, "means": mixture.means, **_leaves(mixture.scales)}
     payload = io.BytesIO()
     host: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
@@ -74,6 +83,16 @@ def load(path: str | os.PathLike[str]) -> Mixture:
     FileNotFoundError if there is no file; ValueError, naming the path, for a file that is damaged, truncated, of
     another type, of a newer format, or of a family that this version does not have.
     """
+    return _read(path)[0]
+
+
+def columns_of(path: str | os.PathLike[str]) -> tuple[str | int, ...] | None:
+    """The names of the columns (D,) that a saved mixture was fitted to; their positions, from 0, where the table had no
+    names; None where the file does not say. Errors as of `load`."""
+    return _read(path)[1]
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[Mixture, tuple[str | int, ...] | None]:
     refuse_if_forked()
     name = os.fspath(path)
     with open(path, "rb") as file:
@@ -93,7 +112,7 @@ def load(path: str | os.PathLike[str]) -> Mixture:
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         about = json.loads(str(arrays.pop("about")))
-        stored_family, settings = about["family"], dict(about["settings"])
+        stored_family, settings, columns = about["family"], dict(about["settings"]), about.get("columns")
     except Exception as error:  # any parser error: the checksum is right, so the file was not written by us
         raise ValueError(f"{name} is not a jaxgmm mixture: its content cannot be read ({error}).") from error
     if stored_family not in SHELF:
@@ -103,9 +122,19 @@ def load(path: str | os.PathLike[str]) -> Mixture:
         )
     try:
         shelved: Any = SHELF[stored_family]
-        return _build(dataclasses.replace(shelved, **settings), arrays)
+        mixture = _build(dataclasses.replace(shelved, **settings), arrays)
+        return mixture, None if columns is None else tuple(_columns(columns, mixture.n_features))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name} holds no usable mixture of family {stored_family!r}: {error}.") from error
+
+
+def _columns(columns: Sequence[str | int], n_features: int) -> list[str | int]:
+    """Names, or positions, of D columns as JSON values."""
+    if isinstance(columns, str) or not all(isinstance(column, (str, int, np.integer)) for column in columns):
+        raise TypeError(f"columns must be names, or positions from 0, got {columns!r}.")
+    if len(columns) != n_features:
+        raise ValueError(f"columns must be {n_features}, one a feature, got {len(columns)}.")
+    return [str(column) if isinstance(column, str) else int(column) for column in columns]
 
 
 def _settings(family: Family) -> dict[str, Any]:

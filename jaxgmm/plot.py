@@ -177,7 +177,8 @@ def criterion(sweep: Sweep, *, ax: Axes | None = None) -> Axes:
     ax.set_xticks(
         sorted({cell.K for cell in sweep.cells}) if len({c.K for c in sweep.cells}) <= 20 else ax.get_xticks()
     )
-    ax.legend(frameon=False)
+    for text in ax.legend(frameon=False).get_texts():
+        text.set_parse_math(False)  # a family of a user's may be called anything
     return ax
 
 

@@ -111,12 +111,13 @@ def test_labels_and_responsibilities_are_the_models(fitted):
 
 def test_the_search_is_printed_as_a_table(fitted):
     lines = fitted[1].splitlines()
-    assert "best by bic is 'full' with K = 2" in lines[0]
-    assert lines[1].split() == ["family", "K", "log_likelihood", "n_params", "aic", "bic", "icl", "n_steps", "status"]
+    assert lines[0].endswith("faithful.csv: 272 rows of 2 columns: eruptions, waiting.")
+    assert "best by bic is 'full' with K = 2" in lines[1]
+    assert lines[2].split() == ["family", "K", "log_likelihood", "n_params", "aic", "bic", "icl", "n_steps", "status"]
     assert [line.split()[1:3] for line in lines if line.startswith("*")] == [["full", "2"]]
-    assert "compilation included" in lines[6]
+    assert "compilation included" in lines[7]
     for name in FILES:
-        assert name in lines[7]
+        assert name in lines[8]
 
 
 def test_progress_is_one_line_that_is_cleared(fitted):
@@ -354,7 +355,7 @@ def test_sample_prints_rows_of_the_model(fitted, capsys):
     assert main(["sample", model, "-n", "20000"]) == 0
     first = capsys.readouterr().out
     header, x = rows_of(first)
-    assert header == ["x0", "x1"]
+    assert header == ["eruptions", "waiting"]
     assert x.shape == (20000, 2)
     mixture = jaxgmm.load(model)
     deviations = np.sqrt(np.diag(np.asarray(mixture.covariance())))
@@ -375,7 +376,7 @@ def test_samples_of_several_blocks_differ_from_each_other(fitted, monkeypatch, c
 
 def test_a_sample_may_be_empty(fitted, capsys):
     assert main(["sample", str(fitted[0] / "model.jaxgmm"), "-n", "0"]) == 0
-    assert capsys.readouterr().out == "x0,x1\n"
+    assert capsys.readouterr().out == "eruptions,waiting\n"
 
 
 def test_the_collector_of_garbage_is_as_before(fitted, capsys):
@@ -415,7 +416,9 @@ def test_the_collector_of_garbage_is_as_before(fitted, capsys):
         ("fit {data} --out {data}", "faithful.csv: File exists"),
         ("predict {data} {data}", "faithful.csv is not a jaxgmm mixture"),
         ("predict nowhere {data}", "nowhere: No such file or directory"),
-        ("predict {model} {iris} --columns 0,1,2", "gives 3 columns, the model has 2 features"),
+        ("predict {model} {iris} --columns 0,1,2", "'eruptions', 'waiting' are missing among those chosen"),
+        ("predict {model} {iris} --columns 0,1,2 --by-position", "gives 3 columns, the model has 2 features"),
+        ("fit {data} --out {out} --separator ab", "separator must be one character, or one of comma, semicolon"),
         ("predict {model} {data} --out labels.txt", "labels.txt: expected a file ending in one of .csv, .parquet"),
         ("sample {model} -n -3", "-n must be at least 0, got -3"),
         ("sample {model} -n many", "invalid int value: 'many'"),
@@ -551,7 +554,7 @@ def test_a_reader_that_leaves_early_is_no_error(fitted):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline() == "x0,x1\n"
+        assert process.stdout.readline() == "eruptions,waiting\n"
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 0

@@ -29,13 +29,13 @@ UPWARDS = {("search.table", "plot")}
 MAY_RAISE = {"_base.check", "_base.fork", "_base.processes", "em.loop"} | {
     f"rows.{name}" for name in ("_check", "blocks", "door", "files", "names", "npy", "parquet", "partitions", "sources")
 }
-"""Below `search`: checks of what a user gave, and what is read only when its turn comes. `em.loop._admit` may say that
-families differ; `_base.fork` that nothing can be computed here; `_base.processes` that processes were given different
-arguments."""
+MAY_RAISE |= {f"rows.readers.{name}" for name in ("source", "form", "opening", "text", "parquet", "arrays", "shelf")}
+"""Below `search`: checks of what a user gave, and what is read only when its turn comes, such as files. `em.loop._admit`
+may say that families differ; `_base.fork` that nothing can be computed here; `_base.processes` that processes were
+given different arguments."""
 
 LONGEST = 300
 LONG = {
-    "cli/tables.py": "one reader and one writer for each kind of file",
     "em/kernel.py": "one kernel for Triton, with the tiling that it is written for",
     "estimator/gaussian_mixture.py": "scikit-learn's interface is one class",
     "plot.py": "three pictures that share their colours and axes",

@@ -107,7 +107,8 @@ def test_bytes_that_are_no_utf8_may_stand_in_other_columns(table):
         ("a,b\n", None, "holds no data: 0 rows of 2 columns"),
         ("", None, "is empty"),
         ("\n\n", None, "is empty"),
-        (",a\n0,1\n", None, "column 0 has no name, like an index"),
+        (",a\n0.5,1\n", None, "column 0 has no name, like an index"),
+        ("a,,b\n1,2,3\n", None, "column 1 has no name, like an index"),
         ("a,b\n1,2\n", ["c"], r"has no column 'c'\. It has 'a', 'b' \(or give a position from 0 to 1\)"),
         ("a,b\n1,2\n", ["2"], "has no column '2'"),
         ("a,b\n1,2\n", [-1], "has no column -1"),
@@ -284,8 +285,7 @@ def test_the_index_of_a_data_frame_is_no_column(tmp_path):
     frame.to_parquet(tmp_path / "a.parquet")
     assert tables.read(tmp_path / "a.parquet").names == ("a", "b")
     frame.to_csv(tmp_path / "a.csv")
-    with pytest.raises(ValueError, match="column 0 has no name, like an index"):
-        tables.read(tmp_path / "a.csv")
+    assert tables.read(tmp_path / "a.csv").names == ("a", "b")
     assert tables.read(tmp_path / "a.csv", ["a", "b"]).values.tolist() == [[2, 5], [3, 6]]
 
 
@@ -315,11 +315,11 @@ def test_reading_csv_imports_no_pyarrow():
 # Other files, and writing
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a", "a.xlsx"])
+@pytest.mark.parametrize("name", ["a.json", "a", "a.xlsx"])
 def test_other_endings_are_refused(tmp_path, name):
     (tmp_path / name).write_text("1,2\n")
     with pytest.raises(
-        ValueError, match=rf"{name}: expected a file ending in one of \.csv, \.tsv, \.npy, \.npz, \.parquet"
+        ValueError, match=rf"{name}: expected a file ending in one of \.csv, \.tsv, \.txt, \.npy, \.npz, \.parquet"
     ):
         tables.read(tmp_path / name)
     with pytest.raises(ValueError, match=r"ending in one of \.csv, \.parquet"):

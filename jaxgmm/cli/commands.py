@@ -28,14 +28,16 @@ import jax
 import numpy as np
 
 from .._base.cache import enable_cache
-from .._base.files import atomically
 from .._base.status import FAILED, Status, explain
-from ..io import load, save
+from ..io import columns_of, load, save
 from ..mixture import Mixture
+from ..rows.readers import Reading, Source, positions, reading
 from ..search.progress import Bar
 from ..search.sweep import sweep
-from ..search.table import Sweep, counted
+from ..search.table import counted
 from . import options, tables
+from .columns import match
+from .pictures import pictures
 
 BLOCK = 65536
 """Rows that are labelled, sampled or written at a time."""
@@ -87,7 +89,8 @@ def _fit(arguments: argparse.Namespace) -> int:
     """Fit, and write the results. -> the exit status."""
     if arguments.format == "parquet":
         tables.require_pyarrow()  # fail before the work, not after it
-    x, weights, names = _read(arguments)
+    table, weights = _read(arguments)
+    x = table.values
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     bar = Bar(sys.stderr, arguments.criterion)
@@ -126,8 +129,9 @@ def _fit(arguments: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     if status in FAILED:
         raise ValueError(f"every fit failed. Of the best of them: {explain(status)}.")
-    found = found.with_names(names)
-    say: Callable[..., None] = (lambda *_: None) if arguments.quiet else print
+    found = found.with_names(list(table.names))
+    say: Callable[..., None] = (lambda *_: None) if arguments.quiet else _say
+    say(tables.described(arguments.data, table))
     say(found)
     size = f"{len(x)} rows x {x.shape[1]} columns"
     say(f"{counted(len(found.cells), 'fit')} of {size} in {seconds:.1f} s, compilation included.")
@@ -149,7 +153,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         )
 
     out, mixture = arguments.out, found.best.mixture
-    save(out / "model.jaxgmm", mixture)
+    save(out / "model.jaxgmm", mixture, table.columns(is_all=arguments.columns is None and weights is None))
     written = ["model.jaxgmm", f"labels.{arguments.format}", f"responsibilities.{arguments.format}", "table.csv"]
     labels = list(_labels(mixture, x))
     tables.write(out / written[1], ["component"], labels)
@@ -159,19 +163,24 @@ def _fit(arguments: argparse.Namespace) -> int:
         if importlib.util.find_spec("matplotlib") is None:
             print('jaxgmm: no pictures without matplotlib: pip install "jaxgmm[plot]"', file=sys.stderr)
         else:
-            written += _pictures(out, found, x, np.concatenate(labels)[:, 0], names)
+            names = table.names if table.is_named else None
+            written += pictures(out, found, x, np.concatenate(labels)[:, 0], names)
     say(f"Wrote {', '.join(written)} to {out}.")
     return 0 if found.is_complete else 130
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    mixture = load(arguments.model)
-    x, _ = tables.read(arguments.data, arguments.columns)
-    if x.shape[1] != mixture.n_features:
-        raise ValueError(
-            f"{arguments.data} gives {x.shape[1]} columns, the model has {mixture.n_features} features: choose them "
-            "with --columns."
-        )
+    mixture, known = load(arguments.model), columns_of(arguments.model)
+    notes: list[str] = []
+
+    def chosen(source: Source) -> list[int]:
+        found = match(known, mixture.n_features, source, arguments.columns, arguments.by_position)
+        notes.extend(filter(None, [*source.notes, found.note]))
+        return found.places
+
+    x = tables.read(arguments.data, chosen, _reading(arguments)).values
+    if notes and not arguments.quiet:
+        print(f"jaxgmm: note: {tables.called(arguments.data)}: {'; '.join(notes)}.", file=sys.stderr)
     names = _component_names(mixture) if arguments.proba else ["component"]
     blocks = _responsibilities(mixture, x) if arguments.proba else _labels(mixture, x)
     if arguments.out is None:
@@ -183,7 +192,8 @@ def _predict(arguments: argparse.Namespace) -> None:
 def _sample(arguments: argparse.Namespace) -> None:
     if arguments.n < 0:
         raise ValueError(f"-n must be at least 0, got {arguments.n}.")
-    mixture = load(arguments.model)
+    mixture, known = load(arguments.model), columns_of(arguments.model) or ()
+    names = [name for name in known if isinstance(name, str)] or [f"x{d}" for d in range(mixture.n_features)]
     key = jax.random.key(arguments.seed)
 
     def blocks() -> Iterator[np.ndarray]:
@@ -191,7 +201,7 @@ def _sample(arguments: argparse.Namespace) -> None:
             rows = mixture.sample(jax.random.fold_in(key, start // BLOCK), min(BLOCK, arguments.n - start))
             yield np.asarray(rows)
 
-    tables.write_csv(sys.stdout, [f"x{d}" for d in range(mixture.n_features)], blocks())
+    tables.write_csv(sys.stdout, names, blocks())
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -206,25 +216,36 @@ def _bench(arguments: argparse.Namespace) -> None:
         raise RuntimeError(f"the benchmarks ended with exit status {ended.returncode}.")
 
 
-def _read(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """The rows to fit, their weights, and the names of the features."""
+def _read(arguments: argparse.Namespace) -> tuple[tables.Table, np.ndarray | None]:
+    """The rows to fit, and their weights."""
+
+    def chosen(source: Source) -> list[int]:
+        asked = arguments.columns
+        if arguments.weights is None:
+            return source.features() if asked is None else positions(asked, source.names, source.path)
+        if asked is not None:
+            return positions([*asked, arguments.weights], source.names, source.path)
+        (place,) = positions([arguments.weights], source.names, source.path)
+        features = [feature for feature in source.features() if feature != place]
+        if not features:
+            raise ValueError(f"{source.path} has no column besides the weights {source.names[place]!r}.")
+        return [*features, place]
+
+    table = tables.read(arguments.data, chosen, _reading(arguments))
     if arguments.weights is None:
-        values, names = tables.read(arguments.data, arguments.columns)
-        return values, None, names
-    columns = None if arguments.columns is None else [*arguments.columns, arguments.weights]
-    values, names = tables.read(arguments.data, columns)
-    place = len(names) - 1 if columns else tables.positions([arguments.weights], names, arguments.data)[0]
-    weights = values[:, place]
+        return table, None
+    weights = table.values[:, -1]
     if np.any(weights < 0.0):
         row = int(np.argmax(weights < 0.0))
         raise ValueError(
-            f"{arguments.data}: data row {row + 1}, column {names[place]!r} is {weights[row]}, but a weight cannot be "
-            "negative."
+            f"{tables.called(arguments.data)}: data row {row + 1}, column {table.names[-1]!r} is {weights[row]}, but a "
+            "weight cannot be negative."
         )
-    features = [d for d in range(len(names)) if d != place]
-    if not features:
-        raise ValueError(f"{arguments.data} has no column besides the weights {names[place]!r}.")
-    return np.ascontiguousarray(values[:, features]), weights, tuple(names[d] for d in features)
+    return table.without_last(), weights
+
+
+def _reading(arguments: argparse.Namespace) -> Reading:
+    return reading(arguments.header, arguments.separator, arguments.decimal, arguments.encoding)
 
 
 def _labels(mixture: Mixture, x: np.ndarray) -> Iterator[np.ndarray]:
@@ -241,49 +262,14 @@ def _component_names(mixture: Mixture) -> list[str]:
     return [f"component_{k}" for k in range(mixture.n_components)]
 
 
-def _pictures(out: Path, found: Sweep, x: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Draw the three pictures without pyplot, so that no display is needed. -> their file names."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from .. import plot
-
-    dims = _telling_features(found.best.mixture)
-
-    def clusters(ax: Any) -> None:
-        plot.clusters(found.best.mixture, x, dims=dims, ax=ax, labels=labels)
-        ax.set_xlabel(names[dims[0]])
-        if len(dims) > 1:
-            ax.set_ylabel(names[dims[1]])
-
-    def history(ax: Any) -> None:
-        plot.history(found.best, ax=ax)
-
-    def criterion(ax: Any) -> None:
-        plot.criterion(found, ax=ax)
-
-    written = []
-    for name, draw in (("clusters", clusters), ("history", history), ("criterion", criterion)):
-        figure = Figure(figsize=(6.4, 4.6), layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure.add_subplot())
-        with atomically(out / f"{name}.png") as file:
-            figure.savefig(file, format="png", dpi=150)
-        written.append(f"{name}.png")
-    return written
-
-
-def _telling_features(mixture: Mixture) -> tuple[int, ...]:
-    """The two features in which the components differ most: the largest share of variance between means."""
-    weights, means = np.asarray(mixture.weights)[:, None], np.asarray(mixture.means)
-    within = np.sum(weights * np.diagonal(np.asarray(mixture.covariances), axis1=1, axis2=2), axis=0)
-    between = np.sum(weights * np.square(means - np.sum(weights * means, axis=0)), axis=0)
-    share = between / (within + between)
-    return tuple(int(d) for d in np.sort(np.argsort(-share, kind="stable")[:2]))
-
-
 def _unseen(_: Any) -> None:
     """A progress callback that shows nothing: with a callback, an interrupt is handled between two reports."""
+
+
+def _say(what: object) -> None:
+    """Print on standard output, whose encoding may lack characters of a column's name."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(str(what).encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _in_one_line(error: BaseException) -> str:

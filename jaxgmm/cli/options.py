@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"jaxgmm {__version__}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    table = f"table of numbers ({', '.join(tables.READABLE)})"
+    table = f"table of numbers ({', '.join(tables.READABLE)}; text may be compressed), or - for standard input"
     of_columns = (
         "columns to use, by name or by position from 0, such as a,b or 0,2; a name with a comma as in CSV: '\"a, b\",c'"
     )
@@ -91,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
         help="parts of the rows to hold out in turn (%(default)s; with --criterion held_out 5)",
     )
     one.add_argument("--columns", type=columns, metavar="COLUMNS", help=of_columns)
+    _of_text(one)
     one.add_argument("--weights", metavar="COLUMN", help="column that says how many rows each row counts for")
     one.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
     one.add_argument("--dtype", choices=("float32", "float64"), default="float64", help="precision (%(default)s)")
@@ -105,6 +106,10 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("model", metavar="MODEL", help="file that fit has written")
     two.add_argument("data", metavar="DATA", help=table)
     two.add_argument("--columns", type=columns, metavar="COLUMNS", help=of_columns)
+    two.add_argument(
+        "--by-position", action="store_true", help="take columns in the model's order though their names are others"
+    )
+    _of_text(two)
     two.add_argument("--proba", action="store_true", help="the responsibilities of all components, not the label")
     two.add_argument(
         "--out",
@@ -112,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"{' or '.join(tables.WRITABLE)} file (default: CSV to standard output)",
     )
+    two.add_argument("--quiet", action="store_true", help="print no notes on how the table was read")
 
     three = commands.add_parser("sample", help="draw rows from a fitted model, as CSV on standard output")
     three.add_argument("model", metavar="MODEL", help="file that fit has written")
@@ -124,6 +130,23 @@ def parser() -> argparse.ArgumentParser:
     )
     four.add_argument("rest", nargs="*", metavar="ARGUMENTS", help="as for python -m benchmarks")
     return whole
+
+
+def _of_text(command: argparse.ArgumentParser) -> None:
+    """How a file of text is to be read."""
+    command.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the first line has the names of the columns, or is a row of data (told by comparing it with the others)",
+    )
+    command.add_argument(
+        "--separator",
+        metavar="SIGN",
+        help="between cells, such as ';' or comma, semicolon, tab, space, bar (told from the first lines)",
+    )
+    command.add_argument("--decimal", metavar="SIGN", help="point or comma (told from the first lines)")
+    command.add_argument("--encoding", metavar="NAME", help="such as cp1252 (UTF-8 where it is that, else cp1252)")
 
 
 def counts(text: str) -> list[int]:

@@ -19,6 +19,7 @@ from .arrays import Sliced
 from .files import existing, is_path
 from .parquet import Parquet
 from .prefetch import Steps
+from .readers import Chosen, reading, reads_text, source_of
 from .sources import Block, Kind, Piece, Store, filled, fitting, padded
 
 SHELF = (npy, parquet, partitions)
@@ -72,8 +73,22 @@ class Blocks:
         return cls._of(Sliced(x, _check.row_weights(sample_weight, np.shape(x)[0])))
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], columns: Sequence[str] | None = None, weights: str = "") -> Blocks:
-        """Rows of a `.npy` file, or of a `.parquet` file or a folder of them.
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        columns: Sequence[str] | None = None,
+        weights: str = "",
+        *,
+        header: bool | None = None,
+        separator: str | None = None,
+        decimal: str | None = None,
+        encoding: str | None = None,
+    ) -> Blocks:
+        """Rows of a `.npy` file, of a `.parquet` file or a folder of them, or of text such as `.csv`.
+
+        header, separator, decimal, encoding: of text; what is None is told from its first lines, and `notes` says how.
+        Columns of text are also chosen by position, from 0. Text is parsed anew in every pass: what takes long is best
+        saved as `.npy` or Parquet first.
 
         columns: of Parquet; where None, all but an index that pandas has stored, and those given by folder names
         (year=2024/). weights: the name of the column of row weights, if any. The columns of a folder's files are
@@ -86,9 +101,17 @@ class Blocks:
             if columns is not None or weights:
                 raise ValueError(f"{name}: only columns of Parquet files have names. Give slices to Blocks.from_array.")
             return cls._of(npy.source(name))
+        if reads_text(name):
+            source = source_of(name, reading(header, separator, decimal, encoding))
+            return cls._of(Chosen(source, columns, weights))
         if not parquet.takes(name):
             raise ValueError(f"{name}: expected a path ending in one of .npy, .parquet, or a folder of Parquet.")
         return cls._of(Parquet(name, columns, weights))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was told from a file of text and changes which numbers are read: separator, header, row names."""
+        return getattr(self._source, "notes", ())
 
     @classmethod
     def from_dask(cls, x: Any, sample_weight: Any = None) -> Blocks:
