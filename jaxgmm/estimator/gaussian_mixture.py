@@ -193,8 +193,19 @@ class GaussianMixture:
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Fit, and the most probable component of each row. -> (N,)."""
-        return self.fit(X, y, sample_weight).predict(X)
+        """Fit, and the most probable component of each row; −1 for a row of weight 0 that holds NaN or infinity.
+        -> (N,)."""
+        self.fit(X, y, sample_weight)
+        labels = self._evaluate(X, labels_of, sample_weight)
+        if sample_weight is None:
+            return labels
+        uncounted = np.flatnonzero(np.asarray(rows_check.row_weights(sample_weight, len(labels))) == 0.0)
+        unknown = uncounted[~np.isfinite(np.asarray(rows_check.observations(X))[uncounted]).all(axis=1)]
+        if len(unknown):
+            host = np.array(labels)
+            host[unknown] = -1
+            labels = like(X)(host)
+        return labels
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Update the fit with a batch of rows X (N, D) with weights (N,), which need not be kept afterwards.
@@ -208,7 +219,7 @@ class GaussianMixture:
             self.fit(X, y, sample_weight)
             self.stream_ = online.init(self.mixture_)
         else:
-            x = self._admit(X)
+            x = self._admit(X, sample_weight)
             n_components = check.count(self.n_components, "n_components", least=1)
             family: Family = check.family(self.covariance_type, SHELF)
             _check.same_mixture(self.mixture_, n_components, x.shape[1], family, "partial_fit")
@@ -289,16 +300,18 @@ class GaussianMixture:
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Mean log-likelihood, nats per unit of weight. X (N, D) -> ()."""
         del y
-        log_prob = self.score_samples(X)
+        log_prob = self._evaluate(X, log_prob_of, sample_weight)
         sample_weight = rows_check.row_weights(sample_weight, len(log_prob))
         if is_traced((log_prob, sample_weight)):
-            return jnp.average(log_prob, weights=sample_weight)
+            # 0 · NaN is NaN, so rows of weight 0 are taken out.
+            counted = log_prob if sample_weight is None else jnp.where(jnp.asarray(sample_weight) > 0, log_prob, 0.0)
+            return jnp.average(counted, weights=sample_weight)
         total, weight = _log_likelihood(log_prob, sample_weight)
         return np.asarray(log_prob).dtype.type(total / weight)
 
     def _total(self, X: Any, sample_weight: Any) -> tuple[float, float]:
         """Log-likelihood (nats) and total weight."""
-        log_prob = self.score_samples(X)
+        log_prob = self._evaluate(X, log_prob_of, sample_weight)
         return _log_likelihood(log_prob, rows_check.row_weights(sample_weight, len(log_prob)))
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
@@ -317,7 +330,7 @@ class GaussianMixture:
         kind "hard" counts the most probable component only, as mclust does. Biernacki, Celeux and Govaert 2000.
         """
         self._check_fitted()
-        x = self._admit(X)
+        x = self._admit(X, sample_weight)
         with self._computing(self.mixture_.means.dtype):
             batches = admit(x, sample_weight, 1, 1, self.chunk_size, self.mixture_.means.dtype)
             entropy = float(criteria.entropy(self.mixture_, batches, kind))
@@ -338,9 +351,10 @@ class GaussianMixture:
     def _n_parameters(self) -> int:
         return criteria.n_parameters(self.mixture_)
 
-    def _evaluate(self, X: Any, consume: Any) -> Any:
+    def _evaluate(self, X: Any, consume: Any, sample_weight: Any = None) -> Any:
+        """Some quantity of every row, of those of weight 0 too: NaN where such a row holds NaN."""
         self._check_fitted()
-        x = self._admit(X)
+        x = self._admit(X, sample_weight)
         mixture = self.mixture_
         dtype = mixture.means.dtype
         if is_traced(x):  # inside a user's transformation JAX's x64 switch decides
@@ -360,12 +374,12 @@ class GaussianMixture:
         host = np.asarray(result)
         return like(X)(host.reshape(-1, *host.shape[2:])[: len(x)])
 
-    def _admit(self, X: Any) -> Any:
-        """Rows to evaluate, checked against what was fitted."""
+    def _admit(self, X: Any, sample_weight: Any = None) -> Any:
+        """Rows to evaluate, checked against what was fitted; of weight 0 they may hold anything."""
         x = rows_check.observations(X)
         _check.feature_names(column_names(X), getattr(self, "feature_names_in_", None), type(self).__name__)
         _check.feature_count(x.shape[1], self.n_features_in_, type(self).__name__)
-        rows_check.finite(x)
+        rows_check.finite(x, weights=rows_check.row_weights(sample_weight, len(x)))
         return x
 
     def _check_fitted(self) -> None:
@@ -497,7 +511,7 @@ def _log_likelihood(log_prob: Any, sample_weight: Any) -> tuple[float, float]:
     """Σ weight · log_prob, in float64 whatever the dtype of log_prob, and Σ weight."""
     host = np.asarray(log_prob, np.float64)
     weights = np.ones_like(host) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    return float(np.sum(weights * host, where=weights > 0.0)), float(np.sum(weights))
+    return float(np.sum(weights * np.where(weights > 0.0, host, 0.0))), float(np.sum(weights))
 
 
 def _precisions(covariances: np.ndarray, family: Family) -> tuple[np.ndarray, np.ndarray]:

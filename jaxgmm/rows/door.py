@@ -172,6 +172,6 @@ def admit_batch(x: Any, sample_weight: Any, n_components: int, n_features: int, 
     _check.last_axis(x.shape, n_features)
     with precision_for(dtype), np.errstate(over="ignore"):
         x = x.astype(dtype, copy=False)  # too large a number becomes infinite, and is refused below
-    _check.finite(x, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
+    _check.finite(x, "x", sample_weight)
     return Batches.of(x, sample_weight, n_components=n_components, dtype=dtype)
