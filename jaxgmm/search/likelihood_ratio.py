@@ -76,10 +76,11 @@ def likelihood_ratio_test(
 
     The statistics of the rows and of the samples come from the same search: as many starts, drawn in the same way, run
     to the same tolerance. So with K components they are exchangeable, but for the parameters being estimated, and
-    p-values are uniform even where searches miss the best optimum. The mixture that samples are drawn from is no start
-    for them: the rows have none like it, and p-values would be too small. What a search misses costs power: take
-    `n_restarts` so large that more change nothing, or escape="split-merge" (see `fit`). Statistics are clipped at 0,
-    since the larger mixture nests the smaller; a sample's that equals the rows' counts as larger.
+    p-values are uniform even where searches miss the best optimum. (They are too large where some of the K components
+    cannot be told apart.) The mixture that samples are drawn from is no start for them: the rows have none like it, and
+    p-values would be too small. What a search misses costs power: take `n_restarts` so large that more change nothing,
+    or escape="split-merge" (see `fit`). Statistics are clipped at 0, since the larger mixture nests the smaller; a
+    sample's that equals the rows' counts as larger.
 
     A fit is sound unless it failed or has a component on the ridge (`spurious`), where the likelihood depends on the
     ridge and not on the rows. A search takes such a run only if it has no other.
