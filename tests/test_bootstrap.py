@@ -487,7 +487,8 @@ def three_that_overlap(n_rows=272):
 
 
 def test_a_sample_as_data_gets_the_statistic_that_it_got_as_a_sample(monkeypatch):
-    """From the same key, a single start: whatever that misses is missed in both, so p-values stay uniform."""
+    """From the same key, by a single start, which misses 2 to 8 nats here that EM from the mixture that was sampled from
+    finds: what a search misses it misses in both, so p-values stay uniform."""
     calls, fits = [], likelihood_ratio.both_fits
 
     def recorded(key, batches, plan):
@@ -496,8 +497,8 @@ def test_a_sample_as_data_gets_the_statistic_that_it_got_as_a_sample(monkeypatch
 
     options = {"n_restarts": 1, "dtype": "float64"}
     monkeypatch.setattr(likelihood_ratio, "both_fits", recorded)
-    as_samples = likelihood_ratio_test(jax.random.key(0), three_that_overlap(), 3, "full", 4, **options)
-    assert len(calls) == 5
+    as_samples = likelihood_ratio_test(jax.random.key(0), three_that_overlap(), 3, "full", 2, **options)
+    assert len(calls) == 3
     for (key, sample, _), statistic in zip(calls[1:], as_samples.replicates, strict=True):
         monkeypatch.setattr(likelihood_ratio, "both_fits", lambda _, rows, plan, key=key: fits(key, rows, plan))
         rows = np.asarray(sample.rows.tail)[:272]
