@@ -91,7 +91,8 @@ def evaluate_few(mixture: Evaluable, x: Any) -> Evaluated:
     """All quantities of rows x (N, D), by one program for many N and K, in the SAFE form."""
     n_rows, count = len(x), mixture.n_components
     rows = aligned_zeros((chunks(n_rows) * ROWS_AT_ONCE, mixture.n_features), mixture.means.dtype)
-    rows[:n_rows] = np.asarray(x)
+    with np.errstate(over="ignore"):  # a number too large for the dtype is as far away as an infinite one
+        rows[:n_rows] = np.asarray(x)
     with precision_for(rows.dtype):
         wide = padded(in_shared_family(mixture), components(count))
         found = jax.device_get(_evaluate_few(wide, Roomy(rows, ROWS_AT_ONCE), np.int32(-(-n_rows // ROWS_AT_ONCE))))  # pyright: ignore

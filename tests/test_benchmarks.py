@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import kstest, multivariate_normal
 
 from benchmarks import __main__ as suite
 from benchmarks import (
@@ -27,9 +27,11 @@ from benchmarks import (
     memory,
     problems,
     races,
+    ratios,
     record,
     searches,
     searching,
+    statistics,
     timing,
 )
 from benchmarks.contenders import CONTENDERS
@@ -416,6 +418,27 @@ def test_exponents_are_those_of_a_power_law():
     points[0]["seconds_per_iteration"] = {"median": 100.0}
     assert growth.exponent(points, "n", 2, least=2)["exponent"] == pytest.approx(3.0, abs=0.2)
     assert growth.exponent(points, "n", 2, least=64)["exponent"] is None
+
+
+def test_p_values_spread_between_their_neighbours_are_uniform_where_statistics_are_exchangeable():
+    """Ties too, as where half of all statistics are clipped at 0: a mean of 4,000 is 0.5 ± 0.0046."""
+    rng = np.random.default_rng(0)
+    drawn = np.maximum(rng.normal(size=(4000, 20)), 0.0)
+    drawn[:, 19] = np.nan  # a failed replicate
+    values = [statistics.continuous(one[0], one[1:], rng.uniform()) for one in drawn]
+    assert kstest(values, "uniform").pvalue > 0.01
+    assert statistics.continuous(3.0, np.array([1.0, 3.0, 5.0, np.nan]), 0.25) == (1 + 0.25 * 2) / 4
+
+
+def test_a_null_and_an_alternative_are_measured():
+    measured = statistics.measure(Options(quick=True))
+    assert [cell["is_null"] for cell in measured["cells"]].count(True) == 3
+    for cell in measured["cells"]:
+        assert cell["missing"] is None
+        assert sum(cell["counts"]) + cell["n_left_out"] == measured["n_tables"]
+    (title, table) = statistics.tables(measured, ratios.Place("cpu", "cpu", {}))
+    assert "2 tables, 3 samples each, full, cpu" in title
+    assert table.count("(not K clusters)") == 1
 
 
 def test_growth_of_memory_is_more_than_pages_blur():

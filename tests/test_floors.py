@@ -30,7 +30,7 @@ MAY_RAISE = {"_base.check", "_base.fork", "_base.processes", "em.loop"} | {
     f"rows.{name}" for name in ("_check", "blocks", "door", "files", "names", "npy", "parquet", "partitions", "sources")
 }
 MAY_RAISE |= {f"rows.readers.{name}" for name in ("source", "form", "opening", "text", "parquet", "arrays", "shelf")}
-"""Below `search`: checks of what a user gave, and what is read only when its turn comes, such as files. `em.loop._admit`
+"""Below `search`: checks of what a user gave, and what is read only when its turn comes. `em.loop._admit`
 may say that families differ; `_base.fork` that nothing can be computed here; `_base.processes` that processes were
 given different arguments."""
 

@@ -82,6 +82,16 @@ def test_a_row_of_weight_2_is_two_rows(dtype):
     assert_same_mixture(weighted.mixture, repeated.mixture, dtype)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_row_of_weight_0_is_none_whatever_it_holds(dtype, value):
+    state = online.init(start("diag", dtype))
+    weights = (np.arange(BATCH) % 3 > 0).astype(float)
+    kept = online.update(state, np.where(weights[:, None] > 0.0, BLOBS.x[:BATCH], value), weights)
+    without = online.update(state, BLOBS.x[:BATCH][weights > 0.0])
+    assert_same_mixture(kept.mixture, without.mixture, dtype)
+    assert_close(kept.objective, without.objective, "objective", dtype)
+
+
 def test_batches_of_all_sizes_share_a_program(events):
     """Weighted or not, of either kind of array; large ones share one with those up to the same power of two."""
     state = online.update(online.init(start("full", np.float32)), BLOBS.x[:BATCH])

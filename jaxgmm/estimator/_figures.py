@@ -18,7 +18,7 @@ def log_likelihood(log_prob: Any, sample_weight: Any) -> tuple[Any, Any]:
         return _traced(jnp.asarray(log_prob), sample_weight)
     host = np.asarray(log_prob, np.float64)
     weights = np.ones_like(host) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    return float(np.sum(weights * host, where=weights > 0.0)), float(np.sum(weights))
+    return float(np.sum(weights * np.where(weights > 0.0, host, 0.0))), float(np.sum(weights))
 
 
 def _traced(log_prob: Any, sample_weight: Any) -> tuple[Any, Any]:

@@ -222,8 +222,19 @@ class GaussianMixture:
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Fit, and the most probable component of each row. -> (N,)."""
-        return self.fit(X, y, sample_weight).predict(X)
+        """Fit, and the most probable component of each row; −1 for a row of weight 0 that holds NaN or infinity.
+        -> (N,)."""
+        self.fit(X, y, sample_weight)
+        labels = self._evaluate(X, "predict", labels_of, sample_weight)
+        if sample_weight is None:
+            return labels
+        uncounted = np.flatnonzero(np.asarray(rows_check.row_weights(sample_weight, len(labels))) == 0.0)
+        unknown = uncounted[~np.isfinite(np.asarray(rows_check.observations(X))[uncounted]).all(axis=1)]
+        if len(unknown):
+            host = np.array(labels)
+            host[unknown] = -1
+            labels = as_labels(host, like(X))
+        return labels
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Update the fit with a batch of rows X (N, D) with weights (N,), which need not be kept afterwards.
@@ -239,7 +250,7 @@ class GaussianMixture:
             self.stream_ = online.init(self.mixture_)
         else:
             _check.parameters(self)
-            x, mixture = self._admit(X), self.mixture_
+            x, mixture = self._admit(X, sample_weight), self.mixture_
             family: Family = check.family(self.covariance_type, SHELF, "covariance_type")
             _check.same_mixture(mixture, self.n_components, x.shape[1], family, "partial_fit")
             before = self.stream_ if hasattr(self, "stream_") else online.init(mixture)
@@ -341,7 +352,7 @@ class GaussianMixture:
 
     def _total(self, X: Any, sample_weight: Any) -> tuple[Any, Any]:
         """Log-likelihood (nats) and total weight."""
-        log_prob = self.score_samples(X)
+        log_prob = self._evaluate(X, "log_prob", log_prob_of, sample_weight)
         return log_likelihood(log_prob, rows_check.row_weights(sample_weight, log_prob.shape[0]))
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
@@ -359,7 +370,7 @@ class GaussianMixture:
 
         kind "hard" counts the most probable component only, as mclust does. Biernacki, Celeux and Govaert 2000.
         """
-        mixture, x = self.mixture_, self._admit(X)
+        mixture, x = self.mixture_, self._admit(X, sample_weight)
         dtype = dtype_within(mixture, (x, sample_weight))
         with self._computing(dtype):
             batches = admit(x, sample_weight, 1, 1, rows_check.chunk_size(self.chunk_size), dtype)
@@ -382,9 +393,10 @@ class GaussianMixture:
     def _n_parameters(self) -> int:
         return criteria.n_parameters(self.mixture_)
 
-    def _evaluate(self, X: Any, method: str, consume: Any) -> Any:
-        """A method of the mixture, or what `consume` makes of the log joint, for each row."""
-        found = self._evaluated(X, method, consume)
+    def _evaluate(self, X: Any, method: str, consume: Any, sample_weight: Any = None) -> Any:
+        """A method of the mixture, or what `consume` makes of the log joint, for each row; NaN for one of weight 0 that
+        holds NaN."""
+        found = self._evaluated(X, method, consume, sample_weight)
         if consume is not labels_of:
             return found if isinstance(found, jax.Array) else like(X)(found)
         if not isinstance(found, jax.Array):
@@ -392,9 +404,9 @@ class GaussianMixture:
         own_int = jax.dtypes.canonicalize_dtype(np.int64)
         return found if found.dtype == own_int else found.astype(own_int)
 
-    def _evaluated(self, X: Any, method: str, consume: Any) -> np.ndarray | Array:
+    def _evaluated(self, X: Any, method: str, consume: Any, sample_weight: Any) -> np.ndarray | Array:
         """`_evaluate`, as a JAX array for those, and where this is traced; else on the host."""
-        mixture, x = self.mixture_, self._admit(X)
+        mixture, x = self.mixture_, self._admit(X, sample_weight)
         chunk_size = rows_check.chunk_size(self.chunk_size)
         is_open = not isinstance(x.shape[0], int)  # a number of rows that `jax.export` leaves open
         if (is_traced(x) or is_transforming()) and (chunk_size is None or is_open):
@@ -416,14 +428,14 @@ class GaussianMixture:
         host = np.asarray(result)
         return host.reshape(-1, *host.shape[2:])[: len(x)]
 
-    def _admit(self, X: Any) -> Any:
-        """Rows to evaluate, checked against what was fitted."""
+    def _admit(self, X: Any, sample_weight: Any = None) -> Any:
+        """Rows to evaluate, checked against what was fitted; those of weight 0 may hold anything."""
         n_features, name = self.mixture_.n_features, type(self).__name__
         x = rows_check.observations(X)
         _check.feature_names(column_names(X), getattr(self, "feature_names_in_", None), name)
         _check.same_features(getattr(self, "n_features_in_", n_features), n_features, name)
         _check.feature_count(x.shape[1], n_features, name)
-        rows_check.finite(x)
+        rows_check.finite(x, weights=rows_check.row_weights(sample_weight, x.shape[0]))
         return x
 
     @contextmanager

@@ -299,13 +299,15 @@ def no_weights_beside_batches(sample_weight: Any) -> None:
         raise ValueError("Batches carry their own weights: give sample_weight to Batches.of instead.")
 
 
-def unweighted(weights: np.ndarray) -> None:
-    """All rows have the same weight."""
-    if np.ptp(weights) > 0:
+def unweighted(weights: np.ndarray) -> int:
+    """All rows have the same weight, or weight 0, which counts as none. -> the number of rows that count."""
+    counted = weights[weights > 0.0]
+    if np.ptp(counted) > 0:
         raise ValueError(
             f"Expected rows that count alike, got Batches whose weights differ: row {int(weights.argmin())} weighs "
             f"{weights.min() / weights.max():g} times the heaviest. Repeat rows instead: np.repeat(x, counts, axis=0)."
         )
+    return len(counted)
 
 
 def enough_rows(n_rows: int, sample_weight: Any, n_components: int) -> None:

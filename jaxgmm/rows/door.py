@@ -171,8 +171,8 @@ def admit_batch(x: Any, sample_weight: Any, n_components: int, n_features: int, 
         x = np.asarray(x)  # where a conversion compiles nothing
     with precision_for(dtype), np.errstate(over="ignore"):
         x = x.astype(dtype, copy=False)  # too large a number becomes infinite, and is refused below
-    _check.finite(x, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
+    _check.finite(x, "x", sample_weight)
     if is_transforming() or not isinstance(x, np.ndarray):
         return Batches.of(x, sample_weight, n_components=n_components, dtype=dtype)
     # Batches of a stream differ in size, and each shape would be a program of its own.

@@ -1,7 +1,6 @@
 """Standard errors of a mixture's parameters, by fitting the same rows again under random weights.
 
-Efron 1979; Newton and Raftery 1994; for mixtures O'Hagan, Murphy, Scrucca and Gormley 2019. (The test for one more
-component, in `likelihood_ratio.py`, fits samples of the fit itself instead: McLachlan 1987.)
+Efron 1979; Newton and Raftery 1994; for mixtures O'Hagan, Murphy, Scrucca and Gormley 2019.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from ..rows.chunks import Chunked
 from ..rows.door import admit
 from .laws import Exponential, Gamma, Law, Multinomial
 from .replicates import replicated
+from .result import is_spurious
 
 KINDS = ("rows", "weights")
 
@@ -61,12 +61,13 @@ class Bootstrap:
     covariances: Array  # (B, K, D, D), dense
     objective: Array  # (B,): mean log-likelihood of the replicate's rows, nats per unit of weight
     status: Array  # (B,): a `Status`
+    spurious: Array  # (B, K) bool: whether the ridge, and not the data, decides a component's smallest variance
 
     __getstate__, __setstate__ = to_host, from_host
 
     @property
     def n_failed(self) -> int:
-        """Replicates whose fit collapsed or was not finite. They are left out of every figure."""
+        """Replicates whose fit collapsed, was not finite, or has a spurious component. All figures leave them out."""
         return int(np.sum(~self._is_sound()))
 
     def standard_error(self) -> Parameters:
@@ -86,7 +87,7 @@ class Bootstrap:
         return self._over_replicates(lambda values: np.quantile(values, ends, axis=0), least=1)
 
     def _is_sound(self) -> np.ndarray:
-        return ~np.isin(np.asarray(self.status), FAILED)
+        return ~np.isin(np.asarray(self.status), FAILED) & ~np.asarray(self.spurious).any(axis=-1)
 
     def _over_replicates(self, figure: Callable[[np.ndarray], np.ndarray], least: int) -> Parameters:
         """`figure` of each parameter's values (float64) over the sound replicates; NaN if these are under `least`."""
@@ -100,10 +101,8 @@ class Bootstrap:
     def __repr__(self) -> str:
         if is_traced(self) or self.status.ndim != 1:
             return f"Bootstrap(status={self.status!r}, mixture={self.mixture!r})"
-        error = self.standard_error()
-        lines = [
-            f"Bootstrap of {len(self.status)} replicates, {self.n_failed} of them failed: the fit ± standard errors"
-        ]
+        error, of = self.standard_error(), len(self.status)
+        lines = [f"Bootstrap of {of} replicates, {self.n_failed} of them failed: the fit ± standard errors"]
         fitted = zip(np.asarray(self.mixture.weights), np.asarray(self.mixture.means), strict=True)
         for k, (weight, mean) in enumerate(fitted):
             if k == 10 and self.mixture.n_components > 11:
@@ -111,7 +110,9 @@ class Bootstrap:
                 break
             centre, spread = (np.array2string(a, precision=4, threshold=8) for a in (mean, error.means[k]))
             lines.append(f"  {k}: weight {weight:.4f} ± {error.weights[k]:.4f}  mean {centre} ± {spread}")
-        return "\n".join(lines)
+        often = np.asarray(self.spurious).sum(axis=0)
+        named = ", ".join(f"component {k} in {often[k]} replicates" for k in np.flatnonzero(often))
+        return "\n".join([*lines, *([f"held up by the ridge alone, so counted as failed: {named}"] if named else [])])
 
 
 def bootstrap(
@@ -134,7 +135,7 @@ def bootstrap(
 
     Every replicate starts from the fitted mixture, so that its components keep their order; the errors describe the
     optimum that the mixture is at, and no other optimum. Fit the mixture with the same ridge, and with a `tol` so small
-    that it has converged.
+    that it has converged. Where it has a spurious component (`FitResult.spurious`), so have most replicates.
 
     key: a JAX random key. x: an array, or `Batches`. mixture: the fit, `result.mixture`. n_replicates: B, at least 2.
     kind: "rows" draws rows with replacement, so a row counts as often as it was drawn (Efron 1979). "weights" gives the
@@ -152,7 +153,7 @@ def bootstrap(
     Ctrl-C ends the work early: the replicates that are done come back, with a warning.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
-    never: how each replicate ended is in `status`, and failed ones are left out of the figures.
+    never: `status` and `spurious` say how each replicate ended, and the figures leave out those that are not sound.
     """
     if not isinstance(mixture, Mixture):
         raise TypeError(
@@ -213,13 +214,14 @@ def _replicates(
     batches: Batches, sample_size: Array, settings: em.Settings, weights: Array, states: em.State, limit: Array
 ) -> tuple[em.State, tuple[Array, ...]]:
     """Replicates (G, ...) run on until they have made `limit` steps in all, and what is kept of each: weights, means,
-    dense covariances, objective and status."""
+    dense covariances, objective, status and spurious components."""
 
     def one(lane: tuple[Array, em.State]) -> tuple[em.State, tuple[Array, ...]]:
         weights, state = lane
         state = em.run(state, _reweighted(batches, weights, sample_size), settings, limit)
         found = state.mixture
-        return state, (found.weights, found.means, found.covariances, state.objective, state.status)
+        figures = found.weights, found.means, found.covariances, state.objective, state.status
+        return state, (*figures, is_spurious(found, settings.floor))
 
     return in_waves(one, (weights, states), states.mixture.means.shape[1], batches.chunk_size)
 
