@@ -12,11 +12,13 @@ import numpy as np
 from jax import Array
 
 from .._base import check
+from .._base.precision import is_traced
 from .._base.status import Status
 from ..families import SHELF, Family, shape_of_scales
 from ..mixture import Mixture
 from ..moments import Moments
 from ..priors import Prior, Ridge, Ridged, in_dtype
+from ..priors.in_unit import InUnit
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
 from .steppers.memory import METHODS, Memory
@@ -77,6 +79,12 @@ class Settings:
             return np.asarray(leaf, dtype) if is_real else leaf
 
         return replace(self, prior=jax.tree.map(one, self.prior))
+
+    def in_unit(self, exponent: Any) -> Settings:
+        """The same for rows whose weights are in units of 2^exponent."""
+        if self.prior is None or not (is_traced(exponent) or int(exponent)):
+            return self
+        return replace(self, prior=InUnit(self.prior, exponent))
 
     @property
     def steps_to_judge(self) -> int:

@@ -27,6 +27,7 @@ from ..rows import _check as rows_check
 from ..rows.chunks import cut
 from ..rows.door import admit, in_batches
 from ..rows.sizes import choose_chunk_size
+from ..rows.units import from_unit, scaled
 from ..search import criteria
 from ..search.fit import observer_of, search
 from ..search.fixed_start import NOTHING_FIXED, FixedStart
@@ -292,14 +293,16 @@ class GaussianMixture:
         log_prob = self.score_samples(X)
         sample_weight = rows_check.row_weights(sample_weight, len(log_prob))
         if is_traced((log_prob, sample_weight)):
+            sample_weight, _ = scaled(sample_weight, log_prob.dtype)
             return jnp.average(log_prob, weights=sample_weight)
-        total, weight = _log_likelihood(log_prob, sample_weight)
-        return np.asarray(log_prob).dtype.type(total / weight)
+        mean, _ = _mean_log_likelihood(log_prob, sample_weight)
+        return np.asarray(log_prob).dtype.type(mean)
 
     def _total(self, X: Any, sample_weight: Any) -> tuple[float, float]:
         """Log-likelihood (nats) and total weight."""
         log_prob = self.score_samples(X)
-        return _log_likelihood(log_prob, rows_check.row_weights(sample_weight, len(log_prob)))
+        mean, weight = _mean_log_likelihood(log_prob, rows_check.row_weights(sample_weight, len(log_prob)))
+        return mean * weight, weight
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike's criterion: smaller is better. With weights, their sum is used as N."""
@@ -493,11 +496,13 @@ class _Report:
         self.last, self.before = now, progress.objective
 
 
-def _log_likelihood(log_prob: Any, sample_weight: Any) -> tuple[float, float]:
-    """Σ weight · log_prob, in float64 whatever the dtype of log_prob, and Σ weight."""
+def _mean_log_likelihood(log_prob: Any, sample_weight: Any) -> tuple[float, float]:
+    """Σ weight · log_prob / Σ weight, in float64 whatever the dtype of log_prob, and Σ weight."""
     host = np.asarray(log_prob, np.float64)
-    weights = np.ones_like(host) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    return float(np.sum(weights * host, where=weights > 0.0)), float(np.sum(weights))
+    weights, exponent = scaled(sample_weight, np.float64)
+    weights = np.ones_like(host) if weights is None else np.asarray(weights, np.float64)
+    total = np.sum(weights)
+    return float(np.sum(weights * host, where=weights > 0.0) / total), float(from_unit(total, exponent))
 
 
 def _precisions(covariances: np.ndarray, family: Family) -> tuple[np.ndarray, np.ndarray]:

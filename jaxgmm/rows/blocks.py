@@ -154,7 +154,7 @@ class _Sliced(Blocks):
             as_it_lies = rows.dtype == dtype and rows.flags.c_contiguous and rows.ctypes.data % ALIGNMENT == 0
             if count == size and as_it_lies:
                 _touch(rows)
-                yield Piece(rows, None if weights is None else weights.astype(dtype), count)
+                yield Piece(rows, None if weights is None else weights.astype(np.float64), count)
             else:
                 yield from _filled(iter([(rows, weights)]), size, dtype, self._store)
 

@@ -36,7 +36,9 @@ def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Arr
     """
     check.one_of(kind, KINDS, "kind of entropy")
     batches = as_batches(batches, mixture.n_components, mixture.n_features, mixture.means.dtype)
-    return evidence(mixture, batches, np.zeros((), batches.dtype), kind=kind)[1]
+    found = evidence(mixture, batches, np.zeros((), batches.dtype), kind=kind)[1]
+    is_plain = not is_traced((found, batches.exponent)) and not int(batches.exponent)
+    return found if is_plain else batches.in_users_unit(found)
 
 
 @keeps_precision

@@ -103,7 +103,7 @@ def fit_many(
                 "come back with status RUNNING, and NaN.",
                 stacklevel=2,
             )
-        return work.found.result()
+        return work.found.result(problems.exponents)
 
 
 def _given(init: Any, family: Family, shape: tuple[int, int, int], dtype: np.dtype) -> Given:
