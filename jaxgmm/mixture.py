@@ -44,7 +44,7 @@ class Mixture:
 
         weights (K,) summing to 1, means (K, D), covariances in the family's own shape (scikit-learn's for its four
         types) or dense (K, D, D), which are projected onto the family. Raises ValueError where a shape or value is
-        impossible; traced values are not checked.
+        impossible, and warns of a covariance that is singular to the dtype's precision; traced values are not checked.
         """
         chosen: Family = check.family(family, SHELF)
         dtype = rows_check.floating_dtype((weights, means, covariances), dtype)
@@ -58,6 +58,7 @@ class Mixture:
                 is_matrix = covariances.shape != own_shape or is_matrix_shape(chosen, own_shape)
                 check.symmetric(covariances, is_matrix)
                 check.mixture_values(weights, means, mixture.scales.is_definite(), chosen.name)
+                check.resolved(mixture.scales.is_resolved(), means.dtype)
             return mixture
 
     @property

@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from .._base.linalg import cholesky, einsum, inverse_lower, over_components
 from .._base.packed import PACKED_UP_TO, lower_squares, pack_symmetric, quadratic_features
-from ._covariance import Form
+from ._covariance import Form, rounding_of
 
 
 class Packed(NamedTuple):
@@ -175,9 +175,13 @@ class Dense:
         return (shares * shares).sum(axis=(-2, -1)) / (total + (total <= 0.0))
 
     def is_definite(self) -> Array:
-        # A pivot as small as the rounding error of a singular matrix has no correct digit: it is not a variance.
+        pivots = jnp.diagonal(self.factor, axis1=-2, axis2=-1)
+        return jnp.all((pivots > 0.0) & jnp.isfinite(pivots), axis=-1)
+
+    def is_resolved(self) -> Array:
+        # A pivot as small as the rounding error of a singular matrix has no correct digit of its own.
         pivots = jnp.square(jnp.diagonal(self.factor, axis1=-2, axis2=-1))
-        rounding = 4.0 * np.sqrt(self.factor.shape[-1]) * jnp.finfo(self.factor.dtype).eps
+        rounding = rounding_of(self.factor.shape[-1], self.factor.dtype)
         return jnp.all((pivots > rounding * self.variances()) & jnp.isfinite(pivots), axis=-1)
 
     def colour(self, noise: Array, labels: Array) -> Array:

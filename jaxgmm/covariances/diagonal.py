@@ -95,6 +95,9 @@ class Diagonal:
     def is_definite(self) -> Array:
         return jnp.all((self.diagonal > 0.0) & jnp.isfinite(self.diagonal), axis=-1)
 
+    def is_resolved(self) -> Array:
+        return self.is_definite()
+
     def colour(self, noise: Array, labels: Array) -> Array:
         scale = jnp.sqrt(self.diagonal)
         return noise * (scale[labels] if len(scale) > 1 else scale)

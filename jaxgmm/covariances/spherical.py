@@ -94,6 +94,9 @@ class Spherical:
     def is_definite(self) -> Array:
         return (self.variance > 0.0) & jnp.isfinite(self.variance)
 
+    def is_resolved(self) -> Array:
+        return self.is_definite()
+
     def colour(self, noise: Array, labels: Array) -> Array:
         scale = jnp.sqrt(self.variance)
         return noise * (scale[labels][:, None] if len(scale) > 1 else scale)

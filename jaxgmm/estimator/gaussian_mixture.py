@@ -248,7 +248,7 @@ class GaussianMixture:
         mixture, convert = self.mixture_, self._like
         # On the host, where a few numbers need no compiled program.
         shown = np.asarray(mixture.family.show(jax.tree.map(np.asarray, mixture.scales), mixture.n_components))
-        precisions, factors = _precisions(np.asarray(shown, np.float64), mixture.family)
+        precisions, factors = _precisions(np.asarray(shown, np.float64), mixture)
         self.weights_ = convert(mixture.weights)
         self.means_ = convert(mixture.means)
         self.covariances_ = convert(shown)
@@ -505,10 +505,14 @@ def _mean_log_likelihood(log_prob: Any, sample_weight: Any) -> tuple[float, floa
     return float(np.sum(weights * host, where=weights > 0.0) / total), float(from_unit(total, exponent))
 
 
-def _precisions(covariances: np.ndarray, family: Family) -> tuple[np.ndarray, np.ndarray]:
+def _precisions(covariances: np.ndarray, mixture: Mixture) -> tuple[np.ndarray, np.ndarray]:
     """Precisions and their Cholesky factors (P = U Uᵀ, U upper triangular) in the shape of the covariances."""
-    if not is_matrix_shape(family, covariances.shape):
+    if not is_matrix_shape(mixture.family, covariances.shape):
         return 1.0 / covariances, 1.0 / np.sqrt(covariances)
-    inverse = np.linalg.inv(np.linalg.cholesky(covariances))
+    # From the factors that are kept: the product of two float32 factors may be rounded to what is not definite.
+    kept = jax.tree.map(np.asarray, mixture.scales)
+    factors = np.asarray(kept.as_dense().factor, np.float64) if hasattr(kept, "as_dense") else None
+    factors = np.linalg.cholesky(covariances) if factors is None else factors
+    inverse = np.linalg.inv(np.broadcast_to(factors, covariances.shape) if covariances.ndim == 3 else factors[0])
     upper = np.swapaxes(inverse, -1, -2)
     return np.matmul(upper, inverse), upper
