@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ._base.memory import aligned_zeros
+from ._base.memory import aligned_zeros, gathered
 from ._base.precision import is_traced, is_transforming, keeps_precision, precision_for
 from ._base.programs import ROWS_AT_ONCE, chunks, components, is_small, program
 from .covariances import Dense, Form
@@ -54,7 +54,7 @@ def _log_joint_of(mixture: Evaluable, origin: Array, form: Form) -> Callable[[Ch
     def evaluate(chunk: Chunk) -> Array:
         found = joint(mixture, operands, chunk)
         # Rows too far away for the dtype: squares overflow, and the fast form subtracts infinity from infinity.
-        overflown = jnp.isnan(found) & sound[:, None] & ~jnp.any(jnp.isnan(chunk.rows), axis=1)
+        overflown = jnp.isnan(found) & sound[:, None] & ~jnp.any(jnp.isnan(chunk.rows), axis=1)[None]
         return jnp.where(overflown, -jnp.inf, found)
 
     return evaluate
@@ -164,9 +164,12 @@ def _per_row(consume: Callable[[Array], Array]) -> Callable[[Evaluable, Array], 
 
     @program
     def evaluate_many(mixture: Evaluable, x: Array) -> Array:
-        flat = x.reshape(-1, x.shape[-1])
+        if not x.size:
+            one = jax.eval_shape(consume, jax.ShapeDtypeStruct((mixture.n_components, 1), x.dtype))
+            return jnp.zeros((*x.shape[:-1], *one.shape[1:]), one.dtype)
+        flat = gathered(x).reshape(-1, x.shape[-1])
         size = choose_chunk_size(mixture.n_features, mixture.n_components, x.dtype.itemsize)
-        chunks = cut(flat, max(1, min(size, len(flat))), x.dtype) if len(flat) else Chunked(None, flat, 1)
+        chunks = cut(flat, min(size, len(flat)), x.dtype)
         result = map_log_joint(mixture, chunks, consume)
         result = result.reshape(-1, *result.shape[2:])[: len(flat)]
         return result.reshape(*x.shape[:-1], *result.shape[1:])

@@ -147,7 +147,7 @@ def _mean(mixture: Mixture) -> Any:
 
 def covariance_of(mixture: Mixture) -> Any:
     """`Mixture.covariance`, computed by NumPy if the leaves are NumPy's. -> (D, D)."""
-    weights, shift = _weights(mixture), mixture.means - _mean(mixture)
+    weights, shift = _weights(mixture), mixture.means - _mean(mixture)[None]
     return mixture.scales.weighted_sum(weights) + einsum("k,ki,kj->ij", weights, shift, shift)
 
 

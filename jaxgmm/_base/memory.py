@@ -42,6 +42,22 @@ def own(x: Any, dtype: Any) -> jax.Array:
     return jax.device_put(copied)  # `jnp.asarray` would compile a program for every shape
 
 
+def gathered(x: jax.Array) -> jax.Array:
+    """An array that is sharded over several devices as one that is not: any other unchanged.
+
+    On a mesh of Explicit axes, as `jax.make_mesh` makes it, a sharded axis cannot be cut at any row.
+    """
+    if isinstance(x, jax.core.Tracer):
+        sharding = getattr(jax.typeof(x), "sharding", None)
+        spec = getattr(sharding, "spec", ())
+        if all(part is None for part in spec):
+            return x
+        return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec()))
+    if x.sharding.is_fully_replicated or not x.is_fully_addressable:
+        return x
+    return jax.device_put(x, min(x.devices(), key=lambda device: device.id))
+
+
 def beside(array: jax.Array, tree: Any) -> Any:
     """A tree of arrays on the device of an array, and committed to it only if the array is."""
     return jax.device_put(tree, array.sharding if array.committed else None)

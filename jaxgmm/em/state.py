@@ -181,7 +181,7 @@ def lost_if_empty(state: State, seeded: Mixture, count: Array | int) -> State:
 
     seeded: the mixture from the first M-step; all but its first `count` components are padding.
     """
-    is_meant = jnp.arange(seeded.n_components) < count
+    is_meant = jnp.arange(seeded.n_components, dtype=jnp.int32) < count
     empty = jnp.any((seeded.log_weights == -jnp.inf) & is_meant)
     return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
 

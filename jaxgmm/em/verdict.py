@@ -84,5 +84,6 @@ def _is_point(mixture: Mixture, settings: Settings) -> Array:
     With a ridge such a component counts as an estimate, and `Covariance.ridge_share` shows it.
     """
     resolution = 4.0 * jnp.finfo(mixture.means.dtype).eps * jnp.abs(mixture.means)
-    is_point = (mixture.scales.variances() <= jnp.square(resolution)) & (settings.ridge <= 0.0)
+    has_none = jnp.broadcast_to(jnp.asarray(settings.ridge) <= 0.0, mixture.means.shape[-1:])
+    is_point = (mixture.scales.variances() <= jnp.square(resolution)) & has_none[None]
     return jnp.any(jnp.any(is_point, axis=-1) & jnp.isfinite(mixture.log_weights))

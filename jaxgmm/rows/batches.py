@@ -193,7 +193,7 @@ class Batches:
         """The variance of each feature over the weighted rows. -> (D,)."""
 
         def term(chunk: Chunk) -> tuple[Array, Array]:
-            centred = chunk.rows - self.origin
+            centred = chunk.rows - self.origin[None]
             return einsum("n,nd->d", chunk.weights, centred), einsum("n,nd->d", chunk.weights, centred * centred)
 
         first, second = self.sum(term)
@@ -209,7 +209,7 @@ class Batches:
         def at(index: Array) -> T:
             rows, weights = self.rows.take(index), self.weights.take(index)
             if may_overflow:
-                rows = jnp.where((weights > 0.0)[:, None], rows, self.origin)
+                rows = jnp.where((weights > 0.0)[:, None], rows, self.origin[None])
             return term(Chunk.of(rows, weights, index))
 
         if self.n_chunks == 1 and self.n_used is None:
@@ -255,7 +255,7 @@ def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
 
     def term(chunk: Chunk) -> tuple[Array, Array]:
         # Sum about a row of the data: about 0, rows that are far from 0 would lose their digits.
-        return jnp.sum(chunk.weights), jnp.sum(chunk.weights[:, None] * (chunk.rows - draft.origin), axis=0)
+        return jnp.sum(chunk.weights), jnp.sum(chunk.weights[:, None] * (chunk.rows - draft.origin[None]), axis=0)
 
     total, first = draft.sum(term)
     origin = draft.origin + first / jnp.where(total > 0.0, total, 1.0)

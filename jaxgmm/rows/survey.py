@@ -134,7 +134,7 @@ def described(block: Batches) -> tuple[Array, Array, Array]:
     """Σ w, Σ w (x − o) and Σ w (x − o)²."""
 
     def term(chunk: Chunk) -> tuple[Array, Array, Array]:
-        centred, weights = chunk.rows - block.origin, chunk.weights
+        centred, weights = chunk.rows - block.origin[None], chunk.weights
         return jnp.sum(weights), einsum("n,nd->d", weights, centred), einsum("n,nd->d", weights, centred * centred)
 
     return block.sum(term)

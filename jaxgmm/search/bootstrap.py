@@ -283,7 +283,7 @@ def _reweighted(batches: Batches, weights: Array, sample_size: Array) -> Batches
     total = drawn.sum(lambda chunk: jnp.sum(chunk.weights))
     # The weight of one observation: a component must keep half of it. The smallest of N exponential weights is about
     # 1/N of that, and would let a component survive with almost no weight.
-    return replace(drawn, total_weight=total, min_weight=total / sample_size)
+    return replace(drawn, total_weight=total, min_weight=total / sample_size.astype(total.dtype))
 
 
 def _flat(batches: Batches) -> np.ndarray:

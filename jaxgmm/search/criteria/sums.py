@@ -57,7 +57,7 @@ def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str, for
         def of_chunk(chunk: Chunk) -> tuple[Array, Array]:
             log_joint, weights = joint(mixture, operands, chunk), chunk.weights
             largest = jnp.max(log_joint, axis=0)
-            below = log_joint - largest
+            below = log_joint - largest[None]
             shares = jnp.exp(below)
             total = jnp.sum(shares, axis=0)
             # −log of the largest r is log(total); −Σ r log r adds the mean of −below, with 0 · −∞ taken as 0.
