@@ -55,7 +55,8 @@ def gathered(x: jax.Array) -> jax.Array:
         return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec()))
     if x.sharding.is_fully_replicated or not x.is_fully_addressable:
         return x
-    return jax.device_put(x, min(x.devices(), key=lambda device: device.id))
+    # By way of the host: what is moved between devices remembers its mesh.
+    return jax.device_put(np.asarray(x), min(x.devices(), key=lambda device: device.id))
 
 
 def beside(array: jax.Array, tree: Any) -> Any:

@@ -221,7 +221,7 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
 
 def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
     """The objectives (R,) by which runs compete, and the index of the best run. xp: NumPy or `jax.numpy`."""
-    failed = xp.isin(states.status, xp.array(FAILED)) | ~xp.isfinite(states.objective)
+    failed = xp.isin(states.status, xp.array(FAILED, np.int32)) | ~xp.isfinite(states.objective)
     objective = xp.where(failed, -xp.inf, states.objective)
     sound = ~failed & ~xp.any(stands_on_it, axis=1)
     # If every restart failed, return the one with the best last objective: it is still worth looking at.
