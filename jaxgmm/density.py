@@ -62,7 +62,9 @@ def normalise(joint: Array) -> tuple[Array, Array]:
     total = jnp.sum(shares, axis=0)
     # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN stays NaN.
     within = total != 0.0
-    return largest + jnp.log(total), shares * (1.0 / jnp.where(within, total, 1.0))[None] + ((~within).astype(joint.dtype) / len(joint))[None]
+    return largest + jnp.log(total), shares * (1.0 / jnp.where(within, total, 1.0))[None] + (
+        (~within).astype(joint.dtype) / len(joint)
+    )[None]
 
 
 def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T]) -> T:

@@ -7,8 +7,8 @@ came, where, and what to do. Traced values are checked for their shape alone.
 from __future__ import annotations
 
 import math
-import warnings
 import operator
+import warnings
 from collections.abc import Mapping
 from typing import Any
 

@@ -71,7 +71,9 @@ class Diagonal:
         return jnp.sum(jnp.log(self.diagonal), axis=-1)
 
     def dense(self) -> Array:
-        return self.diagonal[..., None] * of_rank(np.eye(self.diagonal.shape[-1], dtype=self.diagonal.dtype), self.diagonal.ndim + 1)
+        return self.diagonal[..., None] * of_rank(
+            np.eye(self.diagonal.shape[-1], dtype=self.diagonal.dtype), self.diagonal.ndim + 1
+        )
 
     def as_dense(self) -> Dense:
         with np.errstate(invalid="ignore"):

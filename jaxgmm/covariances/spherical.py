@@ -72,7 +72,9 @@ class Spherical:
         return self.n_features * jnp.log(self.variance)
 
     def dense(self) -> Array:
-        return self.variance[..., None, None] * of_rank(np.eye(self.n_features, dtype=self.variance.dtype), self.variance.ndim + 2)
+        return self.variance[..., None, None] * of_rank(
+            np.eye(self.n_features, dtype=self.variance.dtype), self.variance.ndim + 2
+        )
 
     def as_dense(self) -> Dense:
         with np.errstate(invalid="ignore"):

@@ -27,6 +27,8 @@ from .chunks import Chunk, Chunked, Counted, Roomy, T, _roomy_weights, cut
 from .sizes import choose_chunk_size
 from .units import from_unit, scaled
 
+ZERO = np.int32(0)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Batches:
     min_weight: Array  # (): the smallest positive weight, "one row's weight"
     n_rows: Array  # (): N, an int32
     n_used: Array | None = None  # (): how many chunks hold rows, an int32; None where all do
-    exponent: Any = np.int32(0)  # (): weights are kept in units of 2^exponent (see `units.py`)
+    exponent: Any = ZERO  # (): weights are kept in units of 2^exponent (see `units.py`)
     fused: bool = field(default=False, metadata={"static": True})  # sums by `em/kernel.py` if supported
 
     @classmethod
@@ -61,8 +63,8 @@ class Batches:
         promotion rules decide the dtype (float32 or float64) unless `dtype` is given. `fused`, an experiment: on an
         NVIDIA card (Ampere or newer), in float32, the sums of diagonal and spherical covariances of up to 128 features,
         and of full ones of up to 12, come from one kernel or two, which need 16 MB for each fit side by side. The
-        values of x are not checked. Weights may be on any scale, in any dtype: those of an unusual one are kept in units
-        of 2^`exponent`. ValueError or TypeError for shapes that do not fit and for weights that are
+        values of x are not checked. Weights may be on any scale, in any dtype: those of an unusual one are kept in
+        units of 2^`exponent`. ValueError or TypeError for shapes that do not fit and for weights that are
         negative, not finite or all zero.
         """
         _check.matrix_shape(np.shape(x), "x")

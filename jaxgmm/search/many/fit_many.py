@@ -121,5 +121,7 @@ def _pairs_of_keys(key: Array, n_problems: int, n_restarts: int) -> np.ndarray:
     if threefry.speaks(key):
         of_each = threefry.fold_in(np.asarray(jax.random.key_data(key)), np.arange(n_problems))
         return threefry.split(of_each, (n_restarts, 2))
-    of_each = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(key, b), (n_restarts, 2)))(jnp.arange(n_problems, dtype=jnp.int32))
+    of_each = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(key, b), (n_restarts, 2)))(
+        jnp.arange(n_problems, dtype=jnp.int32)
+    )
     return np.asarray(jax.random.key_data(of_each))

@@ -120,7 +120,7 @@ class Found:
             put(self.history, histories)
 
     def result(self, exponents: np.ndarray) -> FitResult:
-        """All results as one `FitResult`, on JAX's default device. exponents (B,): of the units of the problems' weights."""
+        """All results as one `FitResult`, on JAX's default device. exponents (B,): of the problems' weights."""
         mass = counts_in(self.mass.dtype, np.ldexp(self.mass.astype(np.float64), exponents[:, None]))
         found = FitResult(
             mixture=self.mixture,
@@ -128,7 +128,7 @@ class Found:
             status=self.status,  # pyright: ignore
             n_steps=self.n_steps,  # pyright: ignore
             history=self.history,  # pyright: ignore
-            effective_counts=mass,  # pyright: ignore
+            effective_counts=self.mass,  # pyright: ignore
             spurious=self.spurious,  # pyright: ignore
             restarts=Restarts(self.run_objective, self.run_status, self.run_steps, self.run_history),  # pyright: ignore
         )

@@ -38,7 +38,9 @@ def random_responsibilities(key: Array, rows: Columns, n_components: int, count:
 
     def block(sums: tuple[Array, Array, Array], start: Array) -> tuple[tuple[Array, Array, Array], None]:
         x, weights = (lax.dynamic_slice_in_dim(part, start, BLOCK, axis=-1) for part in rows)
-        share = jax.random.exponential(jax.random.fold_in(key, start), (n_components, BLOCK), x.dtype) * counts.astype(x.dtype)
+        share = jax.random.exponential(jax.random.fold_in(key, start), (n_components, BLOCK), x.dtype) * counts.astype(
+            x.dtype
+        )
         weighted = share / jnp.sum(share, axis=0, keepdims=True) * weights[None]  # uniform on the simplex, row by row
         terms = jnp.sum(weighted, axis=1), einsum("ks,ds->kd", weighted, x), jnp.sum(jnp.square(weighted), axis=1)
         return jax.tree.map(jnp.add, sums, terms), None
