@@ -48,7 +48,7 @@ def gathered(x: jax.Array) -> jax.Array:
     On a mesh of Explicit axes, as `jax.make_mesh` makes it, a sharded axis cannot be cut at any row.
     """
     if isinstance(x, jax.core.Tracer):
-        sharding = getattr(jax.typeof(x), "sharding", None)
+        sharding: Any = getattr(jax.typeof(x), "sharding", None)
         spec = getattr(sharding, "spec", ())
         if all(part is None for part in spec):
             return x

@@ -1,9 +1,9 @@
 """The unit in which rows' weights are kept: a power of two.
 
 A common factor of all weights does not change a fit, but float32 has no 1e-50, and a sum of weights of 1e308 is
-infinite. So weights of an unusual scale are divided by the power of two just above their largest, before they are rounded to the
-dtype of the computation and before anything is summed. A power of two changes no digit. Weights of an ordinary scale
-are kept as they are, and so are sums of them that users see, such as `State.moments`.
+infinite. So weights of an unusual scale are divided by the power of two just above their largest, before they are
+rounded to the dtype of the computation and before anything is summed. A power of two changes no digit. Weights of an
+ordinary scale are kept as they are, and so are sums of them that users see, such as `State.moments`.
 """
 
 from __future__ import annotations
