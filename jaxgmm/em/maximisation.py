@@ -37,7 +37,7 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
         return family.estimate(scatter, total, n_features, of_matrices, previous)
 
     scales = estimate(whole)
-    if not (family.kind.is_diagonal or isinstance(added.scatter, float)):
+    if not (family.kind.is_diagonal or isinstance(added.scatter, (float, int))):
         scales = _factored(family.kind, estimate, scales, whole, total, added.scatter)
     return Mixture(log_shares(mass), new, scales, family)
 

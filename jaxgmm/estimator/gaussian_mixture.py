@@ -438,7 +438,7 @@ class GaussianMixture:
         family = self.mixture_.family
         known = family.name in ("full", "tied", "diag", "spherical")
         covariances = np.asarray(self.covariances_ if known else self.mixture_.covariances)
-        precisions, factors = _precisions(covariances.astype(np.float64), family)
+        precisions, factors = _precisions(covariances.astype(np.float64), self.mixture_)
         arrays = {
             "weights_": np.asarray(self.weights_),
             "means_": np.asarray(self.means_),

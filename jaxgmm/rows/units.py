@@ -27,7 +27,7 @@ def exponent_of(largest: float) -> int:
     return int(exponents_of(np.float64(largest)))
 
 
-def exponents_of(largest: np.ndarray) -> np.ndarray:
+def exponents_of(largest: Any) -> np.ndarray:
     """`exponent_of` for each of several sets of weights."""
     is_ordinary = (largest >= ORDINARY[0]) & (largest <= ORDINARY[1])
     return np.where(is_ordinary, 0, np.frexp(largest)[1])
