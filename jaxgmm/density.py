@@ -58,11 +58,13 @@ def normalise(joint: Array) -> tuple[Array, Array]:
     """Log-densities (n,) and responsibilities (K, n) from the log joint (K, n), with one exponential per entry."""
     largest = jnp.max(joint, axis=0)
     largest = lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
-    shares = jnp.exp(joint - largest)
+    shares = jnp.exp(joint - largest[None])
     total = jnp.sum(shares, axis=0)
     # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN stays NaN.
     within = total != 0.0
-    return largest + jnp.log(total), shares * (1.0 / jnp.where(within, total, 1.0)) + (~within) / len(joint)
+    return largest + jnp.log(total), shares * (1.0 / jnp.where(within, total, 1.0))[None] + (
+        (~within).astype(joint.dtype) / len(joint)
+    )[None]
 
 
 def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T]) -> T:

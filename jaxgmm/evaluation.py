@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ._base.memory import aligned_zeros
+from ._base.memory import aligned_zeros, gathered
 from ._base.precision import is_traced, is_transforming, keeps_precision, precision_for
 from ._base.programs import ROWS_AT_ONCE, chunks, components, is_small, program
 from .covariances import Dense, Form
@@ -54,7 +54,7 @@ def _log_joint_of(mixture: Evaluable, origin: Array, form: Form) -> Callable[[Ch
     def evaluate(chunk: Chunk) -> Array:
         found = joint(mixture, operands, chunk)
         # Rows too far away for the dtype: squares overflow, and the fast form subtracts infinity from infinity.
-        overflown = jnp.isnan(found) & sound[:, None] & ~jnp.any(jnp.isnan(chunk.rows), axis=1)
+        overflown = jnp.isnan(found) & sound[:, None] & ~jnp.any(jnp.isnan(chunk.rows), axis=1)[None]
         return jnp.where(overflown, -jnp.inf, found)
 
     return evaluate
@@ -168,7 +168,7 @@ def _per_row(consume: Callable[[Array], Array]) -> Callable[[Evaluable, Array], 
         if 0 in x.shape[:-1]:
             nothing = consume(jnp.zeros((mixture.n_components, 0), x.dtype))
             return nothing.reshape(*x.shape[:-1], *nothing.shape[1:])
-        flat = x.reshape(-1, x.shape[-1])
+        flat = gathered(x).reshape(-1, x.shape[-1])
         n_rows = flat.shape[0]
         if isinstance(n_rows, int):
             size = choose_chunk_size(mixture.n_features, mixture.n_components, x.dtype.itemsize)

@@ -45,7 +45,7 @@ class Mixture:
 
         weights (K,) summing to 1, means (K, D), covariances in the family's own shape (scikit-learn's for its four
         types) or dense (K, D, D), which are projected onto the family. Raises ValueError where a shape or value is
-        impossible; traced values are not checked.
+        impossible, and warns of a covariance that is singular to the dtype's precision; traced values are not checked.
         """
         refuse_if_forked()
         chosen: Family = check.family(family, SHELF)
@@ -60,6 +60,7 @@ class Mixture:
                 is_matrix = covariances.shape != own_shape or is_matrix_shape(chosen, own_shape)
                 check.symmetric(covariances, is_matrix)
                 check.mixture_values(weights, means, mixture.scales.is_definite(), chosen.name)
+                check.resolved(mixture.scales.is_resolved(), means.dtype)
             return mixture
 
     @property
@@ -170,7 +171,7 @@ def _mean(mixture: Mixture) -> Any:
 
 def covariance_of(mixture: Mixture) -> Any:
     """`Mixture.covariance`, computed by NumPy if the leaves are NumPy's. -> (D, D)."""
-    weights, shift = _weights(mixture), mixture.means - _mean(mixture)
+    weights, shift = _weights(mixture), mixture.means - _mean(mixture)[None]
     return mixture.scales.weighted_sum(weights) + einsum("k,ki,kj->ij", weights, shift, shift)
 
 

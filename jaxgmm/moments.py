@@ -114,7 +114,7 @@ class Full(Kind):
         return mass[:, None, None] * shift[:, :, None] * shift[:, None, :]
 
     def diagonal(self, mass: Array, values: Array) -> Array:
-        return mass[:, None, None] * jnp.diag(values)
+        return mass[:, None, None] * jnp.diag(values)[None]
 
     def project(self, scatter: Array) -> Array:
         return scatter
@@ -136,7 +136,7 @@ class Full(Kind):
 
         def one_sided(component: tuple[Array, Array]) -> Array:
             weight, centre = component
-            return lower_product(weight * (centred - centre[:, None]), centred)
+            return lower_product(weight[None] * (centred - centre[:, None]), centred)
 
         return einsum("dn,kn->dk", centred, weighted).T, over_components(one_sided, (weighted, shift), centred.size)
 
@@ -151,7 +151,7 @@ class Full(Kind):
         def one(component: tuple[Array, Array]) -> tuple[Array, Array]:
             weight, mean = component
             residual = columns - mean[:, None]
-            return einsum("n,in->i", weight, residual), lower_product(weight * residual, residual)
+            return einsum("n,in->i", weight, residual), lower_product(weight[None] * residual, residual)
 
         first, second = over_components(one, (weighted, means), columns.size)
         return first, mirror(second)
@@ -182,7 +182,7 @@ class Pooled(Kind):
         return einsum("ij,kj->ki", scatter[0], gradient)
 
     def about_origin(self, weighted: Array, centred: Array, shift: Array) -> tuple[Array, Array]:
-        total = einsum("in,jn->ij", centred * jnp.sum(weighted, axis=0), centred)
+        total = einsum("in,jn->ij", centred * jnp.sum(weighted, axis=0, keepdims=True), centred)
         return einsum("dn,kn->dk", centred, weighted).T, total[None]
 
     def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -190,11 +190,11 @@ class Pooled(Kind):
         #   Σ_k r_k (x−μ_k)(x−μ_k)ᵀ = (x−m)(x−m)ᵀ + ½ Σ_kl r_k r_l (μ_k−μ_l)(μ_k−μ_l)ᵀ:
         # products only, without cancellation. The second sum depends on the rows only through G = Σ w r rᵀ.
         weight = jnp.sum(weighted, axis=0)
-        responsibilities = weighted / jnp.where(weight > 0.0, weight, 1.0)
+        responsibilities = weighted / jnp.where(weight > 0.0, weight, 1.0)[None]
         origin = means[0]  # any point among the means keeps x − m = (x − o) − Σ r (μ − o) exact
-        centred, shift = columns - origin[:, None], means - origin
+        centred, shift = columns - origin[:, None], means - origin[None]
         residual = centred - einsum("kd,kn->dn", shift, responsibilities)
-        within = einsum("in,jn->ij", residual * weight, residual)
+        within = einsum("in,jn->ij", residual * weight[None], residual)
         together = einsum("kn,ln->kl", weighted, responsibilities)
         first = einsum("dn,kn->dk", centred, weighted).T - jnp.sum(weighted, axis=1)[:, None] * shift
         return first, (within[None], together)
@@ -204,9 +204,9 @@ class Pooled(Kind):
 
         def with_others(component: tuple[Array, Array]) -> Array:
             mean, share = component
-            return einsum("li,lj->ij", (means - mean) * share[:, None], means - mean)
+            return einsum("li,lj->ij", (means - mean[None]) * share[:, None], means - mean[None])
 
-        return within + 0.5 * jnp.sum(lax.map(with_others, (means, together)), axis=0)
+        return within + 0.5 * jnp.sum(lax.map(with_others, (means, together)), axis=0, keepdims=True)
 
 
 class Diagonal(Kind):
@@ -219,7 +219,7 @@ class Diagonal(Kind):
         return mass[:, None] * jnp.square(shift)
 
     def diagonal(self, mass: Array, values: Array) -> Array:
-        return mass[:, None] * values
+        return mass[:, None] * values[None]
 
     def project(self, scatter: Array) -> Array:
         return scatter.diagonal(axis1=-2, axis2=-1)

@@ -17,7 +17,15 @@ from jax import monitoring
 import jaxgmm
 from tests import FLAGS
 
-GLOBAL = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion", "jax_disable_jit")
+GLOBAL = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_disable_jit",
+    "jax_debug_nans",
+    "jax_debug_infs",
+)
 """Switches of JAX that must stand after the session's tests as they stood before."""
 
 
@@ -51,6 +59,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     # Tracing makes many small objects that live, and JAX collects its own at each of Python's collections: a seventh of
     # the time, at the usual thresholds.
+    if os.environ.get("JAXGMM_TEST_STRICT"):  # every rank and dtype matched by hand, as in projects that ask for it
+        jax.config.update("jax_numpy_rank_promotion", "raise")
+        jax.config.update("jax_numpy_dtype_promotion", "strict")
     gc.freeze()
     gc.set_threshold(100_000, 10, 10)
     cache = getattr(config, "cache", None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -167,6 +168,17 @@ def mixture_values(weights: Array, means: Array, is_definite: Array, family_name
         raise ValueError(
             f"The covariance of component {bad[0]} ({family_name}) is not positive definite to the precision of "
             f"{means.dtype}. Check its symmetry and sign, add a ridge to its diagonal, or use float64."
+        )
+
+
+def resolved(are_resolved: Array, dtype: Any) -> None:
+    """Warn of covariances that are positive definite only by what rounding has made of them, or by a small ridge."""
+    bad = np.flatnonzero(~np.asarray(are_resolved))
+    if bad.size:
+        warnings.warn(
+            f"The covariance of component {bad[0]} is singular to the precision of {dtype}: log-densities along its "
+            "smallest axis have few correct digits. Add a ridge to its diagonal, or use float64.",
+            stacklevel=3,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .precision import precision_for
 
@@ -40,6 +41,23 @@ def own(x: Any, dtype: Any) -> jax.Array:
     copied = aligned(np.empty(n_bytes + ALIGNMENT, np.uint8), x.shape, dtype)
     copied[...] = x
     return jax.device_put(copied)  # `jnp.asarray` would compile a program for every shape
+
+
+def gathered(x: jax.Array) -> jax.Array:
+    """An array that is sharded over several devices as one that is not: any other unchanged.
+
+    On a mesh of Explicit axes, as `jax.make_mesh` makes it, a sharded axis cannot be cut at any row.
+    """
+    if isinstance(x, Tracer):
+        sharding: Any = getattr(jax.typeof(x), "sharding", None)
+        spec = getattr(sharding, "spec", ())
+        if all(part is None for part in spec):
+            return x
+        return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec()))
+    if x.sharding.is_fully_replicated or not x.is_fully_addressable:
+        return x
+    # By way of the host: what is moved between devices remembers its mesh.
+    return jax.device_put(np.asarray(x), min(x.devices(), key=lambda device: device.id))
 
 
 def beside(array: jax.Array, tree: Any) -> Any:

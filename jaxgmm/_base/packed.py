@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .linalg import WHOLE_UP_TO, einsum
+from .linalg import WHOLE_UP_TO, einsum, of_rank
 
 PACKED_UP_TO = 24
 """Features up to which one product with all pairs of features beats one product per component (CPU, measured)."""
@@ -41,7 +41,7 @@ def pack_symmetric(matrices: Array) -> Array:
     held = np.zeros((n_features, n_features))
     for i, j in slabs(n_features):
         held[i, j] += 1.0
-    shares = jnp.asarray(2.0 / (held + held.T) * (held > 0.0), matrices.dtype) * matrices
+    shares = of_rank(jnp.asarray(2.0 / (held + held.T) * (held > 0.0), matrices.dtype), matrices.ndim) * matrices
     flat = [shares[..., i, j].reshape(*matrices.shape[:-2], -1) for i, j in slabs(n_features)]
     return jnp.concatenate(flat, axis=-1)
 

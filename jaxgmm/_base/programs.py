@@ -127,6 +127,10 @@ class Program:
     def compiled(self, how: Effort | bool, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function, compiled with a given effort: an `Effort`, or True for HURRIED and False for WELL."""
         refuse_if_forked()
+        if jax.config.jax_debug_infs:  # pyright: ignore
+            # Infinities are values here: the logarithm of a weight of 0, a gain that is not known yet.
+            with jax.debug_infs(False):
+                return self.compiled(how, *args, **kwargs)
         how = how if isinstance(how, Effort) else Effort.HURRIED if how else Effort.WELL
         static, traced, key = self._key(how, args, kwargs)
         if jax.config.jax_disable_jit or key is None:  # pyright: ignore

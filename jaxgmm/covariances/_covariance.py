@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 from jax import Array
 
 
@@ -18,6 +20,11 @@ class Form(Enum):
 
     FAST = "fast"
     SAFE = "safe"
+
+
+def rounding_of(n_features: int, dtype: Any) -> float:
+    """The rounding error of a singular matrix that is estimated from rows, relative to its diagonal."""
+    return 4.0 * math.sqrt(n_features) * float(jnp.finfo(dtype).eps)
 
 
 class Covariance(Protocol):
@@ -80,7 +87,15 @@ class Covariance(Protocol):
         ...
 
     def is_definite(self) -> Array:
-        """Whether each matrix is positive definite to the precision it is stored in. -> (K,) or (1,) bool."""
+        """Whether each matrix is positive definite: its factorisation succeeded. -> (K,) or (1,) bool."""
+        ...
+
+    def is_resolved(self) -> Array:
+        """Whether each matrix is positive definite by more than the rounding of what it was estimated from.
+
+        A singular matrix may be factored all the same, by what rounding makes of it. Where a ridge has been added, its
+        smallest variance is known to be the ridge's, and `is_definite` decides. -> (K,) or (1,) bool.
+        """
         ...
 
     def colour(self, noise: Array, labels: Array) -> Array:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .._base.linalg import cholesky, einsum, inverse_lower, over_components
+from .._base.linalg import cholesky, einsum, inverse_lower, of_rank, over_components
 from .._base.packed import PACKED_UP_TO, lower_squares, pack_symmetric, quadratic_features
-from ._covariance import Form
+from ._covariance import Form, rounding_of
 
 
 class Packed(NamedTuple):
@@ -89,7 +89,7 @@ class SharedExpanded(NamedTuple):
     def exponent(self, x: Array) -> Array:
         whitened = einsum("ij,jn->in", self.whitener, x - self.origin[:, None])
         cross = einsum("kd,dn->kn", self.means, whitened)
-        return cross + self.constant[:, None] - 0.5 * _squares(whitened)
+        return cross + self.constant[:, None] - 0.5 * _squares(whitened)[None]
 
 
 Operands = Packed | Stacked | Whitened | SharedWhitened | SharedExpanded
@@ -109,7 +109,7 @@ class Dense:
 
     def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Operands:
         whitener = inverse_lower(self.factor)
-        shift = means - origin
+        shift = means - origin[None]
         if self.factor.shape[0] == 1:
             # One product per component instead of one for all: XLA may store the latter transposed, and jaxlib 0.10
             # then reads it untransposed in the sum of squares below (the result is wrong by any amount).
@@ -132,7 +132,7 @@ class Dense:
 
     def cancellation(self, means: Array, origin: Array) -> Array:
         whitener = inverse_lower(self.factor)
-        shift = jnp.abs(means - origin)
+        shift = jnp.abs(means - origin[None])
         whitened = einsum("kij,kj->ki", jnp.abs(jnp.broadcast_to(whitener, (len(means), *whitener.shape[1:]))), shift)
         largest = jnp.max(jnp.square(whitened))
         if self.factor.shape[0] == 1:
@@ -169,15 +169,19 @@ class Dense:
 
     def ridge_share(self, ridge: Array) -> Array:
         inverse = np.linalg.inv(self.factor) if isinstance(self.factor, np.ndarray) else inverse_lower(self.factor)
-        scaled = inverse * ridge[..., None, :] ** 0.5
+        scaled = inverse * of_rank(ridge[..., None, :] ** 0.5, inverse.ndim)
         shares = einsum("kij,kil->kjl", scaled, scaled)
         total = shares.trace(axis1=-2, axis2=-1)
-        return (shares * shares).sum(axis=(-2, -1)) / (total + (total <= 0.0))
+        return (shares * shares).sum(axis=(-2, -1)) / (total + (total <= 0.0).astype(total.dtype))
 
     def is_definite(self) -> Array:
-        # A pivot as small as the rounding error of a singular matrix has no correct digit: it is not a variance.
+        pivots = jnp.diagonal(self.factor, axis1=-2, axis2=-1)
+        return jnp.all((pivots > 0.0) & jnp.isfinite(pivots), axis=-1)
+
+    def is_resolved(self) -> Array:
+        # A pivot as small as the rounding error of a singular matrix has no correct digit of its own.
         pivots = jnp.square(jnp.diagonal(self.factor, axis1=-2, axis2=-1))
-        rounding = 4.0 * np.sqrt(self.factor.shape[-1]) * jnp.finfo(self.factor.dtype).eps
+        rounding = rounding_of(self.factor.shape[-1], self.factor.dtype)
         return jnp.all((pivots > rounding * self.variances()) & jnp.isfinite(pivots), axis=-1)
 
     def colour(self, noise: Array, labels: Array) -> Array:
@@ -188,7 +192,7 @@ class Dense:
             index, factor = component
             return jnp.where((labels == index)[:, None], einsum("nj,ij->ni", noise, factor), coloured), None
 
-        components = (jnp.arange(self.factor.shape[0]), self.factor)
+        components = (jnp.arange(self.factor.shape[0], dtype=jnp.int32), self.factor)
         return lax.scan(colour_one, jnp.zeros_like(noise), components)[0]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .._base.linalg import einsum, over_components
+from .._base.linalg import einsum, of_rank, over_components
 from ._covariance import Form
 from .dense import Dense, of_deviations
 
@@ -54,7 +54,7 @@ class Diagonal:
         precisions = jnp.broadcast_to(1.0 / self.diagonal, means.shape)
         if form is Form.SAFE:
             return Safe(means, precisions, constant)
-        shift = means - origin
+        shift = means - origin[None]
         coefficients = jnp.concatenate([precisions * shift, -0.5 * precisions], axis=1)
         return Fast(origin, coefficients, constant - 0.5 * jnp.sum(precisions * shift * shift, axis=1))
 
@@ -62,7 +62,7 @@ class Diagonal:
         return operands.exponent(x)
 
     def cancellation(self, means: Array, origin: Array) -> Array:
-        return jnp.max(jnp.square(means - origin) / self.diagonal)
+        return jnp.max(jnp.square(means - origin[None]) / self.diagonal)
 
     def distances(self, scatter: Array) -> Array:
         return jnp.sum(scatter / self.diagonal, axis=-1)
@@ -71,7 +71,9 @@ class Diagonal:
         return jnp.sum(jnp.log(self.diagonal), axis=-1)
 
     def dense(self) -> Array:
-        return self.diagonal[..., None] * np.eye(self.diagonal.shape[-1], dtype=self.diagonal.dtype)
+        return self.diagonal[..., None] * of_rank(
+            np.eye(self.diagonal.shape[-1], dtype=self.diagonal.dtype), self.diagonal.ndim + 1
+        )
 
     def as_dense(self) -> Dense:
         with np.errstate(invalid="ignore"):
@@ -90,10 +92,13 @@ class Diagonal:
         return 1.0 / self.diagonal
 
     def ridge_share(self, ridge: Array) -> Array:
-        return (ridge / self.diagonal).max(axis=-1)
+        return (of_rank(ridge, 2) / self.diagonal).max(axis=-1)
 
     def is_definite(self) -> Array:
         return jnp.all((self.diagonal > 0.0) & jnp.isfinite(self.diagonal), axis=-1)
+
+    def is_resolved(self) -> Array:
+        return self.is_definite()
 
     def colour(self, noise: Array, labels: Array) -> Array:
         scale = jnp.sqrt(self.diagonal)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .._base.linalg import einsum, over_components
+from .._base.linalg import einsum, of_rank, over_components
 from ._covariance import Form
 from .dense import Dense, of_deviations
 
@@ -55,7 +55,7 @@ class Spherical:
         precision = jnp.broadcast_to(1.0 / self.variance, means.shape[:1])
         if form is Form.SAFE:
             return Safe(means, precision, constant)
-        shift = means - origin
+        shift = means - origin[None]
         coefficients = precision[:, None] * jnp.concatenate([shift, jnp.full_like(shift[:, :1], -0.5)], axis=1)
         return Fast(origin, coefficients, constant - 0.5 * precision * jnp.sum(jnp.square(shift), axis=1))
 
@@ -63,7 +63,7 @@ class Spherical:
         return operands.exponent(x)
 
     def cancellation(self, means: Array, origin: Array) -> Array:
-        return jnp.max(jnp.mean(jnp.square(means - origin), axis=1) / self.variance)
+        return jnp.max(jnp.mean(jnp.square(means - origin[None]), axis=1) / self.variance)
 
     def distances(self, scatter: Array) -> Array:
         return scatter / self.variance
@@ -72,7 +72,9 @@ class Spherical:
         return self.n_features * jnp.log(self.variance)
 
     def dense(self) -> Array:
-        return self.variance[..., None, None] * np.eye(self.n_features, dtype=self.variance.dtype)
+        return self.variance[..., None, None] * of_rank(
+            np.eye(self.n_features, dtype=self.variance.dtype), self.variance.ndim + 2
+        )
 
     def as_dense(self) -> Dense:
         with np.errstate(invalid="ignore"):
@@ -95,6 +97,9 @@ class Spherical:
     def is_definite(self) -> Array:
         return (self.variance > 0.0) & jnp.isfinite(self.variance)
 
+    def is_resolved(self) -> Array:
+        return self.is_definite()
+
     def colour(self, noise: Array, labels: Array) -> Array:
         scale = jnp.sqrt(self.variance)
-        return noise * (scale[labels][:, None] if len(scale) > 1 else scale)
+        return noise * (scale[labels][:, None] if len(scale) > 1 else scale[:, None])

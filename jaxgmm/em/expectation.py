@@ -33,7 +33,7 @@ def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Mome
             def of_chunk(chunk: Chunk) -> Statistics:
                 log_prob, responsibilities = normalise(joint(mixture, operands, chunk))
                 objective = jnp.sum(jnp.where(chunk.weights > 0.0, chunk.weights * log_prob, 0.0))
-                weighted = responsibilities * chunk.weights
+                weighted = responsibilities * chunk.weights[None]
                 return statistics(kind, form, means, batches.origin, chunk, weighted, objective)
 
             return batches.sum(of_chunk)
@@ -53,7 +53,7 @@ def statistics(
     """The additive sums of one chunk, from weighted responsibilities (K, n)."""
     mass, x = jnp.sum(weighted, axis=1), chunk.x
     if form is Form.FAST:
-        return Statistics(mass, *kind.about_origin(weighted, x - origin[:, None], means - origin), objective)
+        return Statistics(mass, *kind.about_origin(weighted, x - origin[:, None], means - origin[None]), objective)
     first, second = kind.about_means(weighted, x, means)
     return Statistics(mass, first, second, objective)
 
@@ -61,6 +61,6 @@ def statistics(
 def finish(kind: Kind, form: Form, means: Array, origin: Array, sums: Statistics) -> Moments:
     """The sums over all chunks as moments about the means."""
     if form is Form.FAST:
-        first, second = kind.from_origin(sums.mass, sums.first, sums.second, means - origin)
+        first, second = kind.from_origin(sums.mass, sums.first, sums.second, means - origin[None])
         return Moments(sums.mass, first, second, sums.objective)
     return Moments(sums.mass, sums.first, kind.from_means(sums.second, means), sums.objective)

@@ -26,7 +26,7 @@ def assign(kind: Kind, means: Array, batches: Batches, responsibilities: Respons
     """Moments about `means` (K, D) under given responsibilities; objective 0."""
 
     def of_chunk(chunk: Chunk) -> Statistics:
-        weighted = responsibilities(chunk) * chunk.weights
+        weighted = responsibilities(chunk) * chunk.weights[None]
         nothing = jnp.zeros((), chunk.rows.dtype)
         return statistics(kind, Form.SAFE, means, batches.origin, chunk, weighted, nothing)
 
@@ -110,4 +110,4 @@ def _means_of(given: Responsibilities, about: Array, batches: Batches) -> Array:
 
 
 def _one_hot(labels: Array, n_components: int, dtype: Any) -> Array:
-    return (labels == jnp.arange(n_components)[:, None]).astype(dtype)
+    return (labels[None] == jnp.arange(n_components, dtype=jnp.int32)[:, None]).astype(dtype)

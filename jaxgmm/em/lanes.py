@@ -87,7 +87,7 @@ def in_waves(function: Callable[[Any], Any], mapped: Any, n_components: int, n_r
     width = choose_width(n_components, n, n_rows, bytes_each)
     if width == n:
         return side_by_side(function, mapped)
-    index = jnp.minimum(jnp.arange(-(-n // width) * width).reshape(-1, width), n - 1)
+    index = jnp.minimum(jnp.arange(-(-n // width) * width, dtype=jnp.int32).reshape(-1, width), n - 1)
     waves = lax.map(lambda wave: side_by_side(function, wave), jax.tree.map(lambda leaf: leaf[index], mapped))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], waves)
 

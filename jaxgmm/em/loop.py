@@ -41,7 +41,8 @@ from .verdict import judge
 def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
     """The state before the first step. `batches` may be an array (N, D). ValueError where D or the family differ."""
     settings = (settings or Settings()).for_dtype(mixture.means.dtype)
-    return with_memory(_init(mixture, _admit(mixture, batches, settings), settings.prior), settings)
+    batches = _admit(mixture, batches, settings)
+    return with_memory(_init(mixture, batches, settings.in_unit(batches.exponent).prior), settings)
 
 
 def step(state: State, batches: Batches | Any, settings: Settings | None = None) -> State:
@@ -50,7 +51,8 @@ def step(state: State, batches: Batches | Any, settings: Settings | None = None)
     A finished state makes a step all the same; a step that fails leaves the mixture unchanged and sets `status`.
     """
     settings = (settings or Settings()).for_dtype(state.mixture.means.dtype)
-    return _step(state, _admit(state.mixture, batches, settings), settings)
+    batches = _admit(state.mixture, batches, settings)
+    return _step(state, batches, settings.in_unit(batches.exponent))
 
 
 def run(state: State, batches: Batches | Any, settings: Settings | None = None, max_steps: int | Array = 200) -> State:
@@ -58,7 +60,8 @@ def run(state: State, batches: Batches | Any, settings: Settings | None = None, 
     unchanged, and one that stopped at a step limit continues under a higher one. Differentiable in forward mode."""
     settings = (settings or Settings()).for_dtype(state.mixture.means.dtype)
     limit = check.steps(max_steps)
-    return _run(state, _admit(state.mixture, batches, settings), settings, limit)
+    batches = _admit(state.mixture, batches, settings)
+    return _run(state, batches, settings.in_unit(batches.exponent), limit)
 
 
 def _admit(mixture: Mixture, batches: Batches | Any, settings: Settings) -> Batches:

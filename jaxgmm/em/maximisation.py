@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-from jax import Array
+from collections.abc import Callable
 
-from ..covariances import Covariance
-from ..families import Family
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .._base.linalg import any_lane
+from ..covariances import Covariance, rounding_of
+from ..families import Family, per_mass
 from ..mixture import Mixture
-from ..moments import Moments
+from ..moments import Kind, Moments
 from ..priors import Prior, in_dtype, plus
 
 
@@ -27,8 +31,42 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
     if new is not of_rows:
         scatter = scatter + family.kind.outer(mass, new - of_rows)
     added, of_matrices = prior.pseudo(family.kind, mass, new)
-    scales = family.estimate(plus(scatter, added.scatter), plus(mass, added.mass), n_features, of_matrices, previous)
+    whole, total = plus(scatter, added.scatter), plus(mass, added.mass)
+
+    def estimate(scatter: Array) -> Covariance:
+        return family.estimate(scatter, total, n_features, of_matrices, previous)
+
+    scales = estimate(whole)
+    if not (family.kind.is_diagonal or isinstance(added.scatter, (float, int))):
+        scales = _factored(family.kind, estimate, scales, whole, total, added.scatter)
     return Mixture(log_shares(mass), new, scales, family)
+
+
+def _factored(
+    kind: Kind, estimate: Callable[[Array], Covariance], scales: Covariance, scatter: Array, mass: Array, added: Array
+) -> Covariance:
+    """The covariances, with the rounding error of the sums added to those that it has made indefinite under a ridge.
+
+    With a ridge the exact sums are positive definite. Rounding outweighs a small one where a component has no more rows
+    than features, or a feature is the sum of others: above all in float32, and in steps that move a mean far, whose
+    sums were taken about another point. The next steps, about better means, need it no more.
+    """
+    failed = lax.stop_gradient(~scales.is_definite())
+    has_ridge = jnp.any(jnp.all(jnp.diagonal(added, axis1=-2, axis2=-1) > 0.0, axis=-1))
+    variances = jnp.diagonal(per_mass(scatter, mass if len(scatter) > 1 else jnp.sum(mass), 0.0), axis1=-2, axis2=-1)
+    amount = 8.0 * rounding_of(variances.shape[-1], variances.dtype) * jnp.max(variances, axis=0)
+
+    def again() -> Covariance:
+        found = estimate(scatter + kind.diagonal(mass, amount))
+
+        def choose(new: Array, old: Array) -> Array:
+            if len(new) != len(failed):
+                return new
+            return jnp.where(jnp.reshape(failed, (-1,) + (1,) * (new.ndim - 1)), new, old)
+
+        return jax.tree.map(choose, found, scales)
+
+    return lax.cond(any_lane(jnp.any(failed) & has_ridge), again, lambda: scales)
 
 
 def log_shares(mass: Array) -> Array:

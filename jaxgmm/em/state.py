@@ -12,11 +12,13 @@ import numpy as np
 from jax import Array
 
 from .._base import check
+from .._base.precision import is_traced
 from .._base.status import Status
 from ..families import SHELF, Family, shape_of_scales
 from ..mixture import Mixture
 from ..moments import Moments
 from ..priors import Prior, Ridge, Ridged, in_dtype
+from ..priors.in_unit import InUnit
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
 from .steppers.memory import METHODS, Memory
@@ -95,6 +97,12 @@ class Settings:
             return np.asarray(leaf, dtype) if is_real else leaf
 
         return replace(self, prior=jax.tree.map(one, self.prior))
+
+    def in_unit(self, exponent: Any) -> Settings:
+        """The same for rows whose weights are in units of 2^exponent."""
+        if self.prior is None or not (is_traced(exponent) or int(exponent)):
+            return self
+        return replace(self, prior=InUnit(self.prior, exponent))
 
     @property
     def steps_to_judge(self) -> int:
@@ -191,7 +199,7 @@ def lost_if_empty(state: State, seeded: Mixture, count: Array | int) -> State:
 
     seeded: the mixture from the first M-step; all but its first `count` components are padding.
     """
-    is_meant = jnp.arange(seeded.n_components) < count
+    is_meant = jnp.arange(seeded.n_components, dtype=jnp.int32) < count
     empty = jnp.any((seeded.log_weights == -jnp.inf) & is_meant)
     return state._replace(status=jnp.where(empty, Status.COLLAPSED, state.status).astype(jnp.int32))
 

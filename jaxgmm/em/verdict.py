@@ -30,7 +30,7 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
     after = ridge.traces(new.mixture)
     eased = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
     gain = change + eased
-    broken = ~jnp.all(new.mixture.scales.is_definite()) | _is_point(new.mixture, settings)
+    broken = ~jnp.all(_is_sound(new.mixture, settings)) | _is_point(new.mixture, settings)
     # Half a row and not one: a sound component with a single row shares a little of it with the others.
     lost = jnp.any((new.moments.mass < 0.5 * rows.min_weight) & jnp.isfinite(old.mixture.log_weights))
     lost &= old.n_steps >= 0
@@ -48,6 +48,12 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
     )
     taken_back = old._replace(status=jnp.where(put_off, old.status, status))
     return jax.tree.map(partial(jnp.where, broken | ~finite | put_off), taken_back, new)
+
+
+def _is_sound(mixture: Mixture, settings: Settings) -> Array:
+    """Whether each covariance is one: factored, and without a ridge also by more than rounding. -> (K,) or (1,)."""
+    has_ridge = jnp.all(jnp.asarray(settings.ridge) > 0.0)
+    return mixture.scales.is_definite() & (has_ridge | mixture.scales.is_resolved())
 
 
 def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, settings: Settings) -> Array:
@@ -78,5 +84,6 @@ def _is_point(mixture: Mixture, settings: Settings) -> Array:
     With a ridge such a component counts as an estimate, and `Covariance.ridge_share` shows it.
     """
     resolution = 4.0 * jnp.finfo(mixture.means.dtype).eps * jnp.abs(mixture.means)
-    is_point = (mixture.scales.variances() <= jnp.square(resolution)) & (settings.ridge <= 0.0)
+    has_none = jnp.broadcast_to(jnp.asarray(settings.ridge) <= 0.0, mixture.means.shape[-1:])
+    is_point = (mixture.scales.variances() <= jnp.square(resolution)) & has_none[None]
     return jnp.any(jnp.any(is_point, axis=-1) & jnp.isfinite(mixture.log_weights))

@@ -17,7 +17,7 @@ import numpy as np
 
 from .._base import check
 from .._base.memory import to_device
-from ..families import Family, is_matrix_shape
+from ..families import is_matrix_shape
 from ..mixture import Mixture
 from ..rows import _check as rows_check
 from ._reading import PARAMETERS, read, untraced
@@ -71,7 +71,7 @@ def show(estimator: Any, mixture: Mixture) -> None:
     state, family = vars(estimator), mixture.family
     # On the host, where a few numbers need no compiled program.
     covariances = np.asarray(family.show(jax.tree.map(np.asarray, mixture.scales), mixture.n_components))
-    precisions, factors = precisions_of(np.asarray(covariances, np.float64), family)
+    precisions, factors = precisions_of(np.asarray(covariances, np.float64), mixture)
     dtype = covariances.dtype
     arrays = {
         "weights_": mixture.weights,
@@ -113,11 +113,15 @@ def delete(estimator: Any, name: str) -> None:
         vars(estimator).pop("_shown", None)
 
 
-def precisions_of(covariances: np.ndarray, family: Family) -> tuple[np.ndarray, np.ndarray]:
+def precisions_of(covariances: np.ndarray, mixture: Mixture) -> tuple[np.ndarray, np.ndarray]:
     """Precisions and their Cholesky factors (P = U Uᵀ, U upper triangular) in the shape of the covariances."""
-    if not is_matrix_shape(family, covariances.shape):
+    if not is_matrix_shape(mixture.family, covariances.shape):
         return 1.0 / covariances, 1.0 / np.sqrt(covariances)
-    inverse = np.linalg.inv(np.linalg.cholesky(covariances))
+    # From the factors that are kept: the product of two float32 factors may be rounded to what is not definite.
+    kept = jax.tree.map(np.asarray, mixture.scales)
+    factors = np.asarray(kept.as_dense().factor, np.float64) if hasattr(kept, "as_dense") else None
+    factors = np.linalg.cholesky(covariances) if factors is None else factors
+    inverse = np.linalg.inv(np.broadcast_to(factors, covariances.shape) if covariances.ndim == 3 else factors[0])
     upper = np.swapaxes(inverse, -1, -2)
     return np.matmul(upper, inverse), upper
 

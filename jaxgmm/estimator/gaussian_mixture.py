@@ -35,7 +35,7 @@ from ..search.race import Race
 from ..search.result import FitResult
 from . import _check, _sklearn, _state
 from ._arrays import as_labels, column_names, like, named
-from ._figures import dtype_within, log_likelihood, number
+from ._figures import dtype_within, mean_log_likelihood, number
 from ._report import Report
 
 SKLEARN_INITS = {
@@ -347,23 +347,22 @@ class GaussianMixture:
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-likelihood, nats per unit of weight."""
         del y
-        total, weight = self._total(X, sample_weight)
-        return number(total / weight)
+        return number(self._mean(X, sample_weight)[0])
 
-    def _total(self, X: Any, sample_weight: Any) -> tuple[Any, Any]:
-        """Log-likelihood (nats) and total weight."""
+    def _mean(self, X: Any, sample_weight: Any) -> tuple[Any, Any]:
+        """Mean log-likelihood, nats per unit of weight, and total weight."""
         log_prob = self._evaluate(X, "log_prob", log_prob_of, sample_weight)
-        return log_likelihood(log_prob, rows_check.row_weights(sample_weight, log_prob.shape[0]))
+        return mean_log_likelihood(log_prob, rows_check.row_weights(sample_weight, log_prob.shape[0]))
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike's criterion: smaller is better. With weights, their sum is used as N."""
-        total, _ = self._total(X, sample_weight)
-        return number(criteria.aic(total, self._n_parameters()))
+        mean, weight = self._mean(X, sample_weight)
+        return number(criteria.aic(mean * weight, self._n_parameters()))
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
         """Schwarz's criterion: smaller is better. With weights, their sum is used as N."""
-        total, weight = self._total(X, sample_weight)
-        return number(criteria.bic(total, self._n_parameters(), weight))
+        mean, weight = self._mean(X, sample_weight)
+        return number(criteria.bic(mean * weight, self._n_parameters(), weight))
 
     def icl(self, X: Any, sample_weight: Any = None, kind: str = "soft") -> float:
         """Integrated completed likelihood: bic + 2 · entropy of the responsibilities; smaller is better.
@@ -499,7 +498,7 @@ class GaussianMixture:
         mixture = self.mixture_
         known = mixture.family.name in _sklearn.COVARIANCE_TYPES
         covariances = np.asarray(self.covariances_ if known else mixture.covariances)
-        precisions, factors = _state.precisions_of(covariances.astype(np.float64), mixture.family)
+        precisions, factors = _state.precisions_of(covariances.astype(np.float64), mixture)
         arrays = {
             "weights_": np.asarray(self.weights_),
             "means_": np.asarray(self.means_),

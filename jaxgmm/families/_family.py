@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .._base.linalg import of_rank
 from .._base.precision import precision_for
 from ..covariances import Covariance
 from ..moments import POOLED, Kind
@@ -69,6 +70,7 @@ class Family(Protocol):
 def per_mass(scatter: Array, mass: Array, identity: Array | float) -> Array:
     """scatter / mass, component by component, and `identity` where there is no mass. Leading axes are components."""
     mass = jnp.reshape(mass, (-1,) + (1,) * (scatter.ndim - 1))
+    identity = identity if isinstance(identity, float) else of_rank(identity, scatter.ndim)
     return jnp.where(mass > 0.0, scatter / jnp.where(mass > 0.0, mass, 1.0), identity)
 
 

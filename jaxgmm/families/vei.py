@@ -34,7 +34,7 @@ class VEI:
         share = jnp.where(total > 0.0, mass / jnp.where(total > 0.0, total, 1.0), 1.0)
 
         def volumes(log_shape: Array) -> Array:
-            return jnp.mean(variances * jnp.exp(-log_shape), axis=1)
+            return jnp.mean(variances * jnp.exp(-log_shape)[None], axis=1)
 
         def improve(_: int, log_shape: Array) -> Array:
             relative = jnp.sum(share[:, None] * variances / volumes(log_shape)[:, None], axis=0)
@@ -47,7 +47,7 @@ class VEI:
             log_previous = jnp.log(previous.diagonal[jnp.argmax(mass)])
             start = log_previous - jnp.mean(log_previous)
         log_shape = lax.fori_loop(0, INNER_STEPS, improve, start)
-        return Diagonal(volumes(log_shape)[:, None] * jnp.exp(log_shape))
+        return Diagonal(volumes(log_shape)[:, None] * jnp.exp(log_shape)[None])
 
     def n_free(self, n_components: int, n_features: int) -> int:
         return n_components + n_features - 1

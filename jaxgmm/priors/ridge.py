@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .._base.linalg import of_rank
 from ..covariances import Covariance
 from ..families import Pseudo
 from ..mixture import Mixture
@@ -41,7 +42,8 @@ class Ridge:
     def traces(self, mixture: Mixture) -> Array:
         """tr(diag(amount) Σ_k⁻¹), which is no less than the ridge's share of the smallest variance. -> (K,)."""
         precisions = mixture.scales.precision_diagonal()
-        trace = jnp.sum(jnp.asarray(self.amount, precisions.dtype) * precisions, axis=-1)
+        amount = jnp.broadcast_to(jnp.asarray(self.amount, precisions.dtype), precisions.shape[-1:])
+        trace = jnp.sum(of_rank(amount, precisions.ndim) * precisions, axis=-1)
         return jnp.broadcast_to(trace, mixture.log_weights.shape)
 
 

@@ -25,6 +25,9 @@ from .._base.sums import compensated_add
 from . import _check
 from .chunks import Chunk, Chunked, Counted, Roomy, T, _roomy_weights, cut
 from .sizes import choose_chunk_size
+from .units import from_unit, scaled
+
+ZERO = np.int32(0)
 
 PLAIN_UP_TO = 256
 """Chunks up to which a plain sum over rows with room keeps its digits."""
@@ -38,10 +41,11 @@ class Batches:
     rows: Chunked | Roomy  # (·, D)
     weights: Chunked | Counted | Roomy  # (·,); no body where all rows weigh 1
     origin: Array  # (D,): a point among the data, about which sums are taken
-    total_weight: Array  # (): Σ weights
+    total_weight: Array  # (): Σ weights, in the unit of `exponent`, like all sums of weights here
     min_weight: Array  # (): the smallest positive weight, "one row's weight"
     n_rows: Array  # (): N, an int32
     n_used: Array | None = None  # (): how many chunks hold rows, an int32; None where all do
+    exponent: Any = ZERO  # (): weights are kept in units of 2^exponent (see `units.py`)
     fused: bool = field(default=False, metadata={"static": True})  # sums by `em/kernel.py` if supported
 
     @classmethod
@@ -62,7 +66,8 @@ class Batches:
         promotion rules decide the dtype (float32 or float64) unless `dtype` is given. `fused`, an experiment: on an
         NVIDIA card (Ampere or newer), in float32, the sums of diagonal and spherical covariances of up to 128 features,
         and of full ones of up to 12, come from one kernel or two, which need 16 MB for each fit side by side. The
-        values of x are not checked. ValueError or TypeError for shapes that do not fit and for weights that are
+        values of x are not checked. Weights may be on any scale, in any dtype: those of an unusual one are kept in
+        units of 2^`exponent`. ValueError or TypeError for shapes that do not fit and for weights that are
         negative, not finite or all zero.
         """
         _check.is_array(x, "x")
@@ -73,6 +78,7 @@ class Batches:
         if not explicit or is_traced(x):  # JAX's x64 setting decides, above all inside user transformations
             dtype = jax.dtypes.canonicalize_dtype(dtype)
         with precision_for(dtype):
+            sample_weight, exponent = scaled(sample_weight, dtype)
             n_rows, n_features = np.shape(x)
             size = chunk_size or choose_chunk_size(n_features, n_components, dtype.itemsize, n_lanes)
             size = min(size, next_power_of_two(n_rows))
@@ -85,7 +91,8 @@ class Batches:
             count = np.int32(min(n_rows, np.iinfo(np.int32).max))
             # The rows themselves are no output of a compiled function: that would copy them.
             origin, total, min_weight = _describe.compiled(_are_few(rows), rows, weights)
-            return cls(rows, weights, origin, total, min_weight, jnp.asarray(count), fused=bool(fused))
+            parts = rows, weights, origin, total, min_weight, jnp.asarray(count)
+            return cls(*parts, exponent=_int32(exponent), fused=bool(fused))
 
     @classmethod
     def with_room(cls, x: Any, sample_weight: Any, dtype: Any, chunk_size: int | None = None) -> Batches:
@@ -101,17 +108,19 @@ class Batches:
             with np.errstate(over="ignore"):  # values too large have been refused, or have weight 0
                 rows[:n_rows] = np.asarray(x)
             device = x.sharding if isinstance(x, jax.Array) and x.committed else None
+            sample_weight, exponent = scaled(sample_weight, dtype)
             weights = _roomy_weights(sample_weight, n_rows, capacity, dtype)
-            return cls._with_room(jax.device_put(rows, device), weights, n_rows, size)
+            return cls._with_room(jax.device_put(rows, device), weights, n_rows, size, exponent)
 
     @classmethod
-    def _with_room(cls, rows: Array, weights: np.ndarray, n_rows: int, size: int) -> Batches:
+    def _with_room(cls, rows: Array, weights: np.ndarray, n_rows: int, size: int, exponent: Any) -> Batches:
         origin, total, min_weight = _described(np.asarray(rows)[:n_rows], weights[:n_rows])
         scalars = np.asarray(total, rows.dtype), np.asarray(min_weight, rows.dtype), np.int32(n_rows)
         parts = (weights, origin.astype(rows.dtype), *scalars, np.int32(-(-n_rows // size)))
         device = rows.sharding if rows.committed else None
         weights_, origin_, total_, lightest_, count, used = jax.device_put(parts, device)
-        return cls(Roomy(rows, size), Roomy(weights_, size), origin_, total_, lightest_, count, used)
+        known = origin_, total_, lightest_, count, used, np.int32(exponent)
+        return cls(Roomy(rows, size), Roomy(weights_, size), *known)
 
     @property
     def has_room(self) -> bool:
@@ -163,11 +172,11 @@ class Batches:
         return self.origin.dtype
 
     def reweighted(self, sample_weight: Any) -> Batches:
-        """The same rows, not copied, under other weights (N,)."""
+        """The same rows, not copied, under other weights (N,), in the same unit."""
         if isinstance(self.rows, Roomy):
             n_rows, capacity = int(self.n_rows), len(self.rows.body)
             weights = _roomy_weights(sample_weight, n_rows, capacity, self.dtype)
-            return self._with_room(self.rows.body, weights, n_rows, self.chunk_size)
+            return self._with_room(self.rows.body, weights, n_rows, self.chunk_size, self.exponent)
         weights = cut(sample_weight, self.chunk_size, self.dtype, pad_with_zero=True)
         if not is_traced(self.origin) and len(self.origin.devices()) > 1:  # move them to the rows' devices once
             weights = jax.device_put(weights, self.origin.sharding)
@@ -175,18 +184,22 @@ class Batches:
         return replace(self, weights=weights, origin=origin, total_weight=total, min_weight=min_weight)
 
     def row_weights(self) -> np.ndarray:
-        """The weights of all rows, on the host. -> (N,) in float64."""
+        """The weights of all rows, on the host, in their unit. -> (N,) in float64."""
         if isinstance(self.weights, Roomy):
             return np.asarray(self.weights.body).astype(np.float64)[: int(self.n_rows)]
         whole = (self.n_chunks - 1) * self.chunk_size
         body = np.ones(whole) if self.weights.body is None else np.asarray(self.weights.body)[:whole]
         return np.concatenate([body, np.asarray(self.weights.tail)]).astype(np.float64)[: int(self.n_rows)]
 
+    def in_users_unit(self, value: Any) -> Any:
+        """A sum of weights, or of products with them, in the unit of the user's own weights; on the host in float64."""
+        return from_unit(value, self.exponent)
+
     def variances(self) -> Array:
         """The variance of each feature over the weighted rows. -> (D,)."""
 
         def term(chunk: Chunk) -> tuple[Array, Array]:
-            centred = chunk.rows - self.origin
+            centred = chunk.rows - self.origin[None]
             return einsum("n,nd->d", chunk.weights, centred), einsum("n,nd->d", chunk.weights, centred * centred)
 
         first, second = self.sum(term)
@@ -202,7 +215,7 @@ class Batches:
         def at(index: Array) -> T:
             rows, weights = self.rows.take(index), self.weights.take(index)
             if may_overflow:
-                rows = jnp.where((weights > 0.0)[:, None], rows, self.origin)
+                rows = jnp.where((weights > 0.0)[:, None], rows, self.origin[None])
             return term(Chunk.of(rows, weights, index))
 
         if self.n_chunks == 1 and self.n_used is None:
@@ -222,6 +235,10 @@ class Batches:
 
         (total, error), _ = lax.scan(body, (zero, zero), jnp.arange(self.n_chunks, dtype=jnp.int32))
         return jax.tree.map(jnp.add, total, error)
+
+
+def _int32(exponent: Any) -> Any:
+    return exponent if is_traced(exponent) else np.int32(exponent)
 
 
 def _described(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, Any, Any]:
@@ -249,7 +266,7 @@ def _describe(rows: Chunked, weights: Chunked) -> tuple[Array, Array, Array]:
 
     def term(chunk: Chunk) -> tuple[Array, Array]:
         # Sum about a row of the data: about 0, rows that are far from 0 would lose their digits.
-        return jnp.sum(chunk.weights), jnp.sum(chunk.weights[:, None] * (chunk.rows - draft.origin), axis=0)
+        return jnp.sum(chunk.weights), jnp.sum(chunk.weights[:, None] * (chunk.rows - draft.origin[None]), axis=0)
 
     total, first = draft.sum(term)
     origin = draft.origin + first / jnp.where(total > 0.0, total, 1.0)

@@ -222,7 +222,7 @@ class Blocks:
             rows = source.read(first, first + count)
             as_it_lies = rows.dtype == dtype and rows.flags.c_contiguous and rows.ctypes.data % ALIGNMENT == 0
             if count == size and as_it_lies:
-                yield Piece(rows, None if weights is None else weights.astype(dtype), count)
+                yield Piece(rows, None if weights is None else weights.astype(np.float64), count)
             else:
                 yield from filled(iter([Block(rows, weights, None)]), size, dtype, self._store)
 

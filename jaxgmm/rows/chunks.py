@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from .._base.fork import refuse_if_forked
 from .._base.linalg import columns
-from .._base.memory import aligned_zeros, own
+from .._base.memory import aligned_zeros, gathered, own
 from .._base.precision import is_traced
 
 T = TypeVar("T")
@@ -157,7 +157,9 @@ def cut(x: Any, size: int, dtype: Any, *, pad_with_zero: bool = False) -> Chunke
     n_rows = np.shape(x)[0]
     n_chunks = -(-n_rows // size)
     whole = (n_chunks - 1) * size
-    if not isinstance(x, jax.Array):
+    if isinstance(x, jax.Array):
+        x = gathered(x)
+    else:
         x = np.asarray(x)
         tail = np.empty((size, *x.shape[1:]), dtype)
         with np.errstate(over="ignore"):  # values too large have been refused, or have weight 0

@@ -67,13 +67,14 @@ class DaskRows(PartitionedRows):
         survey = Survey(np.random.default_rng(0), n_kept)
         for one in (one for one in found if one is not None):
             survey.join(one)
+        survey.settle()
         layout = fitted_to(layout, max(one.n_rows for one in found if one is not None))
         self.chunk_size = layout.chunk_size
         with precision_for(self.dtype):
             self._describe(survey, n_components)
         self.tally = survey.tally
         known = map(np.asarray, (self.origin, self.total_weight, self.min_weight))
-        self.layout = Layout(self.dtype, layout.chunk_size, layout.n_chunks, *known)
+        self.layout = Layout(self.dtype, layout.chunk_size, layout.n_chunks, *known, exponent=self.exponent)
 
     def _sum(self, how: How, shared: Any) -> Any:
         # A task, and not scattered data: dask can run it again if the worker that holds its result dies.

@@ -20,6 +20,7 @@ from . import _check
 from .batches import Batches
 from .chunks import Scale
 from .survey import Survey, T
+from .units import from_unit
 
 How = tuple[Callable[..., Any], tuple[tuple[str, Any], ...]]
 """A function of `Batches`, and its static arguments by name."""
@@ -34,8 +35,9 @@ class PartitionedRows(ABC):
     n_features: int
     chunk_size: int
     origin: Array  # (D,)
-    total_weight: Array  # ()
+    total_weight: Array  # (), in the unit of `exponent`
     min_weight: Array  # ()
+    exponent: int = 0  # weights are kept in units of 2^exponent
     sample: Batches  # rows that seeds are chosen from
     has_room = False  # as `Batches` of a small table have
     n_copies = 1
@@ -70,7 +72,11 @@ class PartitionedRows(ABC):
 
     def fingerprint(self) -> Any:
         """A tree that identifies these rows: the results of the first pass stand for the rows themselves."""
-        return self.origin, self.total_weight, self.min_weight, self._variances, self.sample
+        return self.origin, self.total_weight, self.min_weight, self.exponent, self._variances, self.sample
+
+    def in_users_unit(self, value: Any) -> Any:
+        """A sum of weights, or of products with them, in the unit of the user's own weights; on the host in float64."""
+        return from_unit(value, self.exponent)
 
     def variances(self) -> Array:
         """The variance of each feature over the weighted rows. -> (D,)."""
@@ -80,7 +86,7 @@ class PartitionedRows(ABC):
         """Set the attributes that a first pass has found. ValueError where too few rows have positive weight."""
         _check.some_weight(survey.total_weight, self.name)
         _check.enough_rows(survey.n_weighted, None, n_components)
-        self.n_rows = survey.n_rows
+        self.n_rows, self.exponent = survey.n_rows, survey.exponent
         self.sample = Batches.of(*survey.sample(), n_components=n_components, dtype=self.dtype)
         self._variances = survey.scatter / survey.total_weight
         self.origin = jnp.asarray(survey.mean, self.dtype)

@@ -39,7 +39,18 @@ class Rows(Protocol):
         ...
 
     @property
-    def total_weight(self) -> Array: ...
+    def total_weight(self) -> Array:
+        """Σ weights, in the unit of `exponent`."""
+        ...
+
+    @property
+    def exponent(self) -> Any:
+        """Weights are kept in units of 2^exponent (see `units.py`)."""
+        ...
+
+    def in_users_unit(self, value: Any) -> Any:
+        """A sum of weights, or of products with them, in the unit of the user's own weights; on the host in float64."""
+        ...
 
     @property
     def min_weight(self) -> Array:

@@ -26,6 +26,7 @@ from .partitioned import How, PartitionedRows
 from .replicated import ON_EACH
 from .sizes import choose_chunk_size
 from .survey import Survey, described, moved, rng_of, rows_kept, sound_row
+from .units import exponent_of, in_unit
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ class Sharded(PartitionedRows):
         self.chunk_size = min(size, next_power_of_two(most))
         self.n_chunks = -(-most // self.chunk_size)
         in_all_or_none(lambda: _check_weights(shares, self.name))
+        shares, exponent = _in_one_unit(shares, self.dtype)
         with precision_for(self.dtype):
             row = self._row_amid(shares)
             self.rows = Chunked(*self._placed([share.rows for share in shares], shares, row), self.n_chunks)
@@ -83,6 +85,7 @@ class Sharded(PartitionedRows):
             self.origin = jnp.asarray(row)
             self.total_weight = self.min_weight = jnp.ones((), self.dtype)
             self._describe(self._surveyed(key, shares, rows_kept(n_components)), n_components)
+            self.exponent = exponent
 
     @property
     def is_multiprocess(self) -> bool:
@@ -183,6 +186,15 @@ def _check_weights(shares: Sequence[Share], name: str) -> None:
         if share.weights is not None:
             _check.block_weights(np.asarray(share.weights), first, name)
         first += len(share.rows)
+
+
+def _in_one_unit(shares: Sequence[Share], dtype: Any) -> tuple[Sequence[Share], int]:
+    """The shares with their weights in the unit of all processes' weights, and its exponent."""
+    if shares[0].weights is None:
+        return shares, 0
+    largest = np.array(max(float(np.max(share.weights, initial=0.0)) for share in shares))  # pyright: ignore
+    exponent = exponent_of(float(np.max(_packed_of_all(largest))))
+    return [share._replace(weights=in_unit(share.weights, exponent, dtype)) for share in shares], exponent
 
 
 def _check_rows(shares: Sequence[Share], dtype: Any, name: str) -> None:

@@ -54,7 +54,7 @@ class Piece(NamedTuple):
     """Rows (n, D), of which the first `count` are valid, and their weights (n,), 0 for the others."""
 
     rows: np.ndarray
-    weights: np.ndarray | None  # None where each row weighs 1
+    weights: np.ndarray | None  # float64, as they were given; None where each row weighs 1
     count: int
     tally: Tally = Tally()
 
@@ -248,7 +248,7 @@ class Store:
     def piece(self, size: int, n_features: int, has_weights: bool, dtype: Any) -> Piece:
         """A piece to be filled. ValueError where there is no memory for one."""
         try:
-            weights = np.zeros(size, dtype) if has_weights else None
+            weights = np.zeros(size) if has_weights else None
             return Piece(self.array((size, n_features), dtype), weights, 0)
         except (MemoryError, ValueError, OverflowError):
             raise ValueError(

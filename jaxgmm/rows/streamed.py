@@ -28,6 +28,7 @@ from .prefetch import ahead
 from .sizes import choose_chunk_size
 from .sources import Piece, Tally
 from .survey import Survey, described, moved, rng_of, rows_kept, sound_row
+from .units import in_unit
 
 BLOCK = 2**25
 """Bytes of rows per block: few enough that three blocks are negligible, enough that starting a program is."""
@@ -45,6 +46,7 @@ class Layout(NamedTuple):
     origin: Any  # (D,)
     total_weight: Any  # ()
     min_weight: Any  # ()
+    exponent: int = 0  # of the unit of weights
 
     @property
     def size(self) -> int:
@@ -64,7 +66,7 @@ class Layout(NamedTuple):
         origin, total, min_weight = map(jnp.asarray, (self.origin, self.total_weight, self.min_weight))
         weights = Counted(count, origin[:0], self.chunk_size, self.n_chunks)
         if piece.weights is not None:
-            weights = chunked(piece.weights)
+            weights = chunked(in_unit(piece.weights, self.exponent, self.dtype))
         return Batches(chunked(piece.rows), weights, origin, total, min_weight, count)
 
 
@@ -107,12 +109,14 @@ def survey_of(
         rows, weights = piece.rows[: piece.count], None if piece.weights is None else piece.weights[: piece.count]
         if weights is not None:
             _check.block_weights(weights, survey.n_rows, blocks.name)
+            weights = survey.in_unit(weights)
         if not survey.n_rows and piece.count < layout.size:  # all rows are in this block
             layout = fitted_to(layout, piece.count)
             rows_, weights_ = (None if part is None else part[: layout.size] for part in piece[:2])
             piece = piece._replace(rows=rows_, weights=weights_)
         about = sound_row(rows, weights)
-        found = _described(layout._replace(origin=np.zeros_like(rows[0]) if about is None else about).batch(piece))
+        about = np.zeros_like(rows[0]) if about is None else about
+        found = _described(layout._replace(origin=about, exponent=survey.exponent).batch(piece))
         if not all(np.isfinite(of).all() for of in map(np.asarray, found)):
             # Passes if only squares overflowed.
             _check.finite_block(rows, weights, survey.n_rows, blocks.name, blocks.place_of, blocks.known_names)
@@ -160,12 +164,16 @@ class Streamed(PartitionedRows):
         layout = layout_for(self.n_features, n_components, chunk_size, self.dtype)
         with precision_for(self.dtype):
             survey, layout = survey_of(blocks, layout, rng_of(key), rows_kept(n_components), read)
+            survey.settle()
             layout = fitted_to(layout, survey.n_rows)
             self.chunk_size = layout.chunk_size
             self._describe(survey, n_components)
             self.tally = survey.tally
             self.layout = layout._replace(
-                origin=self.origin, total_weight=self.total_weight, min_weight=self.min_weight
+                origin=self.origin,
+                total_weight=self.total_weight,
+                min_weight=self.min_weight,
+                exponent=self.exponent,
             )
 
     def _sum(self, how: How, shared: Any) -> Any:

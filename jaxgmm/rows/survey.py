@@ -14,6 +14,7 @@ from .._base.programs import next_power_of_two
 from .batches import Batches
 from .chunks import Chunk
 from .sources import Tally
+from .units import exponent_above, exponent_of
 
 T = TypeVar("T")
 
@@ -26,15 +27,48 @@ class Survey:
 
     The sample is drawn by weight and without replacement: the rows with the largest log(u) / w of all (Efraimidis and
     Spirakis 2006), in the order in which they came; or all rows, where they are few.
+
+    Weights are in units of 2^exponent, the power of two just above the largest so far; after `settle`, in the unit of
+    `units.py`.
     """
 
     def __init__(self, rng: np.random.Generator, n_kept: int) -> None:
         self.rng, self.n_kept = rng, n_kept
         self.n_rows, self.n_weighted, self.total_weight, self.min_weight = 0, 0, 0.0, np.inf
+        self.largest, self.exponent = 0.0, 0  # the largest weight, as users gave it
         self.mean: Any = 0.0  # (D,) in float64
         self.scatter: Any = 0.0  # (D,) in float64: Σ w (x − mean)²
         self.kept: list[np.ndarray] = []  # draws, rows, weights
         self.tally = Tally()
+
+    def in_unit(self, weights: np.ndarray) -> np.ndarray:
+        """Weights of more rows, in a unit that suits these, too. -> (n,) in float64."""
+        self._grow(float(weights.max(initial=0.0)))
+        return np.ldexp(weights.astype(np.float64), -self.exponent)
+
+    def settle(self) -> None:
+        """Bring all to the unit in which weights are kept from now on."""
+        if self.largest:
+            self._move(exponent_of(self.largest))
+
+    def _grow(self, largest: float) -> None:
+        """Take a unit in which a weight is no more than 1."""
+        if largest > self.largest:
+            is_first, self.largest = not self.largest, largest
+            exponent = exponent_above(largest)
+            if is_first:
+                self.exponent = exponent
+            self._move(exponent)
+
+    def _move(self, exponent: int) -> None:
+        by = self.exponent - exponent
+        if by:
+            of_sums = self.total_weight, self.scatter, self.min_weight
+            self.total_weight, self.scatter, self.min_weight = (np.ldexp(of, by) for of in of_sums)
+            if self.kept:
+                draws, rows, weights = self.kept
+                self.kept = [np.ldexp(draws, -by), rows, np.ldexp(weights, by)]
+        self.exponent = exponent
 
     def describe(self, about: Any, mass: Any, first: Any, second: Any) -> None:
         """Add sums over some of the rows, or over all: Σ w, Σ w (x − about) and Σ w (x − about)²."""
@@ -81,6 +115,9 @@ class Survey:
 
     def join(self, other: Survey) -> None:
         """Add the survey of other rows."""
+        self._grow(other.largest)
+        if other.largest:
+            other._move(self.exponent)
         self.n_rows += other.n_rows
         self.tally = self.tally.plus(other.tally)
         self.n_weighted += other.n_weighted
@@ -100,7 +137,7 @@ def described(block: Batches) -> tuple[Array, Array, Array]:
     """Σ w, Σ w (x − o) and Σ w (x − o)²."""
 
     def term(chunk: Chunk) -> tuple[Array, Array, Array]:
-        centred, weights = chunk.rows - block.origin, chunk.weights
+        centred, weights = chunk.rows - block.origin[None], chunk.weights
         return jnp.sum(weights), einsum("n,nd->d", weights, centred), einsum("n,nd->d", weights, centred * centred)
 
     return block.sum(term)

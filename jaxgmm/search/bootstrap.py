@@ -234,11 +234,11 @@ def _reweighted(batches: Batches, weights: Array, sample_size: Array) -> Batches
     whole = (batches.n_chunks - 1) * batches.chunk_size
     chunked = Chunked(weights[:whole] if whole else None, weights[whole:], batches.n_chunks)
     # The kernels of `fused` are not yet tested with weights that differ between lanes.
-    drawn = replace(batches, weights=chunked, fused=False)
+    drawn = replace(batches, weights=chunked, exponent=np.int32(0), fused=False)
     total = drawn.sum(lambda chunk: jnp.sum(chunk.weights))
     # The weight of one observation: a component must keep half of it. The smallest of N exponential weights is about
     # 1/N of that, and would let a component survive with almost no weight.
-    return replace(drawn, total_weight=total, min_weight=total / sample_size)
+    return replace(drawn, total_weight=total, min_weight=total / sample_size.astype(total.dtype))
 
 
 def _flat(batches: Batches) -> np.ndarray:

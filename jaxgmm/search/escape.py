@@ -123,7 +123,7 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     n_components = mixture.n_components
     origin, live = batches.origin, jnp.isfinite(mixture.log_weights)
     noise = jax.random.normal(jax.random.key(0), mixture.means.shape, mixture.means.dtype)
-    axes = mixture.scales.colour(noise, jnp.arange(n_components))
+    axes = mixture.scales.colour(noise, jnp.arange(n_components, dtype=jnp.int32))
 
     def turn(_: int, carry: tuple[Array, Halves]) -> tuple[Array, Halves]:
         halves = _halves(mixture, batches, carry[0])
@@ -133,7 +133,7 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
     nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(_halves, mixture, batches, axes))
     apart, halves = lax.fori_loop(0, ROUNDS, turn, (axes, nothing))
     split, merged, into, is_move = _ranked(mixture, halves, apart, live)
-    upper, lower = (centre + origin for centre in _centres(halves))
+    upper, lower = (centre + origin[None] for centre in _centres(halves))
     whole = halves.whole_mass
     share = _upper_share(halves)
     kind = mixture.family.kind
@@ -151,7 +151,8 @@ def _propose(mixture: Mixture, batches: Batches) -> tuple[Mixture, Array]:
         mass = whole.at[into].set(both).at[split].set(halves.mass[split]).at[merged].set(rest)
         means = mixture.means.at[into].set(of_both).at[split].set(upper[split]).at[merged].set(lower[split])
         along = apart[split] if kind.is_diagonal else apart[split][:, None]
-        half = covariances[split] - taken[split] * along * apart[split]
+        across = apart[split] if kind.is_diagonal else apart[split][None]
+        half = covariances[split] - taken[split] * along * across
         found = covariances.at[into].set(between).at[split].set(half).at[merged].set(half)
         second = (
             kind.scatter_of(mass, Diagonal(found)) if kind.is_diagonal else kind.project(mass[:, None, None] * found)
@@ -169,13 +170,13 @@ def _joined(mixture: Mixture, mass: Array, pair: tuple[Array, Array], of: tuple[
     shift = mixture.means[one] - mixture.means[other]
     within = share * of[0] + (1.0 - share) * of[1]
     mean = mixture.means[other] + share * shift
-    along = shift if of[0].ndim == 1 else shift[:, None]
-    return mean, within + share * (1.0 - share) * along * shift
+    between = jnp.square(shift) if of[0].ndim == 1 else shift[:, None] * shift[None]
+    return mean, within + share * (1.0 - share) * between
 
 
 def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
     """`Halves` for splitting each component by the plane through its mean, perpendicular to its axis (K, D)."""
-    shift = mixture.means - batches.origin
+    shift = mixture.means - batches.origin[None]
     offset = einsum("kd,kd->k", axes, shift)
 
     def program(form: Form) -> Halves:
@@ -183,7 +184,7 @@ def _halves(mixture: Mixture, batches: Batches, axes: Array) -> Halves:
 
         def of_chunk(chunk: Chunk) -> Halves:
             _, responsibilities = normalise(joint(mixture, operands, chunk))
-            weighted = responsibilities * chunk.weights
+            weighted = responsibilities * chunk.weights[None]
             centred = chunk.x - batches.origin[:, None]
             upper = jnp.where(einsum("kd,dn->kn", axes, centred) > offset[:, None], weighted, 0.0)
 
@@ -229,17 +230,17 @@ def _ranked(mixture: Mixture, halves: Halves, apart: Array, live: Array) -> tupl
     log_det = jnp.broadcast_to(mixture.scales.log_det(), mass.shape)
     width = 0.5 * mass * (log_det - jnp.sum(jnp.where(live, mass * log_det, 0.0)) / jnp.sum(mass))
 
-    into, merged, loss = _pairs(mixture, halves, live)
-    split = jnp.arange(n_components)[:, None]
+    into, merged, loss = (each[None] for each in _pairs(mixture, halves, live))
+    split = jnp.arange(n_components, dtype=jnp.int32)[:, None]
     is_move = (split != into) & (split != merged) & (live & (share > 0.0) & (share < 1.0))[:, None] & (loss < jnp.inf)
-    n_pairs, n_moves = len(loss), min(PROPOSALS // 2, is_move.size)
+    n_pairs, n_moves = loss.shape[1], min(PROPOSALS // 2, is_move.size)
     flat, places = _largest(jnp.where(is_move, gain[:, None] - loss, -jnp.inf), n_moves)
-    is_move = is_move & ~jnp.isin(jnp.arange(is_move.size), places).reshape(is_move.shape)
+    is_move = is_move & ~jnp.isin(jnp.arange(is_move.size, dtype=jnp.int32), places).reshape(is_move.shape)
     wide, others = _largest(jnp.where(is_move, width[:, None] - loss, -jnp.inf), n_moves)
     missing = (0, PROPOSALS - 2 * n_moves)
     places = jnp.pad(jnp.concatenate([places, others]), missing)
     found = jnp.pad(jnp.isfinite(jnp.concatenate([flat, wide])), missing)
-    return places // n_pairs, merged[places % n_pairs], into[places % n_pairs], found
+    return places // n_pairs, merged[0, places % n_pairs], into[0, places % n_pairs], found
 
 
 def _largest(values: Array, n: int) -> tuple[Array, Array]:
@@ -250,8 +251,8 @@ def _largest(values: Array, n: int) -> tuple[Array, Array]:
 def _pairs(mixture: Mixture, halves: Halves, live: Array) -> tuple[Array, Array, Array]:
     """The 4 K pairs with the largest overlap, and the loss of replacing each by one Gaussian (Runnalls 2007)."""
     n_components, mass = len(live), halves.whole_mass
-    overlap = halves.together / jnp.minimum(mass[:, None], mass)
-    is_pair = jnp.triu(live[:, None] & live, 1)
+    overlap = halves.together / jnp.minimum(mass[:, None], mass[None])
+    is_pair = jnp.triu(live[:, None] & live[None], 1)
     n_pairs = min(4 * n_components, n_components * n_components)
     overlap, pairs = _largest(jnp.where(is_pair, overlap, -1.0), n_pairs)
     first, second = pairs // n_components, pairs % n_components

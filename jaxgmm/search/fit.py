@@ -25,7 +25,7 @@ from .plan import Plan, RowOptions, Search
 from .polish import polished, polished_result
 from .progress import Progress, listening
 from .race import Race, race_to_ends
-from .result import FitResult, best, history_length, trimmed
+from .result import FitResult, best, history_length, in_users_unit, trimmed
 from .start import start
 
 
@@ -57,8 +57,8 @@ def fit(
 
     key: a JAX random key. x: an array, or `Batches`; or data that is read in blocks, of which memory need only hold
     a few: `Blocks`, a `numpy.memmap`, the path of a `.npy` or Parquet file, a dask array or data frame.
-    n_components: K. family: a name of `jaxgmm.families.SHELF` or a Family. sample_weight: (N,), on any scale within
-    the dtype's range. init: "k-means++", "k-means", "random_rows",
+    n_components: K. family: a name of `jaxgmm.families.SHELF` or a Family. sample_weight: (N,), on any scale, in
+    any dtype. init: "k-means++", "k-means", "random_rows",
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
     responsibilities (N, K), from which a single run starts. tol: change of the mean log-likelihood (nats) below which a
     run has converged; 0 makes exactly max_steps steps. stopping: "gain" compares the last step's gain with tol,
@@ -158,7 +158,7 @@ def search(
     """
     of = plan.search
     states = start(key, rows, of.init, plan.n_components, plan.family, plan.settings, of.n_restarts, fixed)
-    return best_of_runs(states, rows, plan.settings, of, plan.n_components, observer)
+    return in_users_unit(best_of_runs(states, rows, plan.settings, of, plan.n_components, observer), rows)
 
 
 def best_of_runs(

@@ -23,6 +23,7 @@ from ..covariances import Dense
 from ..em.state import Floor
 from ..mixture import Mixture, covariance_of
 from ..rows.batches import Batches
+from ..rows.rows import Rows
 
 HISTORY = 16384
 """Most steps whose objectives are kept; a run may make more."""
@@ -59,7 +60,7 @@ class FitResult:
     status: Array  # (): a `Status`
     n_steps: Array  # ()
     history: Array  # (max_steps + 1,): the objective after t steps, NaN past the end; at most HISTORY of them
-    effective_counts: Array  # (K,): Σ weight · responsibility
+    effective_counts: Array  # (K,): Σ weight · responsibility, in the unit of the weights that were given
     spurious: Array  # (K,) bool: whether the ridge, and not the data, decides a component's smallest variance
     restarts: Restarts
     escapes: Array | None = None  # (M + 1,): objectives before and after each of M moves out of a local optimum.
@@ -130,6 +131,24 @@ def _in_short(result: FitResult) -> str:
         f"{n_components} Gaussians in {n_features} dimensions each, family {result.mixture.family.name!r}; result[b] "
         f"is that of problem b{warning}"
     )
+
+
+def in_users_unit(result: FitResult, rows: Rows) -> FitResult:
+    """A result with `effective_counts` in the unit of the user's weights: as float64 where its dtype does not hold
+    them."""
+    if is_traced((result, rows.exponent)):
+        return replace(result, effective_counts=rows.in_users_unit(result.effective_counts))
+    if not int(rows.exponent):
+        return result
+    found = counts_in(result.mixture.means.dtype, rows.in_users_unit(result.effective_counts))
+    return replace(result, effective_counts=to_device(found))
+
+
+def counts_in(dtype: Any, counts: np.ndarray) -> np.ndarray:
+    """Counts (..., K) in a dtype if it holds them, else as they are, in float64."""
+    limits = jnp.finfo(dtype)
+    is_outside = (counts > float(limits.max)) | ((counts < float(limits.tiny)) & (counts > 0.0))
+    return counts if is_outside.any() else counts.astype(dtype)
 
 
 def history_length(max_steps: int) -> int:
@@ -217,7 +236,7 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
 
 def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
     """The objectives (R,) by which runs compete, and the index of the best run. xp: NumPy or `jax.numpy`."""
-    failed = xp.isin(states.status, xp.array(FAILED)) | ~xp.isfinite(states.objective)
+    failed = xp.isin(states.status, xp.array(FAILED, np.int32)) | ~xp.isfinite(states.objective)
     objective = xp.where(failed, -xp.inf, states.objective)
     sound = ~failed & ~xp.any(stands_on_it, axis=1)
     # If every restart failed, return the one with the best last objective: it is still worth looking at.

@@ -33,7 +33,7 @@ from .plan import Plan, RowOptions
 from .polish import is_polished
 from .progress import Listener, Progress, Snapshot, SweepProgress, listening
 from .race import Race
-from .result import FitResult
+from .result import FitResult, in_users_unit
 from .start import room_for
 from .table import Cell, Sweep, cell_of, counted, evidence_of, held_out_total, with_columns
 
@@ -126,7 +126,7 @@ def sweep(
         rows = plan.admit(key, x, listener and listener.read)
         if n_folds:
             rows.whole(*FOR_FOLDS)
-        keeper = _Keeper(chosen_by, listener, n_fits, plan, float(rows.total_weight))
+        keeper = _Keeper(chosen_by, listener, n_fits, plan, rows)
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
             shared = buckets(plan.counts, rows, plan.search.n_restarts, plan.families)
@@ -237,8 +237,8 @@ def _fit_cells(
             held_out += [held_out_total(result, said, float(part.judged.total_weight)) for result, said in found]
         keeper.n_done += len(counts)
     for place, (result, said) in enumerate(fitted):
-        mean = float(held_out[place]) / keeper.total if len(parts) > 1 else None
-        keeper.keep(family.name, counts[place], result, said, mean)
+        mean = float(held_out[place]) / float(keeper.rows.total_weight) if len(parts) > 1 else None
+        keeper.keep(family.name, counts[place], in_users_unit(result, parts[0].training), said, mean)
 
 
 class _Keeper:
@@ -250,10 +250,10 @@ class _Keeper:
         progress: Listener | None,
         n_fits: int,
         plan: Plan,
-        total: float,
+        rows: Rows,
     ) -> None:
         self.criterion, self.progress, self.n_fits = criterion, progress, n_fits
-        self.max_steps, self.total = plan.search.max_steps, total
+        self.max_steps, self.rows = plan.search.max_steps, rows
         self.is_polished = plan.search.polish and is_polished(plan.settings)
         self.n_done = 0
         self.results: dict[tuple[str, int], FitResult] = {}
@@ -261,8 +261,10 @@ class _Keeper:
 
     def keep(self, family: str, count: int, result: FitResult, said: Any, held_out: float | None = None) -> None:
         self.results[family, count] = result
+        total = float(self.rows.in_users_unit(self.rows.total_weight))
+        said = tuple(map(self.rows.in_users_unit, said))
         self.cells[family, count] = cell_of(
-            family, count, result, said, self.total, held_out, self.criterion, self.is_polished
+            family, count, result, said, total, held_out, self.criterion, self.is_polished
         )
 
     def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:

@@ -130,13 +130,17 @@ def test_the_fast_form_loses_no_more_than_its_spread(family, n_features, rng):
         assert np.all(np.abs(fast - safe) <= allowed)
 
 
-def test_is_definite_sees_a_singular_matrix(dtype):
-    """A matrix without a correct digit in a pivot is not positive definite, to the precision it is stored in."""
+def test_is_resolved_sees_a_singular_matrix(dtype):
+    """A matrix without a correct digit in a pivot may be factored, by what rounding has made of it. It is not resolved:
+    without a ridge it is no estimate."""
     good, thin = np.eye(2), np.array([[1.0, 1.0], [1.0, 1.0 + 2 * EPS[dtype.name]]])
-    flags = SHELF["full"].read(jnp.asarray(np.stack([good, thin, -good]), dtype), 2).is_definite()
-    assert np.asarray(flags).tolist() == [True, False, False]
-    flags = SHELF["diag"].read(jnp.asarray([[1.0, 1.0], [1.0, 0.0], [1.0, np.nan]], dtype), 2).is_definite()
-    assert np.asarray(flags).tolist() == [True, False, False]
+    read = SHELF["full"].read(jnp.asarray(np.stack([good, thin, -good]), dtype), 2)
+    assert np.asarray(read.is_definite()).tolist() == [True, True, False]
+    assert np.asarray(read.is_resolved()).tolist() == [True, False, False]
+    read = SHELF["diag"].read(jnp.asarray([[1.0, 1.0], [1.0, 0.0], [1.0, np.nan]], dtype), 2)
+    assert np.asarray(read.is_definite()).tolist() == np.asarray(read.is_resolved()).tolist() == [True, False, False]
+    with pytest.warns(UserWarning, match="component 0 is singular to the precision"):
+        jaxgmm.Mixture.create([1.0], np.zeros((1, 2)), thin[None], dtype=dtype)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ def anderson(memory: Memory, step: Array, natural: Callable[[Array], Array]) -> 
     unit = pairs.changes * scale[:, None]
     gram = einsum("ip,jp->ij", unit, unit)
     damping = 10.0 * MEMORY * jnp.finfo(step.dtype).eps
-    whitener = inverse_lower(cholesky(gram + jnp.eye(MEMORY, dtype=step.dtype) * jnp.where(scale > 0.0, damping, 1.0)))
+    whitener = inverse_lower(
+        cholesky(gram + jnp.eye(MEMORY, dtype=step.dtype) * jnp.where(scale > 0.0, damping, 1.0)[None])
+    )
     share = einsum("ji,jk,k->i", whitener, whitener, einsum("ip,p->i", unit, step)) * scale
     return step - einsum("i,ip->p", share, pairs.moves + pairs.changes)

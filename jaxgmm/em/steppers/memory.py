@@ -34,7 +34,7 @@ class Pairs(NamedTuple):
     @property
     def is_kept(self) -> Array:
         """Which rows hold a pair. -> (MEMORY,) bool."""
-        return jnp.arange(MEMORY) >= MEMORY - self.count
+        return jnp.arange(MEMORY, dtype=jnp.int32) >= MEMORY - self.count
 
     def with_newest(self, move: Array, change: Array, is_pair: Array) -> Pairs:
         """With one more pair where `is_pair`; the oldest one is dropped."""

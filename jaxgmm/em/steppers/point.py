@@ -44,7 +44,7 @@ def units_of(mixture: Mixture, target: Point) -> Array:
     """1 for log weights, standard deviations for means, their products for scatter. -> (P,)."""
     variance = jnp.sum(mixture.weights[:, None] * mixture.scales.variances(), axis=0)
     deviation = jnp.sqrt(jnp.where((variance > 0.0) & jnp.isfinite(variance), variance, 1.0))
-    scatter = mixture.family.kind.project((deviation[:, None] * deviation)[None])
+    scatter = mixture.family.kind.project((deviation[:, None] * deviation[None])[None])
     return ravel_pytree(
         Point(
             jnp.ones_like(target.log_weights),

@@ -36,7 +36,9 @@ def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Arr
     """
     check.one_of(kind, KINDS, "kind of entropy")
     batches = as_batches(batches, mixture.n_components, mixture.n_features, mixture.means.dtype)
-    return evidence(mixture, batches, np.zeros((), batches.dtype), kind=kind)[1]
+    found = evidence(mixture, batches, np.zeros((), batches.dtype), kind=kind)[1]
+    is_plain = not is_traced((found, batches.exponent)) and not int(batches.exponent)
+    return found if is_plain else batches.in_users_unit(found)
 
 
 @keeps_precision
@@ -55,7 +57,7 @@ def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str, for
         def of_chunk(chunk: Chunk) -> tuple[Array, Array]:
             log_joint, weights = joint(mixture, operands, chunk), chunk.weights
             largest = jnp.max(log_joint, axis=0)
-            below = log_joint - largest
+            below = log_joint - largest[None]
             shares = jnp.exp(below)
             total = jnp.sum(shares, axis=0)
             # −log of the largest r is log(total); −Σ r log r adds the mean of −below, with 0 · −∞ taken as 0.

@@ -105,7 +105,7 @@ def fit_many(
                 "come back with status RUNNING, and NaN.",
                 stacklevel=2,
             )
-        return work.found.result()
+        return work.found.result(problems.exponents)
 
 
 def _given(init: Any, family: Family, shape: tuple[int, int, int], dtype: np.dtype) -> Given:
@@ -123,5 +123,7 @@ def _pairs_of_keys(key: Array, n_problems: int, n_restarts: int) -> np.ndarray:
     if threefry.speaks(key):
         of_each = threefry.fold_in(np.asarray(jax.random.key_data(key)), np.arange(n_problems))
         return threefry.split(of_each, (n_restarts, 2))
-    of_each = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(key, b), (n_restarts, 2)))(jnp.arange(n_problems))
+    of_each = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(key, b), (n_restarts, 2)))(
+        jnp.arange(n_problems, dtype=jnp.int32)
+    )
     return np.asarray(jax.random.key_data(of_each))

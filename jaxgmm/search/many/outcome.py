@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,11 +10,12 @@ import numpy as np
 from jax import Array, lax
 
 from ... import em
+from ..._base.memory import to_device
 from ..._base.programs import program
 from ..._base.status import FAILED, Status
 from ...families import Family, shape_of_scales
 from ...mixture import Mixture
-from ..result import SPURIOUS_ABOVE, FitResult, Restarts, is_spurious
+from ..result import SPURIOUS_ABOVE, FitResult, Restarts, counts_in, is_spurious
 
 LOOKED_AT = 64
 """Mixtures that are checked for spurious components at a time."""
@@ -118,8 +119,9 @@ class Found:
         if self.run_history.shape[1] > 1:  # with a single run, `history` is a view of `run_history`
             put(self.history, histories)
 
-    def result(self) -> FitResult:
-        """All results as one `FitResult`, on JAX's default device."""
+    def result(self, exponents: np.ndarray) -> FitResult:
+        """All results as one `FitResult`, on JAX's default device. exponents (B,): of the problems' weights."""
+        mass = counts_in(self.mass.dtype, np.ldexp(self.mass.astype(np.float64), exponents[:, None]))
         found = FitResult(
             mixture=self.mixture,
             objective=self.objective,  # pyright: ignore
@@ -130,4 +132,4 @@ class Found:
             spurious=self.spurious,  # pyright: ignore
             restarts=Restarts(self.run_objective, self.run_status, self.run_steps, self.run_history),  # pyright: ignore
         )
-        return jax.device_put(found)
+        return replace(jax.device_put(found), effective_counts=to_device(mass))

@@ -11,6 +11,7 @@ from ... import em
 from ...families import Family
 from ...mixture import Mixture
 from ...rows import _check as rows_check
+from ...rows.units import exponents_of, in_unit
 from .. import _check
 
 
@@ -18,9 +19,10 @@ class Problems(NamedTuple):
     """B tables, concatenated, on the host."""
 
     rows: np.ndarray  # (ΣN, D)
-    weights: np.ndarray | None  # (ΣN,)
+    weights: np.ndarray | None  # (ΣN,), each problem's in units of 2^exponent
     lengths: np.ndarray  # (B,): N of each
     dtype: np.dtype  # of all computations
+    exponents: np.ndarray  # (B,)
 
     @classmethod
     def of(cls, xs: Any, sample_weight: Any, dtype: Any) -> Problems:
@@ -34,7 +36,14 @@ class Problems(NamedTuple):
             )
         weights = _check.weights_of_problems(sample_weight, lengths)
         _check.values_of_problems(rows, lengths, dtype, weights)
-        return cls(rows, weights, lengths, dtype)
+        exponents = np.zeros(len(lengths), int)
+        if weights is not None:
+            largest = np.zeros(len(lengths))
+            has_rows = lengths > 0
+            largest[has_rows] = np.maximum.reduceat(weights, (np.cumsum(lengths) - lengths)[has_rows])
+            exponents = exponents_of(largest)
+            weights = in_unit(weights, np.repeat(exponents, lengths), dtype)
+        return cls(rows, weights, lengths, dtype, exponents)
 
     def counted(self) -> np.ndarray:
         """The number of rows with positive weight in each problem. -> (B,)."""

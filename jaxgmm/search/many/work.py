@@ -193,7 +193,7 @@ class Work:
 
     def _tables(self, unit: _Unit, size: int) -> Tables:
         """The rows of a unit's problems, padded with rows of weight 0, and with problems that no lane uses."""
-        rows, weights, lengths, dtype = self.problems
+        rows, weights, lengths, dtype, _ = self.problems
         n_features = rows.shape[1]
         x = aligned_zeros((size, unit.n_rows, n_features), dtype)
         w = aligned_zeros((size, unit.n_rows), dtype)

@@ -60,7 +60,7 @@ def _greedy(uniform: Array, rows: Columns, n_components: int, count: Array | int
     """
     x, weights = rows
     most = min(DRAWS, 2 + int(math.log(n_components)))
-    tried = jnp.arange(most) < 2 + jnp.log(jnp.asarray(count, x.dtype) + 1e-3).astype(jnp.int32)
+    tried = jnp.arange(most, dtype=jnp.int32) < 2 + jnp.log(jnp.asarray(count, x.dtype) + 1e-3).astype(jnp.int32)
 
     # The first seed is a single candidate drawn by weight alone; the same loop body draws it and the others.
     def choose(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -70,8 +70,8 @@ def _greedy(uniform: Array, rows: Columns, n_components: int, count: Array | int
         # If every row already is a seed, any row will do.
         potential = jnp.where(jnp.sum(potential) > 0.0, potential, weights)
         candidates = x[:, draw(uniform[index, :most], potential)].T
-        remaining = jnp.minimum(before, squared_distances(x, candidates))
-        counts = tried & (~is_first | (jnp.arange(most) == 0))
+        remaining = jnp.minimum(before[None], squared_distances(x, candidates))
+        counts = tried & (~is_first | (jnp.arange(most, dtype=jnp.int32) == 0))
         best = jnp.argmin(jnp.where(counts, einsum("ts,s->t", remaining, weights), jnp.inf))
         return seeds.at[index].set(candidates[best]), remaining[best]
 

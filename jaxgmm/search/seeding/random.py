@@ -34,12 +34,14 @@ def random_responsibilities(key: Array, rows: Columns, n_components: int, count:
     n_blocks = -(-len(rows.weights) // BLOCK)
     missing = n_blocks * BLOCK - len(rows.weights)
     rows = Columns(jnp.pad(rows.x, ((0, 0), (0, missing))), jnp.pad(rows.weights, (0, missing)))
-    counts = (jnp.arange(n_components) < count)[:, None]
+    counts = (jnp.arange(n_components, dtype=jnp.int32) < count)[:, None]
 
     def block(sums: tuple[Array, Array, Array], start: Array) -> tuple[tuple[Array, Array, Array], None]:
         x, weights = (lax.dynamic_slice_in_dim(part, start, BLOCK, axis=-1) for part in rows)
-        share = jax.random.exponential(jax.random.fold_in(key, start), (n_components, BLOCK), x.dtype) * counts
-        weighted = share / jnp.sum(share, axis=0) * weights  # uniform on the simplex, row by row
+        share = jax.random.exponential(jax.random.fold_in(key, start), (n_components, BLOCK), x.dtype) * counts.astype(
+            x.dtype
+        )
+        weighted = share / jnp.sum(share, axis=0, keepdims=True) * weights[None]  # uniform on the simplex, row by row
         terms = jnp.sum(weighted, axis=1), einsum("ks,ds->kd", weighted, x), jnp.sum(jnp.square(weighted), axis=1)
         return jax.tree.map(jnp.add, sums, terms), None
 
@@ -48,5 +50,5 @@ def random_responsibilities(key: Array, rows: Columns, n_components: int, count:
     (mass, first, squares), _ = lax.scan(block, zeros, jnp.arange(0, n_blocks * BLOCK, BLOCK, dtype=jnp.int32))
     centre = jnp.sum(first, axis=0) / jnp.sum(mass)
     held = mass > 0.0  # the first `count` components
-    means = jnp.where(held[:, None], first / jnp.where(held, mass, 1.0)[:, None], centre)
-    return centre + (means - centre) * (mass / jnp.sqrt(jnp.where(held, squares, 1.0)))[:, None]
+    means = jnp.where(held[:, None], first / jnp.where(held, mass, 1.0)[:, None], centre[None])
+    return centre[None] + (means - centre[None]) * (mass / jnp.sqrt(jnp.where(held, squares, 1.0)))[:, None]

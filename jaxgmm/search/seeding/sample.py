@@ -33,7 +33,7 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Columns
         index = jnp.arange(capacity, dtype=jnp.int32)
         weights = batches.weights.rows_at(index)
         # As in `Batches.sum`: rows of weight 0 may overflow, and 0 · inf would be NaN.
-        centred = jnp.where((weights > 0.0)[:, None], batches.rows.rows_at(index) - batches.origin, 0.0)
+        centred = jnp.where((weights > 0.0)[:, None], batches.rows.rows_at(index) - batches.origin[None], 0.0)
         return Columns(columns(centred), weights)
     uniform = jax.random.uniform(key, (size,), batches.dtype)
     place = jnp.arange(size, dtype=jnp.uint32)  # unsigned: place · remainder reaches size²
@@ -46,7 +46,7 @@ def rows_for_seeding(key: Array, batches: Batches, n_components: int) -> Columns
     else:
         weights = batches.weights.rows_at(jnp.arange(capacity, dtype=jnp.int32))
         index = draw((place.astype(uniform.dtype) + uniform) / size, weights)
-    return Columns(columns(batches.rows.rows_at(index) - batches.origin), jnp.ones_like(uniform))
+    return Columns(columns(batches.rows.rows_at(index) - batches.origin[None]), jnp.ones_like(uniform))
 
 
 def squared_distances(x: Array, points: Array) -> Array:
@@ -75,7 +75,7 @@ def draw(uniform: Array, weights: Array) -> Array:
     target = (1.0 - jnp.minimum(uniform, 1.0 - limits.epsneg)) * cumulative[-1]
     few = uniform.size * len(cumulative) <= COMPARED_AT_ONCE
     block = jnp.searchsorted(cumulative, target, method="compare_all" if few else "scan")
-    block = jnp.clip(block, 0, len(blocks) - 1)
+    block = jnp.clip(block.astype(jnp.int32), 0, len(blocks) - 1)
     # The block's first row of positive weight whose running sum reaches the rest of the target, or else its last.
     held = blocks[block]
     within = jnp.where(
@@ -83,5 +83,5 @@ def draw(uniform: Array, weights: Array) -> Array:
     )
     rest = target - jnp.where(block > 0, cumulative[block - 1], 0.0)
     rest = jnp.minimum(rest, jnp.max(within, axis=-1))
-    place = jnp.argmax(within >= rest[..., None], axis=-1)
+    place = jnp.argmax(within >= rest[..., None], axis=-1).astype(jnp.int32)
     return jnp.clip(block * DRAWN_FROM + place, 0, len(weights) - 1)

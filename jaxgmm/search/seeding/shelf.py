@@ -36,4 +36,4 @@ def seeds_from(keys: Array, batches: Batches, seeding: str, n_components: int, c
     """
     rows = rows_for_seeding(keys[0], batches, n_components)
     seeds = SEEDINGS[seeding](keys[1], rows, n_components, count)
-    return jnp.where((jnp.arange(n_components) < count)[:, None], seeds, 0.0) + batches.origin
+    return jnp.where((jnp.arange(n_components, dtype=jnp.int32) < count)[:, None], seeds, 0.0) + batches.origin[None]
