@@ -57,13 +57,17 @@ def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, setti
     fall that cancels the rise before it ends the run, too: in float32 a run can oscillate between two such mixtures.
     """
     to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
+    # The step before is asked as well: scikit-learn looks at the bound before its last M-step, and so ends a step later
+    # than a run that stops at the first small gain, from the same start under the same tol.
+    small = (jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol) & (jnp.abs(last) < settings.tol)
     if settings.stopping == "gain":
-        return to_and_fro | (jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol)
+        return to_and_fro | small
+    # A rate of two gains alone ended runs in their first steps, where gains fall by an order each.
     rate = gain / last
     shrinks = (rate >= 0.0) & (rate < 1.0) & jnp.isfinite(last)
     to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
     at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # rates would be ratios of rounding errors
-    return to_and_fro | jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest)
+    return to_and_fro | (small & jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest))
 
 
 def _rounding(state: State) -> Array:
