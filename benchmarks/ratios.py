@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 OURS, REFERENCE = "jaxgmm", "scikit-learn"
 WORSE = 1e-3  # nats
-CPU_ALONE = ("first_calls", "shapes", "spread", "import_time")
+CPU_ALONE = ("first_calls", "shapes", "starts", "spread", "import_time")
 """Sections that name no device."""
 
 

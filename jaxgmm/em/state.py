@@ -34,8 +34,8 @@ class Settings:
     a family's constraint, it is added to the scatter instead, which is the same for all of scikit-learn's types.
     acceleration: "squarem", "anderson" or "lbfgs" (see `steppers/`); None is plain EM. stopping: a run has converged
     when two steps in turn gain less than tol ("gain"), or when three did and all remaining steps together would
-    ("aitken": the gains are assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994; the rate is
-    the larger of the last two). prior: an object with the
+    ("aitken": the gains are assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994; the
+    rate is the larger of the last two). prior: an object with the
     methods of `jaxgmm.priors.Prior`, whose log-density, per unit of weight, is part of the objective; it and the ridge
     both apply. A state that was made under a prior is to be continued under the same prior.
     ValueError for a negative or NaN number, or an unknown family, acceleration or stopping; TypeError for an object
@@ -168,7 +168,9 @@ def initial(mixture: Mixture, moments: Moments, rows: Batches | Scale, prior: Pr
     broken = ~jnp.all(mixture.scales.is_definite())
     status = jnp.select([broken, ~jnp.isfinite(objective)], [Status.COLLAPSED, Status.NON_FINITE], Status.RUNNING)
     unknown = jnp.full_like(objective, jnp.inf)
-    return State(mixture, moments, objective, jnp.int32(0), status.astype(jnp.int32), jnp.array(False), unknown, unknown)
+    return State(
+        mixture, moments, objective, jnp.int32(0), status.astype(jnp.int32), jnp.array(False), unknown, unknown
+    )
 
 
 def lost_if_empty(state: State, seeded: Mixture, count: Array | int) -> State:

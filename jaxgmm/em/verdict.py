@@ -44,7 +44,12 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
         Status.RUNNING,
     ).astype(jnp.int32)
     new = new._replace(
-        status=status, fell=fell, gain=gain, gain_before=old.gain, ridge_trace=None if old.ridge_trace is None else after, is_far=old.is_far
+        status=status,
+        fell=fell,
+        gain=gain,
+        gain_before=old.gain,
+        ridge_trace=None if old.ridge_trace is None else after,
+        is_far=old.is_far,
     )
     taken_back = old._replace(status=jnp.where(put_off, old.status, status))
     return jax.tree.map(partial(jnp.where, broken | ~finite | put_off), taken_back, new)

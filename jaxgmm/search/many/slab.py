@@ -130,7 +130,9 @@ def begin_slab(
             meant, seeds = ~jnp.all(fixed.parts), fixed.mixture.means  # a user's weights of 0 are kept
         log_weights = jnp.where(meant, blank.mixture.log_weights, -jnp.inf)
         mixture = Mixture(log_weights, seeds, blank.mixture.scales, family)
-        return blank._replace(mixture=mixture, moments=assigned(family.kind, seeds, n_components, batches, seeding in ON_ALL_ROWS))
+        return blank._replace(
+            mixture=mixture, moments=assigned(family.kind, seeds, n_components, batches, seeding in ON_ALL_ROWS)
+        )
 
     def begin(index: Array, packed: Array) -> Array:
         which = index * width + jnp.arange(width, dtype=jnp.int32)

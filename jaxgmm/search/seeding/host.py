@@ -43,9 +43,7 @@ def seeds(
     return found
 
 
-def _seeds(
-    keys: np.ndarray, rows: Columns, seeding: str, n_components: int, count: int, quick: bool
-) -> np.ndarray:
+def _seeds(keys: np.ndarray, rows: Columns, seeding: str, n_components: int, count: int, quick: bool) -> np.ndarray:
     x, weights = (np.asarray(part) for part in rows)
     many = max(2 * SAMPLE, 32 * n_components)
     if x.shape[1] <= many:
@@ -145,7 +143,7 @@ def _draw(uniform: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _lloyd(seeds: np.ndarray, x: np.ndarray, weights: np.ndarray, most: int) -> np.ndarray:
-    """At most so many rounds of k-means from each set of seeds (B, K, D). A cluster that loses all its rows keeps its mean."""
+    """k-means from each set of seeds (B, K, D), in at most so many rounds. A cluster without rows keeps its mean."""
     seeds, moving = seeds.copy(), np.arange(len(seeds))
     n_components = seeds.shape[1]
     for _ in range(most):

@@ -31,7 +31,8 @@ def random_responsibilities(
 
     Such means differ only by chance, by 1/√S of the data's spread, and the log-likelihood near the point where all
     components are equal is so flat that EM would stop there at once. So their differences are scaled up to the spread
-    of the data: by the root of each component's effective number of rows, (Σ w r)² / Σ (w r)².
+    of the data: by the root of each component's effective number of rows, (Σ w r)² / Σ (w r)². Every component still
+    starts on all rows (`em.hard.on_all_rows`): were they given to the nearest mean, some means would get none.
     """
     del restart
     n_blocks = -(-len(rows.weights) // BLOCK)

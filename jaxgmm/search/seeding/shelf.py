@@ -25,8 +25,8 @@ SEEDINGS: Mapping[str, Callable[..., Array]] = {
 """The shelf of seedings: (key, rows, K, count, restart = 0) -> seeds (K, D). A new one is a function and a line here.
 
 Only the first `count` (a traced number) of the K seeds are used. They equal those for K = count, so that one program
-serves several numbers of components. `restart` is the index of the run in its search, for seedings whose runs differ by more
-than their key.
+serves several numbers of components. `restart` is the index of the run in its search, for seedings whose
+runs differ by more than their key.
 """
 
 
