@@ -63,13 +63,13 @@ def _has_settled(change: Array, gain: Array, old: State, rounding: Array, settin
     """
     last, before = old.gain, old.gain_before
     to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
-    # The step before must have gained as little: scikit-learn looks at the bound before its last M-step, and so ends one
+    # The step before must have gained as little: scikit-learn looks at the bound before its last M-step, and so ends a
     # step later than a run that stops at the first small gain, from the same start under the same tol.
     small = jnp.maximum(jnp.maximum(jnp.abs(change), jnp.abs(gain)), jnp.abs(last)) < settings.tol
     if settings.stopping == "gain":
         return to_and_fro | small
-    # Two rates must agree that little is to come. One alone ended runs in their first steps, where gains fall by an order
-    # each, or on the flat part before a rise. A third small gain, so that no run ends that "gain" would not have ended.
+    # Two rates must agree that little is to come: one alone ended runs in their first steps, where gains fall by an
+    # order each. A third gain must be small, so that no run ends that "gain" would not have ended.
     small &= jnp.abs(before) < settings.tol
     now, then = gain / last, last / before
     rate = jnp.maximum(now, then)

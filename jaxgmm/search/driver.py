@@ -43,7 +43,8 @@ class Driver(Protocol):
         """States after one M-step on the rows nearest to each of the first `counts` (R,) seeds (R, K, D); or
         `unstarted` states, whose first step is that M-step. A run's components past its count have weight 0.
 
-        nearest: the result of `nearest_to` with kind `FULL`, if known: the moments of any family follow from it. broad: as there.
+        nearest: the result of `nearest_to` with kind `FULL`, if known: the moments of any family follow from it.
+        broad: as for `nearest_to`.
         """
         ...
 

@@ -14,7 +14,7 @@ from jax import Array
 from ...rows.batches import Batches
 from .kmeans import kmeans, kmeans_plus_plus
 from .random import random_responsibilities, random_rows
-from .sample import Columns, rows_for_seeding
+from .sample import rows_for_seeding
 
 SEEDINGS: Mapping[str, Callable[..., Array]] = {
     "k-means++": kmeans_plus_plus,
