@@ -231,7 +231,7 @@ def test_random_responsibilities_give_each_component_all_rows(kind: str, x64) ->
         found = jaxgmm.fit(jax.random.key(0), rows, K, family, **how).mixture
         assert_close(found.weights, np.full(K, 1.0 / K), "weights", np.float64)
         of_all = np.broadcast_to(found.covariances, (K, D, D))
-        assert_close(of_all, np.broadcast_to(expected.get(kind, whole), (K, D, D)), "variances", np.float64)
+        assert_close(of_all, np.broadcast_to(expected.get(kind, whole), (K, D, D)), "covariances", np.float64)
 
 
 @pytest.mark.parametrize("seeding", ["k-means", "k-means++"])
