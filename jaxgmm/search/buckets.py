@@ -103,7 +103,7 @@ def bucket_of(
     members = np.stack([f + np.arange(n_restarts) % n for f, n in zip(first, starts, strict=True)]).astype(np.int32)
     keys = keys_of(key, lane_counts, restart, n_restarts)
     room = room_for(max(counts), batches)
-    seeds = seeds_of(keys, lane_counts, restart, batches, seeding=seeding, n_components=room)
+    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=room, restarts=restart)
     kinds, nearest = {family.kind for family in families}, None
     if FULL in kinds and len(kinds) > 1 and not batches.has_room:
         # One pass serves all families: a family of kind FULL needs it anyway, and its sums give those of the others.

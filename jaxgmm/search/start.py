@@ -45,8 +45,7 @@ def start(
     if not rows.has_room:  # with room, seeds are drawn before a program could be compiled
         driver.prepare([family], n_components, settings, n_restarts)
     keys, room = pairs_of_keys(key, n_restarts), room_for(n_components, rows)
-    restarts = np.arange(n_restarts, dtype=np.int32)
-    seeds = seeds_of(keys, counts, restarts, rows, seeding=init, n_components=room)
+    seeds = seeds_of(keys, counts, rows, seeding=init, n_components=room)
     return driver.from_seeds(seeds, counts, family, settings, fixed, broad=init in ON_ALL_ROWS)
 
 
@@ -73,12 +72,16 @@ def pairs_of_keys(key: Array, n_restarts: int) -> Array:
     return jax.random.wrap_key_data(split, impl=jax.random.key_impl(key))  # pyright: ignore
 
 
-def seeds_of(keys: Array, counts: Any, restarts: Any, rows: Rows, *, seeding: str, n_components: int) -> Array:
+def seeds_of(
+    keys: Array, counts: Any, rows: Rows, *, seeding: str, n_components: int, restarts: np.ndarray | None = None
+) -> Array:
     """Seeds (R, K, D), of which the first `counts` (R,) of each run are used; all families share the program.
 
     keys (R, 2): a pair per run, split beforehand, so that no program has to. restarts (R,): the index of each run among
-    those of its search and number of components.
+    those of its search and number of components; None if all runs are of one.
     """
+    if restarts is None:
+        restarts = np.arange(len(counts), dtype=np.int32)
     batches = rows.sample
     if small.are_on_host(keys, counts, batches):
         data = np.asarray(jax.random.key_data(keys))  # pyright: ignore
