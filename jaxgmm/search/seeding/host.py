@@ -29,13 +29,20 @@ def quiet() -> Any:
 
 
 def seeds(
-    keys: np.ndarray, rows: Columns, seeding: str, n_components: int, count: int, restarts: np.ndarray
+    keys: np.ndarray,
+    rows: Columns,
+    seeding: str,
+    n_components: int,
+    count: int,
+    restarts: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Seeds by the named method. The first `count` are used; the others are 0, the origin. keys (R, 2, 2): a pair per
-    run, one to sample the candidate rows and one to choose among them. restarts (R,): the runs' indices. -> (R, K, D).
+    """Seeds by the named method. The first `count` are used; the others are 0, the origin. -> (R, K, D).
+
+    keys (R, 2, 2): a pair per run, one to sample the candidate rows and one to choose among them. restarts (R,): the
+    runs' indices, 0, 1, … if None.
     """
     found = np.empty((len(keys), n_components, len(rows.x)), rows.x.dtype)
-    quick = np.asarray(is_quick(restarts, seeding))
+    quick = np.asarray(is_quick(np.arange(len(keys)) if restarts is None else restarts, seeding))
     with quiet():
         for of in (quick, ~quick):
             if of.any():
