@@ -20,7 +20,8 @@ from .options import DEVICES, DTYPES, Options, visible_devices
 from .record import ROOT, Record
 
 SECTIONS = (
-    "limits card first_calls shapes iteration searches many hard acceleration growth memory spread accuracy statistics "
+    "limits card first_calls shapes iteration searches starts many hard acceleration growth memory spread accuracy "
+    "statistics "
     "import_time"
 ).split()
 

@@ -22,7 +22,8 @@ BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 KINDS = ("suite", "quick")
 WHENCE = ("machine", "versions", "options")  # beside the date and the commit
 SECTIONS = (
-    "iteration limits first_calls shapes card searches many hard acceleration growth memory spread accuracy statistics "
+    "iteration limits first_calls shapes card searches starts many hard acceleration growth memory spread accuracy "
+    "statistics "
     "import_time"
 ).split()
 """In the order in which they are shown. Where a section's tables are many, they stand in a module of their own."""

@@ -11,8 +11,8 @@ import jaxgmm
 from jaxgmm import Batches, GaussianMixture, Mixture
 from jaxgmm.families import SHELF
 from jaxgmm.rows.survey import SAMPLE
-from jaxgmm.search.seeding import SEEDINGS
-from jaxgmm.search.seeding.sample import draw, rows_for_seeding, squared_distances
+from jaxgmm.search.seeding import SEEDINGS, host
+from jaxgmm.search.seeding.sample import Columns, draw, rows_for_seeding, squared_distances
 from tests import oracle
 from tests.laws import every_family, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, assert_same_parameters
@@ -200,6 +200,58 @@ def test_a_mixture_of_one_s_own_is_the_start(dtype):
     assert len(result.restarts.objective) == 1
     with pytest.raises(ValueError, match="family"):
         jaxgmm.fit(jax.random.key(0), BLOBS.x.astype(dtype), K, "diag", init=mixture)
+
+
+def crowded() -> np.ndarray:
+    """A heavy clump with a few rows far from it, most of which lie behind another as seen from their mean."""
+    rng = np.random.default_rng(4)
+    return np.concatenate([rng.normal(size=(290, 3)), rng.normal(size=(10, 3)) + 40.0])
+
+
+@pytest.mark.parametrize(("data_set", "n_components"), [("iris", 8), ("faithful", 6), ("crowded", 5)])
+def test_random_responsibilities_are_a_start_that_goes_on(data_set: str, n_components: int, dtype) -> None:
+    """No run loses a component as it begins, and runs end higher than a single Gaussian, from where all are equal."""
+    x = (crowded() if data_set == "crowded" else oracle.table(data_set)).astype(dtype)
+    how = {"init": "random_responsibilities", "max_steps": 300}
+    runs = jaxgmm.fit(jax.random.key(0), x, n_components, n_restarts=10, **how).restarts
+    single = float(jaxgmm.fit(jax.random.key(0), x, 1, n_restarts=1).objective)
+    assert np.all(np.asarray(runs.n_steps) > 2)
+    assert np.sum(np.asarray(runs.status) == jaxgmm.Status.CONVERGED) >= 8
+    assert np.all(np.asarray(runs.objective)[np.asarray(runs.status) == jaxgmm.Status.CONVERGED] > single + 0.05)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_random_responsibilities_give_each_component_all_rows(kind: str, x64) -> None:
+    """A K-th of the rows each, and K^(−2/D) of their covariance: by programs, in NumPy, and block by block."""
+    x = BLOBS.x * [1.0, 3.0, 0.2] + 7.0
+    family, whole = SHELF[kind], np.cov(x.T, bias=True) * K ** (-2.0 / D)
+    expected = {"tied": whole, "diag": np.diag(np.diag(whole)), "spherical": np.eye(D) * np.trace(whole) / D}
+    how = {"init": "random_responsibilities", "n_restarts": 2, "max_steps": 0, "ridge": 0.0}
+    for rows in (x, Batches.of(x, chunk_size=128), jaxgmm.Blocks(lambda: iter([x[:100], x[100:]]))):
+        found = jaxgmm.fit(jax.random.key(0), rows, K, family, **how).mixture
+        assert_close(found.weights, np.full(K, 1.0 / K), "weights", np.float64)
+        of_all = np.broadcast_to(found.covariances, (K, D, D))
+        assert_close(of_all, np.broadcast_to(expected.get(kind, whole), (K, D, D)), "covariances", np.float64)
+
+
+@pytest.mark.parametrize("seeding", ["k-means", "k-means++"])
+def test_restarts_differ_and_a_single_run_is_the_first_of_them(seeding: str, x64) -> None:
+    """Overlapping clusters have several optima, and restarts are to find them; in NumPy and by programs."""
+    n_ends = []
+    for seed_of in range(6):
+        x = oracle.blobs(seed=seed_of, n_rows=N, n_features=2, n_components=5, distance=1.5).x
+        ends = jaxgmm.fit(jax.random.key(seed_of), x, 5, init=seeding, n_restarts=8, max_steps=500, tol=1e-6).restarts
+        n_ends.append(1 + int(np.sum(np.diff(np.sort(np.asarray(ends.objective))) > 1e-3)))
+    assert np.mean(n_ends) > 2.5
+    batches = Batches.of(BLOBS.x)
+    rows = pooled(jax.random.key(0), batches)
+    pair = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(5), 2)))[None]
+    drawn = [SEEDINGS[seeding](jax.random.wrap_key_data(pair[0, 1]), rows, K, K, restart) for restart in (0, 1, 4)]
+    of_rows = Columns(np.asarray(rows.x), np.asarray(rows.weights))
+    for restart, found in zip((0, 1, 4), drawn, strict=True):
+        assert_close(host.seeds(pair, of_rows, seeding, K, K, np.array([restart]))[0], found, "means", np.float64)
+    assert np.array_equal(drawn[0], drawn[2])  # the fourth is drawn with all care, as the first is
+    assert not np.array_equal(drawn[0], drawn[1])
 
 
 @pytest.mark.parametrize("chunk_size", [None, 700])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,30 +20,45 @@ N, D, K = 300, 2, 3
 BLOBS = oracle.blobs(seed=5, n_rows=N, n_features=D, n_components=K, distance=1.5)
 
 
-def settles(gain, last, tol, stopping="aitken", change=None, rounding=1e-15):
+def settles(gain, last, tol, stopping="aitken", change=None, rounding=1e-15, before=None):
+    """before: the gain of the step before the last; by default as if the last two had shrunk alike."""
     settings = em.Settings(tol=tol, stopping=stopping)
     change = gain if change is None else change
-    return bool(verdict._has_settled(*map(jnp.float32, (change, gain, last, rounding)), settings))
+    if before is None:
+        before = last * last / gain if gain else last
+    change, gain, last, before, rounding = map(jnp.float32, (change, gain, last, before, rounding))
+    old = SimpleNamespace(gain=last, gain_before=before)
+    return bool(verdict._has_settled(change, gain, old, rounding, settings))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("tol", [1e-2, 1e-4])
 def test_gains_that_shrink_by_a_constant_rate_end_where_too_little_is_to_come(rate, tol):
-    """Aitken's limit after step t is l(t−1) + gain(t) / (1 − rate); l(t) is to lie within tol of it."""
+    """Aitken's limit after step t is l(t−1) + gain(t) / (1 − rate); l(t) is to lie within tol of it, and three steps in
+    turn are to have gained less than tol, however fast gains shrink."""
     gains = 0.37 * rate ** np.arange(1500)
     gains = gains[gains > 1e-20]
     heights = np.cumsum(gains)
     limits = (heights - gains)[1:] + gains[1:] / (1.0 - gains[1:] / gains[:-1])
-    first = 1 + int(np.argmax(limits - heights[1:] < tol))
-    steps = range(max(1, first - 3), first + 3)
-    assert [settles(gains[t], gains[t - 1], tol) for t in steps] == [t >= first for t in steps]
+    first = max(1 + int(np.argmax(limits - heights[1:] < tol)), 2 + int(np.argmax(gains < tol)))
+    steps = range(max(2, first - 3), first + 3)
+    found = [settles(gains[t], gains[t - 1], tol, before=gains[t - 2]) for t in steps]
+    assert found == [t >= first for t in steps]
 
 
 @pytest.mark.parametrize(("gain", "last"), [(1e-5, np.inf), (2e-5, 1e-5), (1e-5, 1e-5), (-1e-5, 1e-4), (1e-5, -1e-4)])
 def test_gains_that_do_not_shrink_tell_nothing(gain, last):
-    """Nor does a first step; what is within rounding has settled all the same."""
-    assert not settles(gain, last, 1e-3)
-    assert settles(gain, last, 1e-3, rounding=1e-5)
+    """Nor does a first step; what is within rounding has settled all the same, but for a first step."""
+    assert not settles(gain, last, 1e-3, before=last)
+    assert settles(gain, last, 1e-3, rounding=1e-5, before=last) == np.isfinite(last)
+
+
+def test_a_rate_must_be_seen_twice():
+    """A plateau's gains fall by an order and then rise: one small rate tells nothing of what is to come."""
+    assert not settles(1e-6, 1e-5, 1e-4, before=1.01e-5)
+    assert not settles(1e-6, 1e-5, 1e-4, before=5e-6)
+    assert settles(1e-6, 1e-5, 1e-4, before=9e-5)
+    assert not settles(1e-6, 1e-5, 1e-4, before=2e-4)
 
 
 @pytest.mark.parametrize("stopping", state.STOPPING)
@@ -64,7 +81,8 @@ def test_a_change_through_0_is_no_end_under_a_ridge():
     """What the objective gives up for the ridge's sake is a gain as well: both must be small."""
     assert not settles(1e-1, 1.0, 1e-3, "gain", change=0.0)
     assert not settles(1e-6, 1.0, 1e-3, "gain", change=-1e-1)
-    assert settles(1e-6, 1.0, 1e-3, "gain", change=-1e-6)
+    assert settles(1e-6, 1e-4, 1e-3, "gain", change=-1e-6)
+    assert not settles(1e-6, 1e-2, 1e-3, "gain", change=-1e-6)
 
 
 def run(tol, stopping, acceleration=None, max_steps=4000, ridge=0.0):
@@ -89,9 +107,23 @@ def test_accelerated_runs_end_by_it_too(method, x64):
     assert_close(ended.objective, run(1e-8, "aitken").objective, "settled", np.float64)
 
 
-def test_the_first_step_never_ends_a_run_by_it(x64):
-    assert int(run(1e3, "aitken", max_steps=1).status) == Status.MAX_STEPS
-    assert int(run(1e3, "gain", max_steps=1).status) == Status.CONVERGED
+def test_the_first_steps_never_end_a_run(x64):
+    """A gain is known to be small once it has been so for two steps, what is to come once the rate was seen twice."""
+    for stopping, least in (("gain", 2), ("aitken", 3)):
+        assert int(run(1e3, stopping, max_steps=least - 1).status) == Status.MAX_STEPS
+        assert int(run(1e3, stopping, max_steps=least).status) == Status.CONVERGED
+
+
+@pytest.mark.parametrize("family", ["full", "tied", "spherical"])
+@pytest.mark.parametrize("spread", [0.5, 1.5])
+def test_aitken_ends_no_run_that_gain_would_go_on_with(family, spread, x64):
+    """From the same starts, at the default tol and at others: as many steps or more, and as high or higher."""
+    x = oracle.blobs(seed=11, n_rows=N, n_features=D, n_components=K, distance=spread).x
+    for tol in (1e-2, 1e-3, 1e-5):
+        how = {"n_restarts": 8, "init": "random_rows", "tol": tol, "max_steps": 2000}
+        ends = {s: jaxgmm.fit(jax.random.key(2), x, K, family, stopping=s, **how).restarts for s in state.STOPPING}
+        assert np.all(np.asarray(ends["aitken"].n_steps) >= np.asarray(ends["gain"].n_steps))
+        assert np.all(np.asarray(ends["aitken"].objective) >= np.asarray(ends["gain"].objective))
 
 
 def test_under_a_large_ridge_a_run_ends_at_rest(x64):

@@ -11,7 +11,7 @@ from jax import Array, lax
 from ..covariances import Form
 from ..families import Family
 from ..mixture import Mixture
-from ..moments import TRACE, Kind, Moments, Statistics
+from ..moments import TRACE, Kind, Moments, Statistics, recentre
 from ..priors import Ridge
 from ..rows.batches import Batches
 from ..rows.chunks import Chunk, Chunked
@@ -63,6 +63,31 @@ def by_nearest(kind: Kind, seeds: Array, batches: Batches, count: Array | int | 
     An M-step from these moments is `from_means` in one pass: about seeds among the rows few digits are lost.
     """
     return assign(kind, seeds, batches, _to_nearest(seeds, count))
+
+
+def assigned(kind: Kind, seeds: Array, count: Array | int, batches: Batches, broad: bool) -> Moments:
+    """`by_nearest`, or if `broad` `on_all_rows`."""
+    nearest = by_nearest(kind, seeds, batches, count)
+    return on_all_rows(kind, nearest, seeds, count) if broad else nearest
+
+
+def on_all_rows(kind: Kind, nearest: Moments, seeds: Array, count: Array | int) -> Moments:
+    """The moments about seeds (K, D) where each of the first `count` has an equal share of all rows, its mean at the
+    seed, and the covariance of all rows, shrunk so that together they fill as much space: by count^(-2/D).
+
+    nearest: the moments of the same rows by `by_nearest`, whose sum is that of all rows.
+    """
+    mass, first, second, objective = nearest
+    total, n_features = jnp.sum(mass), seeds.shape[-1]
+    total = jnp.where(total > 0.0, total, 1.0)
+    origin = seeds[0]
+    centre = origin + jnp.sum(first + mass[:, None] * (seeds - origin), axis=0) / total
+    _, about_centre = recentre(kind, mass, first, second, centre - seeds)
+    count = jnp.asarray(count, mass.dtype)
+    share = jnp.where(jnp.arange(len(mass)) < count, total / count, 0.0)
+    each = share if len(second) == len(mass) else total[None]
+    covariance = jnp.sum(about_centre, axis=0, keepdims=True) / total * count ** (-2.0 / n_features)
+    return Moments(share, jnp.zeros_like(first), each.reshape(-1, *[1] * (second.ndim - 1)) * covariance, objective)
 
 
 def _to_nearest(means: Array, count: Array | int | None) -> Responsibilities:

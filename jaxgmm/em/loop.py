@@ -118,7 +118,9 @@ def accept(
     """The state after a step to a proposal that has these moments: the step is judged, and the stepper learns from it.
     Where the step is `put_off`, the state is unchanged."""
     objective = objective_of(proposal.mixture, moments, rows, settings.prior)
-    new = State(proposal.mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain)
+    new = State(
+        proposal.mixture, moments, objective, state.n_steps + 1, state.status, state.fell, state.gain, state.gain_before
+    )
     judged = judge(state._replace(memory=None), new, rows, settings, put_off)
     return stepper_of(settings).learn(state, proposal, new, judged, settings, put_off)
 

@@ -46,8 +46,9 @@ class Settings:
     limit. ridge: added to the diagonal of every covariance, () or one for each feature (D,). Where the sum would break
     a family's constraint, it is added to the scatter instead, which is the same for all of scikit-learn's types.
     acceleration: "squarem", "anderson" or "lbfgs" (see `steppers/`); None is plain EM. stopping: a run has converged
-    when a step gains less than tol ("gain"), or when all remaining steps together would ("aitken": the gains are
-    assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994). prior: an object with the
+    when two steps in turn gain less than tol ("gain"), or when three did and all remaining steps together would
+    ("aitken": the gains are assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994; the
+    rate is the larger of the last two). prior: an object with the
     methods of `jaxgmm.priors.Prior`, whose log-density, per unit of weight, is part of the objective; it and the ridge
     both apply. A state that was made under a prior is to be continued under the same prior.
     least_share: set by a search under `ridge="resolution"`, and no part of a step; see `Floor`.
@@ -107,7 +108,7 @@ class Settings:
     @property
     def steps_to_judge(self) -> int:
         """How many consecutive plain EM steps it takes to tell whether a run has converged."""
-        return 2 if self.stopping == "aitken" else 1
+        return 3 if self.stopping == "aitken" else 2
 
 
 class State(NamedTuple):
@@ -120,6 +121,7 @@ class State(NamedTuple):
     status: Array  # (): a `Status`, int32
     fell: Array  # (): whether the objective ever fell by more than rounding and the ridge explain
     gain: Array  # (): by how much the last step raised what EM raises, nats; infinite where unknown
+    gain_before: Array  # (): likewise the step before it
     memory: Memory | None = None  # of an accelerated run
     ridge_trace: Array | None = None  # (K,): tr(ridge Σ⁻¹) of each component, if the loop carries it
     is_far: Array | None = None  # (): whether FAST is too inaccurate for the next step, likewise
@@ -172,6 +174,7 @@ def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Fa
         status=np.full(n_runs, Status.RUNNING, np.int32),  # pyright: ignore
         fell=np.zeros(n_runs, bool),  # pyright: ignore
         gain=np.full(n_runs, np.inf, dtype),  # pyright: ignore
+        gain_before=np.full(n_runs, np.inf, dtype),  # pyright: ignore
         ridge_trace=np.zeros((n_runs, n_components), dtype),  # pyright: ignore
     )
 
@@ -191,7 +194,9 @@ def initial(mixture: Mixture, moments: Moments, rows: Batches | Scale, prior: Pr
     broken = ~jnp.all(mixture.scales.is_definite())
     status = jnp.select([broken, ~jnp.isfinite(objective)], [Status.COLLAPSED, Status.NON_FINITE], Status.RUNNING)
     unknown = jnp.full_like(objective, jnp.inf)
-    return State(mixture, moments, objective, jnp.int32(0), status.astype(jnp.int32), jnp.array(False), unknown)
+    return State(
+        mixture, moments, objective, jnp.int32(0), status.astype(jnp.int32), jnp.array(False), unknown, unknown
+    )
 
 
 def lost_if_empty(state: State, seeded: Mixture, count: Array | int) -> State:

@@ -39,12 +39,17 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
     fell = old.fell | (change < -64.0 * rounding - jnp.maximum(eased, 0.0))
     settled = jnp.where(fell, Status.NOT_MONOTONE, Status.CONVERGED)
     status = jnp.select(
-        [broken, ~finite, lost, _has_settled(change, gain, old.gain, rounding, settings)],
+        [broken, ~finite, lost, _has_settled(change, gain, old, rounding, settings)],
         [Status.COLLAPSED, Status.NON_FINITE, Status.COLLAPSED, settled],
         Status.RUNNING,
     ).astype(jnp.int32)
     new = new._replace(
-        status=status, fell=fell, gain=gain, ridge_trace=None if old.ridge_trace is None else after, is_far=old.is_far
+        status=status,
+        fell=fell,
+        gain=gain,
+        gain_before=old.gain,
+        ridge_trace=None if old.ridge_trace is None else after,
+        is_far=old.is_far,
     )
     taken_back = old._replace(status=jnp.where(put_off, old.status, status))
     return jax.tree.map(partial(jnp.where, broken | ~finite | put_off), taken_back, new)
@@ -56,20 +61,28 @@ def _is_sound(mixture: Mixture, settings: Settings) -> Array:
     return mixture.scales.is_definite() & (has_ridge | mixture.scales.is_resolved())
 
 
-def _has_settled(change: Array, gain: Array, last: Array, rounding: Array, settings: Settings) -> Array:
+def _has_settled(change: Array, gain: Array, old: State, rounding: Array, settings: Settings) -> Array:
     """Whether a step that changed the objective by `change`, and raised what EM raises by `gain`, ends the run.
 
     Both must be small: under a large ridge the objective's change passes through 0 long before EM has converged. A
     fall that cancels the rise before it ends the run, too: in float32 a run can oscillate between two such mixtures.
     """
+    last, before = old.gain, old.gain_before
     to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
+    # The step before must have gained as little: scikit-learn looks at the bound before its last M-step, and so ends a
+    # step later than a run that stops at the first small gain, from the same start under the same tol.
+    small = jnp.maximum(jnp.maximum(jnp.abs(change), jnp.abs(gain)), jnp.abs(last)) < settings.tol
     if settings.stopping == "gain":
-        return to_and_fro | (jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol)
-    rate = gain / last
-    shrinks = (rate >= 0.0) & (rate < 1.0) & jnp.isfinite(last)
+        return to_and_fro | small
+    # Two rates must agree that little is to come: one alone ended runs in their first steps, where gains fall by an
+    # order each. A third gain must be small, so that no run ends that "gain" would not have ended.
+    small &= jnp.abs(before) < settings.tol
+    now, then = gain / last, last / before
+    rate = jnp.maximum(now, then)
+    shrinks = (now >= 0.0) & (then >= 0.0) & (rate < 1.0) & jnp.isfinite(before)
     to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
     at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # rates would be ratios of rounding errors
-    return to_and_fro | jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest)
+    return to_and_fro | (small & jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest))
 
 
 def _rounding(state: State) -> Array:

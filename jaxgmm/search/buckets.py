@@ -29,6 +29,7 @@ from .plan import Plan
 from .polish import padded, polished, polished_result
 from .race import race_to_ends
 from .result import ON_HOST, FitResult, Restarts, best, best_of, history_length, trimmed
+from .seeding.shelf import ON_ALL_ROWS
 from .start import room_for, seeds_of
 
 SMALL_TABLE = 2**20
@@ -102,11 +103,12 @@ def bucket_of(
     first = np.cumsum([0, *starts[:-1]])
     members = np.stack([f + np.arange(n_restarts) % n for f, n in zip(first, starts, strict=True)]).astype(np.int32)
     keys = keys_of(key, lane_counts, restart, n_restarts)
-    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=room_for(max(counts), batches))
+    room = room_for(max(counts), batches)
+    seeds = seeds_of(keys, lane_counts, batches, seeding=seeding, n_components=room, restarts=restart)
     kinds, nearest = {family.kind for family in families}, None
     if FULL in kinds and len(kinds) > 1 and not batches.has_room:
         # One pass serves all families: a family of kind FULL needs it anyway, and its sums give those of the others.
-        nearest = driver_of(batches).nearest_to(seeds, lane_counts, FULL)
+        nearest = driver_of(batches).nearest_to(seeds, lane_counts, FULL, seeding in ON_ALL_ROWS)
     if nearest is not None and seeds.size * batches.n_features <= ON_HOST:
         nearest = jax.device_get(nearest)
     return Bucket(counts, starts, seeds, lane_counts, members, nearest)
@@ -126,7 +128,9 @@ def fit_bucket(
     `observer` is shown the progress of all runs.
     """
     search, settings = plan.search, plan.settings
-    states = driver_of(batches).from_seeds(bucket.seeds, bucket.lane_counts, family, settings, nearest=bucket.nearest)
+    states = driver_of(batches).from_seeds(
+        bucket.seeds, bucket.lane_counts, family, settings, nearest=bucket.nearest, broad=search.init in ON_ALL_ROWS
+    )
     states, histories = race_to_ends(states, batches, settings, search.max_steps, search.race, bucket.members, observer)
     length = history_length(search.max_steps)
     if search.polish and search.escape is None:

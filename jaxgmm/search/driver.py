@@ -26,8 +26,9 @@ from .result import FitResult
 class Driver(Protocol):
     """All computations of a search that need its rows. States are those of R runs, with leaves (R, ...)."""
 
-    def nearest_to(self, seeds: Array, counts: Any, kind: Kind) -> Moments:
-        """Moments (R, ...), about seeds (R, K, D), of the rows nearest to each of the first `counts` (R,) seeds."""
+    def nearest_to(self, seeds: Array, counts: Any, kind: Kind, broad: bool = False) -> Moments:
+        """Moments (R, ...), about seeds (R, K, D), of the rows nearest to each of the first `counts` (R,) seeds; if
+        `broad`, of a share of all rows for each (see `em.hard.on_all_rows`)."""
         ...
 
     def from_seeds(
@@ -38,11 +39,13 @@ class Driver(Protocol):
         settings: em.Settings,
         fixed: FixedStart = NOTHING_FIXED,
         nearest: Moments | None = None,
+        broad: bool = False,
     ) -> em.State:
         """States after one M-step on the rows nearest to each of the first `counts` (R,) seeds (R, K, D); or
         `unstarted` states, whose first step is that M-step. A run's components past its count have weight 0.
 
         nearest: the result of `nearest_to` with kind `FULL`, if known: the moments of any family follow from it.
+        broad: as for `nearest_to`.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jax import Array
 from .. import em
 from .._base.memory import own
 from .._base.programs import next_power_of_two, program
-from ..em.hard import by_nearest
+from ..em.hard import by_nearest, on_all_rows
 from ..em.lanes import for_fits, init_lanes, lanes_at, one_lane, step_lanes, with_lanes
 from ..em.maximisation import maximise
 from ..em.state import finish, lost_if_empty, resume
@@ -40,8 +41,9 @@ class Passes:
 
     rows: PartitionedRows
 
-    def nearest_to(self, seeds: Array, counts: Any, kind: Kind) -> Moments:
-        return self.rows.sum(_assigned, seeds, counts, kind=kind)
+    def nearest_to(self, seeds: Array, counts: Any, kind: Kind, broad: bool = False) -> Moments:
+        found = self.rows.sum(_assigned, seeds, counts, kind=kind)
+        return _on_all_rows(found, seeds, counts, kind=kind) if broad else found
 
     def from_seeds(
         self,
@@ -51,15 +53,22 @@ class Passes:
         settings: em.Settings,
         fixed: FixedStart = NOTHING_FIXED,
         nearest: Moments | None = None,
+        broad: bool = False,
     ) -> em.State:
-        mixtures = self._mixtures_from(seeds, counts, family, settings.ridge, nearest)
+        mixtures = self._mixtures_from(seeds, counts, family, settings.ridge, nearest, broad)
         return _lost_each(init_lanes(jax.vmap(fixed.onto)(mixtures), self.rows), mixtures, counts)
 
     def _mixtures_from(
-        self, seeds: Array, counts: Any, family: Family, ridge: Any, nearest: Moments | None = None
+        self,
+        seeds: Array,
+        counts: Any,
+        family: Family,
+        ridge: Any,
+        nearest: Moments | None = None,
+        broad: bool = False,
     ) -> Mixture:
         """Mixtures (R, ...) after one M-step on the rows nearest to each seed."""
-        moments = self.nearest_to(seeds, counts, family.kind) if nearest is None else nearest
+        moments = self.nearest_to(seeds, counts, family.kind, broad) if nearest is None else nearest
         return _maximised(moments, seeds, ridge, family=family, is_dense=nearest is not None)
 
     def from_mixture(self, mixture: Mixture, settings: em.Settings) -> em.State:
@@ -173,6 +182,11 @@ def _maximised(moments: Moments, about: Array, ridge: Any, *, family: Family, is
         return maximise(moments, about, family, None, Ridge(ridge))
 
     return jax.vmap(one)(moments, about)
+
+
+@program(static="kind", hurried=True)
+def _on_all_rows(nearest: Moments, seeds: Array, counts: Array, *, kind: Kind) -> Moments:
+    return jax.vmap(partial(on_all_rows, kind))(nearest, seeds, counts)
 
 
 _lost_each = program(jax.vmap(lost_if_empty), hurried=True)

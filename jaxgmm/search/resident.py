@@ -15,7 +15,7 @@ from .. import em
 from .._base.memory import own
 from .._base.precision import is_traced, is_transforming
 from .._base.programs import effort, program
-from ..em.hard import by_nearest, from_labels, from_means, from_responsibilities
+from ..em.hard import assigned, from_labels, from_means, from_responsibilities
 from ..em.lanes import for_fits, one_lane
 from ..em.maximisation import maximise
 from ..em.state import lost_if_empty, unstarted
@@ -45,9 +45,9 @@ class Resident:
 
     rows: Batches
 
-    def nearest_to(self, seeds: Array, counts: Any, kind: Kind) -> Moments:
+    def nearest_to(self, seeds: Array, counts: Any, kind: Kind, broad: bool = False) -> Moments:
         how = effort(int(self.rows.n_rows), seeds.shape[1], len(seeds))
-        return self._dealt(kind, _nearest_to.at(how), (seeds, counts), kind=kind)
+        return self._dealt(kind, _nearest_to.at(how), (seeds, counts), kind=kind, broad=broad)
 
     def from_seeds(
         self,
@@ -57,14 +57,15 @@ class Resident:
         settings: em.Settings,
         fixed: FixedStart = NOTHING_FIXED,
         nearest: Moments | None = None,
+        broad: bool = False,
     ) -> em.State:
         if self.rows.has_room:
-            states = small.from_seeds(np.asarray(seeds), np.asarray(counts), self.rows, family)
+            states = small.from_seeds(np.asarray(seeds), np.asarray(counts), self.rows, family, broad)
             return small.started(states, fixed, int(np.max(counts)), self.rows, settings)
         if not (fixed.is_nothing and self._may_start_later(seeds, settings)):
-            return self.started(seeds, counts, family, settings.ridge, fixed, nearest)
+            return self.started(seeds, counts, family, settings.ridge, fixed, nearest, broad)
         kind = family.kind
-        moments = self.nearest_to(seeds, counts, kind) if nearest is None else projected(nearest, kind)
+        moments = self.nearest_to(seeds, counts, kind, broad) if nearest is None else projected(nearest, kind)
         seeds_, moments = jax.device_get((seeds, moments))
         return unstarted(seeds_, np.arange(seeds.shape[1]) < np.asarray(counts)[:, None], moments, family)
 
@@ -76,9 +77,10 @@ class Resident:
         ridge: Any,
         fixed: FixedStart = NOTHING_FIXED,
         nearest: Moments | None = None,
+        broad: bool = False,
     ) -> em.State:
         """`from_seeds`, with the first M-step made at once."""
-        return self._dealt(family.kind, _start, (seeds, counts, nearest), ridge, fixed, family=family)
+        return self._dealt(family.kind, _start, (seeds, counts, nearest), ridge, fixed, family=family, broad=broad)
 
     def _may_start_later(self, seeds: Array, settings: em.Settings) -> bool:
         """Whether a run's first M-step may be left to the program of all later steps, so that none is compiled for
@@ -188,21 +190,27 @@ class Resident:
         return pool.each(program, lanes, self.rows, *shared, at_most=at_most, **static)
 
 
-@program(static="kind")
-def _nearest_to(lanes: tuple[Array, Array], batches: Batches, *, kind: Kind) -> Moments:
+@program(static=("kind", "broad"))
+def _nearest_to(lanes: tuple[Array, Array], batches: Batches, *, kind: Kind, broad: bool) -> Moments:
     def one(lane: tuple[Array, Array]) -> Moments:
-        return by_nearest(kind, lane[0], batches, lane[1])
+        return assigned(kind, *lane, batches, broad)
 
     return for_fits(one, lanes, lanes[0].shape, kind, batches)
 
 
-@program(static="family")
+@program(static=("family", "broad"))
 def _start(
-    lanes: tuple[Array, Array, Moments | None], batches: Batches, ridge: Any, fixed: FixedStart, *, family: Family
+    lanes: tuple[Array, Array, Moments | None],
+    batches: Batches,
+    ridge: Any,
+    fixed: FixedStart,
+    *,
+    family: Family,
+    broad: bool,
 ) -> em.State:
     def one(lane: tuple[Array, Array, Moments | None]) -> em.State:
         seeds, count, known = lane
-        moments = projected(known, family.kind) if known else by_nearest(family.kind, seeds, batches, count)
+        moments = projected(known, family.kind) if known else assigned(family.kind, seeds, count, batches, broad)
         mixture = maximise(moments, seeds, family, None, Ridge(ridge))
         return lost_if_empty(em.init(fixed.onto(mixture), batches), mixture, count)
 

@@ -32,13 +32,15 @@ ON_HOST = 2**18
 """Number of distances, of all seeds of all runs, up to which NumPy draws seeds sooner than a program is compiled."""
 
 
-def seeds(keys: np.ndarray, counts: np.ndarray, batches: Batches, seeding: str, n_components: int) -> np.ndarray:
-    """Seeds (R, K, D) for runs with these numbers of components (R,). keys: pairs (R, 2, 2)."""
+def seeds(
+    keys: np.ndarray, counts: np.ndarray, restarts: np.ndarray, batches: Batches, seeding: str, n_components: int
+) -> np.ndarray:
+    """Seeds (R, K, D) for runs with these numbers of components and indices (R,). keys: pairs (R, 2, 2)."""
     rows, origin = _columns(batches), np.asarray(batches.origin)
     found = np.empty((len(keys), n_components, batches.n_features), batches.dtype)
     for count in np.unique(counts):
         of = counts == count
-        found[of] = host.seeds(keys[of], rows, seeding, n_components, int(count))
+        found[of] = host.seeds(keys[of], rows, seeding, n_components, int(count), restarts[of])
     return found + origin
 
 
@@ -47,14 +49,19 @@ def are_on_host(key: Any, counts: np.ndarray, batches: Batches) -> bool:
     return batches.has_room and threefry.speaks(key) and int(batches.n_rows) * int(np.sum(counts)) <= ON_HOST
 
 
-def from_seeds(seeds: np.ndarray, counts: np.ndarray, batches: Batches, family: Family) -> em.State:
+def from_seeds(
+    seeds: np.ndarray, counts: np.ndarray, batches: Batches, family: Family, broad: bool = False
+) -> em.State:
     """Unstarted runs (R, ...) from seeds (R, K, D), of which the first `counts` (R,) are used; each row belongs to the
-    nearest."""
+    nearest, or if `broad` to all of them (see `em.hard.on_all_rows`)."""
     rows, origin, seeds = _columns(batches), np.asarray(batches.origin), np.asarray(seeds)
     meant = np.arange(seeds.shape[1]) < np.asarray(counts)[:, None]
     moments = []
     with host.quiet():
         for points, is_meant in zip(seeds, meant, strict=True):
+            if broad:
+                moments.append(_on_all_rows(is_meant, rows, family))
+                continue
             labels, _ = host.nearest(rows.x, points[None, is_meant] - origin)
             moments.append(_of_labels(labels[0], points - origin, rows, family))
     return unstarted(seeds, meant, _stacked(moments), family)
@@ -167,6 +174,16 @@ def _of_labels(labels: np.ndarray, about: np.ndarray, rows: Columns, family: Fam
         second[k] = einsum("in,jn->ij", mine * weights[own], mine)
     second += spread * mass[:, None, None] * np.eye(n_features)
     return _moments(mass, first, second, about.dtype, family)
+
+
+def _on_all_rows(is_meant: np.ndarray, rows: Columns, family: Family) -> Moments:
+    """`em.hard.on_all_rows` for components (K,), of which those that are meant share the rows."""
+    weights, x = np.asarray(rows.weights, np.float64), np.asarray(rows.x, np.float64)
+    share = weights.sum() * is_meant / is_meant.sum()
+    centred = x - (einsum("n,dn->d", weights, x) / weights.sum())[:, None]
+    covariance = einsum("in,jn->ij", centred * weights, centred) / weights.sum() * is_meant.sum() ** (-2.0 / len(x))
+    nothing = np.zeros((len(share), len(x)))
+    return _moments(share, nothing, share[:, None, None] * covariance, rows.x.dtype, family)
 
 
 def _moments(mass: np.ndarray, first: np.ndarray, second: np.ndarray, dtype: Any, family: Family) -> Moments:

@@ -22,7 +22,7 @@ from .driver import driver_of
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import lanes_of_a_burst
 from .pool import pool_for
-from .seeding.shelf import seeds_from
+from .seeding.shelf import ON_ALL_ROWS, seeds_from
 
 
 def start(
@@ -47,7 +47,7 @@ def start(
         driver.prepare([family], n_components, settings, n_restarts)
     keys, room = pairs_of_keys(key, n_restarts), room_for(n_components, rows)
     seeds = seeds_of(keys, counts, rows, seeding=init, n_components=room)
-    return driver.from_seeds(seeds, counts, family, settings, fixed)
+    return driver.from_seeds(seeds, counts, family, settings, fixed, broad=init in ON_ALL_ROWS)
 
 
 def _checked(init: Mixture, rows: Rows, n_components: int, family: Family) -> Mixture:
@@ -73,15 +73,21 @@ def pairs_of_keys(key: Array, n_restarts: int) -> Array:
     return jax.random.wrap_key_data(split, impl=jax.random.key_impl(key))  # pyright: ignore
 
 
-def seeds_of(keys: Array, counts: Any, rows: Rows, *, seeding: str, n_components: int) -> Array:
+def seeds_of(
+    keys: Array, counts: Any, rows: Rows, *, seeding: str, n_components: int, restarts: np.ndarray | None = None
+) -> Array:
     """Seeds (R, K, D), of which the first `counts` (R,) of each run are used; all families share the program.
 
-    keys (R, 2): a pair per run, split beforehand, so that no program has to.
+    keys (R, 2): a pair per run, split beforehand, so that no program has to. restarts (R,): the index of each run among
+    those of its search and number of components; None if all runs are of one.
     """
+    if restarts is None:
+        restarts = np.arange(len(counts), dtype=np.int32)
     batches = rows.sample
     if small.are_on_host(keys, counts, batches):
-        return small.seeds(np.asarray(jax.random.key_data(keys)), counts, batches, seeding, n_components)  # pyright: ignore
-    lanes = jax.random.key_data(keys), counts
+        data = np.asarray(jax.random.key_data(keys))  # pyright: ignore
+        return small.seeds(data, counts, restarts, batches, seeding, n_components)  # pyright: ignore
+    lanes = jax.random.key_data(keys), counts, restarts
     how = {"impl": jax.random.key_impl(keys), "seeding": seeding, "n_components": n_components}
     if is_traced(lanes):
         return _seeds_of(lanes, batches, **how)
@@ -92,10 +98,10 @@ def seeds_of(keys: Array, counts: Any, rows: Rows, *, seeding: str, n_components
 
 
 @program(static=("impl", "seeding", "n_components"))
-def _seeds_of(lanes: tuple[Array, Array], batches: Batches, *, impl: Any, seeding: str, n_components: int) -> Array:
-    return in_waves(
-        lambda lane: seeds_from(jax.random.wrap_key_data(lane[0], impl=impl), batches, seeding, n_components, lane[1]),
-        lanes,
-        n_components,
-        batches.chunk_size,
-    )
+def _seeds_of(
+    lanes: tuple[Array, Array, Array], batches: Batches, *, impl: Any, seeding: str, n_components: int
+) -> Array:
+    def one(lane: tuple[Array, Array, Array]) -> Array:
+        return seeds_from(jax.random.wrap_key_data(lane[0], impl=impl), batches, seeding, n_components, *lane[1:])
+
+    return in_waves(one, lanes, n_components, batches.chunk_size)

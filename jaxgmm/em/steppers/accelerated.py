@@ -104,6 +104,7 @@ class Accelerated:
             status=jnp.where(is_plain, judged.status, state.status).astype(jnp.int32),
             fell=jnp.where(is_plain, judged.fell, state.fell),
             gain=jnp.where(is_plain, judged.gain, jnp.inf),
+            gain_before=jnp.where(is_plain, judged.gain_before, jnp.inf),
         )
         stands &= ~has_failed
         misleads = ~is_plain & ~stands & (tried.trust.patience >= FORGETS_AFTER)

@@ -15,7 +15,7 @@ from ... import em
 from ..._base import threefry
 from ..._base.programs import program
 from ...covariances import Form
-from ...em.hard import by_nearest
+from ...em.hard import assigned
 from ...em.lanes import side_by_side
 from ...em.loop import advance
 from ...em.state import Fixed, is_running, unstarted
@@ -24,7 +24,7 @@ from ...mixture import Mixture
 from ...moments import Moments
 from ...rows.batches import Batches
 from ...rows.chunks import Chunked
-from ..seeding.shelf import seeds_from
+from ..seeding.shelf import ON_ALL_ROWS, seeds_from
 
 LINE = 32
 """Most rounds of a stack before lanes are sorted again; also the number of objectives written at a time."""
@@ -63,6 +63,7 @@ class Lanes(NamedTuple):
 
     problem: Array  # (L,): the index of its problem in the tables
     keys: Array | None  # (L, 2, ·)
+    restart: Array | None  # (L,): its index among those of its problem
     n_used: Array  # ()
 
 
@@ -117,24 +118,28 @@ def begin_slab(
     blank = blank_state(family, n_components, tables.x.shape[2], tables.x.dtype)
     layout = Layout.of(blank)
 
-    def begun(lane: tuple[Tables, Fixed | None, Array | None]) -> em.State:
-        table, fixed, keys = lane
+    def begun(lane: tuple[Tables, Fixed | None, tuple[Array, Array] | None]) -> em.State:
+        table, fixed, drawn = lane
         batches = table.batches()
         if fixed is None:
-            assert keys is not None
+            assert drawn is not None
             assert seeding is not None
-            meant = jnp.array(True)
-            seeds = seeds_from(jax.random.wrap_key_data(keys, impl=impl), batches, seeding, n_components, n_components)
+            meant, keys = jnp.array(True), jax.random.wrap_key_data(drawn[0], impl=impl)
+            seeds = seeds_from(keys, batches, seeding, n_components, n_components, drawn[1])
         else:
             meant, seeds = ~jnp.all(fixed.parts), fixed.mixture.means  # a user's weights of 0 are kept
         log_weights = jnp.where(meant, blank.mixture.log_weights, -jnp.inf)
         mixture = Mixture(log_weights, seeds, blank.mixture.scales, family)
-        return blank._replace(mixture=mixture, moments=by_nearest(family.kind, seeds, batches))
+        return blank._replace(
+            mixture=mixture, moments=assigned(family.kind, seeds, n_components, batches, seeding in ON_ALL_ROWS)
+        )
 
     def begin(index: Array, packed: Array) -> Array:
         which = index * width + jnp.arange(width, dtype=jnp.int32)
-        keys = None if lanes.keys is None else lanes.keys[which]
-        own = *_of_lanes(which, tables, lanes, given), keys
+        drawn = None
+        if lanes.keys is not None and lanes.restart is not None:
+            drawn = lanes.keys[which], lanes.restart[which]
+        own = *_of_lanes(which, tables, lanes, given), drawn
         # Under `vmap`, the draws of JAX's other generators for a lane depend on the other lanes.
         few = layout.pack(side_by_side(begun, own) if threefry.is_spoken(impl) else lax.map(begun, own))
         return lax.dynamic_update_slice_in_dim(packed, few, index * width, axis=0)

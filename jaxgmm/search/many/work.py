@@ -253,14 +253,16 @@ class Work:
         n, how = len(places), self.how
         filled = np.zeros(size, np.int32)
         filled[:n] = places
-        keys = given = None
+        keys = restart = given = None
         if self.given is not None:
             which = unit.problems[filled] if n else filled
             given = Fixed(jax.tree.map(lambda leaf: leaf[which], self.given.mixture), self.given.parts)
         else:
             keys = np.zeros((size, *self.keys.shape[2:]), np.uint32)
             keys[:n] = self.keys[unit.problems[places], runs]
-        lanes = Lanes(filled, keys, np.int32(n))  # pyright: ignore
+            restart = np.zeros(size, np.int32)
+            restart[:n] = runs
+        lanes = Lanes(filled, keys, restart, np.int32(n))  # pyright: ignore
         shape = {"family": how.family, "n_components": self.n_components, "width": self._width(unit.n_rows)}
         numbers = replace(how.settings, ridge=0.0), np.int32(how.max_steps)
 

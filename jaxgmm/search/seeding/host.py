@@ -15,7 +15,7 @@ import numpy as np
 from ..._base import threefry
 from ..._base.linalg import einsum
 from ...rows.survey import SAMPLE
-from .kmeans import DRAWS, LLOYD_STEPS, TRIES
+from .kmeans import DRAWS, LLOYD_STEPS, QUICK_STEPS, TRIES, is_quick
 from .random import BLOCK
 from .sample import Columns
 
@@ -28,25 +28,40 @@ def quiet() -> Any:
     return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
-def seeds(keys: np.ndarray, rows: Columns, seeding: str, n_components: int, count: int) -> np.ndarray:
-    """Seeds by the named method. The first `count` are used; the others are 0, the origin. keys (R, 2, 2): a pair per
-    run, one to sample the candidate rows and one to choose among them. -> (R, K, D)."""
+def seeds(
+    keys: np.ndarray,
+    rows: Columns,
+    seeding: str,
+    n_components: int,
+    count: int,
+    restarts: np.ndarray | None = None,
+) -> np.ndarray:
+    """Seeds by the named method. The first `count` are used; the others are 0, the origin. -> (R, K, D).
+
+    keys (R, 2, 2): a pair per run, one to sample the candidate rows and one to choose among them. restarts (R,): the
+    runs' indices, 0, 1, … if None.
+    """
+    found = np.empty((len(keys), n_components, len(rows.x)), rows.x.dtype)
+    quick = np.asarray(is_quick(np.arange(len(keys)) if restarts is None else restarts, seeding))
     with quiet():
-        return _seeds(keys, rows, seeding, n_components, count)
+        for of in (quick, ~quick):
+            if of.any():
+                found[of] = _seeds(keys[of], rows, seeding, n_components, count, bool(quick[of][0]))
+    return found
 
 
-def _seeds(keys: np.ndarray, rows: Columns, seeding: str, n_components: int, count: int) -> np.ndarray:
+def _seeds(keys: np.ndarray, rows: Columns, seeding: str, n_components: int, count: int, quick: bool) -> np.ndarray:
     x, weights = (np.asarray(part) for part in rows)
     many = max(2 * SAMPLE, 32 * n_components)
     if x.shape[1] <= many:
-        found = _by_name[seeding](keys[:, 1], x, weights, n_components, count)
+        found = _by_name[seeding](keys[:, 1], x, weights, n_components, count, quick)
     else:
         size = many // 2
         parts = []
         for pair in keys:
             places = (np.arange(size) + threefry.uniform(pair[0], size, x.dtype)) / size
             few = x[:, np.searchsorted(np.cumsum(weights, dtype=np.float64), places * weights.sum(dtype=np.float64))]
-            parts.append(_by_name[seeding](pair[None, 1], few, np.ones(size, x.dtype), n_components, count))
+            parts.append(_by_name[seeding](pair[None, 1], few, np.ones(size, x.dtype), n_components, count, quick))
         found = np.concatenate(parts)
     found[:, count:] = 0.0
     return found
@@ -75,10 +90,12 @@ def _squares(x: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _best_of_tries(refine: bool) -> Callable[..., np.ndarray]:
-    def choose(keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int) -> np.ndarray:
+    def choose(
+        keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int, quick: bool
+    ) -> np.ndarray:
         at_once = max(1, AT_ONCE // (TRIES * 4 * x.shape[1]))
         found = [
-            _of_runs(keys[first : first + at_once], x, weights, n_components, count, refine)
+            _of_runs(keys[first : first + at_once], x, weights, n_components, count, refine, quick)
             for first in range(0, len(keys), at_once)
         ]
         return np.concatenate(found)
@@ -87,23 +104,26 @@ def _best_of_tries(refine: bool) -> Callable[..., np.ndarray]:
 
 
 def _of_runs(
-    keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int, refine: bool
+    keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int, refine: bool, quick: bool
 ) -> np.ndarray:
     uniform = threefry.uniform(keys, n_components * TRIES * DRAWS, x.dtype)
-    uniform = np.swapaxes(uniform.reshape(-1, n_components, TRIES, DRAWS), 1, 2).reshape(-1, n_components, DRAWS)
-    found = _greedy(uniform, x, weights, n_components, count)
+    tries = 1 if quick else TRIES
+    uniform = np.swapaxes(uniform.reshape(-1, n_components, TRIES, DRAWS), 1, 2)[:, :tries]
+    found = _greedy(uniform.reshape(-1, n_components, DRAWS), x, weights, n_components, count, quick)
     if refine:
-        found = _lloyd(found, x, weights)
-    potentials = einsum("bs,s->b", nearest(x, found)[1], weights).reshape(-1, TRIES)
+        found = _lloyd(found, x, weights, QUICK_STEPS if quick else LLOYD_STEPS)
+    potentials = einsum("bs,s->b", nearest(x, found)[1], weights).reshape(-1, tries)
     whole = np.zeros((len(keys), n_components, len(x)), x.dtype)
-    whole[:, :count] = found.reshape(-1, TRIES, count, len(x))[np.arange(len(keys)), np.argmin(potentials, axis=1)]
+    whole[:, :count] = found.reshape(-1, tries, count, len(x))[np.arange(len(keys)), np.argmin(potentials, axis=1)]
     return whole
 
 
-def _greedy(uniform: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int) -> np.ndarray:
+def _greedy(
+    uniform: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int, quick: bool
+) -> np.ndarray:
     """Greedy k-means++ (see `kmeans.py`). uniform (B, K, DRAWS) -> (B, count, D)."""
     most = min(DRAWS, 2 + int(math.log(n_components)))
-    n_tried = min(most, 2 + int(math.log(count + 1e-3)))
+    n_tried = 1 if quick else min(most, 2 + int(math.log(count + 1e-3)))
     found = np.zeros((len(uniform), count, len(x)), x.dtype)
     before, every = None, np.arange(len(uniform))
     for index in range(count):
@@ -129,11 +149,11 @@ def _draw(uniform: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.minimum(np.array(found), weights.shape[1] - 1)
 
 
-def _lloyd(seeds: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """k-means from each set of seeds (B, K, D). A cluster that loses all its rows keeps its mean."""
+def _lloyd(seeds: np.ndarray, x: np.ndarray, weights: np.ndarray, most: int) -> np.ndarray:
+    """k-means from each set of seeds (B, K, D), in at most so many rounds. A cluster without rows keeps its mean."""
     seeds, moving = seeds.copy(), np.arange(len(seeds))
     n_components = seeds.shape[1]
-    for _ in range(LLOYD_STEPS):
+    for _ in range(most):
         old = seeds[moving]
         labels, _ = nearest(x, old)
         flat = (labels + n_components * np.arange(len(old))[:, None]).ravel()
@@ -153,7 +173,10 @@ def _lloyd(seeds: np.ndarray, x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return seeds
 
 
-def _random_rows(keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int) -> np.ndarray:
+def _random_rows(
+    keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int, quick: bool
+) -> np.ndarray:
+    del quick
     tiny = np.finfo(x.dtype).tiny
     found = np.zeros((len(keys), n_components, len(x)), x.dtype)
     with np.errstate(divide="ignore"):
@@ -167,8 +190,9 @@ def _random_rows(keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_compone
 
 
 def _random_responsibilities(
-    keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int
+    keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int, quick: bool
 ) -> np.ndarray:
+    del quick
     found = np.zeros((len(keys), n_components, len(x)), x.dtype)
     for run, key in enumerate(keys):
         mass, squares, first = np.zeros(count), np.zeros(count), np.zeros((count, len(x)))

@@ -13,24 +13,28 @@ BLOCK = 1024
 """Rows whose responsibilities are held at a time."""
 
 
-def random_rows(key: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
+def random_rows(key: Array, rows: Columns, n_components: int, count: Array | int, restart: Array | int = 0) -> Array:
     """K different rows, drawn with probability in proportion to their weights. -> seeds (K, D).
 
     The rows with the K largest log w plus Gumbel noise are a weighted draw without replacement (Efraimidis and Spirakis
     2006).
     """
-    del count  # the first `count` of the K largest are the `count` largest
+    del restart, count  # the first `count` of the K largest are the `count` largest
     noise = jax.random.gumbel(key, rows.weights.shape, rows.weights.dtype)
     return rows.x[:, lax.top_k(jnp.log(rows.weights) + noise, n_components)[1]].T
 
 
-def random_responsibilities(key: Array, rows: Columns, n_components: int, count: Array | int) -> Array:
+def random_responsibilities(
+    key: Array, rows: Columns, n_components: int, count: Array | int, restart: Array | int = 0
+) -> Array:
     """The means of components with random responsibilities, moved apart. -> seeds (K, D).
 
     Such means differ only by chance, by 1/√S of the data's spread, and the log-likelihood near the point where all
     components are equal is so flat that EM would stop there at once. So their differences are scaled up to the spread
-    of the data: by the root of each component's effective number of rows, (Σ w r)² / Σ (w r)².
+    of the data: by the root of each component's effective number of rows, (Σ w r)² / Σ (w r)². Every component still
+    starts on all rows (`em.hard.on_all_rows`): were they given to the nearest mean, some means would get none.
     """
+    del restart
     n_blocks = -(-len(rows.weights) // BLOCK)
     missing = n_blocks * BLOCK - len(rows.weights)
     rows = Columns(jnp.pad(rows.x, ((0, 0), (0, missing))), jnp.pad(rows.weights, (0, missing)))
