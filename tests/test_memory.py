@@ -21,7 +21,7 @@ from jaxgmm.moments import FULL
 from jaxgmm.search.criteria import evidence
 from jaxgmm.search.driver import driver_of
 from jaxgmm.search.escape import _propose
-from jaxgmm.search.result import is_spurious
+from jaxgmm.search.spurious import is_spurious
 
 from . import tolerances
 

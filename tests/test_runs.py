@@ -15,8 +15,9 @@ from jaxgmm.families import SHELF
 from jaxgmm.search.observer import Observer
 from jaxgmm.search.race import race_to_ends
 from jaxgmm.search.resident import Resident
-from jaxgmm.search.result import SPURIOUS_ABOVE, best_of, is_spurious
+from jaxgmm.search.result import best_of
 from jaxgmm.search.runs import run_to_ends
+from jaxgmm.search.spurious import SPURIOUS_ABOVE, is_spurious
 from jaxgmm.search.start import pairs_of_keys, seeds_of
 from jaxgmm.search.sweep import sweep
 from tests import oracle

@@ -14,7 +14,7 @@ from jaxgmm.cli import main
 from jaxgmm.em.state import Floor
 from jaxgmm.rows.resolution import resolutions, rows_to_look_at, smeared
 from jaxgmm.rows.streamed import Streamed
-from jaxgmm.search.result import is_spurious
+from jaxgmm.search.spurious import is_spurious
 from tests import oracle
 from tests.tolerances import assert_close
 

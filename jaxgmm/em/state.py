@@ -84,7 +84,7 @@ class Settings:
 
     @property
     def floor(self) -> Any:
-        """The ridge for `search.result.is_spurious`: as a `Floor` where it is the resolution of the columns."""
+        """The ridge for `search.spurious.is_spurious`: as a `Floor` where it is the resolution of the columns."""
         return self.ridge if self.least_share is None else Floor(self.ridge, self.least_share)
 
     def for_dtype(self, dtype: Any) -> Settings:

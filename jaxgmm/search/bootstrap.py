@@ -29,7 +29,7 @@ from ..rows.chunks import Chunked
 from ..rows.door import admit
 from .laws import Exponential, Gamma, Law, Multinomial
 from .replicates import replicated
-from .result import is_spurious
+from .spurious import is_spurious
 
 KINDS = ("rows", "weights")
 

@@ -23,8 +23,9 @@ from .ascent import ended
 from .driver import driver_of
 from .observer import Observer
 from .progress import Snapshot
-from .result import HISTORY, FitResult, best, spurious_on_host, trimmed, unfinished
+from .result import HISTORY, FitResult, best, trimmed, unfinished
 from .runs import put_back, taken
+from .spurious import spurious_on_host
 
 FINALISTS = 3
 """Runs of a group that are polished, if so many are not the same fit. One that would win unpolished is polished too."""

@@ -14,8 +14,8 @@ from .._base.status import Status
 from ..rows.rows import Rows
 from .observer import NOBODY, Observer
 from .progress import Snapshot
-from .result import spurious_on_host
 from .runs import no_history, put_back, run_to_ends, taken
+from .spurious import spurious_on_host
 
 SHORT_RUN = 10
 """Steps of a race's short run."""

@@ -14,27 +14,20 @@ from jax import Array, lax
 from .. import em
 from .._base import html
 from .._base.deprecation import renamed
-from .._base.linalg import cholesky
 from .._base.memory import beside, from_host, to_device, to_host
 from .._base.precision import is_traced
 from .._base.programs import program
 from .._base.status import FAILED, Status, explain
-from ..covariances import Dense
-from ..em.state import Floor
-from ..mixture import Mixture, covariance_of
+from ..mixture import Mixture
 from ..rows.batches import Batches
 from ..rows.rows import Rows
+from .spurious import is_spurious, spurious_on_host
 
 HISTORY = 16384
 """Most steps whose objectives are kept; a run may make more."""
 
 ON_HOST = 2**24
 """Largest size of all states of a search, in numbers, that is passed between programs through host memory."""
-
-
-SPURIOUS_ABOVE = 0.5
-"""Share of the ridge in a component's smallest variance above which the ridge, and not the data, decides it. Such a
-component lies on a few rows or on one repeated value, where only the ridge bounds the likelihood."""
 
 
 @jax.tree_util.register_dataclass
@@ -185,22 +178,6 @@ def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitRes
     )
 
 
-def spurious_on_host(states: em.State, ridge: Any) -> np.ndarray:
-    """`is_spurious` for every run (R, ...), evaluated only if its ridge traces do not rule it out. -> (R, K) bool."""
-    if states.ridge_trace is None:
-        return np.asarray(_is_spurious_each(states.mixture, ridge))
-    found = np.zeros(states.mixture.log_weights.shape, bool)
-    # NaN must be examined, too.
-    for run in np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= SPURIOUS_ABOVE), axis=1)):
-        mixture = jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture)
-        try:
-            with np.errstate(all="ignore"):
-                found[run] = is_spurious(mixture, ridge, np)
-        except np.linalg.LinAlgError:  # an invalid covariance: programs give NaN for it instead
-            found[run] = _is_spurious(mixture, ridge)
-    return found
-
-
 def trimmed(result: FitResult, count: int) -> FitResult:
     """A host result without its padded components. (On a device, each slice would compile a program.)"""
     padded = result.mixture
@@ -244,45 +221,6 @@ def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
     among = xp.where(sound, objective, -xp.inf)
     among = xp.where(xp.any(sound), among, xp.where(xp.all(failed), last_held, objective))
     return objective, xp.argmax(among)
-
-
-@program(hurried=True)
-def _is_spurious_each(mixtures: Mixture, ridge: Any) -> Array:
-    """`is_spurious` for mixtures (R, ...). -> (R, K) bool."""
-    return lax.map(lambda mixture: is_spurious(mixture, ridge), mixtures)
-
-
-def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
-    """Which components have a smallest variance decided by the ridge, if that of all rows is not. -> (K,) bool, by
-    `jax.numpy`, or by NumPy for a mixture with NumPy leaves.
-
-    With a constant or a collinear column the ridge decides that of every component, which is no sign of spikes. Then a
-    component is spurious that stands on the ridge in another column.
-
-    ridge: () or (D,), or a `Floor`. Under that a component counts that holds one value of some columns, if the ridge
-    decides nothing in the others and the component has more rows than a few: the values coincide because they were
-    rounded, or repeat, and its density is bounded by their resolution. A component that lies in a plane across
-    columns is spurious all the same: a few rows always do.
-    """
-    amount, least_share = ridge if isinstance(ridge, Floor) else (ridge, None)
-    each = xp.broadcast_to(xp.asarray(amount, mixture.means.dtype), mixture.n_features)
-    covariance = covariance_of(mixture)
-    factor = np.linalg.cholesky(covariance) if xp is np else cholesky(covariance)
-    scales = mixture.scales
-    is_whole = Dense(factor[None]).ridge_share(each) > SPURIOUS_ABOVE
-    alone = each > SPURIOUS_ABOVE * scales.variances()
-    among = alone & ~(each > SPURIOUS_ABOVE * covariance.diagonal())
-    found = scales.ridge_share(each) > SPURIOUS_ABOVE
-    found = found & xp.isfinite(mixture.log_weights) & (~is_whole | xp.any(among, axis=-1))
-    if least_share is None:
-        return found
-    is_plane = (scales.ridge_share(xp.where(alone, xp.zeros_like(each), each)) > SPURIOUS_ABOVE) & ~is_whole
-    return found & (is_plane | (xp.exp(mixture.log_weights) < least_share))
-
-
-@program(hurried=True)
-def _is_spurious(mixture: Mixture, ridge: Any) -> Array:
-    return is_spurious(mixture, ridge)
 
 
 def said_of_each(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from ..mixture import Mixture, covariance_of
-from .result import SPURIOUS_ABOVE, FitResult
+from .result import FitResult
+from .spurious import SPURIOUS_ABOVE
 
 SHOWN = 8
 """Components that are named below a printed table."""

@@ -15,7 +15,8 @@ from ..._base.programs import program
 from ..._base.status import FAILED, Status
 from ...families import Family, shape_of_scales
 from ...mixture import Mixture
-from ..result import SPURIOUS_ABOVE, FitResult, Restarts, counts_in, is_spurious
+from ..result import FitResult, Restarts, counts_in
+from ..spurious import SPURIOUS_ABOVE, is_spurious
 
 LOOKED_AT = 64
 """Mixtures that are checked for spurious components at a time."""
