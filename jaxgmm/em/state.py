@@ -46,7 +46,7 @@ class Settings:
     limit. ridge: added to the diagonal of every covariance, () or one for each feature (D,). Where the sum would break
     a family's constraint, it is added to the scatter instead, which is the same for all of scikit-learn's types.
     acceleration: "squarem", "anderson" or "lbfgs" (see `steppers/`); None is plain EM. stopping: a run has converged
-    when two steps in turn gain less than tol ("gain"), or when three did and all remaining steps together would
+    when a step gains less than tol ("gain"), or when three in turn did and all remaining steps together would
     ("aitken": the gains are assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994; the
     rate is the larger of the last two). prior: an object with the
     methods of `jaxgmm.priors.Prior`, whose log-density, per unit of weight, is part of the objective; it and the ridge
@@ -108,7 +108,7 @@ class Settings:
     @property
     def steps_to_judge(self) -> int:
         """How many consecutive plain EM steps it takes to tell whether a run has converged."""
-        return 3 if self.stopping == "aitken" else 2
+        return 3 if self.stopping == "aitken" else 1
 
 
 class State(NamedTuple):

@@ -69,14 +69,12 @@ def _has_settled(change: Array, gain: Array, old: State, rounding: Array, settin
     """
     last, before = old.gain, old.gain_before
     to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
-    # The step before must have gained as little: scikit-learn looks at the bound before its last M-step, and so ends a
-    # step later than a run that stops at the first small gain, from the same start under the same tol.
-    small = jnp.maximum(jnp.maximum(jnp.abs(change), jnp.abs(gain)), jnp.abs(last)) < settings.tol
+    small = jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol
     if settings.stopping == "gain":
         return to_and_fro | small
     # Two rates must agree that little is to come: one alone ended runs in their first steps, where gains fall by an
-    # order each. A third gain must be small, so that no run ends that "gain" would not have ended.
-    small &= jnp.abs(before) < settings.tol
+    # order each. The gains that they are of must be small as well, so that no run ends that "gain" would not have ended.
+    small &= jnp.maximum(jnp.abs(last), jnp.abs(before)) < settings.tol
     now, then = gain / last, last / before
     rate = jnp.maximum(now, then)
     shrinks = (now >= 0.0) & (then >= 0.0) & (rate < 1.0) & jnp.isfinite(before)
