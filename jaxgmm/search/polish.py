@@ -67,6 +67,7 @@ def polished(
         few, lines = jax.device_get(taken(states, histories, chosen))
         few, lines = _ascended(few, lines, rows, tight, n_runs, observer)
         states, histories = put_back(states, _long_enough(histories, lines), chosen, few, lines)
+        observer.told(_snapshot(states))
         is_done[chosen] = True
         ranks = _ranks(states, settings)
         winners = _best_of(ranks, rivals)
@@ -145,8 +146,12 @@ def _long_enough(histories: Any, lines: np.ndarray) -> Any:
 
 def _ranks(states: em.State, settings: em.Settings) -> np.ndarray:
     """Objectives by which sound runs compete, −inf for others. -> (R,)."""
-    snapshot = Snapshot(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
-    return np.where(spurious_on_host(states, settings.floor).any(axis=1), -np.inf, snapshot.ranks())
+    is_spiked = spurious_on_host(states, settings.floor).any(axis=1)
+    return np.where(is_spiked, -np.inf, _snapshot(states).ranks())
+
+
+def _snapshot(states: em.State) -> Snapshot:
+    return Snapshot(*(np.array(leaf) for leaf in (states.objective, states.status, states.n_steps)))
 
 
 def _are_same(mixtures: Mixture, run: int, other: int) -> bool:
