@@ -97,7 +97,7 @@ def test_restarts_on_devices_of_arguments_that_lie_elsewhere(what, found):
 def test_restarts_on_devices_go_on_where_they_were_interrupted(found):
     """To the same bits."""
     first, again, whole = found["restarts on devices"]["resumed"]
-    assert 0 < first < 10
+    assert 0 < first < 30
     for name in again:
         assert np.array_equal(np.array(again[name], float), np.array(whole[name], float), equal_nan=True), name
 
@@ -169,19 +169,19 @@ SCRIPT = """
     differing = {
         "key": {"key": jax.random.key(4 + own)},
         "n_components": {"n_components": 4 + own},
-        "family": {"family": ["diag", "full"][own], "init": "k-means++"},
+        "family": {"family": ["diag", "full"][own > 0], "init": "k-means++"},
         "n_restarts": {"n_restarts": 2 + own, "init": "k-means++"},
         "init": {"init": x[:4] + own},
         "tol": {"tol": 0.1 * own},
         "max_steps": {"max_steps": 3 + own},
-        "ridge": {"ridge": [1e-6, 1.0][own]},
+        "ridge": {"ridge": [1e-6, 1.0][own > 0]},
         "relative_ridge": {"relative_ridge": 1e-3 * own},
-        "acceleration": {"acceleration": [None, "squarem"][own]},
-        "stopping": {"stopping": ["gain", "aitken"][own]},
+        "acceleration": {"acceleration": [None, "squarem"][own > 0]},
+        "stopping": {"stopping": ["gain", "aitken"][own > 0]},
         "race": {"race": bool(own), "init": "k-means++"},
         "chunk_size": {"chunk_size": 64 + 64 * own},
-        "sample_weight": {"sample_weight": [None, weights[own_rows]][own]},
-        "dtype": {"dtype": [np.float64, np.float32][own]},
+        "sample_weight": {"sample_weight": [None, weights[own_rows]][own > 0]},
+        "dtype": {"dtype": [np.float64, np.float32][own > 0]},
     }
 
 
@@ -196,7 +196,7 @@ SCRIPT = """
     if task == "differs":
         said = {name: differs(**asked | more) for name, more in differing.items()}
         del asked["family"], asked["init"]
-        said["the call"] = differs(call=[jaxgmm.fit, jaxgmm.sweep][own], **asked)
+        said["the call"] = differs(call=[jaxgmm.fit, jaxgmm.sweep][own > 0], **asked)
         print("said", own, json.dumps(said), flush=True)
     elif task in ("stays", "leaves", "killed", "absent"):
 
