@@ -136,7 +136,7 @@ def _is_usable(new: Mixture, old: Mixture) -> Array:
     rounding = 4.0 * jnp.finfo(new.means.dtype).eps * jnp.square(new.means - old.means)
     counts = jnp.isfinite(new.log_weights)
     has_digits = jnp.all(new.scales.variances() > rounding, axis=-1) | ~counts
-    return finite & jnp.all(has_digits) & jnp.all(new.scales.is_definite() | ~old.scales.is_definite())
+    return finite & jnp.all(has_digits) & jnp.all(new.scales.is_resolved() | ~old.scales.is_resolved())
 
 
 def _from_host(parts: tuple[Any, ...]) -> State:

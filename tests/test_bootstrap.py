@@ -215,7 +215,7 @@ def test_reweighted_batches_are_those_of_the_weights(kind):
     expected = module._flat(batches)
     expected *= 500 / expected.sum()
     weights = module._law(kind, expected, batches.dtype).draw(jax.random.key(0), 500, batches.dtype)
-    found, direct = module._reweighted(batches, weights, 500), Batches.of(x, weights[:400], chunk_size=128)
+    found, direct = module._reweighted(batches, weights, np.float32(500)), Batches.of(x, weights[:400], chunk_size=128)
     for chunk in range(batches.n_chunks):
         assert np.array_equal(found.weights.take(chunk), direct.weights.take(chunk))
     assert found.rows is batches.rows

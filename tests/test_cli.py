@@ -38,12 +38,19 @@ def x_of(path=FAITHFUL):
     return tables.read(path).values
 
 
+class Terminal(io.StringIO):
+    """Standard error on which a line can be drawn again."""
+
+    def isatty(self):
+        return True
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     """One search, whose folder most tests look at: (folder, what was printed)."""
     folder = tmp_path_factory.mktemp("cli") / "deep" / "fitted"
     with pytest.MonkeyPatch.context() as patch:
-        out, err = io.StringIO(), io.StringIO()
+        out, err = io.StringIO(), Terminal()
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
         status = main(
@@ -113,7 +120,18 @@ def test_the_search_is_printed_as_a_table(fitted):
     lines = fitted[1].splitlines()
     assert lines[0].endswith("faithful.csv: 272 rows of 2 columns: eruptions, waiting.")
     assert "best by bic is 'full' with K = 2" in lines[1]
-    assert lines[2].split() == ["family", "K", "log_likelihood", "n_params", "aic", "bic", "icl", "n_steps", "status"]
+    assert lines[2].split() == [
+        "family",
+        "K",
+        "log_likelihood",
+        "n_params",
+        "aic",
+        "bic",
+        "icl",
+        "n_steps",
+        "status",
+        "polished",
+    ]
     assert [line.split()[1:3] for line in lines if line.startswith("*")] == [["full", "2"]]
     assert "compilation included" in lines[7]
     for name in FILES:
@@ -137,7 +155,7 @@ def test_progress_is_one_line_that_is_cleared(fitted):
 def test_the_bar_never_goes_back_and_names_the_best_so_far(monkeypatch):
     """A run that waited begins at step 0 when one that had made many has ended; and a race is nine tenths over soon."""
     monkeypatch.setenv("COLUMNS", "200")
-    file = io.StringIO()
+    file = Terminal()
     bar = Bar(file, "held_out", every=0.0)
     best = Cell("diag", 4, 0.0, 1, 0.0, 0.0, 0.0, 1, "CONVERGED", held_out=-4.17374)
     for n_steps, n_running, of in ((0, 2, None), (180, 2, None), (0, 1, best), (100, 1, best)):
@@ -340,7 +358,7 @@ def test_names_of_columns_may_hold_commas(fitted, tmp_path, capsys):
         "\n".join(['"minutes, of eruption","minutes, ""waiting""",kind', *(f"{line},text" for line in lines)])
     )
     chosen = '"minutes, of eruption","minutes, ""waiting"""'
-    assert main(["predict", str(fitted[0] / "model.jaxgmm"), str(wide), "--columns", chosen]) == 0
+    assert main(["predict", str(fitted[0] / "model.jaxgmm"), str(wide), "--columns", chosen, "--by-position"]) == 0
     assert capsys.readouterr().out == (fitted[0] / "labels.csv").read_text()
 
 

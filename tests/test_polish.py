@@ -57,7 +57,9 @@ def test_little_is_still_to_come(family):
 
 @every_kind
 def test_float32_reaches_the_same_optimum(family):
-    exact, single = (fit(X, K, family, polish=True, dtype=dtype) for dtype in (np.float64, np.float32))
+    """From one start: among several, rounding decides which of two optima the best of them is near."""
+    start = X[[0, 1, 2]]
+    exact, single = (fit(X, K, family, init=start, polish=True, dtype=dtype) for dtype in (np.float64, np.float32))
     assert_close(single.objective, exact.objective, "settled", np.float32)
 
 

@@ -73,7 +73,7 @@ def _has_settled(change: Array, gain: Array, old: State, rounding: Array, settin
     if settings.stopping == "gain":
         return to_and_fro | small
     # Two rates must agree that little is to come: one alone ended runs in their first steps, where gains fall by an
-    # order each. The gains that they are of must be small as well, so that no run ends that "gain" would not have ended.
+    # order each. The gains that they are made of must be small as well, and no run ends that "gain" would go on with.
     small &= jnp.maximum(jnp.abs(last), jnp.abs(before)) < settings.tol
     now, then = gain / last, last / before
     rate = jnp.maximum(now, then)

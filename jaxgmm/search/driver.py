@@ -76,9 +76,7 @@ class Driver(Protocol):
         """See `run_to_ends`. entry: the checkpoint of this call, if the search has one."""
         ...
 
-    def ascended(
-        self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer, entry: Entry | None
-    ) -> list[Ascent]:
+    def ascended(self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer) -> list[Ascent]:
         """The ascents (see `ascent.py`) of some of a search's `n_runs` runs, at their ends, or where an interrupt ended
         them. states: (F, ...)."""
         ...

@@ -129,10 +129,9 @@ class Passes:
                 stepped = step_lanes(lanes_at(states, chosen), self.rows, settings)
                 states = jax.block_until_ready(with_lanes(states, chosen, stepped))
 
-    def ascended(
-        self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer, entry: Entry | None
-    ) -> list[Ascent]:
+    def ascended(self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer) -> list[Ascent]:
         del n_runs
+        entry = observer.next_call()
         each = [begin(jax.tree.map(lambda leaf, i=i: leaf[i], states)) for i in range(len(states.objective))]
         found = None if entry is None else entry.found()
         if entry is not None and found is not None:

@@ -118,9 +118,8 @@ def polished_result(result: FitResult, rows: Rows, settings: em.Settings, observ
 def _ascended(
     few: em.State, lines: np.ndarray, rows: Rows, tight: em.Settings, n_runs: int, observer: Observer
 ) -> tuple[em.State, np.ndarray]:
-    entry = observer.next_call()
     n_before = np.array(few.n_steps)
-    ends = driver_of(rows).ascended(few, tight, n_runs, observer, entry)
+    ends = driver_of(rows).ascended(few, tight, n_runs, observer)
     n_after = n_before + np.array([np.count_nonzero(~np.isnan(each.line)) for each in ends])
     lines = padded(lines, min(int(n_after.max()) + 1, HISTORY))
     for line, first, each in zip(lines, n_before, ends, strict=True):

@@ -148,11 +148,8 @@ class Resident:
         ways = one_by_one if self._are_better_one_by_one(states, settings) else side_by_side
         return ways.to_ends(states, histories, self.rows, settings, max_steps, observer, entry)  # pyright: ignore
 
-    def ascended(
-        self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer, entry: Entry | None
-    ) -> list[Ascent]:
+    def ascended(self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer) -> list[Ascent]:
         # Nothing is kept on disk on the way: an ascent is a matter of seconds, and made again after a restart.
-        del entry
         states = one_by_one.with_ridge_and_form(states, self.rows, settings)
         each = [begin(jax.tree.map(lambda leaf, i=i: leaf[i], states)) for i in range(len(states.objective))]
         return one_by_one.ascended(each, self.rows, settings, n_runs, observer)

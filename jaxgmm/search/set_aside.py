@@ -49,7 +49,7 @@ def all_set_aside(
 ) -> list[SetAside]:
     """The columns in which components of these fits stand on the ridge, by fit and component."""
     found = []
-    for of in order:
+    for of in filter(results.__contains__, order):
         spurious = np.flatnonzero(np.asarray(results[of].spurious))
         if not len(spurious):
             continue
