@@ -228,4 +228,4 @@ def test_html_of_results_and_sweeps() -> None:
     assert "<tr style='font-weight:bold'><td>*</td><td>full</td>" in html
     assert "^ a component stands on the ridge alone" in html
     assert repr(sweep).splitlines()[3].startswith("* full")
-    assert jax.jit(lambda m: len(m._repr_html_()) * m.weights)(result.mixture).shape == (3,)
+    assert jax.jit(lambda m: (m._repr_html_(), m.log_weights)[1])(result.mixture).shape == (3,)

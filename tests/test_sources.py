@@ -326,7 +326,7 @@ def test_files_of_a_folder_are_matched_by_the_names_of_their_columns(second, tmp
 
 MASKED = np.ma.array(X[:5], mask=np.arange(10).reshape(5, 2) == 7)
 ODD = {
-    "masked": (MASKED, r"Block 1 of x \(rows from 3000 on\) has masked cells, the first in row 3, column 1"),
+    "masked": (MASKED, r"Block 1 of x \(rows from 3000 on\) has masked cells, .*: row 3, column 1 is masked"),
     "large whole numbers": (np.full((2, D), 2**40), r"Block 1 of x .* holds int64 up to 1099511627776.*float32"),
     "a frame among arrays": ("frame", "columns of Block 1 of x .* have names, 'a', 'b', and those of block 0"),
     "no features": (np.zeros((2, 0)), "expected numbers of shape"),
