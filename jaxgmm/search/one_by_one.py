@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -160,7 +161,14 @@ def ascended(
             if form not in held:
                 held[form] = _run.held(how, state, batches, settings, fixed, limit, form=form)
             found, _ = held[form](state, batches, settings, fixed, limit)
-            state = jax.tree.map(np.asarray, found)
+            # What an ascent looks at. The rest stays where it is, ready for the next call.
+            means, *numbers = map(np.asarray, (found.mixture.means, found.objective, found.n_steps, found.status))
+            moments = jax.tree.map(np.asarray, found.moments)
+            mixture = replace(found.mixture, means=means)
+            of_step = dict(zip(("objective", "n_steps", "status"), numbers, strict=True))
+            state = found._replace(mixture=mixture, moments=moments, gain=np.asarray(found.gain), **of_step)
+            if form is not None:
+                state = state._replace(is_far=np.asarray(state.is_far))
         return state
 
     waiting, reached, stop = iter(range(len(ascents))), list(ascents), threading.Event()
@@ -175,7 +183,7 @@ def ascended(
     n_threads = 1 if jax.config.jax_disable_jit else min(n_cores(), len(ascents))  # pyright: ignore
     with observer.heeding():
         at_once([work] * n_threads, stop)
-    return reached
+    return jax.device_get(reached)
 
 
 def with_ridge_and_form(states: em.State, batches: Batches, settings: em.Settings) -> em.State:

@@ -28,7 +28,7 @@ from .runs import put_back, taken
 from .spurious import spurious_on_host
 
 FINALISTS = 3
-"""Runs of a group that are polished, if so many are not the same fit. One that would win unpolished is polished too."""
+"""Most runs of a group that are polished because they might win. One that would win unpolished is polished too."""
 
 SAME = 0.5
 """Two runs are the same fit where each mean of one lies within so many standard deviations, of the components on
@@ -60,8 +60,8 @@ def polished(
     rivals = np.arange(n_runs)[None] if rivals is None else rivals
     states = states._replace(memory=None)
     tight = replace(settings, tol=0.0, acceleration=None, stopping="gain")
-    is_done = np.zeros(n_runs, bool)
-    chosen = _best_of(_ranks(states, settings), rivals)
+    is_done, before = np.zeros(n_runs, bool), _ranks(states, settings)
+    chosen = _best_of(before, rivals)
     mixtures: Any = jax.device_get(states.mixture)
     while len(chosen) and not observer.is_interrupted:
         few, lines = jax.device_get(taken(states, histories, chosen))
@@ -74,7 +74,7 @@ def polished(
         # Where the winner of a group has not been polished, or turned out spurious while it was, the next one is.
         chosen = winners[~is_done[winners]]
         if not len(chosen):
-            chosen = _challengers(ranks, is_done, rivals, mixtures)
+            chosen = _challengers(before, ranks, is_done, rivals, mixtures)
     return states, histories
 
 
@@ -84,17 +84,20 @@ def _best_of(ranks: np.ndarray, rivals: np.ndarray) -> np.ndarray:
     return np.unique(best[np.isfinite(ranks[best])]).astype(np.int32)
 
 
-def _challengers(ranks: np.ndarray, is_done: np.ndarray, rivals: np.ndarray, mixtures: Mixture) -> np.ndarray:
-    """Of each group the next best run that is not the same fit as one that is polished, until FINALISTS are.
-
-    How far a run is from its optimum does not show in its last gain, so that none is left out for being behind.
-    """
+def _challengers(
+    before: np.ndarray, ranks: np.ndarray, is_done: np.ndarray, rivals: np.ndarray, mixtures: Mixture
+) -> np.ndarray:
+    """Of each group the next best run that would win if it gained as much as the run that gained most, and is not the
+    same fit as one that is polished."""
     found = []
     for group in map(np.unique, rivals):
         done = group[is_done[group]]
         if not 0 < len(done) < FINALISTS:
             continue
-        for run in sorted(group[~is_done[group] & np.isfinite(ranks[group])], key=lambda run: -ranks[run]):
+        gained = ranks[done] - before[done]
+        reach = np.max(gained, initial=0.0, where=np.isfinite(gained))
+        near = [run for run in group[~is_done[group]] if ranks[run] + reach > ranks[done].max()]
+        for run in sorted(near, key=lambda run: -ranks[run]):
             if not any(_are_same(mixtures, run, other) for other in done):
                 found.append(run)
                 break
