@@ -152,6 +152,8 @@ def test_escape_and_race_are_polished_at_their_end():
     assert excess(found) < STILL_TO_COME
     assert found.escapes is not None
     assert excess(fit(X, K, polish=True, race=True)) < STILL_TO_COME
+    single = fit(X, K, polish=True, escape="split-merge", dtype=np.float32)
+    assert single.objective.dtype == np.float32
 
 
 def test_what_cannot_be_polished_is_refused_by_name():

@@ -2,7 +2,7 @@
 
 `tol` decides when a restart ends, and where clusters overlap a fit may then be some nats under its optimum: enough for
 another cell of a search to win. Tightening `tol` for all restarts would cost more than the restarts. So all end at
-`tol`, and of each group of rivals the best few that are not the same fit twice go on, accelerated (see `ascent.py`),
+`tol`, and of each group of rivals the best, and those that might overtake it, go on, accelerated (see `ascent.py`),
 until the gain still to come is estimated below 1e-6 nats per unit of weight.
 """
 
@@ -109,7 +109,7 @@ def polished_result(result: FitResult, rows: Rows, settings: em.Settings, observ
     if not is_polished(settings) or int(result.status) in FAILED or np.asarray(result.spurious).any():
         return result
     states = driver_of(rows).from_mixture(result.mixture, settings)
-    states = jax.device_get(states)._replace(n_steps=np.asarray(result.n_steps)[None], gain=np.array([np.inf]))
+    states = jax.device_get(states)._replace(n_steps=np.asarray(result.n_steps)[None])
     histories = np.asarray(result.history)[None]
     states, histories = polished(states, histories, rows, settings, observer)
     found = best(states, histories, settings.floor, length=histories.shape[1])
