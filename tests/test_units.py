@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +155,10 @@ def test_fewer_rows_than_features_in_float32(how):
     distances = np.einsum("nd,nd->n", centred @ np.linalg.inv(covariance), centred)
     expected = -0.5 * (np.linalg.slogdet(covariance)[1] + 100 * np.log(2 * np.pi) + distances.mean())
     if how == "estimator":
-        found = float(GaussianMixture(1).fit(x).score(x))
+        with warnings.catch_warnings():
+            # By rounding its objective may fall, on some processors: that is reported, as NOT_MONOTONE.
+            warnings.filterwarnings("ignore", message=".*NOT_MONOTONE")
+            found = float(GaussianMixture(1).fit(x).score(x))
     else:
         found = float(jaxgmm.fit(KEY, x, 1, n_restarts=2).objective)
     assert abs(found - expected) < 0.01 * abs(expected)
