@@ -61,7 +61,7 @@ class Kind(ABC):
 
     @abstractmethod
     def outer(self, mass: Array, shift: Array) -> Array:
-        """The kind of Σ_k mass_k · shift_k shift_kᵀ. mass (K,), shift (K, D)."""
+        """The kind of Σ_k mass_k · shift_k shift_kᵀ, by NumPy for NumPy arrays. mass (K,), shift (K, D)."""
 
     @abstractmethod
     def diagonal(self, mass: Array, values: Array) -> Array:
@@ -216,7 +216,7 @@ class Diagonal(Kind):
         return n_components, n_features
 
     def outer(self, mass: Array, shift: Array) -> Array:
-        return mass[:, None] * jnp.square(shift)
+        return mass[:, None] * (shift * shift)
 
     def diagonal(self, mass: Array, values: Array) -> Array:
         return mass[:, None] * values[None]
@@ -253,7 +253,7 @@ class Trace(Kind):
         return (n_components,)
 
     def outer(self, mass: Array, shift: Array) -> Array:
-        return mass * jnp.sum(jnp.square(shift), axis=-1)
+        return mass * (shift * shift).sum(axis=-1)
 
     def diagonal(self, mass: Array, values: Array) -> Array:
         return mass * jnp.sum(values)

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import em
-from .._base.linalg import einsum
 from .._base.status import FAILED, Status
 from ..moments import Moments
 
@@ -204,20 +203,11 @@ def _target(state: em.State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     safe = np.where(there, mass, 1.0)
     shift = first / safe[:, None]
     divisor = _per_matrix(mass, second)
+    outer: Any = state.mixture.family.kind.outer
     with np.errstate(all="ignore"):
         log_weights = np.where(there, np.log(safe / mass.sum()), 0.0)
-        scatter = (second - _outer(mass, shift, second)) / np.where(divisor > 0.0, divisor, 1.0)
+        scatter = (second - outer(mass, shift)) / np.where(divisor > 0.0, divisor, 1.0)
     return log_weights, np.asarray(state.mixture.means, np.float64) + shift, scatter
-
-
-def _outer(mass: np.ndarray, shift: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Σ mass · shift shiftᵀ in the shape of second moments."""
-    if second.ndim == 3:
-        if len(second) == len(mass):
-            return einsum("k,ki,kj->kij", mass, shift, shift)
-        return einsum("k,ki,kj->ij", mass, shift, shift)[None]
-    squares = mass[:, None] * np.square(shift)
-    return squares if second.ndim == 2 else squares.sum(axis=1)
 
 
 def _per_matrix(of_each: np.ndarray, scatter: np.ndarray) -> np.ndarray:
