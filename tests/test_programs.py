@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +58,28 @@ def test_a_program_is_a_function_within_transformations():
     assert np.array_equal(jax.vmap(lambda x: square(x, power=2))(jnp.arange(3.0)), [0.0, 1.0, 4.0])
     known = np.float32(3.0)
     assert float(jax.jit(lambda x: x + square(known, power=2))(1.0)) == 10.0
+
+
+@dataclass(frozen=True)
+class Two:
+    x: Any
+    y: Any
+
+
+def test_structures_that_jax_takes_for_equal_are_told_apart():
+    """Those of dataclasses with as many fields. JAX mixes up one pair in some hundred, so there are many pairs."""
+
+    def other(length):
+        class Pair(Two):
+            def value(self):
+                return jnp.full(length, self.x + self.y)
+
+        return jax.tree_util.register_dataclass(dataclass(frozen=True)(Pair))
+
+    value = program(lambda pair: pair.value())
+    for length in range(1, 301):
+        of_kind = other(length)
+        assert jax.eval_shape(lambda x, of_kind=of_kind: value(of_kind(x, x)), np.float32(1.0)).shape == (length,)
 
 
 def test_small_tables_of_other_lengths_counts_and_starts_compile_nothing(events):
