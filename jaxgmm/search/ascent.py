@@ -28,11 +28,11 @@ STILL_TO_COME = 1e-7
 """Estimated gain, nats per unit of weight, at which an ascent has arrived, if it is below it twice in a row: a tenth of
 what is promised, since the estimate knows only the curvature along the last moves."""
 
-SHORTEST = 1.0 / 64.0
-"""Least share of a proposed step that is made."""
+SHORTER = 1.0 / 4.0
+"""By how much a refused proposal is shortened, once: after the second refusal plain steps follow."""
 
 PATIENCE = 16
-"""Most plain steps between two refused proposals."""
+"""Most plain steps after two refused proposals."""
 
 
 class Whitening(NamedTuple):
@@ -95,7 +95,8 @@ def propose(ascent: Ascent) -> tuple[em.State, np.ndarray]:
     state, whitening = ascent.state, ascent.whitening
     running = state._replace(status=np.int32(Status.RUNNING))  # pyright: ignore
     if ascent.plainly > 0:
-        return running, _vector(whitening, *_target(state))
+        is_known = bool(np.any(ascent.step))
+        return running, ascent.point + ascent.step if is_known else _vector(whitening, *_target(state))
     log_weights, means, scatter = _parts(whitening, ascent.point + ascent.length * ascent.direction, state)
     # In the rows' dtype, as the program gets it.
     means = means.astype(np.asarray(state.mixture.means).dtype)
@@ -117,10 +118,11 @@ def learn(ascent: Ascent, point: np.ndarray, stepped: em.State) -> Ascent:
     ascent = ascent._replace(state=counted, line=_with(ascent.line, state.objective))
     if is_plain:  # where even EM fails, the run stays where it was
         return ascent._replace(is_done=np.array(True))
-    patience = int(ascent.patience)
-    n_small = int(ascent.n_small)
+    patience, n_small, length = int(ascent.patience), int(ascent.n_small), float(ascent.length)
+    if length > SHORTER and not n_small:
+        return ascent._replace(length=np.array(length * SHORTER))
     return ascent._replace(
-        length=np.array(max(float(ascent.length) / 4.0, SHORTEST)),
+        length=np.array(1.0),
         plainly=np.array(patience),
         patience=np.array(min(2 * patience, PATIENCE)),
         n_pairs=np.array(0 if patience >= 4 else int(ascent.n_pairs)),
@@ -186,13 +188,13 @@ def _with(line: np.ndarray, objective: Any) -> np.ndarray:
 
 def _lbfgs(step: np.ndarray, moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
     """The two loops of L-BFGS, from the identity: the coordinates are whitened."""
-    left, shares = step, []
-    for move, change in zip(moves[::-1], changes[::-1], strict=True):
-        share = np.dot(move, left) / np.dot(move, change)
-        left = left - share * change
-        shares.append(share)
-    for move, change, share in zip(moves, changes, shares[::-1], strict=True):
-        left = left + move * (share - np.dot(change, left) / np.dot(move, change))
+    left, scaled = step, moves / np.sum(moves * changes, axis=1, keepdims=True)
+    shares = np.empty(len(moves))
+    for i in range(len(moves) - 1, -1, -1):
+        shares[i] = np.dot(scaled[i], left)
+        left = left - shares[i] * changes[i]
+    for i in range(len(moves)):
+        left = left + (shares[i] * moves[i] - np.dot(changes[i], left) * scaled[i])
     return left
 
 
