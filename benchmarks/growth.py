@@ -46,13 +46,10 @@ def measure(options: Options) -> dict[str, Any]:
     lines = []
     for device, family, axis in product(options.devices, FAMILIES[:1] if options.quick else FAMILIES, values):
         sizes = [{**FIXED[axis], axis.lower(): value} for value in values[axis]]
-        request = {"family": family, "sizes": sizes, "timing": timing}
-        answer = isolate.run(points, request, LIMIT, device)
-        line: dict[str, Any] = {"device": device, "family": family, "axis": axis, "dtype": "float32"}
-        line |= {"missing": answer["missing"], "points": answer.get("points", []), "fitted_from": least.get(axis, 0)}
-        line |= exponent(line["points"], axis.lower(), EXPECTED[family][axis], line["fitted_from"])
+        asked = {"family": family, "sizes": sizes, "timing": timing}
+        line = {"axis": axis, "dtype": "float32", "points": [], **isolate.ask(points, LIMIT, device, **asked)}
+        line |= exponent(line["points"], axis.lower(), EXPECTED[family][axis], least.get(axis, 0))
         lines.append(line)
-        print(f"growth {device} {family} {axis}: {isolate.in_short(line)}", flush=True)
     return {"lines": lines}
 
 
@@ -89,7 +86,7 @@ def exponent(points: list[dict[str, Any]], size: str, expected: float, least: in
     """
     timed = [p for p in points if p["seconds_per_iteration"] and p["seconds_per_iteration"]["median"] > 0.0]
     used = [p for p in timed if p[size] >= least]
-    nothing = {"exponent": None, "half_width": None, "expected": expected, "above": None}
+    nothing = {"exponent": None, "half_width": None, "expected": expected, "above": None, "fitted_from": least}
     if len(used) < 3:
         return nothing
     from scipy import stats  # comes with JAX

@@ -47,11 +47,12 @@ def ask(
     environment: Mapping[str, str] | None = None,
     **request: Any,
 ) -> dict[str, Any]:
-    """`run`, told in a line as the answer comes. -> what was asked and what was answered, in one."""
+    """`run`, told in a line as the answer comes. -> what was asked, the device too, and what was answered, in one."""
     answer = run(function, request, time_limit, device, environment)
+    asked = {**({"device": device} if device else {}), **request}
     section = function.__module__.rpartition(".")[2]
-    print(f"{section} {function.__name__}, {in_short(request)}: {in_short(answer)}", flush=True)
-    return {**request, **answer}
+    print(f"{section} {function.__name__}, {in_short(asked)}: {in_short(answer)}", flush=True)
+    return {**asked, **answer}
 
 
 def run(
@@ -138,6 +139,13 @@ def reset_peak() -> bool:
     return True
 
 
+def reason(error: Exception) -> str:
+    """Why something is missing, in a line."""
+    # By name: `-m` makes this file `__main__`, whose Unsupported is another class than the importers'.
+    known = type(error).__name__ == Unsupported.__name__
+    return _shown(str(error) if known else f"{type(error).__name__}: {error}")
+
+
 def _shown(text: str) -> str:
     """One line of bounded length that names no folder of this machine: results are public."""
     line = " ".join(text.split())
@@ -157,9 +165,7 @@ def main() -> None:
     try:
         answer = getattr(importlib.import_module(module), name)(**asked["request"])
     except Exception as error:
-        # By name: `-m` makes this file `__main__`, whose Unsupported is another class than the importers'.
-        known = type(error).__name__ == Unsupported.__name__
-        answer = {"missing": _shown(str(error) if known else f"{type(error).__name__}: {error}")}
+        answer = {"missing": reason(error)}
     print(json.dumps(answer), file=answers, flush=True)
     os._exit(0)  # what is left, such as a peer's threads, is not waited for
 

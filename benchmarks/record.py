@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -50,15 +49,14 @@ class Record:
 
     def write(self, measured: dict[str, Any]) -> None:
         """Replace the file's content by all that is measured by now: a run that is ended early loses only the rest."""
-        text = json.dumps({**self.provenance, **measured}, indent=2) + "\n"
-        replace(self.path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+        write(self.path, json.dumps({**self.provenance, **measured}, indent=2) + "\n")
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Write a file beside `path` and put it in its place at once: a reader sees the old one or the new one."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(unfinished)
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
