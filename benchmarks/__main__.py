@@ -3,8 +3,6 @@
 Runs the sections one after the other, prints as it goes, and writes one file to `results/`. See README.md beside this.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

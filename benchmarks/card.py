@@ -17,8 +17,6 @@ the part's share of the time is up; those that are then left out are named in th
 | `restarts` | thousands of restarts of a small problem in one call |
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import tempfile
@@ -36,7 +34,7 @@ from jax import lax
 from jax.lax import DotAlgorithmPreset, Precision
 
 import jaxgmm
-from jaxgmm import Batches, Mixture, em
+from jaxgmm import Batches, em
 from jaxgmm._base.linalg import cholesky, inverse_lower
 from jaxgmm.covariances import Form
 from jaxgmm.density import normalise, prepare
@@ -47,6 +45,7 @@ from jaxgmm.evaluation import log_prob_of, map_log_joint
 from jaxgmm.priors import Ridge
 
 from . import growth, isolate, limits, record
+from .child import near
 from .markdown import by_columns
 from .options import LEFT_OUT, Options
 from .problems import OVERLAP, Problem
@@ -145,26 +144,15 @@ def on_device(name: str, chunk_size: int | None = None, is_fused: bool = False) 
     """A start near the truth and float32 rows like those of `Problem.data`, but made where they are used."""
     problem = Problem.of(name)
     n, d, k = problem.n, problem.d, problem.k
-    rng = np.random.default_rng(0)
-    apart = OVERLAP / np.sqrt(d)
-    means = (apart * rng.standard_normal((k, d))).astype(np.float32)
-    piece = min(n, 2**16)
+    means = (OVERLAP / np.sqrt(d) * np.random.default_rng(0).standard_normal((k, d))).astype(np.float32)
 
-    # Piece by piece into place: beside data of half the memory there is no room for a second copy.
-    @partial(jax.jit, donate_argnums=0)
-    def filled(x: Any, means: Any) -> Any:
-        def fill(index: Any, x: Any) -> Any:
-            which, noise = jax.random.split(jax.random.fold_in(jax.random.key(0), index))
-            labels = jax.random.randint(which, (piece,), 0, k)
-            rows = means[labels] + jax.random.normal(noise, (piece, d), jnp.float32)
-            return lax.dynamic_update_slice_in_dim(x, rows, jnp.minimum(index * piece, n - piece), 0)
+    @jax.jit
+    def drawn(means: Any) -> Any:
+        which, noise = jax.random.split(jax.random.key(0))
+        return means[jax.random.randint(which, (n,), 0, k)] + jax.random.normal(noise, (n, d), jnp.float32)
 
-        return lax.fori_loop(0, -(-n // piece), fill, x)
-
-    x = filled(jnp.zeros((n, d), jnp.float32), means)
-    start = means + np.float32(0.5 * apart) * rng.standard_normal((k, d)).astype(np.float32)
-    mixture = Mixture.create(np.full(k, 1.0 / k), start, problem.unit_covariances(), problem.family, dtype=np.float32)
-    return mixture, Batches.of(x, None, chunk_size, n_components=k, fused=is_fused)
+    batches = Batches.of(drawn(means), None, chunk_size, n_components=k, fused=is_fused)
+    return near(means, problem.family), batches
 
 
 def iteration(mixture: Any, batches: Any) -> dict[str, Any]:
@@ -370,5 +358,5 @@ def of_part(name: str, part: dict[str, Any]) -> list[str]:
     if not rows:
         return [f"{name}: {part.get('missing') or 'nothing was measured'}", left_out]
     columns = dict.fromkeys(column for row in rows for column in row)
-    header = {column: column.removesuffix("_s").replace("_", " ").removesuffix(" per") for column in columns}
-    return [f"{name}:", by_columns(rows, {header[column]: column for column in columns}, {}), left_out]
+    shown = {column.removesuffix("_s").replace("_", " ").removesuffix(" per"): column for column in columns}
+    return [f"{name}:", by_columns(rows, shown, {}), left_out]

@@ -3,8 +3,6 @@
 All are float64. In child processes.
 """
 
-from __future__ import annotations
-
 import json
 from itertools import product
 from typing import Any

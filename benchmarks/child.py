@@ -4,12 +4,10 @@ read.
 Nothing here imports jax or jaxgmm before it is called, so that a child may time those imports.
 """
 
-from __future__ import annotations
-
 import importlib
 import warnings
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -134,7 +132,7 @@ class OnTorch:
         self.how = {"n_components": k, "covariance_type": covariance_type, "device": "cpu", **how}
         self.model: Any = None
 
-    def fit(self, x: np.ndarray) -> OnTorch:
+    def fit(self, x: np.ndarray) -> Self:
         tgmm, how = installed("tgmm"), {"n_features": x.shape[1], **self.how}
         if "init_params" in how:
             how["init_means"] = how.pop("init_params")

@@ -4,8 +4,6 @@ Ours beside scikit-learn, each in fresh processes by turns, ours without program
 calls of whole searches are in `searches`; how a process fares that fits ever other shapes is in `shapes`.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 import subprocess

@@ -6,8 +6,6 @@ up: below, what a step costs besides its rows flattens the line. The same happen
 exponents lower than counted; only one above the count, by more than its 95 % interval, is a fault, and is flagged.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 

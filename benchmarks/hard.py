@@ -8,8 +8,6 @@ are judged by `problems.objective`. Compiling is not in the time of a fit, but s
 What races come to is told from one pool of starts that are run whole: see `races.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -117,13 +115,12 @@ def measure(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {"tol": TOL, "max_steps": MAX_STEPS, "device": device, "problems": [], "races": []}
     found |= {"runners": RUNNERS, "draws": DRAWS, "tie": TIE}
 
-    def ask(function: Callable[..., dict[str, Any]], problem: Hard, what: str, **request: Any) -> dict[str, Any]:
-        request |= {"problem": list(problem)}
-        return isolate.run(function, request, LIMIT, device, label=f"hard {problem.name}, {what}")
+    def ask(function: Callable[..., dict[str, Any]], problem: Hard, **request: Any) -> dict[str, Any]:
+        return isolate.ask(function, LIMIT, device, problem=list(problem), **request)
 
     def pooled(problem: Hard, starts: int, seeds: int) -> dict[str, Any]:
         """Starts run whole; what races of them would have come to is added to what was found."""
-        made = ask(pool, problem, f"{starts} starts", starts=starts, seeds=seeds)
+        made = ask(pool, problem, starts=starts, seeds=seeds)
         if runs := made.pop("runs", None):
             found["races"].append({"problem": problem.name, "k": problem.k, **races(Runs.of(runs))})
         return {"way": f"{starts} starts", **made}
@@ -133,13 +130,13 @@ def measure(options: Options) -> dict[str, Any]:
         found["problems"].append(of)
         if options.wants(OURS):
             for way in (WAYS[1], WAYS[-1]) if quick else WAYS:
-                made = ask(ours, problem, way.name, way=list(way), seeds=n_seeds)
-                of["ways"].append({"way": way.name, **made})
+                made = ask(ours, problem, way=list(way), seeds=n_seeds)
+                of["ways"].append({**made, "way": way.name})
             of["ways"].append(pooled(problem, n_starts, n_seeds))
-            of["annealing"] = ask(anneal, problem, "annealing", seeds=n_seeds)
+            of["annealing"] = ask(anneal, problem, seeds=n_seeds)
         for peer, init in PEERS.items():
             if options.wants(peer) and device == "cpu":
-                made = ask(theirs, problem, peer, init=init, seconds=problem.seconds)
+                made = ask(theirs, problem, init=init, seconds=problem.seconds)
                 of["peers"].append({"peer": peer, **made})
     if options.wants(OURS) and not quick:
         for table in TABLES:

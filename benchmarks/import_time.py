@@ -4,8 +4,6 @@ Each run is a fresh interpreter that imports jax, then jaxgmm, and times both: a
 on both alike. The median over runs is reported, after a warm-up that leaves files cached and bytecode written.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess

@@ -5,8 +5,6 @@ which reads a JSON request on standard input and answers in JSON on the last lin
 memory below are for use inside such a child.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json
@@ -50,8 +48,9 @@ def ask(
     """`run`, told in a line as the answer comes. -> what was asked, the device too, and what was answered, in one."""
     answer = run(function, request, time_limit, device, environment)
     asked = {**({"device": device} if device else {}), **request}
-    section = function.__module__.rpartition(".")[2]
-    print(f"{section} {function.__name__}, {in_short(asked)}: {in_short(answer)}", flush=True)
+    named = {function.__module__.rpartition(".")[2]: function.__name__}
+    named |= {name: value for name, value in asked.items() if not isinstance(value, dict | list)}
+    print(f"{in_short(named)}: {in_short(answer)}", flush=True)
     return {**asked, **answer}
 
 

@@ -14,8 +14,6 @@ longer than such moments last, makes SLOW_PAIRS pairs in one round, or as many a
 first dtype, one fit from the same start to a change below TOL, or as many iterations as LONG_FIT seconds allow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product
 from typing import Any

@@ -1,7 +1,5 @@
 """The section iteration as Markdown: times, objectives, fits to convergence, who is missing, and the README's table."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable
 from typing import Any

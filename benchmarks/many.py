@@ -10,8 +10,6 @@ Whether ours ends as high is asked from common starts: means at random rows of e
 1e-6, and the mean log-likelihood (nats, in float64 by `problems.objective`) of what each program returns.
 """
 
-from __future__ import annotations
-
 import statistics
 from itertools import product
 from typing import Any
@@ -29,11 +27,11 @@ from .timing import stopwatch
 ALONE = f"{REFERENCE}, one thread"
 CONTENDERS = (OURS, REFERENCE, ALONE, "tgmm")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-TASKS = (
+TASKS: tuple[dict[str, Any], ...] = (
     {"n_problems": 10_000, "n": 300, "d": 2, "k": 2},
     {"n_problems": 1_000, "n": 2_000, "d": 8, "k": 5},
 )
-QUICK_TASKS = ({"n_problems": 20, "n": 60, "d": 2, "k": 2},)
+QUICK_TASKS: tuple[dict[str, Any], ...] = ({"n_problems": 20, "n": 60, "d": 2, "k": 2},)
 TIMED = 200
 LATER = 3
 SAMPLE = 50
@@ -61,7 +59,7 @@ def is_wanted(options: Options, contender: str, dtype: str, device: str) -> bool
     return options.wants(contender) and (contender == OURS or is_here)
 
 
-def task_of(contender: str, task: dict[str, int], dtype: str, device: str) -> dict[str, Any]:
+def task_of(contender: str, task: dict[str, Any], dtype: str, device: str) -> dict[str, Any]:
     environment = ONE_THREAD if contender == ALONE else {}
     name = contender.partition(",")[0]
     return isolate.ask(timed, LIMIT, device, environment, contender=name, dtype=dtype, **task)

@@ -1,7 +1,5 @@
 """Quantities and tables as Markdown, and where the figures come from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any

@@ -5,8 +5,6 @@ back to the system and the peak is reset; then the peak during a run, less what 
 figure. On a GPU it is the allocator's peak, less what was in use. Null where neither can be read.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc
@@ -114,7 +112,8 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
 
     header = ["call", "type", "N", "D", "K", "data, MB", "above, MB", f"within {digits(target, scale=1e-6)} MB"]
     growth = [
-        f"{of['what']}, {of['family']}: {of['bytes_per_row']:.3f} bytes a row, {'grows' if of['grows'] else 'no growth'}"
+        f"{of['what']}, {of['family']}: {of['bytes_per_row']:.3f} bytes a row, "
+        + ("grows" if of["grows"] else "no growth")
         for of in place.cells(found, "growth")
         if of["grows"] is not None
     ]

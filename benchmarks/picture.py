@@ -1,8 +1,6 @@
 """Pictures: for every problem, how much longer than ours each peer takes for an iteration; and for the hard ones, how
 far from the best optimum each way of searching is after how many seconds."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Sequence

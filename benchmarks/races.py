@@ -4,10 +4,8 @@ A race needs no timing: with the objectives of whole runs after each step, it is
 end, and how many steps would have been made. So one pool of starts, run whole, tells what races of every kind come to.
 """
 
-from __future__ import annotations
-
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -26,18 +24,18 @@ class Runs(NamedTuple):
     is_sound: np.ndarray  # (R,): whether the data hold it up
 
     @classmethod
-    def of(cls, lists: dict[str, Any]) -> Runs:
+    def of(cls, lists: dict[str, Any]) -> Self:
         return cls(*(np.array(lists[name]) for name in cls._fields))
 
     @classmethod
-    def made(cls, restarts: Any, spurious: np.ndarray) -> Runs:
+    def made(cls, restarts: Any, spurious: np.ndarray) -> Self:
         steps, end = restarts.n_steps, np.asarray(restarts.objective)
         places = np.arange(len(steps))
         at = [np.where(cut < steps, restarts.history[places, np.minimum(cut, steps)], end) for cut in STEPS]
         return cls(steps, end, np.array(at), np.isfinite(end) & ~spurious)
 
     @classmethod
-    def joined(cls, parts: list[Runs]) -> dict[str, list[Any]]:
+    def joined(cls, parts: list[Self]) -> dict[str, list[Any]]:
         """All of them as lists, with the least finite objective in the place of −inf, of which JSON knows nothing."""
         merged = cls(*(np.concatenate(leaves, axis=-1) for leaves in zip(*parts, strict=True)))
         merged = merged._replace(end=_finite(merged.end), at=_finite(merged.at))

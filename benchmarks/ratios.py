@@ -5,8 +5,6 @@ did not do the same work. It is shown and marked, and is nobody's best peer. The
 where it ran, else scikit-learn, else ours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Where a measurement comes from, and the file that it is kept in. Every benchmark records through this."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -10,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jaxgmm import __version__
 
@@ -28,7 +26,7 @@ class Record:
     provenance: dict[str, Any]
 
     @classmethod
-    def begin(cls, name: str, packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> Record:
+    def begin(cls, name: str, packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> Self:
         """A new file. One that exists is never touched: a second run in the same second is an error."""
         now = datetime.now(UTC)
         provenance = {

@@ -4,8 +4,6 @@ Prints tables for every device of every file (the newest file of the suite where
 the newest that has it). Nothing is measured here, and no figure comes from elsewhere.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

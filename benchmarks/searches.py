@@ -12,8 +12,6 @@ Whether ours finds as good optima is asked of every cell of such a sweep: from t
 as many restarts of each program's own (`cells.py`).
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 from collections.abc import Callable
@@ -88,7 +86,7 @@ def of_cells(options: Options, grid: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if options.wants(OURS) and options.wants(REFERENCE):
         for name, (function, how) in COMPARED.items():
-            request = {**grid, **how} | ({"seeds": 1} if options.quick else {})
+            request: dict[str, Any] = {**grid, **how} | ({"seeds": 1} if options.quick else {})
             found[name] = {"not_below": NOT_BELOW, **isolate.ask(function, LIMIT, device, **request)}
     if options.wants(OURS) and not options.quick:
         found["choices"] = isolate.ask(cells.choices, LIMIT, device, **CHOICES)

@@ -1,7 +1,5 @@
 """The section searches as Markdown: times beside ours, cells beside scikit-learn's, choices beside mclust's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +38,9 @@ TIMED: dict[str, tuple[Callable[[dict[str, Any]], str], Columns]] = {
         {**REACHED, "steps of the best": steps},
     ),
     "sweep": (
-        lambda found: f"{grid(found)}, {found['n_restarts']} restarts, (N, D) = ({found['n']}, {found['d']}), "
-        "chosen by BIC:",
+        lambda found: (
+            f"{grid(found)}, {found['n_restarts']} restarts, (N, D) = ({found['n']}, {found['d']}), chosen by BIC:"
+        ),
         {"chosen (BIC)": chosen},
     ),
     "photograph": (photograph_title, {**REACHED, "steps": steps}),

@@ -1,7 +1,5 @@
 """The children of `searches`: each function runs in a fresh process and times one contender at one task."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Whether a long-lived process fares well that fits tables of ever other shapes: its programs, mappings and memory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

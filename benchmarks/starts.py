@@ -6,8 +6,6 @@ component of a variance under SPIKE is told of apart: such a likelihood has no b
 objectives of our restarts that differ by more than TIE.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Seconds: of a call, of several calls by turns, and of one iteration, by the difference of two calls."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

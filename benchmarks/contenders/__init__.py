@@ -1,7 +1,5 @@
 """The contenders, in the order in which they run and are reported."""
 
-from __future__ import annotations
-
 from . import daal4py, gmmx, ours, pomegranate, scikit_learn, tgmm, torchgmm
 from ._contender import Contender as Contender
 from ._contender import Outcome as Outcome

@@ -1,7 +1,5 @@
 """What an adapter of a peer says and does."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
@@ -60,7 +58,7 @@ class Contender:
         return None if dtype in self.dtypes else f"refuses {dtype}"
 
 
-def to_torch(data: Data, device: str) -> tuple[Any, str, Data]:
+def to_torch(data: Data, device: str) -> tuple[Any, str, list[Any]]:
     """torch with a thread a core, its name of the device, and the data there. Unsupported where it sees no GPU."""
     torch = installed("torch")
     affinity = getattr(os, "sched_getaffinity", None)
@@ -68,9 +66,9 @@ def to_torch(data: Data, device: str) -> tuple[Any, str, Data]:
     if device == "gpu" and not torch.cuda.is_available():
         raise Unsupported("this build of torch sees no GPU")
     place = "cuda" if device == "gpu" else "cpu"
-    return torch, place, Data(*(torch.from_numpy(a).to(place) for a in data))
+    return torch, place, [torch.from_numpy(a).to(place) for a in data]
 
 
-def to_numpy(*tensors: Any) -> list[np.ndarray]:
+def to_numpy(*tensors: Any) -> Any:
     """torch tensors of any device as arrays."""
     return [tensor.detach().cpu().numpy() for tensor in tensors]

@@ -1,7 +1,5 @@
 """oneDAL's EM through daal4py, which scikit-learn-intelex ships. All cores are its default."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """gmmx: EM in JAX. The step limit is static in its program, so each number of iterations compiles once."""
 
-from __future__ import annotations
-
 from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, installed
 
 

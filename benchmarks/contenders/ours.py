@@ -1,7 +1,5 @@
 """jaxgmm itself, by its public core: the start is a mixture, and `em.run` makes the steps."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..problems import shaped

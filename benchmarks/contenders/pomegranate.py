@@ -1,7 +1,5 @@
 """pomegranate: a mixture of torch distributions, a Python loop over components."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ._contender import Contender, Data, Fit, Outcome, Problem, installed, to_numpy, to_torch

@@ -1,7 +1,5 @@
 """scikit-learn's GaussianMixture: on NumPy arrays, and on torch tensors, through the array API."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, installed, to_numpy, to_torch
@@ -25,11 +23,11 @@ def prepare_on_torch(problem: Problem, data: Data, device: str) -> Fit:
     _, _, tensors = to_torch(data, device)
     installed("sklearn").set_config(array_api_dispatch=True)
     # Some other seeding than k-means has to be named, though none is used.
-    of_tensors = prepare(problem, tensors, device, init_params="random")
+    of_tensors = prepare(problem, Data(*tensors), device, init_params="random")
 
     def fit(iterations: int, tol: float) -> Outcome:
-        *fitted, n_iterations = of_tensors(iterations, tol)
-        return Outcome(*to_numpy(*fitted), n_iterations)
+        fitted = of_tensors(iterations, tol)
+        return Outcome(*to_numpy(*fitted[:3]), fitted.n_iterations)
 
     return fit
 

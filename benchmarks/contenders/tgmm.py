@@ -1,7 +1,5 @@
 """tgmm: EM in torch, with scikit-learn's names."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

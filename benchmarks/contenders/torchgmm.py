@@ -5,8 +5,6 @@ so two E-steps, for each iteration whenever the data are one batch. So what its 
 the start in its buffers and an iteration in every epoch: kinder to it than its own front door.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 
