@@ -116,7 +116,7 @@ def measure(options: Options) -> dict[str, Any]:
     found |= {"runners": RUNNERS, "draws": DRAWS, "tie": TIE}
 
     def ask(function: Callable[..., dict[str, Any]], problem: Hard, **request: Any) -> dict[str, Any]:
-        return isolate.ask(function, LIMIT, device, problem=list(problem), **request)
+        return isolate.ask(function, LIMIT, device, problem=problem._asdict(), **request)
 
     def pooled(problem: Hard, starts: int, seeds: int) -> dict[str, Any]:
         """Starts run whole; what races of them would have come to is added to what was found."""
@@ -130,7 +130,7 @@ def measure(options: Options) -> dict[str, Any]:
         found["problems"].append(of)
         if options.wants(OURS):
             for way in (WAYS[1], WAYS[-1]) if quick else WAYS:
-                made = ask(ours, problem, way=list(way), seeds=n_seeds)
+                made = ask(ours, problem, way=way._asdict(), seeds=n_seeds)
                 of["ways"].append({**made, "way": way.name})
             of["ways"].append(pooled(problem, n_starts, n_seeds))
             of["annealing"] = ask(anneal, problem, seeds=n_seeds)
@@ -147,11 +147,11 @@ def measure(options: Options) -> dict[str, Any]:
 # In children
 
 
-def ours(problem: list[Any], way: list[Any], seeds: int) -> dict[str, Any]:
+def ours(problem: dict[str, Any], way: dict[str, Any], seeds: int) -> dict[str, Any]:
     """Calls of `fit`, one a seed until ENOUGH, and what the first cost to compile."""
-    asked, how = Hard(*problem), Way(*way)
+    asked = Hard(**problem)
     x = asked.rows()
-    more: dict[str, Any] = {"init": how.init, "n_restarts": how.n_restarts, "race": how.race, "escape": how.escape}
+    more: dict[str, Any] = {name: value for name, value in way.items() if name != "name"}
     more |= {"max_steps": MAX_STEPS, "ridge": RIDGE, "dtype": np.float64}
 
     def fit(seed: int, tol: float = TOL) -> Any:
@@ -176,9 +176,9 @@ def by_seeds(fit: Callable[..., Any], x: np.ndarray, seeds: int) -> tuple[dict[s
     return {"compile_s": warm_up[0] - warm_up[1], "calls": calls}, results
 
 
-def pool(problem: list[Any], starts: int, seeds: int) -> dict[str, Any]:
+def pool(problem: dict[str, Any], starts: int, seeds: int) -> dict[str, Any]:
     """As `ours`, of starts run whole, and how each of them went."""
-    asked = Hard(*problem)
+    asked = Hard(**problem)
     x = asked.rows()
     spurious: list[Any] = []
 
@@ -208,10 +208,9 @@ def whole(seed: int, x: np.ndarray, k: int, starts: int, tol: float = TOL) -> tu
         return jax.block_until_ready((result, spurious.any(axis=1)))
 
 
-def theirs(problem: list[Any], init: str, seconds: float) -> dict[str, Any]:
+def theirs(problem: dict[str, Any], init: str, seconds: float) -> dict[str, Any]:
     """scikit-learn's starts one after the other until the time is up: the best so far after each, as n_init does."""
-    peer = scikit_learn()
-    asked = Hard(*problem)
+    peer, asked = scikit_learn(), Hard(**problem)
     x = asked.rows()
     more: dict[str, Any] = {"tol": TOL, "max_iter": MAX_STEPS, "reg_covar": RIDGE, "init_params": init}
     calls: list[dict[str, Any]] = []
@@ -223,13 +222,13 @@ def theirs(problem: list[Any], init: str, seconds: float) -> dict[str, Any]:
     return {"calls": calls}
 
 
-def anneal(problem: list[Any], seeds: int) -> dict[str, Any]:
+def anneal(problem: dict[str, Any], seeds: int) -> dict[str, Any]:
     """Plain EM, and EM after annealing from each of COLDEST, from the same starts. Ueda and Nakano 1998.
 
     Responsibilities ∝ (π N)^β are those of another mixture, `heated`. Means are jittered before β rises, since those
     that have become one would never part again.
     """
-    asked, family = Hard(*problem), SHELF["full"]
+    asked, family = Hard(**problem), SHELF["full"]
     x = asked.rows()
     settings = em.Settings(tol=TOL, ridge=RIDGE)
     batches = admit(x, None, asked.k, 1, None, np.float64)

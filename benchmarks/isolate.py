@@ -49,7 +49,7 @@ def ask(
     answer = run(function, request, time_limit, device, environment)
     asked = {**({"device": device} if device else {}), **request}
     named = {function.__module__.rpartition(".")[2]: function.__name__}
-    named |= {name: value for name, value in asked.items() if not isinstance(value, dict | list)}
+    named |= {name: value for name, value in asked.items() if not isinstance(value, list)}
     print(f"{in_short(named)}: {in_short(answer)}", flush=True)
     return {**asked, **answer}
 

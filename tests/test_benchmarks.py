@@ -588,7 +588,7 @@ def test_hard_problems_are_what_they_are_called():
 def test_peers_search_until_the_time_is_up():
     """Best so far, which never falls."""
     pytest.importorskip("sklearn")
-    calls = hard.theirs(list(hard.QUICK[0]), "k-means++", 0.05)["calls"]
+    calls = hard.theirs(hard.QUICK[0]._asdict(), "k-means++", 0.05)["calls"]
     objectives = [call["objective"] for call in calls]
     assert objectives == sorted(objectives)
     assert calls[-1]["seconds"] >= 0.05

@@ -69,6 +69,7 @@ def to_torch(data: Data, device: str) -> tuple[Any, str, list[Any]]:
     return torch, place, [torch.from_numpy(a).to(place) for a in data]
 
 
-def to_numpy(*tensors: Any) -> Any:
-    """torch tensors of any device as arrays."""
-    return [tensor.detach().cpu().numpy() for tensor in tensors]
+def from_torch(weights: Any, means: Any, covariances: Any, n_iterations: int) -> Outcome:
+    """Of torch tensors on any device."""
+    arrays = (tensor.detach().cpu().numpy() for tensor in (weights, means, covariances))
+    return Outcome(*arrays, n_iterations=n_iterations)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._contender import Contender, Data, Fit, Outcome, Problem, installed, to_numpy, to_torch
+from ._contender import Contender, Data, Fit, Outcome, Problem, from_torch, installed, to_torch
 
 TYPES = {"full": "full", "diag": "diag", "spherical": "sphere"}
 
@@ -33,11 +33,10 @@ def prepare(problem: Problem, data: Data, device: str) -> Fit:
         threshold = tol * problem.n if tol else -np.inf
         model = Counting(normals, priors=weights.clone(), max_iter=iterations, tol=threshold).to(place)
         model.fit(x)
-        found = np.stack(to_numpy(*(one.means for one in model.distributions)))
-        fitted = np.stack(to_numpy(*(one.covs for one in model.distributions)))
+        found, fitted = (torch.stack([getattr(one, of) for one in model.distributions]) for of in ("means", "covs"))
         if problem.family == "spherical":
             fitted = fitted.reshape(problem.k, -1)[:, 0]
-        return Outcome(*to_numpy(model.priors), found, fitted, model.made)
+        return from_torch(model.priors, found, fitted, model.made)
 
     return fit
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, installed, to_numpy, to_torch
+from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, from_torch, installed, to_torch
 
 
 def prepare(problem: Problem, data: Data, device: str, **more: Any) -> Fit:
@@ -26,8 +26,7 @@ def prepare_on_torch(problem: Problem, data: Data, device: str) -> Fit:
     of_tensors = prepare(problem, Data(*tensors), device, init_params="random")
 
     def fit(iterations: int, tol: float) -> Outcome:
-        fitted = of_tensors(iterations, tol)
-        return Outcome(*to_numpy(*fitted[:3]), fitted.n_iterations)
+        return from_torch(*of_tensors(iterations, tol))
 
     return fit
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, installed, to_numpy, to_torch
+from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, from_torch, installed, to_torch
 
 TYPES = {"full": "full", "diag": "diag", "spherical": "spherical", "tied": "tied_full"}
 
@@ -23,7 +23,7 @@ def prepare(problem: Problem, data: Data, device: str) -> Fit:
         model.fit(x)
         size = abs(float(model.lower_bound_)) or 1.0
         # n_iter_ is the index of the last iteration, counted from 0.
-        return Outcome(*to_numpy(model.weights_, model.means_, model.covariances_), int(model.n_iter_) + 1)
+        return from_torch(model.weights_, model.means_, model.covariances_, int(model.n_iter_) + 1)
 
     return fit
 

@@ -8,7 +8,7 @@ the start in its buffers and an iteration in every epoch: kinder to it than its 
 import logging
 from typing import Any
 
-from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, installed, to_numpy, to_torch
+from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, from_torch, installed, to_torch
 
 
 def prepare(problem: Problem, data: Data, device: str) -> Fit:
@@ -34,8 +34,7 @@ def prepare(problem: Problem, data: Data, device: str) -> Fit:
         asked = {"convergence_tolerance": tol, "covariance_regularization": RIDGE, "is_batch_training": False}
         trainer = trainer_of(**how, max_epochs=iterations)
         trainer.fit(trained(model, **asked), loader)
-        fitted = to_numpy(model.component_probs, model.means, model.covariances)
-        return Outcome(*fitted, int(trainer.current_epoch))
+        return from_torch(model.component_probs, model.means, model.covariances, int(trainer.current_epoch))
 
     return fit
 
