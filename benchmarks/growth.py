@@ -21,7 +21,7 @@ from .markdown import NONE, duration, table
 from .options import Options
 from .problems import RIDGE
 from .ratios import Place
-from .timing import LASTS, seconds_per_iteration
+from .timing import LASTS, of_iterations, stopwatch
 
 FAMILIES = ("full", "diag")
 FIXED = {"N": {"d": 8, "k": 16}, "K": {"n": 50_000, "d": 8}, "D": {"n": 20_000, "k": 8}}
@@ -68,12 +68,13 @@ def of_em(mixture: Any, batches: Any, repeats: int, lasting: float) -> dict[str,
     settings = em.Settings(tol=0.0, ridge=RIDGE)
     state = em.init(mixture, batches)
 
-    def run(count: int) -> int:
-        return int(jax.block_until_ready(em.run(state, batches, settings, count)).n_steps)
+    def call(count: int) -> tuple[float, int]:
+        seconds, ended = stopwatch(lambda: jax.block_until_ready(em.run(state, batches, settings, count)))
+        return seconds, int(ended.n_steps)
 
     ended = em.run(state, batches, settings, 3)
     made = {"form": form_of(ended.mixture, batches.origin), "objective": float(ended.objective)}
-    return made | seconds_per_iteration(run, repeats, lasting)
+    return made | of_iterations(call, repeats, lasting)
 
 
 def exponent(points: list[dict[str, Any]], size: str, expected: float, least: int) -> dict[str, Any]:

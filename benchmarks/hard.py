@@ -121,8 +121,8 @@ def measure(options: Options) -> dict[str, Any]:
     def pooled(problem: Hard, starts: int, seeds: int) -> dict[str, Any]:
         """Starts run whole; what races of them would have come to is added to what was found."""
         made = ask(pool, problem, starts=starts, seeds=seeds)
-        if runs := made.pop("runs", None):
-            found["races"].append({"problem": problem.name, "k": problem.k, **races(Runs.of(runs))})
+        if raced := made.pop("races", None):
+            found["races"].append({"problem": problem.name, "k": problem.k, **raced})
         return {"way": f"{starts} starts", **made}
 
     for problem in QUICK if quick else PROBLEMS:
@@ -177,7 +177,7 @@ def by_seeds(fit: Callable[..., Any], x: np.ndarray, seeds: int) -> tuple[dict[s
 
 
 def pool(problem: dict[str, Any], starts: int, seeds: int) -> dict[str, Any]:
-    """As `ours`, of starts run whole, and how each of them went."""
+    """As `ours`, of starts run whole, and what races of them would have come to."""
     asked = Hard(**problem)
     x = asked.rows()
     spurious: list[Any] = []
@@ -190,7 +190,7 @@ def pool(problem: dict[str, Any], starts: int, seeds: int) -> dict[str, Any]:
     made, results = by_seeds(fit, x, seeds)
     of_results = zip(results, spurious[-len(results) :], strict=True)  # and not those of the warm-up
     runs = [Runs.made(jax.device_get(result.restarts), which) for result, which in of_results]
-    return {**made, "runs": Runs.joined(runs)}
+    return {**made, "races": races(Runs.joined(runs))}
 
 
 def whole(seed: int, x: np.ndarray, k: int, starts: int, tol: float = TOL) -> tuple[Any, Any]:
