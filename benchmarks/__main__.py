@@ -19,8 +19,7 @@ from .record import ROOT, Record
 
 SECTIONS = (
     "limits card first_calls shapes iteration searches starts many hard acceleration growth memory spread accuracy "
-    "statistics "
-    "import_time"
+    "statistics import_time"
 ).split()
 
 
