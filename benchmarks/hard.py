@@ -21,11 +21,8 @@ from jax.nn import log_softmax
 import jaxgmm
 from jaxgmm import em
 from jaxgmm._base.precision import precision_for
-from jaxgmm.em.expectation import expect
-from jaxgmm.em.maximisation import maximise
 from jaxgmm.families import SHELF
 from jaxgmm.mixture import Mixture
-from jaxgmm.priors import Ridge
 from jaxgmm.rows.door import admit
 from jaxgmm.search import result as results
 from jaxgmm.search import runs as driver
@@ -233,14 +230,6 @@ def anneal(problem: dict[str, Any], seeds: int) -> dict[str, Any]:
     settings = em.Settings(tol=TOL, ridge=RIDGE)
     batches = admit(x, None, asked.k, 1, None, np.float64)
 
-    @jax.jit
-    def at(mixture: Mixture, batches: Any, beta: Any) -> Mixture:
-        def step(_: int, mixture: Mixture) -> Mixture:
-            return maximise(expect(heated(mixture, beta), batches), mixture.means, family, None, Ridge(RIDGE))
-
-        return lax.fori_loop(0, AT_EACH, step, mixture)
-
-    run = jax.jit(lambda mixture, batches: em.run(em.init(mixture, batches), batches, settings, MAX_STEPS))
     runs = []
     with precision_for(batches.dtype):
         for seed in range(seeds):
@@ -249,16 +238,18 @@ def anneal(problem: dict[str, Any], seeds: int) -> dict[str, Any]:
                 mixture = jax.tree.map(lambda leaf: leaf[0], seeded)
                 rng, beta, steps = np.random.default_rng(seed), coldest, 0
                 while beta < 1.0:
-                    mixture = at(mixture, batches, beta)
+                    for _ in range(AT_EACH):
+                        mixture = em.step(em.init(heated(mixture, beta), batches), batches, settings).mixture
                     moved = mixture.means + JITTER * rng.normal(size=mixture.means.shape)
                     mixture = Mixture(mixture.log_weights, moved, mixture.scales, family)
                     beta, steps = WARMER * beta, steps + AT_EACH
-                state = run(mixture, batches)
+                state = em.run(em.init(mixture, batches), batches, settings, MAX_STEPS)
                 made = {"coldest": coldest, "seed": seed, "steps": steps + int(state.n_steps)}
                 runs.append(made | {"objective": of_ours(state.mixture).objective(x)})
     return {"runs": runs}
 
 
+@jax.jit
 def heated(mixture: Any, beta: Any) -> Any:
     """The mixture whose ordinary responsibilities are ∝ (π N)^β: covariances Σ/β, weights ∝ π^β |Σ|^((1 − β)/2)."""
     covariances = mixture.covariances
