@@ -44,7 +44,7 @@ def measure(options: Options) -> dict[str, Any]:
     tasks = []
     for task in QUICK_TASKS if options.quick else TASKS:
         cells = [
-            {**task_of(contender, task, dtype, device), "contender": contender}
+            one(task, contender, dtype, device)
             for device, dtype, contender in product(options.devices, options.dtypes, CONTENDERS)
             if is_wanted(options, contender, dtype, device)
         ]
@@ -59,10 +59,11 @@ def is_wanted(options: Options, contender: str, dtype: str, device: str) -> bool
     return options.wants(contender) and (contender == OURS or is_here)
 
 
-def task_of(contender: str, task: dict[str, Any], dtype: str, device: str) -> dict[str, Any]:
+def one(task: dict[str, Any], contender: str, dtype: str, device: str) -> dict[str, Any]:
     environment = ONE_THREAD if contender == ALONE else {}
-    name = contender.partition(",")[0]
-    return isolate.ask(timed, LIMIT, device, environment, contender=name, dtype=dtype, **task)
+    program = contender.partition(",")[0]
+    answer = isolate.ask(timed, LIMIT, device, environment, contender=program, dtype=dtype, **task)
+    return {**answer, "contender": contender}
 
 
 def problems(seed: int, count: int, n: int, d: int, k: int, dtype: str) -> np.ndarray:

@@ -47,8 +47,7 @@ TIMED: dict[str, tuple[Callable[[dict[str, Any]], str], Columns]] = {
 }
 """Parts that are a line a contender and dtype: the title, and the columns beside the times."""
 
-COMPARED = ("common_starts", "free_starts", "longer_starts")
-PARTS = ("restarts", "sweep", *COMPARED, "choices", "small", "photograph")
+PARTS = ("restarts", "sweep", "common_starts", "free_starts", "longer_starts", "choices", "small", "photograph")
 
 SMALL_HEAD: Columns = {
     "contender": lambda cell: " ".join(filter(None, [cell["contender"], cell["how"], cell["cache"]])),
@@ -69,8 +68,9 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
 
 
 def part(name: str, found: dict[str, Any], place: Place) -> list[str]:
-    if name == "choices" or name in COMPARED:
-        return (choices if name == "choices" else beside)(found) if found["device"] == place.device else []
+    if name not in (*TIMED, "small"):
+        show = choices if name == "choices" else beside
+        return show(found) if found["device"] == place.device else []
     cells = place.cells(found)
     if not cells:
         return []
