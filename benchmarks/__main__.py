@@ -3,8 +3,6 @@
 Runs the sections one after the other, prints as it goes, and writes one file to `results/`. See README.md beside this.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os
@@ -21,8 +19,7 @@ from .record import ROOT, Record
 
 SECTIONS = (
     "limits card first_calls shapes iteration searches starts many hard acceleration growth memory spread accuracy "
-    "statistics "
-    "import_time"
+    "statistics import_time"
 ).split()
 
 

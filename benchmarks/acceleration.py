@@ -5,8 +5,6 @@ are drawn, the last is a table of real measurements. All runs of a problem begin
 optimum is what plain EM reaches after LIMIT steps; a run that ends lower than that less WITHIN has not reached it.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -71,9 +69,8 @@ def measure(options: Options) -> dict[str, Any]:
     device, limit = options.devices[0], 200 if options.quick else LIMIT
     found = []
     for problem in PROBLEMS[:1] if options.quick else PROBLEMS:
-        label = f"acceleration {problem.name}"
-        answer = isolate.run(passes, {"name": problem.name, "limit": limit}, TIME_LIMIT, device, label=label)
-        found.append({**problem._asdict(), **answer})
+        made = isolate.ask(passes, TIME_LIMIT, device, name=problem.name, limit=limit)
+        found.append({**problem._asdict(), **made})
     return {"within": WITHIN, "limit": LIMIT, "device": device, "targets": TARGETS, "problems": found}
 
 

@@ -7,8 +7,6 @@ float32 mean is itself rounded to `distance` · eps standard deviations, which `
 `promised` here.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import product
 from typing import Any
@@ -43,13 +41,10 @@ def measure(options: Options) -> dict[str, Any]:
     sizes = [("full", QUICK_ROWS)] if options.quick else [*((family, ROWS) for family in SHELF), *MORE_ROWS]
     rows: list[dict[str, Any]] = []
     for device, (family, n) in product(options.devices, sizes):
-        of = {"family": family, "n": n}
         situations = list(product(SHIFTS, APART)) if n == ROWS else ENDS
-        answer = isolate.run(compare, {**of, "situations": situations}, LIMIT, device)
-        found: list[dict[str, Any]] = answer.get("rows") or [answer]
-        rows += [{**of, "device": device, "d": D, "k": K, **row} for row in found]
-        note = answer["missing"] or f"{sum(row['kept'] for row in found)} of {len(found)} as promised"
-        print(f"accuracy {device} {family} N={n}: {note}", flush=True)
+        answer = isolate.ask(compare, LIMIT, device, family=family, n=n, situations=situations)
+        found: list[dict[str, Any]] = answer.get("rows") or [{"missing": answer["missing"]}]
+        rows += [{"family": family, "n": n, "device": device, "d": D, "k": K, **row} for row in found]
     return {"steps": STEPS, "rows": rows}
 
 

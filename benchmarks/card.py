@@ -17,8 +17,6 @@ the part's share of the time is up; those that are then left out are named in th
 | `restarts` | thousands of restarts of a small problem in one call |
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import tempfile
@@ -36,7 +34,7 @@ from jax import lax
 from jax.lax import DotAlgorithmPreset, Precision
 
 import jaxgmm
-from jaxgmm import Batches, Mixture, em
+from jaxgmm import Batches, em
 from jaxgmm._base.linalg import cholesky, inverse_lower
 from jaxgmm.covariances import Form
 from jaxgmm.density import normalise, prepare
@@ -47,6 +45,7 @@ from jaxgmm.evaluation import log_prob_of, map_log_joint
 from jaxgmm.priors import Ridge
 
 from . import growth, isolate, limits, record
+from .child import near
 from .markdown import by_columns
 from .options import LEFT_OUT, Options
 from .problems import OVERLAP, Problem
@@ -75,14 +74,6 @@ PRECISIONS: dict[str, Any] = {
     "float32, JAX's default": Precision.DEFAULT,
 }
 N_ITERATIONS = 2000  # of the empty loop
-CHANGES: dict[str, dict[str, Any]] = {
-    "nothing": {},
-    "float32 products": {"precision": Precision.HIGHEST},
-    "4 warps": {"warps": 4},
-    "tiles of 16 rows": {"rows": 16},
-    "tiles of 16 components": {"components": 16},
-}
-"""Of how the fused kernel is made: its products, and the fields of its tiling."""
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -106,14 +97,15 @@ def _asked(name: str, device: str, seconds: float, options: Options) -> dict[str
         answer = isolate.run(part, request, options.limit(2.0 * seconds + 60.0), device)
         if answer["missing"] and kept.exists():
             answer |= json.loads(kept.read_text(encoding="utf-8"))
+    rows, left_out = answer.get("rows", []), answer.get("left_out", [])
     if name.startswith("large"):
         rates = limits.measure(options)[device].get("float32", {"missing": "not measured"})
-        for row in answer.get("rows", []):
+        for row in rows:
             if not row.get("missing"):
                 row["floor_s"] = floor = limits.floor(Problem.of(row["problem"]), "float32", rates)
                 row["fraction_of_floor"] = None if floor is None else floor / row["seconds"]
-    told = [*map(isolate.in_short, answer.get("rows", [])), *(f"left out: {of}" for of in answer.get("left_out", []))]
-    for line in [*told, *filter(None, [answer["missing"]])]:
+    reason = [answer["missing"]] if answer["missing"] else []
+    for line in [*map(isolate.in_short, rows), *(f"left out: {of}" for of in left_out), *reason]:
         print(f"card {device} {name}: {line}", flush=True)
     return answer
 
@@ -131,14 +123,11 @@ def part(name: str, quick: bool, seconds: float, kept: str) -> dict[str, Any]:
             left_out.append(isolate.in_short(of))
             continue
         try:
-            rows.append({**of, **PARTS[name].function(**of)})
-        except isolate.Unsupported as reason:
-            rows.append({**of, "missing": str(reason)})
+            made = PARTS[name].function(**of)
         except Exception as error:
-            first = (str(error).strip() or "no message").splitlines()[0]
-            rows.append({**of, "missing": f"{type(error).__name__}: {first[:200]}"})
-        text = json.dumps({"rows": rows, "left_out": []})
-        record.replace(Path(kept), lambda unfinished, text=text: unfinished.write_text(text, encoding="utf-8"))
+            made = {"missing": isolate.reason(error)}
+        rows.append({**of, **made})
+        record.write(Path(kept), json.dumps({"rows": rows, "left_out": []}))
     return {"rows": rows, "left_out": left_out}
 
 
@@ -155,26 +144,15 @@ def on_device(name: str, chunk_size: int | None = None, is_fused: bool = False) 
     """A start near the truth and float32 rows like those of `Problem.data`, but made where they are used."""
     problem = Problem.of(name)
     n, d, k = problem.n, problem.d, problem.k
-    rng = np.random.default_rng(0)
-    apart = OVERLAP / np.sqrt(d)
-    means = (apart * rng.standard_normal((k, d))).astype(np.float32)
-    piece = min(n, 2**16)
+    means = (OVERLAP / np.sqrt(d) * np.random.default_rng(0).standard_normal((k, d))).astype(np.float32)
 
-    # Piece by piece into place: beside data of half the memory there is no room for a second copy.
-    @partial(jax.jit, donate_argnums=0)
-    def filled(x: Any, means: Any) -> Any:
-        def fill(index: Any, x: Any) -> Any:
-            which, noise = jax.random.split(jax.random.fold_in(jax.random.key(0), index))
-            labels = jax.random.randint(which, (piece,), 0, k)
-            rows = means[labels] + jax.random.normal(noise, (piece, d), jnp.float32)
-            return lax.dynamic_update_slice_in_dim(x, rows, jnp.minimum(index * piece, n - piece), 0)
+    @jax.jit
+    def drawn(means: Any) -> Any:
+        which, noise = jax.random.split(jax.random.key(0))
+        return means[jax.random.randint(which, (n,), 0, k)] + jax.random.normal(noise, (n, d), jnp.float32)
 
-        return lax.fori_loop(0, -(-n // piece), fill, x)
-
-    x = filled(jnp.zeros((n, d), jnp.float32), means)
-    start = means + np.float32(0.5 * apart) * rng.standard_normal((k, d)).astype(np.float32)
-    mixture = Mixture.create(np.full(k, 1.0 / k), start, problem.unit_covariances(), problem.family, dtype=np.float32)
-    return mixture, Batches.of(x, None, chunk_size, n_components=k, fused=is_fused)
+    batches = Batches.of(drawn(means), None, chunk_size, n_components=k, fused=is_fused)
+    return near(means, problem.family), batches
 
 
 def iteration(mixture: Any, batches: Any) -> dict[str, Any]:
@@ -275,34 +253,25 @@ def stages(problem: str) -> dict[str, Any]:
     return {name: seconds_of(program) for name, program in programs.items()}
 
 
-@functools.lru_cache(maxsize=1)  # the data of one problem at a time
-def by_xla(problem: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """Mixture and rows, their moments in float64, and what XLA's float32 form takes and errs."""
-    mixture, batches = on_device(problem)
-    exact = in_float64(mixture, batches)
-    program = jax.jit(partial(expect, form=Form.FAST))
-    seconds = seconds_of(lambda: program(mixture, batches))
-    return mixture, batches, exact, {"xla_s": seconds, "xla_error": largest_error(program(mixture, batches), exact)}
-
-
-def kernels(problem: str, changed: str) -> dict[str, Any]:
+def kernels(problem: str) -> dict[str, Any]:
     if jax.default_backend() != "gpu":
         raise isolate.Unsupported("there is no card here")
-    change, of = dict(CHANGES[changed]), Problem.of(problem)
-    precision = change.pop("precision", DotAlgorithmPreset.TF32_TF32_F32_X3)
-    mixture, batches, exact, theirs = by_xla(problem)
+    of, (mixture, batches) = Problem.of(problem), on_device(problem)
     features = fused.FEATURES[type(prepare(mixture, batches.origin, Form.FAST))][0]
-    tiling = fused.choose_tiling(features, of.d, of.k)._replace(**change)
+    tiling = fused.choose_tiling(features, of.d, of.k)
 
     @jax.jit
     def by_kernel(mixture: Any, batches: Any) -> Any:
         operands = prepare(mixture, batches.origin, Form.FAST)
-        sums = fused.by_kernel(operands, batches, tiling, precision=precision)
+        sums = fused.by_kernel(operands, batches, tiling, precision=DotAlgorithmPreset.TF32_TF32_F32_X3)
         return finish(mixture.family.kind, Form.FAST, mixture.means, batches.origin, sums)
 
-    own = seconds_of(lambda: by_kernel(mixture, batches))
-    made = {"tiling": list(tiling), "fused_s": own, "xla_over_fused": theirs["xla_s"] / own}
-    return {**made, "fused_error": largest_error(by_kernel(mixture, batches), exact), **theirs}
+    made: dict[str, Any] = {"tiling": list(tiling)}
+    exact = in_float64(mixture, batches)
+    for name, program in (("fused", by_kernel), ("xla", jax.jit(partial(expect, form=Form.FAST)))):
+        made[f"{name}_s"] = seconds_of(partial(program, mixture, batches))
+        made[f"{name}_error"] = largest_error(program(mixture, batches), exact)
+    return {**made, "xla_over_fused": made["xla_s"] / made["fused_s"]}
 
 
 def large(problem: str, is_fused: bool = False) -> dict[str, Any]:
@@ -356,12 +325,7 @@ PARTS = {
     "products": Part(40, products, each(size=[8192], precision=PRECISIONS), each(size=[256], precision=PRECISIONS)),
     "loop": Part(20, loop, each(kernels=(0, 1, 10)), each(kernels=(0, 1, 10))),
     "factors": Part(45, factors, each(d=(8, 16, 32, 64, 128), k=(16, 64, 256, 1024)), each(d=[4], k=[3])),
-    "kernels": Part(
-        90,
-        kernels,  # all of them as they are before any is varied
-        each(problem=untied(PROBLEMS), changed=["nothing"]) + each(problem=untied(PROBLEMS), changed=list(CHANGES)[1:]),
-        each(problem=QUICK_PROBLEMS, changed=["nothing"]),
-    ),
+    "kernels": Part(90, kernels, each(problem=untied(PROBLEMS)), each(problem=QUICK_PROBLEMS)),
     "large": Part(90, large, each(problem=LARGE), each(problem=QUICK_PROBLEMS)),
     "large_fused": Part(60, partial(large, is_fused=True), each(problem=untied(LARGE)), each(problem=QUICK_PROBLEMS)),
     "chunks": Part(
@@ -394,5 +358,5 @@ def of_part(name: str, part: dict[str, Any]) -> list[str]:
     if not rows:
         return [f"{name}: {part.get('missing') or 'nothing was measured'}", left_out]
     columns = dict.fromkeys(column for row in rows for column in row)
-    header = {column: column.removesuffix("_s").replace("_", " ").removesuffix(" per") for column in columns}
-    return [f"{name}:", by_columns(rows, {header[column]: column for column in columns}, {}), left_out]
+    shown = {column.removesuffix("_s").replace("_", " ").removesuffix(" per"): column for column in columns}
+    return [f"{name}:", by_columns(rows, shown, {}), left_out]

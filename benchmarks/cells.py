@@ -3,8 +3,6 @@
 All are float64. In child processes.
 """
 
-from __future__ import annotations
-
 import json
 from itertools import product
 from typing import Any
@@ -89,10 +87,8 @@ def polished(x: np.ndarray, found: Fitted, family: str, tol: float) -> Fitted:
 
 def cell(seed: int, family: str, k: int, ours: Fitted, theirs: Fitted, x: np.ndarray) -> dict[str, Any]:
     """Objectives (nats a row) and steps of both."""
-    objectives = {"ours": ours.objective(x), "theirs": theirs.objective(x)}
-    return (
-        {"seed": seed, "family": family, "k": k} | objectives | {"our_steps": ours.steps, "their_steps": theirs.steps}
-    )
+    of = {"seed": seed, "family": family, "k": k, "ours": ours.objective(x), "theirs": theirs.objective(x)}
+    return {**of, "our_steps": ours.steps, "their_steps": theirs.steps}
 
 
 def choices(n_restarts: int, tol: float, max_steps: int) -> dict[str, Any]:

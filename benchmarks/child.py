@@ -4,12 +4,10 @@ read.
 Nothing here imports jax or jaxgmm before it is called, so that a child may time those imports.
 """
 
-from __future__ import annotations
-
 import importlib
 import warnings
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -51,7 +49,7 @@ def standardised(x: np.ndarray) -> np.ndarray:
 
 
 def near(means: np.ndarray, family: str) -> Any:
-    """A start near the truth in float32: the means moved by half their spread, unit covariances, equal weights."""
+    """A start near the truth in float32: the means moved by half their spread."""
     moved = means + 0.5 * OVERLAP / np.sqrt(means.shape[1]) * np.random.default_rng(1).standard_normal(means.shape)
     return about(moved.astype(np.float32), family, "float32")
 
@@ -118,8 +116,40 @@ def scikit_learn() -> Any:
     return installed("sklearn.mixture").GaussianMixture
 
 
+def estimator(contender: str) -> Any:
+    """A contender's estimator: a callable of K and arguments by scikit-learn's names -> what has fit, bic, n_iter_."""
+    if contender == "tgmm":
+        return OnTorch
+    return installed("jaxgmm").GaussianMixture if contender == "jaxgmm" else scikit_learn()
+
+
+class OnTorch:
+    """tgmm by scikit-learn's names, on the CPU. Its tol is relative: the one given, over the size of the mean
+    log-likelihood of one Gaussian."""
+
+    def __init__(self, k: int, covariance_type: str = "full", **how: Any):
+        covariance_type = {"tied": "tied_full"}.get(covariance_type, covariance_type)
+        self.how = {"n_components": k, "covariance_type": covariance_type, "device": "cpu", **how}
+        self.model: Any = None
+
+    def fit(self, x: np.ndarray) -> Self:
+        tgmm, how = installed("tgmm"), {"n_features": x.shape[1], **self.how}
+        if "init_params" in how:
+            how["init_means"] = how.pop("init_params")
+        if "tol" in how:
+            one = objective("full", x, np.ones(1), x.mean(0)[None], np.cov(x.T, bias=True)[None])
+            how["tol"] /= abs(one)
+        self.model = tgmm.GaussianMixture(**how)
+        self.model.fit(installed("torch").from_numpy(x))
+        self.n_iter_ = int(self.model.n_iter_)
+        return self
+
+    def bic(self, x: np.ndarray) -> float:
+        return self.model.bic(installed("torch").from_numpy(x))
+
+
 def installed(module: str) -> Any:
-    """A peer's module, its warnings silenced. `Unsupported` where it is not installed."""
+    """A program's module, its warnings silenced. `Unsupported` where it is not installed."""
     if find_spec(module.partition(".")[0]) is None:
         raise Unsupported("not installed")
     warnings.filterwarnings("ignore")

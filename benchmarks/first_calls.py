@@ -4,15 +4,11 @@ Ours beside scikit-learn, each in fresh processes by turns, ours without program
 calls of whole searches are in `searches`; how a process fares that fits ever other shapes is in `shapes`.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 import subprocess
 import sys
 import tempfile
-import warnings
-from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -21,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from . import isolate
-from .child import compilations, scikit_learn
-from .markdown import NONE, digits, duration, table
+from .child import compilations, estimator
+from .markdown import Columns, by_columns, digits, duration, table
 from .options import Options
 from .ratios import OURS, REFERENCE, Place
 from .timing import by_turns, stopwatch
@@ -49,7 +45,7 @@ def measure(options: Options) -> dict[str, Any]:
     return {
         "process": processes(1 if quick else 7),
         "loops": [loops(most, 1 if quick else 3) for most in ((2,) if quick else (20, 30))],
-        "others": isolate.run(others, {}, LIMIT, environment=NO_CACHE, label="fits after a first"),
+        "others": isolate.ask(others, LIMIT, environment=NO_CACHE),
         "command_line": command_line(1 if quick else 3),
     }
 
@@ -112,13 +108,13 @@ def summed(what: str, found: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def loop(contender: str, most: int) -> dict[str, Any]:
-    estimator, _ = of(contender)
+    kind = estimator(contender)
     x = np.random.default_rng(0).normal(size=(500, 4))
     x[:250] += 3
 
     def fits() -> None:
         for family, k in product(TYPES, range(1, most + 1)):
-            estimator(k, covariance_type=family, random_state=0).fit(x).bic(x)
+            kind(k, covariance_type=family, random_state=0).fit(x).bic(x)
 
     return {"seconds": stopwatch(fits)[0]}
 
@@ -126,7 +122,7 @@ def loop(contender: str, most: int) -> dict[str, Any]:
 def others() -> dict[str, Any]:
     """Seconds of a first fit of (2000, 2), K = 5, and of fits that differ from it in one thing, each for the first time
     in the process."""
-    estimator, compiled = of(OURS)
+    ours, compiled = estimator(OURS), compilations()
     x = np.random.default_rng(0).normal(size=(6000, 2))
     tables = {"first": (x[:2000], 5, 1), "again": (x[:2000], 5, 1), "700 rows": (x[:700], 5, 1)}
     tables |= {"6000 rows": (x, 5, 1), "K = 6": (x[:2000], 6, 1), "K = 12": (x[:2000], 12, 1)}
@@ -134,20 +130,9 @@ def others() -> dict[str, Any]:
     found = {}
     for name, (rows, k, n_init) in tables.items():
         before = len(compiled)
-        seconds, _ = stopwatch(estimator(k, n_init=n_init, random_state=0).fit, rows)
+        seconds, _ = stopwatch(ours(k, n_init=n_init, random_state=0).fit, rows)
         found[name] = {"seconds": round(seconds, 4), "programs": len(compiled) - before}
     return {"fits": found}
-
-
-def of(contender: str) -> tuple[Callable[..., Any], list[str]]:
-    """The contender's estimator, and where the programs that JAX compiles are noted."""
-    if contender == REFERENCE:
-        return scikit_learn(), []
-    from jaxgmm import GaussianMixture
-
-    warnings.simplefilter("ignore")  # of fits that do not converge
-
-    return GaussianMixture, compilations()
 
 
 # --- in the report ---------------------------------------------------------------------------------------------------
@@ -155,26 +140,24 @@ def of(contender: str) -> tuple[Callable[..., Any], list[str]]:
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
     """What is waited for, ours beside scikit-learn's."""
-    del place
     lines = [["a process that fits (2000, 2), K = 5, and predicts", *of_both(found["process"])]]
     lines += [[f"K = 1 to {loop['most']}, 4 types, fit and bic of (500, 4)", *of_both(loop)] for loop in found["loops"]]
     first, second = (duration(found["command_line"]["median_s"][name]) for name in ("first", "second"))
-    parts = [
+    fits = [{"after": name, **of} for name, of in found["others"].get("fits", {}).items()]
+    columns: Columns = {"after a first fit of (2000, 2), K = 5": "after", "seconds": "seconds", "programs": "programs"}
+    return [
         "### First calls",
         table(["fresh process", OURS, REFERENCE, f"ours / {REFERENCE}"], lines),
         f"With programs on disk the first takes {duration(found['process']['median_s'][ON_DISK])}. "
         f"`jaxgmm fit iris.csv {found['command_line']['arguments']}` takes {first}, and {second} once more.",
+        by_columns(fits, columns, {}) if fits else "",
     ]
-    if fits := found["others"].get("fits"):
-        header = ["after a first fit of (2000, 2), K = 5", "seconds", "programs"]
-        parts.append(table(header, ([name, duration(of["seconds"]), of["programs"]] for name, of in fits.items())))
-    return parts
 
 
 def of_both(measured: dict[str, Any]) -> list[str]:
     """Ours, scikit-learn's, and their ratio."""
     ours, theirs = (measured["median_s"].get(name) for name in (OURS, REFERENCE))
-    return [duration(ours), duration(theirs), digits(ours / theirs) if ours and theirs else NONE]
+    return [duration(ours), duration(theirs), digits(ours / theirs if ours and theirs else None)]
 
 
 def readme(place: Place) -> str:

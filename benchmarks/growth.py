@@ -6,8 +6,6 @@ up: below, what a step costs besides its rows flattens the line. The same happen
 exponents lower than counted; only one above the count, by more than its 95 % interval, is a fault, and is flagged.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 
@@ -23,7 +21,7 @@ from .markdown import NONE, duration, table
 from .options import Options
 from .problems import RIDGE
 from .ratios import Place
-from .timing import LASTS, seconds_per_iteration
+from .timing import LASTS, of_iterations, stopwatch
 
 FAMILIES = ("full", "diag")
 FIXED = {"N": {"d": 8, "k": 16}, "K": {"n": 50_000, "d": 8}, "D": {"n": 20_000, "k": 8}}
@@ -46,13 +44,10 @@ def measure(options: Options) -> dict[str, Any]:
     lines = []
     for device, family, axis in product(options.devices, FAMILIES[:1] if options.quick else FAMILIES, values):
         sizes = [{**FIXED[axis], axis.lower(): value} for value in values[axis]]
-        request = {"family": family, "sizes": sizes, "timing": timing}
-        answer = isolate.run(points, request, LIMIT, device)
-        line: dict[str, Any] = {"device": device, "family": family, "axis": axis, "dtype": "float32"}
-        line |= {"missing": answer["missing"], "points": answer.get("points", []), "fitted_from": least.get(axis, 0)}
-        line |= exponent(line["points"], axis.lower(), EXPECTED[family][axis], line["fitted_from"])
+        asked = {"family": family, "sizes": sizes, "timing": timing}
+        line = {"axis": axis, "dtype": "float32", "points": [], **isolate.ask(points, LIMIT, device, **asked)}
+        line |= exponent(line["points"], axis.lower(), EXPECTED[family][axis], least.get(axis, 0))
         lines.append(line)
-        print(f"growth {device} {family} {axis}: {isolate.in_short(line)}", flush=True)
     return {"lines": lines}
 
 
@@ -73,12 +68,13 @@ def of_em(mixture: Any, batches: Any, repeats: int, lasting: float) -> dict[str,
     settings = em.Settings(tol=0.0, ridge=RIDGE)
     state = em.init(mixture, batches)
 
-    def run(count: int) -> int:
-        return int(jax.block_until_ready(em.run(state, batches, settings, count)).n_steps)
+    def call(count: int) -> tuple[float, int]:
+        seconds, ended = stopwatch(lambda: jax.block_until_ready(em.run(state, batches, settings, count)))
+        return seconds, int(ended.n_steps)
 
     ended = em.run(state, batches, settings, 3)
     made = {"form": form_of(ended.mixture, batches.origin), "objective": float(ended.objective)}
-    return made | seconds_per_iteration(run, repeats, lasting)
+    return made | of_iterations(call, repeats, lasting)
 
 
 def exponent(points: list[dict[str, Any]], size: str, expected: float, least: int) -> dict[str, Any]:
@@ -89,7 +85,7 @@ def exponent(points: list[dict[str, Any]], size: str, expected: float, least: in
     """
     timed = [p for p in points if p["seconds_per_iteration"] and p["seconds_per_iteration"]["median"] > 0.0]
     used = [p for p in timed if p[size] >= least]
-    nothing = {"exponent": None, "half_width": None, "expected": expected, "above": None}
+    nothing = {"exponent": None, "half_width": None, "expected": expected, "above": None, "fitted_from": least}
     if len(used) < 3:
         return nothing
     from scipy import stats  # comes with JAX

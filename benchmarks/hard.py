@@ -8,8 +8,6 @@ are judged by `problems.objective`. Compiling is not in the time of a fit, but s
 What races come to is told from one pool of starts that are run whole: see `races.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,11 +21,8 @@ from jax.nn import log_softmax
 import jaxgmm
 from jaxgmm import em
 from jaxgmm._base.precision import precision_for
-from jaxgmm.em.expectation import expect
-from jaxgmm.em.maximisation import maximise
 from jaxgmm.families import SHELF
 from jaxgmm.mixture import Mixture
-from jaxgmm.priors import Ridge
 from jaxgmm.rows.door import admit
 from jaxgmm.search import result as results
 from jaxgmm.search import runs as driver
@@ -117,15 +112,14 @@ def measure(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {"tol": TOL, "max_steps": MAX_STEPS, "device": device, "problems": [], "races": []}
     found |= {"runners": RUNNERS, "draws": DRAWS, "tie": TIE}
 
-    def ask(function: Callable[..., dict[str, Any]], problem: Hard, what: str, **request: Any) -> dict[str, Any]:
-        request |= {"problem": list(problem)}
-        return isolate.run(function, request, LIMIT, device, label=f"hard {problem.name}, {what}")
+    def ask(function: Callable[..., dict[str, Any]], problem: Hard, **request: Any) -> dict[str, Any]:
+        return isolate.ask(function, LIMIT, device, problem=problem._asdict(), **request)
 
     def pooled(problem: Hard, starts: int, seeds: int) -> dict[str, Any]:
         """Starts run whole; what races of them would have come to is added to what was found."""
-        made = ask(pool, problem, f"{starts} starts", starts=starts, seeds=seeds)
-        if runs := made.pop("runs", None):
-            found["races"].append({"problem": problem.name, "k": problem.k, **races(Runs.of(runs))})
+        made = ask(pool, problem, starts=starts, seeds=seeds)
+        if raced := made.pop("races", None):
+            found["races"].append({"problem": problem.name, "k": problem.k, **raced})
         return {"way": f"{starts} starts", **made}
 
     for problem in QUICK if quick else PROBLEMS:
@@ -133,13 +127,13 @@ def measure(options: Options) -> dict[str, Any]:
         found["problems"].append(of)
         if options.wants(OURS):
             for way in (WAYS[1], WAYS[-1]) if quick else WAYS:
-                made = ask(ours, problem, way.name, way=list(way), seeds=n_seeds)
-                of["ways"].append({"way": way.name, **made})
+                made = ask(ours, problem, way=way._asdict(), seeds=n_seeds)
+                of["ways"].append({**made, "way": way.name})
             of["ways"].append(pooled(problem, n_starts, n_seeds))
-            of["annealing"] = ask(anneal, problem, "annealing", seeds=n_seeds)
+            of["annealing"] = ask(anneal, problem, seeds=n_seeds)
         for peer, init in PEERS.items():
             if options.wants(peer) and device == "cpu":
-                made = ask(theirs, problem, peer, init=init, seconds=problem.seconds)
+                made = ask(theirs, problem, init=init, seconds=problem.seconds)
                 of["peers"].append({"peer": peer, **made})
     if options.wants(OURS) and not quick:
         for table in TABLES:
@@ -150,11 +144,11 @@ def measure(options: Options) -> dict[str, Any]:
 # In children
 
 
-def ours(problem: list[Any], way: list[Any], seeds: int) -> dict[str, Any]:
+def ours(problem: dict[str, Any], way: dict[str, Any], seeds: int) -> dict[str, Any]:
     """Calls of `fit`, one a seed until ENOUGH, and what the first cost to compile."""
-    asked, how = Hard(*problem), Way(*way)
+    asked = Hard(**problem)
     x = asked.rows()
-    more: dict[str, Any] = {"init": how.init, "n_restarts": how.n_restarts, "race": how.race, "escape": how.escape}
+    more: dict[str, Any] = {name: value for name, value in way.items() if name != "name"}
     more |= {"max_steps": MAX_STEPS, "ridge": RIDGE, "dtype": np.float64}
 
     def fit(seed: int, tol: float = TOL) -> Any:
@@ -179,9 +173,9 @@ def by_seeds(fit: Callable[..., Any], x: np.ndarray, seeds: int) -> tuple[dict[s
     return {"compile_s": warm_up[0] - warm_up[1], "calls": calls}, results
 
 
-def pool(problem: list[Any], starts: int, seeds: int) -> dict[str, Any]:
-    """As `ours`, of starts run whole, and how each of them went."""
-    asked = Hard(*problem)
+def pool(problem: dict[str, Any], starts: int, seeds: int) -> dict[str, Any]:
+    """As `ours`, of starts run whole, and what races of them would have come to."""
+    asked = Hard(**problem)
     x = asked.rows()
     spurious: list[Any] = []
 
@@ -193,7 +187,7 @@ def pool(problem: list[Any], starts: int, seeds: int) -> dict[str, Any]:
     made, results = by_seeds(fit, x, seeds)
     of_results = zip(results, spurious[-len(results) :], strict=True)  # and not those of the warm-up
     runs = [Runs.made(jax.device_get(result.restarts), which) for result, which in of_results]
-    return {**made, "runs": Runs.joined(runs)}
+    return {**made, "races": races(Runs.joined(runs))}
 
 
 def whole(seed: int, x: np.ndarray, k: int, starts: int, tol: float = TOL) -> tuple[Any, Any]:
@@ -211,10 +205,9 @@ def whole(seed: int, x: np.ndarray, k: int, starts: int, tol: float = TOL) -> tu
         return jax.block_until_ready((result, spurious.any(axis=1)))
 
 
-def theirs(problem: list[Any], init: str, seconds: float) -> dict[str, Any]:
+def theirs(problem: dict[str, Any], init: str, seconds: float) -> dict[str, Any]:
     """scikit-learn's starts one after the other until the time is up: the best so far after each, as n_init does."""
-    peer = scikit_learn()
-    asked = Hard(*problem)
+    peer, asked = scikit_learn(), Hard(**problem)
     x = asked.rows()
     more: dict[str, Any] = {"tol": TOL, "max_iter": MAX_STEPS, "reg_covar": RIDGE, "init_params": init}
     calls: list[dict[str, Any]] = []
@@ -226,25 +219,17 @@ def theirs(problem: list[Any], init: str, seconds: float) -> dict[str, Any]:
     return {"calls": calls}
 
 
-def anneal(problem: list[Any], seeds: int) -> dict[str, Any]:
+def anneal(problem: dict[str, Any], seeds: int) -> dict[str, Any]:
     """Plain EM, and EM after annealing from each of COLDEST, from the same starts. Ueda and Nakano 1998.
 
     Responsibilities ∝ (π N)^β are those of another mixture, `heated`. Means are jittered before β rises, since those
     that have become one would never part again.
     """
-    asked, family = Hard(*problem), SHELF["full"]
+    asked, family = Hard(**problem), SHELF["full"]
     x = asked.rows()
     settings = em.Settings(tol=TOL, ridge=RIDGE)
     batches = admit(x, None, asked.k, 1, None, np.float64)
 
-    @jax.jit
-    def at(mixture: Mixture, batches: Any, beta: Any) -> Mixture:
-        def step(_: int, mixture: Mixture) -> Mixture:
-            return maximise(expect(heated(mixture, beta), batches), mixture.means, family, None, Ridge(RIDGE))
-
-        return lax.fori_loop(0, AT_EACH, step, mixture)
-
-    run = jax.jit(lambda mixture, batches: em.run(em.init(mixture, batches), batches, settings, MAX_STEPS))
     runs = []
     with precision_for(batches.dtype):
         for seed in range(seeds):
@@ -253,16 +238,18 @@ def anneal(problem: list[Any], seeds: int) -> dict[str, Any]:
                 mixture = jax.tree.map(lambda leaf: leaf[0], seeded)
                 rng, beta, steps = np.random.default_rng(seed), coldest, 0
                 while beta < 1.0:
-                    mixture = at(mixture, batches, beta)
+                    for _ in range(AT_EACH):
+                        mixture = em.step(em.init(heated(mixture, beta), batches), batches, settings).mixture
                     moved = mixture.means + JITTER * rng.normal(size=mixture.means.shape)
                     mixture = Mixture(mixture.log_weights, moved, mixture.scales, family)
                     beta, steps = WARMER * beta, steps + AT_EACH
-                state = run(mixture, batches)
+                state = em.run(em.init(mixture, batches), batches, settings, MAX_STEPS)
                 made = {"coldest": coldest, "seed": seed, "steps": steps + int(state.n_steps)}
                 runs.append(made | {"objective": of_ours(state.mixture).objective(x)})
     return {"runs": runs}
 
 
+@jax.jit
 def heated(mixture: Any, beta: Any) -> Any:
     """The mixture whose ordinary responsibilities are ∝ (π N)^β: covariances Σ/β, weights ∝ π^β |Σ|^((1 − β)/2)."""
     covariances = mixture.covariances

@@ -1,7 +1,5 @@
 """The section `hard` as Markdown, and the curves of its picture."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from typing import Any

@@ -5,8 +5,6 @@ which reads a JSON request on standard input and answers in JSON on the last lin
 memory below are for use inside such a child.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json
@@ -40,40 +38,46 @@ class Unsupported(Exception):
     """Raised in a child for what cannot be measured; its message is the reason that is reported."""
 
 
+def ask(
+    function: Callable[..., dict[str, Any]],
+    time_limit: float,
+    device: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    **request: Any,
+) -> dict[str, Any]:
+    """`run`, told in a line as the answer comes. -> what was asked, the device too, and what was answered, in one."""
+    answer = run(function, request, time_limit, device, environment)
+    asked = {**({"device": device} if device else {}), **request}
+    named = {function.__module__.rpartition(".")[2]: function.__name__}
+    named |= {name: value for name, value in asked.items() if not isinstance(value, list)}
+    print(f"{in_short(named)}: {in_short(answer)}", flush=True)
+    return {**asked, **answer}
+
+
 def run(
     function: Callable[..., dict[str, Any]],
     request: Mapping[str, Any],
     time_limit: float,
     device: str | None = None,
     environment: Mapping[str, str] | None = None,
-    label: str = "",
 ) -> dict[str, Any]:
     """function(**request) in a fresh interpreter. -> its result, with "missing": None, or {"missing": reason}.
 
     time_limit in seconds. device: "cpu" keeps JAX there; a GPU is what it takes if it sees one. `environment` is added
-    to this process's, less `DROPPED`. With a label the answer is said in a line as it comes.
+    to this process's, less `DROPPED`.
     """
     named = {"function": f"{function.__module__}:{function.__qualname__}", "request": dict(request)}
     on_device = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
-    answer = _answer(json.dumps(named), time_limit, inherited() | on_device | dict(environment or {}))
-    answer = {"missing": None, **answer}
-    if label:
-        print(f"{label}: {in_short(answer)}", flush=True)
-    return answer
+    environment = inherited() | on_device | dict(environment or {})
+    return {"missing": None, **_answer(json.dumps(named), time_limit, environment)}
 
 
 def _answer(request: str, time_limit: float, environment: Mapping[str, str]) -> dict[str, Any]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.isolate"],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # so that its own children can be ended with it
-    ) as child:
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipes |= {"text": True, "errors": "replace"}
+    command = [sys.executable, "-m", "benchmarks.isolate"]
+    # In a session of its own, so that its own children can be ended with it.
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes) as child:
         try:
             out, err = child.communicate(request, timeout=time_limit)
         except subprocess.TimeoutExpired:
@@ -108,26 +112,25 @@ def in_short(value: Any) -> str:
 
 def settings() -> dict[str, dict[str, str]]:
     """The environment variables that bear on speed: those that children inherit, and those that they do not."""
-    relevant = {name: _shown(value) for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)}
-    kept = {name: value for name, value in relevant.items() if name not in DROPPED}
-    return {"kept": kept, "dropped": {name: value for name, value in relevant.items() if name in DROPPED}}
+    found: dict[str, dict[str, str]] = {"kept": {}, "dropped": {}}
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(PREFIXES):
+            found["dropped" if name in DROPPED else "kept"][name] = _shown(value)
+    return found
 
 
-def resident_bytes() -> int | None:
-    """Memory that this process holds now."""
-    return held_bytes("VmRSS")
-
-
-def peak_bytes() -> int | None:
-    """The most that this process held at once, since it began or since `reset_peak`.
-
-    VmHWM and not ru_maxrss, which starts at what the parent held.
-    """
-    return held_bytes("VmHWM")
+def held_bytes(field: str = "VmRSS") -> int | None:
+    """Memory of this process by a field of /proc/self/status: what it holds now, or VmHWM, the most that it held at
+    once since `reset_peak` (ru_maxrss starts at what the parent held). None where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
 
 
 def reset_peak() -> bool:
-    """Let `peak_bytes` begin anew. -> whether the system allows it."""
+    """Let the most that this process holds begin anew. -> whether the system allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -135,13 +138,11 @@ def reset_peak() -> bool:
     return True
 
 
-def held_bytes(field: str) -> int | None:
-    """A figure of /proc/self/status; None where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+def reason(error: Exception) -> str:
+    """Why something is missing, in a line."""
+    # By name: `-m` makes this file `__main__`, whose Unsupported is another class than the importers'.
+    known = type(error).__name__ == Unsupported.__name__
+    return _shown(str(error) if known else f"{type(error).__name__}: {error}")
 
 
 def _shown(text: str) -> str:
@@ -163,9 +164,7 @@ def main() -> None:
     try:
         answer = getattr(importlib.import_module(module), name)(**asked["request"])
     except Exception as error:
-        # By name: `-m` makes this file `__main__`, whose Unsupported is another class than the importers'.
-        known = type(error).__name__ == Unsupported.__name__
-        answer = {"missing": _shown(str(error) if known else f"{type(error).__name__}: {error}")}
+        answer = {"missing": reason(error)}
     print(json.dumps(answer), file=answers, flush=True)
     os._exit(0)  # what is left, such as a peer's threads, is not waited for
 

@@ -14,8 +14,6 @@ longer than such moments last, makes SLOW_PAIRS pairs in one round, or as many a
 first dtype, one fit from the same start to a change below TOL, or as many iterations as LONG_FIT seconds allow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -25,11 +23,9 @@ from .contenders import CONTENDERS, Outcome
 from .iteration_tables import tables as tables
 from .options import LEFT_OUT, Options
 from .problems import Data, Problem
-from .timing import FEW, LASTS, PROBE, long_enough, pairs, spread, stopwatch
+from .timing import FEW, LASTS, PROBE, SLOW, of_iterations, pairs, spread, stopwatch
 
 TIME_LIMIT = 300.0  # seconds of one round of a cell, all included
-SLOW, SLOW_PAIRS = 0.2, 3  # seconds of an iteration, and the pairs of calls that are enough from there on
-PLAIN = 10.0  # seconds of a call from which on it is a result, though it was to warm up
 TOL, MAX_STEPS = 1e-3, 200  # of the fit to convergence
 LONG_FIT, AGAIN = 6.0, 2.0  # seconds: what one may take where iterations are slow; fewer than AGAIN are repeated
 
@@ -103,20 +99,10 @@ def cell(
         seconds, ended[iterations] = call(iterations)
         return seconds, ended[iterations].n_iterations
 
-    (first, _), (second, _) = counted(FEW), counted(FEW)
-    many, each, seconds = long_enough(counted, second, LASTS / 10 if quick else LASTS)
-    known = ([each], second + seconds) if seconds >= PLAIN else ([], 0.0)
-    figures, made = pairs(counted, many, n_pairs if each < SLOW else min(n_pairs, SLOW_PAIRS), *known)
-    timed: Any = spread(figures)
-    answer = {
-        "seconds_per_iteration": timed,
-        "rounds": [figures],
-        "iterations": {"asked": [FEW, many], "made": made},
-        "objective": problems.objective(chosen.family, data.x, *ended[PROBE][:3]),
-        "objective_after": ended[PROBE].n_iterations,
-        "first_call_s": first,
-        "second_call_s": second,
-    }
+    answer = of_iterations(counted, n_pairs, LASTS / 10 if quick else LASTS)
+    timed = answer["seconds_per_iteration"]
+    answer |= {"rounds": [timed["runs"]], "objective_after": ended[PROBE].n_iterations}
+    answer |= {"objective": problems.objective(chosen.family, data.x, *ended[PROBE][:3])}
     return answer | ({"converged": _to_convergence(call, chosen, data, timed["median"])} if converge else {})
 
 

@@ -1,12 +1,10 @@
 """The section iteration as Markdown: times, objectives, fits to convergence, who is missing, and the README's table."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from .markdown import NONE, bullets, digits, duration, milliseconds, paragraphs, percent, provenance, table
+from .markdown import NONE, bullets, digits, duration, milliseconds, paragraphs, provenance, table
 from .ratios import OURS, REFERENCE, WORSE, Place, Row, against_best, against_reference, rows
 
 
@@ -15,24 +13,25 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
     if not chosen:
         return []
     names = contenders(chosen)
-    header = ["problem", "dtype", *names, versus(place), "vs best peer", "of the floor"]
-    lines = []
-    for row in chosen:
+
+    def line(row: Row) -> list[str]:
         ratio = against_best(row)
         beaten = NONE if ratio is None else f"{digits(ratio)} ({row.best_peer()})"
-        floor = percent(row.cells.get(OURS, {}).get("fraction_of_floor"))
+        floor = digits(row.cells.get(OURS, {}).get("fraction_of_floor"), " %", scale=100)
         times = (time_cell(row, name) for name in names)
-        lines.append([row.problem, row.dtype, *times, digits(against_reference(place, row)), beaten, floor])
+        return [row.problem, row.dtype, *times, digits(against_reference(place, row)), beaten, floor]
+
     is_marked = any(row.is_worse(name) for row in chosen for name in names)
     return [
         f"### Milliseconds an EM iteration, {place.label}",
         "Median, with the range of the repeats. Ratios are their time over ours: above 1, ours is faster.",
-        table(header, lines),
+        table(["problem", "dtype", *names, versus(place), "vs best peer", "of the floor"], map(line, chosen)),
         f"† its objective after the same iterations is more than {WORSE:g} nats under the reference's."
         if is_marked
         else "",
         bullets(summary(place, chosen)),
-        *objectives(chosen, names),
+        "Mean log-likelihood in nats after the same iterations, and by how much each contender differs from it.",
+        objectives(chosen, names),
         *converged(place.cells(found, "converged")),
         missing(place),
     ]
@@ -59,23 +58,21 @@ def versus(place: Place) -> str:
 
 def summary(place: Place, chosen: list[Row]) -> list[str]:
     """Median and least of the ratios, a line each."""
+    by_reference = [(against_reference(place, row), row) for row in chosen]
+    by_best = [(against_best(row), row) for row in chosen]
     lines = []
-    reference = [(against_reference(place, row), row) for row in chosen]
-    best = [(against_best(row), row) for row in chosen]
-    for whose, ratios in ((f"{REFERENCE}'s time{place.suffix}", reference), ("the best peer's time", best)):
+    for whose, ratios in ((f"{REFERENCE}'s time{place.suffix}", by_reference), ("the best peer's time", by_best)):
         found = [(ratio, row) for ratio, row in ratios if ratio is not None]
         if found:
             least, at = min(found, key=lambda pair: pair[0])
             median = statistics.median(ratio for ratio, _ in found)
-            lines.append(
-                f"{whose} over ours, {len(found)} rows: median {digits(median)}, least {digits(least)} "
-                f"({at.problem}, {at.dtype})"
-            )
+            of = f"median {digits(median)}, least {digits(least)} ({at.problem}, {at.dtype})"
+            lines.append(f"{whose} over ours, {len(found)} rows: {of}")
     return lines
 
 
-def objectives(chosen: list[Row], names: list[str]) -> list[str]:
-    """Differences from the reference."""
+def objectives(chosen: list[Row], names: list[str]) -> str:
+    """The reference, and differences from it."""
 
     def off(value: float | None) -> str:
         return NONE if value is None else f"{value:+.1e}" if value else "0"
@@ -84,10 +81,7 @@ def objectives(chosen: list[Row], names: list[str]) -> list[str]:
         known = NONE if row.reference is None else f"{row.reference:.5f}"
         return [row.problem, row.dtype, known, *(off(row.off(name)) for name in names)]
 
-    return [
-        "Mean log-likelihood in nats after the same iterations, and by how much each contender differs from it.",
-        table(["problem", "dtype", "reference", *names], map(line, chosen)),
-    ]
+    return table(["problem", "dtype", "reference", *names], map(line, chosen))
 
 
 def converged(cells: list[dict[str, Any]]) -> list[str]:
@@ -101,13 +95,11 @@ def converged(cells: list[dict[str, Any]]) -> list[str]:
     if not grouped:
         return []
     names = list(dict.fromkeys(name for made in grouped.values() for name in made))
+    lines = [[*of, *(made.get(name, NONE) for name in names)] for of, made in grouped.items()]
     return [
         "To convergence from the same start at the same tol: time, iterations, mean log-likelihood in nats. "
         "“all”: stopped at the limit of iterations, which is low where they are slow.",
-        table(
-            ["problem", "dtype", *names],
-            ([*of, *(made.get(name, NONE) for name in names)] for of, made in grouped.items()),
-        ),
+        table(["problem", "dtype", *names], lines),
     ]
 
 
@@ -123,22 +115,19 @@ def missing(place: Place) -> str:
     return f"Missing:\n\n{lines}" if lines else ""
 
 
-def best_cell(row: Row | None) -> str:
-    """The best peer's milliseconds and name."""
+def both(row: Row | None) -> list[str]:
+    """Milliseconds of ours and of the best peer, with its name."""
     best = row.best_peer() if row else None
-    return f"{milliseconds(row.seconds(best))} ({best})" if row and best else NONE
+    ours = milliseconds(row.seconds(OURS) if row else None)
+    return [ours, f"{milliseconds(row.seconds(best))} ({best})" if row and best else NONE]
 
 
 def side_by_side(found: list[Place]) -> str:
     """Ours and the best peer on every device, in one table."""
-    all_rows = {place.label: {(row.problem, row.dtype): row for row in rows(place)} for place in found}
-    header = ["problem", "dtype", *(f"{what}, {label}" for label in all_rows for what in (OURS, "best peer"))]
-    lines = []
-    for of in dict.fromkeys(of for held in all_rows.values() for of in held):
-        line: list[str] = [*of]
-        for row in (held.get(of) for held in all_rows.values()):
-            line += [milliseconds(row.seconds(OURS) if row else None), best_cell(row)]
-        lines.append(line)
+    held = {place.label: {(row.problem, row.dtype): row for row in rows(place)} for place in found}
+    header = ["problem", "dtype", *(f"{what}, {label}" for label in held for what in (OURS, "best peer"))]
+    every = dict.fromkeys(of for there in held.values() for of in there)
+    lines = ([*of, *(said for there in held.values() for said in both(there.get(of)))] for of in every)
     return "### Devices side by side, milliseconds an EM iteration\n\n" + table(header, lines)
 
 
@@ -152,9 +141,8 @@ def readme(found: list[Place]) -> str:
         dtype = min(row.dtype for row in chosen)
         lines = []
         for row in (row for row in chosen if row.dtype == dtype):
-            times = [milliseconds(row.seconds(OURS)), best_cell(row), milliseconds(row.seconds(REFERENCE))]
             ratios = map(digits, (against_best(row), against_reference(place, row)))
-            lines.append([f"`{row.problem}`", *times, *ratios])
+            lines.append([f"`{row.problem}`", *both(row), milliseconds(row.seconds(REFERENCE)), *ratios])
         parts += [
             f"Milliseconds an EM iteration in {dtype}, {place.label}; the ratios are their time over ours.",
             table(["problem (type, N, D, K)", OURS, "best peer", REFERENCE, "vs best peer", versus(place)], lines),

@@ -15,8 +15,6 @@ Exponentials, logarithms and factorisations are not counted. `bytes`: the data r
 flops over the rate of a large matrix product and bytes over the bandwidth of a large copy.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -40,9 +38,8 @@ def measure(options: Options) -> dict[str, Any]:
     """Rates by device and dtype: {"cpu": {"float32": {"gemm_flops_per_s", "copy_bytes_per_s", ...}, ...}, ...}."""
 
     def one(device: str, dtype: str) -> dict[str, Any]:
-        size = QUICK_PRODUCT if options.quick else PRODUCT[device]
-        request = {"dtype": dtype, "size": size, "n_bytes": QUICK_COPIED if options.quick else COPIED[device]}
-        return isolate.run(rates, request, options.limit(TIME_LIMIT), device, label=f"limits {device} {dtype}")
+        size, n_bytes = (QUICK_PRODUCT, QUICK_COPIED) if options.quick else (PRODUCT[device], COPIED[device])
+        return isolate.ask(rates, options.limit(TIME_LIMIT), device, dtype=dtype, size=size, n_bytes=n_bytes)
 
     return {device: {dtype: one(device, dtype) for dtype in options.dtypes} for device in options.devices}
 
@@ -77,9 +74,7 @@ def rates(dtype: str, size: int, n_bytes: int) -> dict[str, Any]:
         return {
             "device_kind": jax.devices()[0].device_kind,
             "gemm_flops_per_s": 2.0 * size**3 / _best(lambda: jax.block_until_ready(product(a, a))),
-            "gemm_size": size,
             "copy_bytes_per_s": 2.0 * x.nbytes / _best(copy),
-            "copy_bytes": int(x.nbytes),
         }
 
 
@@ -91,12 +86,8 @@ def _best(call: Callable[[], Any]) -> float:
 def flops(problem: Problem) -> int:
     """Of one EM iteration, by the table above."""
     n, d, k = problem.n, problem.d, problem.k
-    return {
-        "full": 4 * n * k * d * d,
-        "tied": 4 * n * d * d + 4 * n * k * d,
-        "diag": 8 * n * k * d,
-        "spherical": 4 * n * k * d,
-    }[problem.family]
+    by_type = {"full": n * k * d * d, "tied": n * d * d + n * k * d, "diag": 2 * n * k * d, "spherical": n * k * d}
+    return 4 * by_type[problem.family]
 
 
 def bytes_read(problem: Problem, dtype: str) -> int:

@@ -10,8 +10,6 @@ Whether ours ends as high is asked from common starts: means at random rows of e
 1e-6, and the mean log-likelihood (nats, in float64 by `problems.objective`) of what each program returns.
 """
 
-from __future__ import annotations
-
 import statistics
 from itertools import product
 from typing import Any
@@ -19,22 +17,21 @@ from typing import Any
 import numpy as np
 
 from . import isolate
-from .child import installed, of_ours, of_scikit_learn, scikit_learn, unlike_clusters
-from .markdown import Columns, by_columns, digits, size
+from .child import estimator, of_ours, of_scikit_learn, scikit_learn, unlike_clusters
+from .markdown import by_columns, of_calls, size
 from .options import Options
 from .problems import RIDGE
 from .ratios import OURS, REFERENCE, Place
-from .searches_tables import of_calls
 from .timing import stopwatch
 
 ALONE = f"{REFERENCE}, one thread"
 CONTENDERS = (OURS, REFERENCE, ALONE, "tgmm")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-TASKS = (
+TASKS: tuple[dict[str, Any], ...] = (
     {"n_problems": 10_000, "n": 300, "d": 2, "k": 2},
     {"n_problems": 1_000, "n": 2_000, "d": 8, "k": 5},
 )
-QUICK_TASKS = ({"n_problems": 20, "n": 60, "d": 2, "k": 2},)
+QUICK_TASKS: tuple[dict[str, Any], ...] = ({"n_problems": 20, "n": 60, "d": 2, "k": 2},)
 TIMED = 200
 LATER = 3
 SAMPLE = 50
@@ -51,8 +48,7 @@ def measure(options: Options) -> dict[str, Any]:
             for device, dtype, contender in product(options.devices, options.dtypes, CONTENDERS)
             if is_wanted(options, contender, dtype, device)
         ]
-        device, label = options.devices[0], "many, from common starts"
-        common = isolate.run(common_starts, task, LIMIT, device, label=label)
+        common = isolate.ask(common_starts, LIMIT, options.devices[0], **task)
         tasks.append({**task, "not_below": NOT_BELOW, "cells": cells, "common_starts": common})
     return {"tasks": tasks, "timed": TIMED}
 
@@ -63,12 +59,11 @@ def is_wanted(options: Options, contender: str, dtype: str, device: str) -> bool
     return options.wants(contender) and (contender == OURS or is_here)
 
 
-def one(task: dict[str, int], contender: str, dtype: str, device: str) -> dict[str, Any]:
-    of = {"contender": contender, "dtype": dtype, "device": device}
-    request = {**task, "contender": contender.partition(",")[0], "dtype": dtype}
+def one(task: dict[str, Any], contender: str, dtype: str, device: str) -> dict[str, Any]:
     environment = ONE_THREAD if contender == ALONE else {}
-    label = f"many {task['n_problems']} of {size(task)} {contender} {dtype} {device}"
-    return {**of, **isolate.run(timed, request, LIMIT, device, environment, label)}
+    program = contender.partition(",")[0]
+    answer = isolate.ask(timed, LIMIT, device, environment, contender=program, dtype=dtype, **task)
+    return {**answer, "contender": contender}
 
 
 def problems(seed: int, count: int, n: int, d: int, k: int, dtype: str) -> np.ndarray:
@@ -92,28 +87,15 @@ def timed(n_problems: int, n: int, d: int, k: int, contender: str, dtype: str) -
         mean_steps = float(np.mean(np.asarray(later[-1][1].n_steps)))
         seconds = statistics.median(seconds for seconds, _ in later)
         return {"first_call_s": first, "second_call_s": seconds, "mean_steps": mean_steps}
-    count = min(n_problems, TIMED)
+    peer, count = estimator(contender), min(n_problems, TIMED)
     xs = problems(0, count, n, d, k, dtype)
-    fit = looped(contender, k, d)
+
+    def fit(seed: int, x: np.ndarray) -> int:
+        return int(peer(k, random_state=seed, reg_covar=RIDGE).fit(x).n_iter_)
+
     fit(0, xs[0])  # what a library does once
     seconds, steps = stopwatch(lambda: [fit(b, x) for b, x in enumerate(xs)])
     return {"second_call_s": seconds * n_problems / count, "n_timed": count, "mean_steps": float(np.mean(steps))}
-
-
-def looped(contender: str, k: int, d: int) -> Any:
-    """fit(seed, x) -> steps of one problem, by a peer at its defaults. `Unsupported` where it is not installed."""
-    more: dict[str, Any] = {"n_components": k, "reg_covar": RIDGE}
-    if contender == REFERENCE:
-        peer = scikit_learn()
-        return lambda seed, x: int(peer(random_state=seed, **more).fit(x).n_iter_)
-    torch, tgmm = installed("torch"), installed("tgmm")
-
-    def fit(seed: int, x: np.ndarray) -> int:
-        model = tgmm.GaussianMixture(n_features=d, random_state=seed, device="cpu", **more)
-        model.fit(torch.from_numpy(x))
-        return int(model.n_iter_)
-
-    return fit
 
 
 def common_starts(n_problems: int, n: int, d: int, k: int) -> dict[str, Any]:
@@ -143,16 +125,14 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
     """Of every task, seconds of a call of all problems, and how often ours takes that."""
     parts = []
     for task in found["tasks"]:
-        cells = [
-            {"first_call_s": cell.get("second_call_s"), **cell} for cell in place.cells(task)
-        ]  # loops compile nothing
+        # Loops compile nothing: their first call is like any other.
+        cells = [{"first_call_s": cell.get("second_call_s"), **cell} for cell in place.cells(task)]
         ends = task["common_starts"]
         said = ends["missing"] or (
             f"{ends['count']} ends less scikit-learn's from common starts, float64: least {ends['least']:.1e}, median "
             f"{ends['median']:.1e} nats a row; {ends['below']} lie below by more than {task['not_below']:g}"
         )
         if cells:
-            more: Columns = {"steps, mean": lambda cell: digits(cell.get("mean_steps"))}
             title = f"{task['n_problems']} problems of (N, D, K) = {size(task)}, full:"
-            parts += [title, by_columns(cells, *of_calls(cells, more)), f"{said}."]
+            parts += [title, by_columns(cells, *of_calls(cells, {"steps, mean": "mean_steps"})), f"{said}."]
     return [f"### Many small problems, {place.label}", *parts] if parts else []

@@ -1,11 +1,10 @@
 """Quantities and tables as Markdown, and where the figures come from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from .ratios import Place, section
+from .ratios import OURS, Place, section
 
 NONE = "–"
 
@@ -33,6 +32,23 @@ def by_columns(cells: Iterable[dict[str, Any]], head: Columns, body: Columns) ->
     return table([*head, *body], map(line, cells))
 
 
+def of_calls(cells: list[dict[str, Any]], more: Columns) -> tuple[Columns, Columns]:
+    """Columns of a first call and later ones, both also over those of ours in the same dtype (where there is more than
+    one of ours, the first)."""
+
+    def over_ours(name: str, cell: dict[str, Any]) -> str:
+        ours = [c for c in cells if (c["contender"], c["dtype"]) == (OURS, cell["dtype"]) and not c["missing"]]
+        return digits(cell[name] / ours[0][name]) if ours else NONE
+
+    body: Columns = {
+        "first call": "first_call_s",
+        "later calls": "second_call_s",
+        "first / ours": partial(over_ours, "first_call_s"),
+        "later / ours": partial(over_ours, "second_call_s"),
+    }
+    return {"contender": "contender", "dtype": "dtype"}, {**body, **more}
+
+
 def quantity(name: str, value: Any) -> str:
     """A measured value, of repeats the median, in the unit that its field's name says."""
     if isinstance(value, dict):
@@ -46,7 +62,7 @@ def quantity(name: str, value: Any) -> str:
     if name.endswith("_bytes"):
         return digits(value / 1e6, " MB")
     if name.startswith("fraction"):
-        return percent(value)
+        return digits(100 * value, " %")
     if name.endswith("_error"):
         return f"{value:.1e}"
     return digits(value) if isinstance(value, float) else str(value)
@@ -61,10 +77,11 @@ def paragraphs(parts: Iterable[str]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def digits(value: float | None, unit: str = "") -> str:
-    """Three significant digits, or all before the point; a dash for None."""
+def digits(value: float | None, unit: str = "", scale: float = 1.0) -> str:
+    """`scale` times a value: three significant digits, or all before the point; a dash for None."""
     if value is None:
         return NONE
+    value = scale * value
     if abs(value) < 1:
         return f"{value:.3g}{unit}"
     places = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
@@ -79,16 +96,8 @@ def duration(seconds: float | None) -> str:
     return digits(seconds / size, f" {unit}")
 
 
-def percent(fraction: float | None) -> str:
-    return NONE if fraction is None else digits(100 * fraction, " %")
-
-
-def millions(value: float | None) -> str:
-    return digits(None if value is None else value / 1e6)
-
-
 def milliseconds(seconds: float | None) -> str:
-    return digits(None if seconds is None else 1e3 * seconds)
+    return digits(seconds, scale=1e3)
 
 
 def size(of: Mapping[str, Any]) -> str:

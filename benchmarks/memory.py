@@ -5,8 +5,6 @@ back to the system and the peak is reset; then the peak during a run, less what 
 figure. On a GPU it is the allocator's peak, less what was in use. Null where neither can be read.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc
@@ -21,7 +19,7 @@ from jaxgmm import em
 
 from . import isolate
 from .child import clusters, near
-from .markdown import NONE, bullets, millions, table
+from .markdown import NONE, bullets, digits, table
 from .options import Options
 from .ratios import Place
 
@@ -40,9 +38,8 @@ def measure(options: Options) -> dict[str, Any]:
     calls = CALLS[:1] if options.quick else CALLS
     for device, family in product(options.devices, FAMILIES[:1] if options.quick else FAMILIES):
         for (n, d), what in product(QUICK_SIZES if options.quick else SIZES, calls):
-            asked = {"n": n, "d": d, "k": K, "family": family, "device": device, "what": what}
-            answer = isolate.run(peak, asked, LIMIT, device, label=f"memory {isolate.in_short(asked)}")
-            cells.append({**asked, "dtype": "float32", "data_bytes": None, "above_bytes": None, **answer})
+            answer = isolate.ask(peak, LIMIT, device, n=n, d=d, k=K, family=family, what=what)
+            cells.append({"dtype": "float32", "data_bytes": None, "above_bytes": None, **answer})
         growth += [grows(cells, device, family, what) for what in calls]
     return {"target_bytes": TARGET, "steps": STEPS, "cells": cells, "growth": growth}
 
@@ -59,7 +56,7 @@ def grows(cells: list[dict[str, Any]], device: str, family: str, what: str) -> d
     return {**of, "bytes_per_row": per_row, "grows": per_row > GROWS_FROM[0] and more > GROWS_FROM[1]}
 
 
-def peak(n: int, d: int, k: int, family: str, device: str, what: str) -> dict[str, Any]:
+def peak(n: int, d: int, k: int, family: str, what: str) -> dict[str, Any]:
     """In a child: bytes of the data, and above them during the call."""
     rows, means = clusters(0, n, d, k)
     x = jax.device_put(rows)
@@ -74,7 +71,7 @@ def peak(n: int, d: int, k: int, family: str, device: str, what: str) -> dict[st
     def by_fit() -> Any:
         return jaxgmm.fit(key, x, k, family, n_restarts=1, init="random_rows", tol=0.0, max_steps=STEPS)
 
-    above = above_on_host if device == "cpu" else above_on_device
+    above = above_on_host if jax.default_backend() == "cpu" else above_on_device
     return {"data_bytes": x.nbytes, "above_bytes": above({"em": by_em, "fit": by_fit}[what])}
 
 
@@ -84,11 +81,11 @@ def above_on_host(call: Callable[[], Any]) -> int | None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # freed memory that malloc keeps would hide what the call needs
         ctypes.CDLL(None).malloc_trim(0)
-    before = isolate.resident_bytes()
+    before = isolate.held_bytes()
     if before is None or not isolate.reset_peak():
         return None
     jax.block_until_ready(call())
-    peak = isolate.peak_bytes()
+    peak = isolate.held_bytes("VmHWM")
     return None if peak is None else max(0, peak - before)
 
 
@@ -103,22 +100,22 @@ def above_on_device(call: Callable[[], Any]) -> int | None:
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
     """A line a call, and whether it grows with the rows."""
-    cells = place.cells(found)
+    cells, target = place.cells(found), found["target_bytes"]
     if not cells:
         return []
 
     def line(cell: dict[str, Any]) -> list[Any]:
-        above = cell["above_bytes"]
-        within = NONE if above is None else "yes" if above <= found["target_bytes"] else "**no**"
-        size = (cell[name] for name in ("what", "family", "n", "d", "k"))
-        return [*size, millions(cell["data_bytes"]), cell["missing"] or millions(above), within]
+        data, above = (digits(cell[name], scale=1e-6) for name in ("data_bytes", "above_bytes"))
+        is_known = cell["above_bytes"] is not None
+        within = ("yes" if cell["above_bytes"] <= target else "**no**") if is_known else NONE
+        return [*(cell[name] for name in ("what", "family", "n", "d", "k")), data, cell["missing"] or above, within]
 
-    header = ["call", "type", "N", "D", "K", "data, MB", "above, MB", f"within {millions(found['target_bytes'])} MB"]
-    growth = (
+    header = ["call", "type", "N", "D", "K", "data, MB", "above, MB", f"within {digits(target, scale=1e-6)} MB"]
+    growth = [
         f"{of['what']}, {of['family']}: {of['bytes_per_row']:.3f} bytes a row, "
         + ("grows" if of["grows"] else "no growth")
         for of in place.cells(found, "growth")
         if of["grows"] is not None
-    )
+    ]
     title = f"### Memory above one copy of the data, {place.label}"
     return [title, table(header, map(line, cells)), bullets(growth)]

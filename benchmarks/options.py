@@ -1,7 +1,5 @@
 """What a run of the suite is asked for; every section reads it."""
 
-from __future__ import annotations
-
 import functools
 import math
 import time

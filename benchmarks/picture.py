@@ -1,8 +1,7 @@
 """Pictures: for every problem, how much longer than ours each peer takes for an iteration; and for the hard ones, how
 far from the best optimum each way of searching is after how many seconds."""
 
-from __future__ import annotations
-
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from . import hard_tables
 from .iteration_tables import contenders
 from .markdown import size
 from .ratios import OURS, Place, Row, rows
-from .record import replace
+from .record import write
 
 INK = "#7d7d7d"  # a grey that reads on white and on black: the ground is transparent
 MARKERS = "osD^vPX*<>"
 COLOURS = ("#3b8fd4", "#e08a1e", "#2aa079", "#c773ad", "#d9603b", "#8f7ae0", "#a59a2c", "#4fb0c6")
+TITLE: dict[str, Any] = {"color": INK, "fontsize": 10, "loc": "left"}
 
 
 def draw(found: Sequence[Place], path: Path) -> None:
@@ -32,9 +32,9 @@ def draw(found: Sequence[Place], path: Path) -> None:
     width = 3.0 + widest * max(0.9, 0.18 * (len(peers) + 1))
     figure, axes = empty(len(panels), 1, (width, 3.6 * len(panels)))
     for ax, (place, dtype, chosen) in zip(axes, panels, strict=True):
-        panel(ax, chosen, peers, colours)
-        ax.set_title(f"{place.label}, {dtype}", color=INK, fontsize=10, loc="left")
-    handles = [Patch(color=colours[name], label=name) for name in peers]
+        panel(ax, chosen, colours)
+        ax.set_title(f"{place.label}, {dtype}", **TITLE)
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
     if any(row.is_worse(name) for _, _, chosen in panels for row in chosen for name in peers):
         handles.append(Patch(fill=False, edgecolor=INK, hatch="////", label="its objective is too low"))
     finish(figure, handles, path)
@@ -49,16 +49,15 @@ def by_dtype(chosen: list[Row]) -> dict[str, list[Row]]:
     return grouped
 
 
-def panel(ax: Any, chosen: list[Row], peers: list[str], colours: dict[str, str]) -> None:
-    each = 0.8 / len(peers)
-    for i, name in enumerate(peers):
+def panel(ax: Any, chosen: list[Row], colours: dict[str, str]) -> None:
+    """Bars from 1 to the ratio, since on a logarithmic axis they have no other foot that means something."""
+    each = 0.8 / len(colours)
+    for i, (name, colour) in enumerate(colours.items()):
         for at, row in enumerate(chosen):
-            ours, theirs = row.seconds(OURS), row.seconds(name)
-            if ours and theirs and theirs > 0.0:
-                worse = {"fill": False, "edgecolor": colours[name], "hatch": "////"} if row.is_worse(name) else {}
-                left = at + (i - (len(peers) - 1) / 2) * each
-                # From 1, since a bar on a logarithmic axis has no other foot that means something.
-                ax.bar(left, theirs / ours - 1.0, 0.9 * each, bottom=1.0, color=colours[name], **worse)
+            if ratio := row.over_ours(row.seconds(name)):
+                worse = {"fill": False, "edgecolor": colour, "hatch": "////"} if row.is_worse(name) else {}
+                left = at + (i - (len(colours) - 1) / 2) * each
+                ax.bar(left, ratio - 1.0, 0.9 * each, bottom=1.0, color=colour, **worse)
     ax.set_yscale("log", subs=[2, 5])
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0.5), max(high, 2.0))
@@ -77,26 +76,24 @@ def draw_hard(found: Sequence[Place], path: Path) -> None:
     problems = [problem for problem in problems if hard_tables.top(problem) > -math.inf]
     if not problems:
         raise ValueError("no hard problem was measured: nothing to draw.")
-    shown = {problem["name"]: hard_tables.curves(problem) for problem in problems}
+    shown = [hard_tables.curves(problem) for problem in problems]
     peers = list(dict.fromkeys(one["peer"] for problem in problems for one in problem["peers"]))
-    ways = list(dict.fromkeys(name for curves in shown.values() for name in curves if name not in peers))
+    ways = list(dict.fromkeys(name for curves in shown for name in curves if name not in peers))
     figure, axes = empty(1, len(problems), (5.5 * len(problems), 4.6))
-    for ax, problem in zip(axes, problems, strict=True):
-        for name, points in shown[problem["name"]].items():
+    for ax, problem, curves in zip(axes, problems, shown, strict=True):
+        for name, points in curves.items():
             if name in peers:
-                line = ("-", "--")[peers.index(name) % 2]
-                style = {"where": "post", "color": INK, "linestyle": line, "marker": ".", "label": name}
-                ax.step(*zip(*points, strict=True), **style)
+                style = {"where": "post", "color": INK, "linestyle": ("-", "--")[peers.index(name) % 2], "marker": "."}
+                ax.step(*zip(*points, strict=True), label=name, **style)
             else:
                 at = ways.index(name)
-                style = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
-                ax.plot(*zip(*points, strict=True), linestyle="none", markersize=7, label=name, **style)
+                style = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)], "markersize": 7}
+                ax.plot(*zip(*points, strict=True), linestyle="none", label=name, **style)
         more = hard_tables.whole_starts(problem)
         if len(more) > 1:
             ax.plot(*zip(*more, strict=True), color=COLOURS[0], linewidth=1, label="starts run whole, medians")
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.set_title(f"{problem['name']}, (N, D, K) = {size(problem)}", color=INK, fontsize=10, loc="left")
+        ax.set(xscale="log", yscale="log")
+        ax.set_title(f"{problem['name']}, (N, D, K) = {size(problem)}", **TITLE)
         ax.set_xlabel("seconds, without compiling", color=INK)
         ax.set_ylabel("nats under the best found", color=INK)
         in_ink(ax, which="major")
@@ -132,5 +129,7 @@ def finish(figure: Any, handles: list[Any], path: Path) -> None:
     figure.legend(handles=handles, loc="upper center", ncols=min(4, len(handles)), frameon=False, labelcolor=INK)
     n_lines = -(-len(handles) // 4)
     figure.tight_layout(rect=(0, 0, 1, 1 - (0.1 + 0.22 * n_lines) / figure.get_figheight()))
-    replace(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150, transparent=True))
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150, transparent=True)
+    write(path, drawn.getvalue())
     plt.close(figure)

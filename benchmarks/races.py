@@ -4,10 +4,8 @@ A race needs no timing: with the objectives of whole runs after each step, it is
 end, and how many steps would have been made. So one pool of starts, run whole, tells what races of every kind come to.
 """
 
-from __future__ import annotations
-
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -26,22 +24,17 @@ class Runs(NamedTuple):
     is_sound: np.ndarray  # (R,): whether the data hold it up
 
     @classmethod
-    def of(cls, lists: dict[str, Any]) -> Runs:
-        return cls(*(np.array(lists[name]) for name in cls._fields))
-
-    @classmethod
-    def made(cls, restarts: Any, spurious: np.ndarray) -> Runs:
+    def made(cls, restarts: Any, spurious: np.ndarray) -> Self:
         steps, end = restarts.n_steps, np.asarray(restarts.objective)
         places = np.arange(len(steps))
         at = [np.where(cut < steps, restarts.history[places, np.minimum(cut, steps)], end) for cut in STEPS]
         return cls(steps, end, np.array(at), np.isfinite(end) & ~spurious)
 
     @classmethod
-    def joined(cls, parts: list[Runs]) -> dict[str, list[Any]]:
-        """All of them as lists, with the least finite objective in the place of −inf, of which JSON knows nothing."""
+    def joined(cls, parts: list[Self]) -> Self:
+        """All of them, with the least finite objective in the place of −inf, so that means over races are finite."""
         merged = cls(*(np.concatenate(leaves, axis=-1) for leaves in zip(*parts, strict=True)))
-        merged = merged._replace(end=_finite(merged.end), at=_finite(merged.at))
-        return {name: leaf.tolist() for name, leaf in merged._asdict().items()}
+        return merged._replace(end=_finite(merged.end), at=_finite(merged.at))
 
     def best(self, who: np.ndarray, objective: np.ndarray) -> float:
         """The highest objective of these runs, of the sound ones where there are any: as `fit` chooses."""

@@ -5,8 +5,6 @@ did not do the same work. It is shown and marked, and is nobody's best peer. The
 where it ran, else scikit-learn, else ours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -112,10 +110,9 @@ def rows(place: Place) -> list[Row]:
 def reference(place: Place, problem: str, dtype: str) -> float | None:
     """The objective that this problem should come to."""
     cells = [cell for cell in section(place.result, "iteration").get("cells", []) if cell["problem"] == problem]
-    theirs = [cell for cell in cells if cell["contender"] == REFERENCE]
-    theirs.sort(key=lambda cell: cell["dtype"], reverse=True)  # float64 first
-    ours = [cell for cell in place.cells({"cells": cells}) if (cell["contender"], cell["dtype"]) == (OURS, dtype)]
-    known = (cell.get("objective") for cell in [*theirs, *ours] if not cell.get("missing"))
+    theirs = sorted((c for c in cells if c["contender"] == REFERENCE), key=lambda c: c["dtype"], reverse=True)
+    ours = [c for c in place.cells({"cells": cells}) if (c["contender"], c["dtype"]) == (OURS, dtype)]
+    known = (cell.get("objective") for cell in [*theirs, *ours] if not cell.get("missing"))  # float64 first
     return next((objective for objective in known if objective is not None), None)
 
 

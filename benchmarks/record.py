@@ -1,17 +1,14 @@
 """Where a measurement comes from, and the file that it is kept in. Every benchmark records through this."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jaxgmm import __version__
 
@@ -29,7 +26,7 @@ class Record:
     provenance: dict[str, Any]
 
     @classmethod
-    def begin(cls, name: str, packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> Record:
+    def begin(cls, name: str, packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> Self:
         """A new file. One that exists is never touched: a second run in the same second is an error."""
         now = datetime.now(UTC)
         provenance = {
@@ -50,15 +47,14 @@ class Record:
 
     def write(self, measured: dict[str, Any]) -> None:
         """Replace the file's content by all that is measured by now: a run that is ended early loses only the rest."""
-        text = json.dumps({**self.provenance, **measured}, indent=2) + "\n"
-        replace(self.path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+        write(self.path, json.dumps({**self.provenance, **measured}, indent=2) + "\n")
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Write a file beside `path` and put it in its place at once: a reader sees the old one or the new one."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(unfinished)
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

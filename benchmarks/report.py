@@ -4,8 +4,6 @@ Prints tables for every device of every file (the newest file of the suite where
 the newest that has it). Nothing is measured here, and no figure comes from elsewhere.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json
@@ -16,15 +14,14 @@ from typing import Any
 from . import card, first_calls, hard_tables, iteration_tables, picture, ratios, searches_tables
 from .markdown import bullets, paragraphs, provenance
 from .ratios import Place
-from .record import RESULTS, replace
+from .record import RESULTS, write
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 KINDS = ("suite", "quick")
 WHENCE = ("machine", "versions", "options")  # beside the date and the commit
 SECTIONS = (
     "iteration limits first_calls shapes card searches starts many hard acceleration growth memory spread accuracy "
-    "statistics "
-    "import_time"
+    "statistics import_time"
 ).split()
 """In the order in which they are shown. Where a section's tables are many, they stand in a module of their own."""
 
@@ -42,10 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(short(results) if given.short else report(results))
         if not given.results and not given.short and not ratios.section(results[0], "acceleration"):
             print("\n" + earlier(RESULTS, "acceleration"))
-        if given.plot is not None:
-            picture.draw(ratios.places(results), given.plot)
-        if given.hard is not None:
-            picture.draw_hard(ratios.places(results), given.hard)
+        for path, drawn in ((given.plot, picture.draw), (given.hard, picture.draw_hard)):
+            if path is not None:
+                drawn(ratios.places(results), path)
         if given.readme is not None:
             update(given.readme, results)
     except (OSError, ValueError) as error:
@@ -90,9 +86,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
         parts.append("A quick run, which shows that the suite works, and nothing about speed.")
     if sum(bool(ratios.rows(place)) for place in found) > 1:
         parts.append(iteration_tables.side_by_side(found))
-    for place in found:
-        for name in SECTIONS:
-            parts += of_section(name, place)
+    parts += [said for place in found for name in SECTIONS for said in of_section(name, place)]
     return paragraphs([*parts, *failures(results)])
 
 
@@ -129,18 +123,14 @@ def update(path: Path, results: Sequence[dict[str, Any]]) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in before + after:
         raise ValueError(f"{path.name} needs the lines {BEGIN} and {END}, once each and in this order.")
-    new = f"{before}{BEGIN}\n{readme(results)}\n{END}{after}"
-    replace(path, lambda unfinished: unfinished.write_text(new, encoding="utf-8"))
+    write(path, f"{before}{BEGIN}\n{readme(results)}\n{END}{after}")
 
 
 def readme(results: Sequence[dict[str, Any]]) -> str:
     """What README shows. Of several files, those that are not in its table of iterations are told of at the end."""
     found = ratios.places(latest(results))
     parts = [iteration_tables.readme(found)]
-    has_first_calls = any(ratios.section(place.result, "first_calls") for place in found)
-    for place in found:
-        first_fit = "" if has_first_calls else searches_tables.first_fit(place)
-        parts += [searches_tables.readme(place), first_calls.readme(place), first_fit]
+    parts += [module.readme(place) for place in found for module in (searches_tables, first_calls)]
     parts += map(hard_tables.readme, found)
     if len(results) > 1:
         parts += [f"{provenance(place)}." for place in found if not ratios.rows(place)]

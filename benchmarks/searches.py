@@ -12,8 +12,6 @@ Whether ours finds as good optima is asked of every cell of such a sweep: from t
 as many restarts of each program's own (`cells.py`).
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 from collections.abc import Callable
@@ -77,57 +75,53 @@ def beside_peers(
         if options.wants(contender) and not is_variant and (contender == OURS or device == "cpu"):
             asked = {**request, "contender": contender.partition(",")[0], "init": init, "dtype": dtype}
             asked["later"] = LATER if contender == OURS or function is searching.sweep else 1
-            label = f"{function.__name__} {contender} {dtype} {device}"
-            answer = isolate.run(function, asked, LIMIT, device, label=label)
-            found.append({"contender": contender, "dtype": dtype, "device": device, **answer})
+            answer = isolate.ask(function, LIMIT, device, **asked)
+            found.append({**answer, "contender": contender})
     return {**request, "cells": found}
 
 
 def of_cells(options: Options, grid: dict[str, Any]) -> dict[str, Any]:
     """Cells beside scikit-learn's, where both programs are asked for; and what ours and mclust choose on real data."""
     device = options.devices[0]
-
-    def ask(name: str, function: Callable[..., dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
-        return {**request, "device": device, **isolate.run(function, request, LIMIT, device, label=name)}
-
     found: dict[str, Any] = {}
     if options.wants(OURS) and options.wants(REFERENCE):
         for name, (function, how) in COMPARED.items():
-            request = {**grid, **how} | ({"seeds": 1} if options.quick else {})
-            found[name] = {"not_below": NOT_BELOW, **ask(name, function, request)}
+            request: dict[str, Any] = {**grid, **how} | ({"seeds": 1} if options.quick else {})
+            found[name] = {"not_below": NOT_BELOW, **isolate.ask(function, LIMIT, device, **request)}
     if options.wants(OURS) and not options.quick:
-        found["choices"] = ask("choices", cells.choices, CHOICES)
+        found["choices"] = isolate.ask(cells.choices, LIMIT, device, **CHOICES)
     return found
 
 
 def small(options: Options, size: dict[str, int], dtype: str) -> dict[str, Any]:
-    """A first and a second fit in a fresh process, at each program's defaults; ours also with a cache of programs.
-
-    Of several processes, the one whose first call took the middle time.
-    """
-    found = []
-
-    def one(contender: str, how: str, device: str, caches: tuple[str | None, ...]) -> None:
-        asked = {**size, "contender": contender, "how": how, "dtype": dtype}
-        tried: dict[str | None, list[dict[str, Any]]] = {cache: [] for cache in caches}
-        for _ in range(1 if options.quick else PROCESSES):
-            with tempfile.TemporaryDirectory() as folder:
-                # Every program is worth keeping here, however short its compilation was.
-                kept = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-                for cache, answers in tried.items():
-                    label = f"small {contender} {how} {dtype} {device} {cache or ''}"
-                    more = kept if cache else {}
-                    answers.append(isolate.run(searching.small, asked, LIMIT, device, more, label))
-        for cache, answers in tried.items():
-            answers.sort(key=lambda answer: answer.get("first_call_s", math.inf))
-            of = {"contender": contender, "dtype": dtype, "device": device, "how": how, "cache": cache}
-            found.append({**of, **answers[(len(answers) - 1) // 2]})
-
+    """A first and a second fit in a fresh process, at each program's defaults; ours also with a cache of programs."""
+    asked: list[tuple[str, str, str, tuple[str | None, ...]]] = []
     for device in options.devices:
         if device == "cpu" and options.wants(REFERENCE):
-            one(REFERENCE, "GaussianMixture", device, CACHES[0])
+            asked.append((REFERENCE, "GaussianMixture", device, CACHES[0]))
         if options.wants(OURS):
             quick = options.quick
-            for how, caches in product(WAYS[-1:] if quick else WAYS, CACHES[-1:] if quick else CACHES):
-                one(OURS, how, device, caches)
+            ways = product(WAYS[-1:] if quick else WAYS, CACHES[-1:] if quick else CACHES)
+            asked += [(OURS, how, device, caches) for how, caches in ways]
+    count = 1 if options.quick else PROCESSES
+    found = [cell for of in asked for cell in in_fresh_processes(*of, count, {**size, "dtype": dtype})]
     return {**size, "cells": found}
+
+
+def in_fresh_processes(
+    contender: str, how: str, device: str, caches: tuple[str | None, ...], count: int, request: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """For each cache, one after the other in a folder: of so many processes, the one whose first call took the middle
+    time."""
+    tried: dict[str | None, list[dict[str, Any]]] = {cache: [] for cache in caches}
+    for _ in range(count):
+        with tempfile.TemporaryDirectory() as folder:
+            # Every program is worth keeping here, however short its compilation was.
+            kept = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+            for cache, answers in tried.items():
+                environment = kept if cache else {}
+                asked = {**request, "contender": contender, "how": how}
+                answers.append(isolate.ask(searching.small, LIMIT, device, environment, **asked))
+    for answers in tried.values():
+        answers.sort(key=lambda answer: answer.get("first_call_s", math.inf))
+    return [{**of[(count - 1) // 2], "cache": cache} for cache, of in tried.items()]

@@ -5,8 +5,6 @@ read, and that at which the same rows are computed in memory. `fits`: rows that 
 reading in blocks costs. `scaling`: the same rows on one and two devices, and in one and two processes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -48,17 +46,14 @@ TARGETS = {"resident_bytes": 1e9, "of_the_slower": 0.7, "overhead": 0.15}
 
 
 def measure(options: Options) -> dict[str, Any]:
-    quick = options.quick
-    families = FAMILIES[:1] if quick else FAMILIES
-
-    def ask(function: Callable[..., dict[str, Any]], **asked: Any) -> dict[str, Any]:
-        of = {name: value for name, value in asked.items() if name != "path"}
-        return {**of, **isolate.run(function, asked, LIMIT, label=f"{function.__name__} {isolate.in_short(of)}")}
-
+    quick, families = options.quick, FAMILIES[: 1 if options.quick else None]
+    ask = partial(isolate.ask, time_limit=LIMIT)
     with tempfile.TemporaryDirectory() as folder:
         n = int((1e8 if quick else min(LARGEST, OF_DISK * shutil.disk_usage(folder).free)) / (4 * D))
         path = str(Path(folder) / "rows.npy")
         files = [ask(streamed, family=family, n=n, path=path) for family in families]
+    for file in files:
+        del file["path"]  # results name no folder of this machine
     in_memory = [ask(fits, n=100_000 if quick else IN_MEMORY, family=family) for family in families]
     n = 100_000 if quick else SHARED_OUT
     scaling = [ask(shared_out, n=n, way=way, number=of) for way in ("devices", "processes") for of in (1, 2)]

@@ -8,8 +8,6 @@ of Kolmogorov and Smirnov is about a continuous distribution, so a p-value is sp
 where there are more clusters than K.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -40,9 +38,8 @@ def measure(options: Options) -> dict[str, Any]:
     request = QUICK if options.quick else REQUEST
 
     def one(case: str) -> dict[str, Any]:
-        of = {**request, **CASES[case]}
-        answer = isolate.run(p_values, of, LIMIT, "cpu", label=f"statistics, {case}, K = {of['k']}")
-        return {"clusters": case, "is_null": of["k"] == len(of["centres"]), "k": of["k"], "n": of["n"], **answer}
+        made = isolate.ask(p_values, LIMIT, "cpu", **request, **CASES[case])
+        return {"clusters": case, "is_null": made["k"] == len(made["centres"]), **made}
 
     with ThreadPoolExecutor(2) as pool:  # a test keeps about one core busy
         cells = list(pool.map(one, CASES))

@@ -1,7 +1,5 @@
 """Seconds: of a call, of several calls by turns, and of one iteration, by the difference of two calls."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time
@@ -14,6 +12,8 @@ FEW, PROBE, MOST = 1, 2, 5000  # iterations
 LASTS = 0.3  # seconds by which a call of many iterations should outlast one of FEW
 WARM = 2.5  # seconds of a call from which on it needs no other to warm up
 TIMED = 12.0  # seconds of timed calls after which no other pair is made
+PLAIN = 10.0  # seconds of a call from which on it is a result, though it was to warm up
+SLOW, SLOW_PAIRS = 0.2, 3  # seconds of an iteration, and the pairs of calls that are enough from there on
 
 Counted = Callable[[int], tuple[float, int]]
 """call(iterations) -> seconds, and the iterations that were made."""
@@ -77,13 +77,11 @@ def pairs(
     return figures, made
 
 
-def seconds_per_iteration(run: Callable[[int], int], repeats: int, lasting: float = LASTS) -> dict[str, Any]:
-    """Median, least and largest of `pairs` of calls of run(iterations), which returns how many it made."""
-
-    def call(iterations: int) -> tuple[float, int]:
-        return stopwatch(run, iterations)
-
-    call(FEW)  # compiles
-    many, _, _ = long_enough(call, call(FEW)[0], lasting)
-    figures, made = pairs(call, many, repeats)
-    return {"seconds_per_iteration": spread(figures), "iterations": {"asked": [FEW, many], "made": made}}
+def of_iterations(call: Counted, count: int, lasting: float = LASTS) -> dict[str, Any]:
+    """What `count` pairs of calls say of an iteration, or SLOW_PAIRS where one is SLOW; and the first two calls."""
+    (first, _), (second, _) = call(FEW), call(FEW)  # the first compiles
+    many, each, seconds = long_enough(call, second, lasting)
+    known = ([each], second + seconds) if seconds >= PLAIN else ([], 0.0)
+    figures, made = pairs(call, many, count if each < SLOW else min(count, SLOW_PAIRS), *known)
+    timed = {"seconds_per_iteration": spread(figures), "iterations": {"asked": [FEW, many], "made": made}}
+    return {**timed, "first_call_s": first, "second_call_s": second}

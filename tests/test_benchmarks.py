@@ -47,11 +47,11 @@ TINY = {family: Problem(family, 1000, 3, 4) for family in ("full", "tied", "diag
 
 
 def test_a_child_answers_from_another_process(capsys):
-    answer = isolate.run(children.double, {"number": 21}, 60.0, label="twice 21")
-    assert answer["doubled"] == 42
-    assert answer["pid"] != os.getpid()
-    assert answer["missing"] is None
-    assert "twice 21: doubled 42, pid " in capsys.readouterr().out
+    """What was asked stands beside the answer, and both are told."""
+    answer = isolate.ask(children.double, 60.0, "cpu", number=21)
+    assert answer.pop("pid") != os.getpid()
+    assert answer == {"device": "cpu", "number": 21, "missing": None, "doubled": 42}
+    assert "benchmark_children double, device cpu, number 21: doubled 42, pid " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -391,17 +391,10 @@ def test_misuse_is_told_before_anything_runs(capsys, monkeypatch):
 # The other sections
 
 
-def test_seconds_of_a_step_are_a_difference(monkeypatch):
+def test_seconds_of_a_step_are_a_difference():
     """What a call costs besides cancels, and a pair of slow calls is enough."""
-    clock = [0.0]
     for each, pairs in ((1e-3, 4), (5.0, 1)):
-
-        def run(count, each=each):
-            clock[0] += 0.2 + each * count
-            return count
-
-        monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
-        timed = timing.seconds_per_iteration(run, repeats=4)
+        timed = timing.of_iterations(lambda count, each=each: (0.2 + each * count, count), 4)
         assert timed["seconds_per_iteration"]["runs"] == pytest.approx([each] * pairs)
         assert timed["iterations"]["made"] == timed["iterations"]["asked"]
 
@@ -537,7 +530,7 @@ def test_a_race_is_known_from_whole_runs():
     problem = hard.QUICK[1]
     x = problem.rows()
     result, spurious = hard.whole(0, x, problem.k, 8)
-    runs = races.Runs.of(races.Runs.joined([races.Runs.made(jax.device_get(result.restarts), np.asarray(spurious))]))
+    runs = races.Runs.made(jax.device_get(result.restarts), np.asarray(spurious))
     more = {"dtype": np.float64, "tol": hard.TOL, "max_steps": hard.MAX_STEPS, "ridge": hard.RIDGE}
     for race in (None, jaxgmm.Race(5, 2)):
         raced = jaxgmm.fit(jax.random.key(0), x, problem.k, n_restarts=8, race=race or False, **more)
@@ -588,7 +581,7 @@ def test_hard_problems_are_what_they_are_called():
 def test_peers_search_until_the_time_is_up():
     """Best so far, which never falls."""
     pytest.importorskip("sklearn")
-    calls = hard.theirs(list(hard.QUICK[0]), "k-means++", 0.05)["calls"]
+    calls = hard.theirs(hard.QUICK[0]._asdict(), "k-means++", 0.05)["calls"]
     objectives = [call["objective"] for call in calls]
     assert objectives == sorted(objectives)
     assert calls[-1]["seconds"] >= 0.05

@@ -1,13 +1,16 @@
 """The contenders, in the order in which they run and are reported."""
 
-from __future__ import annotations
-
-from . import daal4py, gmmx, ours, pomegranate, scikit_learn, scikit_learn_torch, tgmm, torchgmm
+from . import daal4py, gmmx, ours, pomegranate, scikit_learn, tgmm, torchgmm
 from ._contender import Contender as Contender
 from ._contender import Outcome as Outcome
 
-MODULES = (ours, scikit_learn, scikit_learn_torch, daal4py, gmmx, tgmm, torchgmm, pomegranate)
-CONTENDERS: dict[str, Contender] = {module.CONTENDER.name: module.CONTENDER for module in MODULES}
+IN_ORDER = (
+    ours.CONTENDER,
+    scikit_learn.CONTENDER,
+    scikit_learn.ON_TORCH,
+    *(module.CONTENDER for module in (daal4py, gmmx, tgmm, torchgmm, pomegranate)),
+)
+CONTENDERS: dict[str, Contender] = {contender.name: contender for contender in IN_ORDER}
 
 QUICK = ("jaxgmm", "scikit-learn", "daal4py", "gmmx")
 """Those that import quickly."""

@@ -1,7 +1,5 @@
 """What an adapter of a peer says and does."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
@@ -10,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..child import installed as installed
 from ..isolate import Unsupported
 from ..options import DEVICES, DTYPES
 from ..problems import RIDGE as RIDGE
-from ..problems import Data, Problem
+from ..problems import Data as Data
+from ..problems import Problem as Problem
 
 FAMILIES = ("full", "tied", "diag", "spherical")
 
@@ -58,15 +58,18 @@ class Contender:
         return None if dtype in self.dtypes else f"refuses {dtype}"
 
 
-def torch_device(torch: Any, device: str) -> str:
-    """torch's name of the device, with a thread a core. Unsupported where torch sees no GPU."""
+def to_torch(data: Data, device: str) -> tuple[Any, str, list[Any]]:
+    """torch with a thread a core, its name of the device, and the data there. Unsupported where it sees no GPU."""
+    torch = installed("torch")
     affinity = getattr(os, "sched_getaffinity", None)
     torch.set_num_threads(len(affinity(0)) if affinity else os.cpu_count() or 1)
     if device == "gpu" and not torch.cuda.is_available():
         raise Unsupported("this build of torch sees no GPU")
-    return "cuda" if device == "gpu" else "cpu"
+    place = "cuda" if device == "gpu" else "cpu"
+    return torch, place, [torch.from_numpy(a).to(place) for a in data]
 
 
-def to_numpy(value: Any) -> np.ndarray:
-    """A torch tensor of any device as an array."""
-    return value.detach().cpu().numpy()
+def from_torch(weights: Any, means: Any, covariances: Any, n_iterations: int) -> Outcome:
+    """Of torch tensors on any device."""
+    arrays = (tensor.detach().cpu().numpy() for tensor in (weights, means, covariances))
+    return Outcome(*arrays, n_iterations=n_iterations)

@@ -1,17 +1,10 @@
 """gmmx: EM in JAX. The step limit is static in its program, so each number of iterations compiles once."""
 
-from __future__ import annotations
-
-import importlib
-
-from ..problems import Data, Problem
-from ._contender import RIDGE, Contender, Fit, Outcome
+from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, installed
 
 
 def prepare(problem: Problem, data: Data, device: str) -> Fit:
-    import jax
-
-    gmmx = importlib.import_module("gmmx")
+    jax, gmmx = installed("jax"), installed("gmmx")
     x, weights, means, covariances = jax.block_until_ready([jax.numpy.asarray(a) for a in data])
     start = gmmx.GaussianMixtureModelJax.from_squeezed(means, covariances, weights, covariance_type=problem.family)
 

@@ -1,11 +1,9 @@
 """jaxgmm itself, by its public core: the start is a mixture, and `em.run` makes the steps."""
 
-from __future__ import annotations
-
 import numpy as np
 
-from ..problems import Data, Problem, shaped
-from ._contender import RIDGE, Contender, Fit, Outcome
+from ..problems import shaped
+from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem
 
 
 def prepare(problem: Problem, data: Data, device: str) -> Fit:

@@ -1,25 +1,17 @@
 """pomegranate: a mixture of torch distributions, a Python loop over components."""
 
-from __future__ import annotations
-
-import importlib
-
 import numpy as np
 
-from ..problems import Data, Problem
-from ._contender import Contender, Fit, Outcome, to_numpy, torch_device
+from ._contender import Contender, Data, Fit, Outcome, Problem, from_torch, installed, to_torch
 
 TYPES = {"full": "full", "diag": "diag", "spherical": "sphere"}
 
 
 def prepare(problem: Problem, data: Data, device: str) -> Fit:
     """It adds nothing to covariances: its `min_cov` is read by no code."""
-    torch = importlib.import_module("torch")
-    distributions = importlib.import_module("pomegranate.distributions")
-    gmm = importlib.import_module("pomegranate.gmm")
-    place = torch_device(torch, device)
-    torch.set_default_dtype(torch.from_numpy(data.x[:0]).dtype)  # that in which it sums weights
-    x, weights, means, covariances = (torch.from_numpy(a).to(place) for a in data)
+    torch, place, (x, weights, means, covariances) = to_torch(data, device)
+    normal, gmm = installed("pomegranate.distributions").Normal, installed("pomegranate.gmm")
+    torch.set_default_dtype(x.dtype)  # that in which it sums weights
     if problem.family == "spherical":  # it takes one variance a feature, and keeps them equal
         covariances = covariances[:, None].expand(-1, problem.d)
 
@@ -34,18 +26,17 @@ def prepare(problem: Problem, data: Data, device: str) -> Fit:
 
     def fit(iterations: int, tol: float) -> Outcome:
         normals = [
-            distributions.Normal(mean.clone(), covariance.clone(), covariance_type=TYPES[problem.family])
+            normal(mean.clone(), covariance.clone(), covariance_type=TYPES[problem.family])
             for mean, covariance in zip(means, covariances, strict=True)
         ]
         # Its tolerance is on the sum over rows; with tol 0 a step that falls by rounding is no end either.
         threshold = tol * problem.n if tol else -np.inf
         model = Counting(normals, priors=weights.clone(), max_iter=iterations, tol=threshold).to(place)
         model.fit(x)
-        fitted = np.stack([to_numpy(normal.covs) for normal in model.distributions])
+        found, fitted = (torch.stack([getattr(one, of) for one in model.distributions]) for of in ("means", "covs"))
         if problem.family == "spherical":
             fitted = fitted.reshape(problem.k, -1)[:, 0]
-        found = np.stack([to_numpy(normal.means) for normal in model.distributions])
-        return Outcome(to_numpy(model.priors), found, fitted, model.made)
+        return from_torch(model.priors, found, fitted, model.made)
 
     return fit
 

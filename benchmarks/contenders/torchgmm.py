@@ -5,56 +5,36 @@ so two E-steps, for each iteration whenever the data are one batch. So what its 
 the start in its buffers and an iteration in every epoch: kinder to it than its own front door.
 """
 
-from __future__ import annotations
-
-import importlib
 import logging
-import warnings
 from typing import Any
 
-from ..problems import Data, Problem
-from ._contender import RIDGE, Contender, Fit, Outcome, to_numpy, torch_device
+from ._contender import RIDGE, Contender, Data, Fit, Outcome, Problem, from_torch, installed, to_torch
 
 
 def prepare(problem: Problem, data: Data, device: str) -> Fit:
-    torch = importlib.import_module("torch")
-    lightning = importlib.import_module("pytorch_lightning")
-    bayes = importlib.import_module("torchgmm.bayes.gmm")
-    modules = importlib.import_module("torchgmm.bayes.gmm.lightning_module")
-    loading = importlib.import_module("torchgmm.base.data")
-    place = torch_device(torch, device)
-    x, weights, means, covariances = (torch.from_numpy(a).to(place) for a in data)
+    torch, place, (x, weights, means, covariances) = to_torch(data, device)
+    bayes, loading = installed("torchgmm.bayes.gmm"), installed("torchgmm.base.data")
+    trained = installed("torchgmm.bayes.gmm.lightning_module").GaussianMixtureLightningModule
+    trainer_of = installed("pytorch_lightning").Trainer
     torch.set_default_dtype(x.dtype)  # of its buffers
     for name in ("lightning.pytorch", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    loader = loading.DataLoader(
-        loading.dataset_from_tensors(x), batch_size=problem.n, collate_fn=loading.collate_tensor
-    )
+    rows = loading.dataset_from_tensors(x)
+    loader = loading.DataLoader(rows, batch_size=problem.n, collate_fn=loading.collate_tensor)
     config = bayes.GaussianMixtureModelConfig(problem.k, problem.d, problem.family)
-    trains: dict[str, Any] = {
-        "accelerator": device,
-        "devices": 1,
-        "precision": "64-true" if x.dtype == torch.float64 else "32-true",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
+    how: dict[str, Any] = {"accelerator": device, "devices": 1, "logger": False}
+    how |= {"precision": "64-true" if x.dtype == torch.float64 else "32-true"}
+    how |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
     def fit(iterations: int, tol: float) -> Outcome:
         model = bayes.GaussianMixtureModel(config).to(place)
         model.component_probs.copy_(weights)
         model.means.copy_(means)
         model.precisions_cholesky.copy_(covariances)  # units, as the factors of their inverses are
-        module = modules.GaussianMixtureLightningModule(
-            model, convergence_tolerance=tol, covariance_regularization=RIDGE, is_batch_training=False
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of workers for loading, which are not wanted
-            trainer = lightning.Trainer(**trains, max_epochs=iterations)
-            trainer.fit(module, loader)
-        fitted = map(to_numpy, (model.component_probs, model.means, model.covariances))
-        return Outcome(*fitted, n_iterations=int(trainer.current_epoch))
+        asked = {"convergence_tolerance": tol, "covariance_regularization": RIDGE, "is_batch_training": False}
+        trainer = trainer_of(**how, max_epochs=iterations)
+        trainer.fit(trained(model, **asked), loader)
+        return from_torch(model.component_probs, model.means, model.covariances, int(trainer.current_epoch))
 
     return fit
 
