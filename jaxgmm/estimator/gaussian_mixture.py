@@ -30,6 +30,7 @@ from ..search import criteria
 from ..search.fingerprint import digest
 from ..search.fit import observer_of, search_or_part
 from ..search.fixed_start import NOTHING_FIXED, FixedStart
+from ..search.observer import saying_what_is_lost
 from ..search.plan import Plan, RowOptions
 from ..search.race import Race
 from ..search.result import FitResult
@@ -182,7 +183,7 @@ class GaussianMixture:
             plan = plan.beginning_with(whole)
         key = _check.random_key(self.random_state)
 
-        with ExitStack() as searching, self._computing(dtype):
+        with ExitStack() as searching, saying_what_is_lost("The fit"), self._computing(dtype):
             if self.warm_start and not _state.is_empty(self):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 plan, fixed = plan.beginning_with(self.mixture_), NOTHING_FIXED

@@ -28,6 +28,7 @@ from ..rows.batches import Batches
 from ..rows.chunks import Chunked
 from ..rows.door import admit
 from .laws import Exponential, Gamma, Law, Multinomial
+from .observer import saying_what_is_lost
 from .replicates import replicated
 from .spurious import is_spurious
 
@@ -150,7 +151,8 @@ def bootstrap(
     close to the fit: use float64 there. dtype: the mixture's if None. max_steps, ridge, acceleration, chunk_size: as
     for `fit`.
 
-    Ctrl-C ends the work early: the replicates that are done come back, with a warning.
+    Ctrl-C ends the work early: the replicates that are done come back, with a warning. Where not even two are, which a
+    standard error needs, it is a KeyboardInterrupt.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: `status` and `spurious` say how each replicate ended, and the figures leave out those that are not sound.
@@ -164,7 +166,8 @@ def bootstrap(
     n_replicates = check.count(n_replicates, "n_replicates", least=2)
     max_steps = check.count(max_steps, "max_steps", least=0)
     wanted = mixture.means.dtype if dtype is None else dtype
-    batches = admit(x, sample_weight, mixture.n_components, n_replicates, chunk_size, wanted)
+    with saying_what_is_lost("The bootstrap"):
+        batches = admit(x, sample_weight, mixture.n_components, n_replicates, chunk_size, wanted)
     rows_check.last_axis((batches.n_features,), mixture.n_features)
     expected = _flat(batches)
     if sample_size is None:
@@ -172,7 +175,7 @@ def bootstrap(
     sample_size = min(check.count(sample_size, "sample_size", least=1), np.iinfo(np.int32).max)
     settings = em.Settings(tol=settled(tol, sample_size), ridge=ridge, acceleration=acceleration)
     expected *= sample_size / expected.sum()
-    with precision_for(batches.dtype):
+    with saying_what_is_lost("The bootstrap"), precision_for(batches.dtype):
         mixture = jax.tree.map(lambda leaf: leaf.astype(batches.dtype), mixture)
         law, size, limit = _law(kind, expected, batches.dtype), np.int32(sample_size), check.steps(max_steps)
         begin = partial(_begun, batches, mixture, law, size, settings)

@@ -20,7 +20,7 @@ from ..rows.rows import Rows
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .escape import ESCAPES
 from .fixed_start import NOTHING_FIXED, FixedStart
-from .observer import NOBODY, Interrupt, Observer, warn_of_interrupt
+from .observer import NOBODY, Interrupt, Observer, saying_what_is_lost, warn_of_interrupt
 from .plan import Plan, RowOptions, Search
 from .polish import polished, polished_result
 from .progress import Progress, listening
@@ -109,7 +109,11 @@ def fit(
         rows=RowOptions(sample_weight, chunk_size, dtype, device),
     )
     checkpoint = Checkpoint.of(checkpoint)
-    with listening(progress, plan.first_progress) as listener, plan.together(key, x, "fit"):
+    with (
+        saying_what_is_lost("The fit"),
+        listening(progress, plan.first_progress) as listener,
+        plan.together(key, x, "fit"),
+    ):
         rows = plan.admit(key, x, listener and listener.read)
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
@@ -136,10 +140,11 @@ def search_or_part(
     Several processes would each stop at another step: there the interrupt is raised.
     """
     interrupt = None if rows.is_multiprocess else Interrupt()
-    result = search(key, rows, plan, observer._replace(interrupt=interrupt), fixed)
-    if interrupt is not None and interrupt.came:
-        if not np.isfinite(np.asarray(result.objective)):
+    with saying_what_is_lost("The fit"):
+        result = search(key, rows, plan, observer._replace(interrupt=interrupt), fixed)
+        if interrupt is not None and interrupt.came and not np.isfinite(np.asarray(result.objective)):
             raise KeyboardInterrupt
+    if interrupt is not None and interrupt.came:
         n_running = int(np.sum(np.asarray(result.restarts.status) == Status.RUNNING))
         warn_of_interrupt(
             f"the best so far comes back, with status {Status(int(result.status)).name} after {int(result.n_steps)} "
@@ -158,7 +163,8 @@ def search(
     """
     of = plan.search
     states = start(key, rows, of.init, plan.n_components, plan.family, plan.settings, of.n_restarts, fixed)
-    return in_users_unit(best_of_runs(states, rows, plan.settings, of, plan.n_components, observer), rows)
+    with observer.noting():
+        return in_users_unit(best_of_runs(states, rows, plan.settings, of, plan.n_components, observer), rows)
 
 
 def best_of_runs(

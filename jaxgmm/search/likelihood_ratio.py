@@ -21,7 +21,7 @@ from ..rows.door import admit
 from . import _check
 from .bootstrap import settled
 from .fit import search
-from .observer import Interrupt, Observer, warn_of_interrupt
+from .observer import Interrupt, Observer, saying_what_is_lost, warn_of_interrupt
 from .plan import Plan
 from .progress import Count, listening
 from .result import FitResult
@@ -93,7 +93,8 @@ def likelihood_ratio_test(
     1e-6 · N: use float64 past some ten thousand rows. progress: True for a bar on standard error, or a function that is
     called with (done, B) after each replicate. Everything else as for `fit`.
 
-    Ctrl-C ends the work early: the p-value is then by the samples that are done, with a warning.
+    Ctrl-C ends the work early: the p-value is then by the samples that are done, with a warning; NaN before the first.
+    Where the statistic itself is not there yet, it is a KeyboardInterrupt.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: replicates with a fit that is not sound are NaN, and are left out and counted.
@@ -113,7 +114,8 @@ def likelihood_ratio_test(
         polish=polish,
     )
     n_components, n_restarts = plan.n_components, plan.search.n_restarts
-    batches = admit(x, None, n_components + 1, n_restarts, chunk_size, dtype)
+    with saying_what_is_lost("The test"):
+        batches = admit(x, None, n_components + 1, n_restarts, chunk_size, dtype)
     n_rows = rows_check.unweighted(batches.row_weights())
     rows_check.enough_rows(n_rows, None, n_components + 1)
     if not plan.search.polish:
@@ -128,7 +130,8 @@ def likelihood_ratio_test(
         return float(np.maximum(0.0, 2.0 * n_rows * gain)), smaller.mixture
 
     of_rows, of_samples = jax.random.split(key)
-    observed, null = statistic(of_rows, batches)
+    with saying_what_is_lost("The test"):
+        observed, null = statistic(of_rows, batches)
     replicates = np.full(n_replicates, np.nan)
     tell = (lambda now: progress(now.n_done, now.n_parts)) if callable(progress) else progress
     observer, index = Observer(interrupt=Interrupt()), 0
@@ -140,10 +143,9 @@ def likelihood_ratio_test(
             if listener is not None:
                 listener(Count(index + 1, n_replicates, "samples"))
     if observer.is_interrupted:
-        if not index:
-            raise KeyboardInterrupt
         replicates = replicates[:index]
-        warn_of_interrupt(f"of {n_replicates} samples {index} are done, and the p-value is by those.")
+        what_for = "and the p-value is by those" if index else "so there is no p-value"
+        warn_of_interrupt(f"of {n_replicates} samples {index} are done, {what_for}.")
     sound = replicates[~np.isnan(replicates)]
     # There is no p-value if a fit to the rows themselves is not sound, or if none to the samples are.
     has_failed = np.isnan(observed) or not len(sound)

@@ -62,7 +62,7 @@ def replicated(
     if observer.is_interrupted:
         n_done = sum(len(part[0]) for part in parts)
         if n_done < 2:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("The bootstrap was interrupted before two replicates were done.")
         warn_of_interrupt(f"of {n} replicates {n_done} are done, and come back.", stacklevel=4)
     return jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
 

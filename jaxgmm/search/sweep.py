@@ -6,11 +6,10 @@ Information criteria have scikit-learn's sign: smaller is better. For the held-o
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -28,7 +27,7 @@ from .checkpoint import Checkpoint, Journal, checkpointing
 from .criteria import CRITERIA, Criterion
 from .driver import driver_of
 from .fit import observer_of, search
-from .observer import Observer
+from .observer import Interrupt, Observer, saying_what_is_lost, warn_of_interrupt
 from .plan import Plan, RowOptions
 from .polish import is_polished
 from .progress import Listener, Progress, Snapshot, SweepProgress, listening
@@ -90,7 +89,9 @@ def sweep(
     A fit with a spurious component (see `fit`) is set aside: chosen last, marked in the printed table, and explained by
     `Sweep.set_aside`. Where columns are rounded or repeat values, ridge="resolution" lets such fits compete.
 
-    Ctrl-C ends the search early: the finished cells are returned, with a warning, and `is_complete` is False.
+    Ctrl-C ends the search early: the finished cells are returned, with a warning, and `is_complete` is False. Where
+    none is finished, those that are being fitted are returned as far as they got, with status RUNNING and not polished;
+    where nothing is there yet, or several processes search together, it is a KeyboardInterrupt.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
@@ -122,7 +123,11 @@ def sweep(
     n_fits = n_cells * (1 + n_folds)
     first = SweepProgress(0, n_fits, plan.family.name, next(iter(plan.counts)), plan.first_progress)
     asked = {"criterion": chosen_by.name, "n_folds": n_folds}
-    with listening(progress, first, chosen_by.name) as listener, plan.together(key, x, "sweep", **asked):
+    with (
+        saying_what_is_lost("The search"),
+        listening(progress, first, chosen_by.name) as listener,
+        plan.together(key, x, "sweep", **asked),
+    ):
         rows = plan.admit(key, x, listener and listener.read)
         if n_folds:
             rows.whole(*FOR_FOLDS)
@@ -143,11 +148,7 @@ def sweep(
             except KeyboardInterrupt:
                 if not keeper.cells:
                     raise
-                warnings.warn(
-                    f"The search was interrupted: of {counted(n_cells, 'cell')} {len(keeper.cells)} are done, and come "
-                    "back.",
-                    stacklevel=2,
-                )
+                warn_of_interrupt(keeper.said_of_what_is_kept(n_cells))
     order = [(family.name, count) for family in plan.families for count in plan.counts]
     return with_columns(keeper.sweep(order, shared), x, rows, plan.settings.ridge)
 
@@ -183,7 +184,10 @@ def _fit_given(key: Array, rows: Rows, plan: Plan, keeper: _Keeper, journal: Jou
     for family in plan.families:
         report = partial(keeper.report, family.name, count)
         own = replace(plan, families=(family,))
-        result = search(key, rows, own, observer_of(report, own, journal))
+        observer = observer_of(report, own, journal)._replace(interrupt=keeper.interrupt())
+        result = search(key, rows, own, observer)
+        if observer.is_interrupted:
+            keeper.keep_unfinished([(family.name, count, result, None)])
         alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
         evidence = [of[0] for of in jax.device_get(driver_of(rows).of_each(alone, evidence_of))]
         keeper.keep(family.name, count, result, evidence)
@@ -229,16 +233,23 @@ def _fit_cells(
     for number, part in enumerate(parts):
         bucket = part.buckets[index]
         tell = None if keeper.progress is None else _Watch(keeper, family.name, bucket)
-        observer = Observer(tell, journal)
+        observer = Observer(tell, journal, interrupt=keeper.interrupt())
         found = fit_bucket(bucket, part.training, part.judged, family, plan, evidence_of, observer)
         if number == 0:
             fitted = found
-        else:
+        if observer.is_interrupted:
+            alone = [(in_users_unit(result, parts[0].training), said) for result, said in fitted]
+            keeper.keep_unfinished((family.name, count, *each) for count, each in zip(counts, alone, strict=True))
+        if number:
             held_out += [held_out_total(result, said, float(part.judged.total_weight)) for result, said in found]
         keeper.n_done += len(counts)
     for place, (result, said) in enumerate(fitted):
         mean = float(held_out[place]) / float(keeper.rows.total_weight) if len(parts) > 1 else None
         keeper.keep(family.name, counts[place], in_users_unit(result, parts[0].training), said, mean)
+
+
+NOTHING_SAID = 0.0, np.nan
+"""`evidence_of` where there was no time for a pass: the log-likelihood is that of the objective."""
 
 
 class _Keeper:
@@ -255,7 +266,7 @@ class _Keeper:
         self.criterion, self.progress, self.n_fits = criterion, progress, n_fits
         self.max_steps, self.rows = plan.search.max_steps, rows
         self.is_polished = plan.search.polish and is_polished(plan.settings)
-        self.n_done = 0
+        self.n_done, self.is_unfinished = 0, False
         self.results: dict[tuple[str, int], FitResult] = {}
         self.cells: dict[tuple[str, int], Cell] = {}
 
@@ -266,6 +277,23 @@ class _Keeper:
         self.cells[family, count] = cell_of(
             family, count, result, said, total, held_out, self.criterion, self.is_polished
         )
+
+    def interrupt(self) -> Interrupt | None:
+        """For the cells that are fitted next: as long as none is finished, an interrupt gives those back."""
+        return None if self.cells or self.rows.is_multiprocess else Interrupt()
+
+    def keep_unfinished(self, cells: Iterable[tuple[str, int, FitResult, Any]]) -> NoReturn:
+        """Keep those cells of which there is something, as an interrupt has left them, and raise it."""
+        self.is_unfinished, self.is_polished = True, False
+        for family, count, result, said in cells:
+            if np.isfinite(np.asarray(result.objective)):
+                self.keep(family, count, result, NOTHING_SAID if said is None else said)
+        raise KeyboardInterrupt
+
+    def said_of_what_is_kept(self, n_cells: int) -> str:
+        if not self.is_unfinished:
+            return f"of {counted(n_cells, 'cell')} {len(self.cells)} are done, and come back."
+        return f"of {counted(n_cells, 'cell')} none is done, and {len(self.cells)} come back as far as they got."
 
     def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:
         if self.progress is not None:

@@ -59,7 +59,8 @@ def fit_many(
 
     Each problem has its own status, and a failed one does not affect the others. A problem with fewer rows of positive
     weight than components is COLLAPSED from the start, and its mixture and objective are NaN. Ctrl-C ends the work
-    early: unfinished problems are returned as RUNNING, with NaN, and there is a warning.
+    early, with a warning: unfinished problems are returned as RUNNING, as far as they got, and with NaN where they had
+    not begun. Where there is nothing yet, it is a KeyboardInterrupt.
 
     Problems with similar numbers of rows share programs, which depend on D, K and the family, and not on B or R; if
     there is little work, they are compiled with less optimisation.
@@ -98,11 +99,11 @@ def fit_many(
         work = Work(problems, keys, given, how, n_components, n_restarts, listener)
         work.run()
         if work.n_done < len(problems.lengths):
-            if not work.n_done:
-                raise KeyboardInterrupt
+            if not np.isfinite(work.found.objective).any():
+                raise KeyboardInterrupt("fit_many was interrupted before there was anything to give back.")
             warnings.warn(
                 f"fit_many was interrupted: of {len(problems.lengths)} problems {work.n_done} are done. The others "
-                "come back with status RUNNING, and NaN.",
+                "come back with status RUNNING: as far as they got, or with NaN where they had not begun.",
                 stacklevel=2,
             )
         return work.found.result(problems.exponents)
