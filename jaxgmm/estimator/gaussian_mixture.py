@@ -35,7 +35,7 @@ from ..search.plan import Plan, RowOptions
 from ..search.race import Race
 from ..search.result import FitResult
 from . import _check, _sklearn, _state
-from ._arrays import as_labels, column_names, like, named
+from ._arrays import as_labels, column_names, like, named, read
 from ._figures import dtype_within, mean_log_likelihood, number
 from ._report import Report
 
@@ -251,6 +251,7 @@ class GaussianMixture:
             self.stream_ = online.init(self.mixture_)
         else:
             _check.parameters(self)
+            X, sample_weight = read(X, sample_weight)
             x, mixture = self._admit(X, sample_weight), self.mixture_
             family: Family = check.family(self.covariance_type, SHELF, "covariance_type")
             _check.same_mixture(mixture, self.n_components, x.shape[1], family, "partial_fit")
@@ -352,6 +353,7 @@ class GaussianMixture:
 
     def _mean(self, X: Any, sample_weight: Any) -> tuple[Any, Any]:
         """Mean log-likelihood, nats per unit of weight, and total weight."""
+        X, sample_weight = read(X, sample_weight)
         log_prob = self._evaluate(X, "log_prob", log_prob_of, sample_weight)
         return mean_log_likelihood(log_prob, rows_check.row_weights(sample_weight, log_prob.shape[0]))
 
@@ -370,6 +372,7 @@ class GaussianMixture:
 
         kind "hard" counts the most probable component only, as mclust does. Biernacki, Celeux and Govaert 2000.
         """
+        X, sample_weight = read(X, sample_weight)
         mixture, x = self.mixture_, self._admit(X, sample_weight)
         dtype = dtype_within(mixture, (x, sample_weight))
         with self._computing(dtype):
@@ -396,6 +399,7 @@ class GaussianMixture:
     def _evaluate(self, X: Any, method: str, consume: Any, sample_weight: Any = None) -> Any:
         """A method of the mixture, or what `consume` makes of the log joint, for each row; NaN for one of weight 0 that
         holds NaN."""
+        X, sample_weight = read(X, sample_weight)
         found = self._evaluated(X, method, consume, sample_weight)
         if consume is not labels_of:
             return found if isinstance(found, jax.Array) else like(X)(found)

@@ -111,16 +111,33 @@ def is_array(x: Any, name: str) -> None:
     whose file has been cut off."""
     require_whole(x)
     if isinstance(x, (str, bytes, os.PathLike)):
-        what = f"a path, {os.fsdecode(x)!r}"
+        what, instead = f"a path, {os.fsdecode(x)!r}", OF_SOURCES
+    elif isinstance(x, (list, tuple)) and len(x) and isinstance(x[0], os.PathLike):
+        what, instead = "a list of paths", OF_SOURCES
     elif hasattr(x, "pieces"):
-        what = "Blocks"
+        what, instead = "Blocks", OF_SOURCES
+    elif hasattr(x, "row_weights"):
+        what, instead = "Batches", "Give the array that they were made of."
+    elif hasattr(x, "readline"):
+        what, instead = "an open file", "Give its path."
+    elif hasattr(x, "__next__"):
+        what, instead = f"a {type(x).__name__}, which is used up after one pass", OF_FUNCTIONS
+    elif callable(x) and not hasattr(x, "shape"):
+        what, instead = f"a {type(x).__name__}", OF_FUNCTIONS
     else:
         return
-    raise TypeError(
-        f"{name} must be an array of rows (N, D), got {what}. Files and Blocks are read by jaxgmm.fit, jaxgmm.sweep "
-        "and GaussianMixture.fit alone. Give an array here: of a file numpy.load(path) or pandas.read_parquet(path), "
-        "of Blocks one block after the other."
-    )
+    raise TypeError(f"{name} must be an array of rows (N, D), got {what}. {instead}")
+
+
+OF_SOURCES = (
+    "Files, Blocks and dask collections are read by jaxgmm.fit, sweep, bootstrap, likelihood_ratio_test and "
+    "online.update, and by the estimator. Give an array here: jaxgmm.Blocks.of(x).in_memory() has one, with weights."
+)
+
+OF_FUNCTIONS = (
+    "Rows that come in blocks are taken as jaxgmm.Blocks(function), where function() returns a new iterator over arrays "
+    "(n, D); those of one pass as numpy.concatenate(list(blocks))."
+)
 
 
 def _unmasked(x: Any, name: str) -> None:
@@ -152,7 +169,10 @@ def _from_elsewhere(x: Any, name: str) -> np.ndarray | Array:
         try:
             return np.asarray(x)
         except ValueError as error:
-            raise ValueError(f"{name} cannot be read as an array: {error}. Are all rows of one length?") from None
+            raise ValueError(
+                f"{name} cannot be read as an array: {error}. Are all rows of one length? Blocks of rows "
+                "are taken as jaxgmm.Blocks(blocks)."
+            ) from None
     x = x.detach() if hasattr(x, "detach") else x
     try:
         return np.from_dlpack(x)

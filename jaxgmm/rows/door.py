@@ -68,8 +68,10 @@ class Head(NamedTuple):
 
 
 def head_of(x: Any, sample_weight: Any) -> Head | None:
-    """What is known of rows before they are read: of Blocks, paths and dask collections. None for arrays, and for
-    `numpy.memmap`, as which joblib hands arrays to its workers."""
+    """What is known of rows before they are read: of Blocks, paths and dask collections, and of `Batches`. None for
+    arrays, and for `numpy.memmap`, as which joblib hands arrays to its workers."""
+    if isinstance(x, Batches):
+        return Head(np.asarray(x.origin)[None], None)
     if isinstance(x, np.memmap) or (blocks := Blocks.of(x, sample_weight)) is None:
         return None
     return Head(blocks.head()[0], blocks.column_names())
@@ -115,6 +117,7 @@ def admit(
         if not is_traced(x):
             _check.enough_rows(int(x.n_rows), None, n_components)
         return x
+    x, sample_weight = in_memory(x, sample_weight)
     x = _check.observations(x, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
     _check.finite(x, "x", sample_weight)
@@ -147,6 +150,13 @@ def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> boo
     return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
 
 
+def in_memory(x: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Rows and weights of what is read in blocks, read into memory; what else a user gave as it is."""
+    if isinstance(x, (np.memmap, Batches)) or (blocks := Blocks.of(x, sample_weight)) is None:
+        return x, sample_weight
+    return blocks.in_memory()
+
+
 def as_batches(x: Any, n_components: int, n_features: int, dtype: Any) -> Batches:
     """Rows x (N, D), an array or `Batches`, for a mixture of `n_components` and `n_features`. The values of an array
     are not checked: it may be traced. ValueError where D differs."""
@@ -165,6 +175,7 @@ def admit_batch(x: Any, sample_weight: Any, n_components: int, n_features: int, 
         _check.same_dtype(x.dtype, dtype)
         _check.last_axis((int(x.n_rows), x.n_features), n_features)
         return x
+    x, sample_weight = in_memory(x, sample_weight)
     x = _check.observations(x, "x")
     _check.last_axis(x.shape, n_features)
     if not is_traced(x) and _is_on_cpu(x):

@@ -138,7 +138,8 @@ def bootstrap(
     optimum that the mixture is at, and no other optimum. Fit the mixture with the same ridge, and with a `tol` so small
     that it has converged. Where it has a spurious component (`FitResult.spurious`), so have most replicates.
 
-    key: a JAX random key. x: an array, or `Batches`. mixture: the fit, `result.mixture`. n_replicates: B, at least 2.
+    key: a JAX random key. x: an array, or `Batches`; a file, `Blocks` and whatever else `fit` reads in blocks is read
+    into memory. mixture: the fit, `result.mixture`. n_replicates: B, at least 2.
     kind: "rows" draws rows with replacement, so a row counts as often as it was drawn (Efron 1979). "weights" gives the
     rows Dirichlet weights: exponential weights over their sum, if all rows weigh the same (Newton and Raftery 1994:
     the weighted-likelihood bootstrap). No row is left out, so small components collapse less often.

@@ -56,7 +56,8 @@ def fit(
     """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts; the best finite objective wins.
 
     key: a JAX random key. x: an array, or `Batches`; or data that is read in blocks, of which memory need only hold
-    a few: `Blocks`, a `numpy.memmap`, the path of a `.npy` or Parquet file, a dask array or data frame.
+    a few: `Blocks`, a `numpy.memmap`, the path of a file (`.npy`, Parquet, text) or a list of paths, a dask array or data
+    frame.
     n_components: K. family: a name of `jaxgmm.families.SHELF` or a Family. sample_weight: (N,), on any scale, in
     any dtype. init: "k-means++", "k-means", "random_rows",
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
