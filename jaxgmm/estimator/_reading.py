@@ -13,7 +13,7 @@ from .._base.memory import own
 from .._base.precision import is_traced, precision_for
 from ..families import SHELF, Family, is_matrix_shape, shown_shape
 from ..mixture import Mixture
-from ..rows import _check as rows_check
+from ..rows.conversion import real_array
 from . import _check, _sklearn
 from ._arrays import like
 
@@ -103,7 +103,7 @@ def _numbers(value: Any, name: str) -> np.ndarray:
     if value is None:
         raise TypeError(f"{name} was set to None. Set an array of numbers, or call 'fit'.")
     untraced(value, name)
-    return np.asarray(rows_check.real_array(value, name))
+    return np.asarray(real_array(value, name))
 
 
 def untraced(value: Any, name: str) -> None:

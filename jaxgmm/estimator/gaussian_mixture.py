@@ -24,6 +24,7 @@ from ..families import SHELF, Family, is_matrix_shape, shown_shape
 from ..mixture import Mixture
 from ..rows import _check as rows_check
 from ..rows.chunks import cut
+from ..rows.conversion import observations
 from ..rows.door import admit, head_of, in_batches
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
@@ -164,7 +165,7 @@ class GaussianMixture:
         n_components, family = plan.n_components, plan.family
 
         head = head_of(X, sample_weight)
-        x = rows_check.observations(X) if head is None else head.rows
+        x = observations(X) if head is None else head.rows
         is_everywhere = isinstance(self.device, str) and self.device == "all"
         is_apart = is_everywhere or head is not None
         if not is_apart:  # else this process may hold only part of the rows: they are checked together
@@ -229,7 +230,7 @@ class GaussianMixture:
         if sample_weight is None:
             return labels
         uncounted = np.flatnonzero(np.asarray(rows_check.row_weights(sample_weight, len(labels))) == 0.0)
-        unknown = uncounted[~np.isfinite(np.asarray(rows_check.observations(X))[uncounted]).all(axis=1)]
+        unknown = uncounted[~np.isfinite(np.asarray(observations(X))[uncounted]).all(axis=1)]
         if len(unknown):
             host = np.array(labels)
             host[unknown] = -1
@@ -430,7 +431,7 @@ class GaussianMixture:
     def _admit(self, X: Any, sample_weight: Any = None) -> Any:
         """Rows to evaluate, checked against what was fitted; those of weight 0 may hold anything."""
         n_features, name = self.mixture_.n_features, type(self).__name__
-        x = rows_check.observations(X)
+        x = observations(X)
         _check.feature_names(column_names(X), getattr(self, "feature_names_in_", None), name)
         _check.same_features(getattr(self, "n_features_in_", n_features), n_features, name)
         _check.feature_count(x.shape[1], n_features, name)

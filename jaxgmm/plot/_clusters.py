@@ -11,6 +11,7 @@ import numpy as np
 from .._base import check
 from ..mixture import Mixture
 from ..rows import _check as rows_check
+from ..rows.conversion import observations
 from ..search.result import FitResult
 from ..search.table import Sweep
 from ._style import INK, colours_for, styled_axes
@@ -86,7 +87,7 @@ def _rows(mixture: Mixture, x: Any, labels: Any) -> tuple[np.ndarray | None, np.
     """The rows to draw, evenly thinned, and their components."""
     if x is None:
         return None, np.empty(0, int)
-    rows = rows_check.observations(x, "x")
+    rows = observations(x, "x")
     rows_check.last_axis(rows.shape, mixture.n_features)
     n_rows = len(rows)
     if labels is not None:

@@ -16,6 +16,7 @@ import numpy as np
 from .._base.memory import ALIGNMENT
 from . import _check, npy, parquet, partitions
 from .arrays import Sliced
+from .conversion import observations
 from .files import existing, is_path
 from .parquet import Parquet
 from .prefetch import Steps
@@ -68,7 +69,7 @@ class Blocks:
         if npy.takes_view(x):
             return cls._of(npy.source(x, sample_weight))
         if isinstance(x, (list, tuple)) or hasattr(x, "columns"):
-            x = _check.observations(x, "x")
+            x = observations(x, "x")
         _check.matrix_shape(np.shape(x), "x")
         return cls._of(Sliced(x, _check.row_weights(sample_weight, np.shape(x)[0])))
 

@@ -15,6 +15,7 @@ from .._base.programs import is_small, next_power_of_two
 from . import _check
 from .batches import Batches
 from .blocks import Blocks
+from .conversion import floating_dtype, observations, require_array
 from .dask import DaskRows, client_of
 from .partitions import takes as is_dask
 from .replicated import ON_EACH, on_all_devices
@@ -48,7 +49,7 @@ def admit_rows(
     if blocks is None and client is None and not (everywhere or is_shared_out(x)):
         return admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs)
     chunk_size = _check.chunk_size(chunk_size)
-    dtype = None if dtype is None else _check.floating_dtype((), dtype)
+    dtype = None if dtype is None else floating_dtype((), dtype)
     if everywhere and (blocks is not None or client is not None):
         _check.in_memory("device='all'", "blocks and partitions are each read for one device")
     if client is not None:
@@ -79,7 +80,7 @@ def _admit_here(
     key: Array, x: Any, sample_weight: Any, n_components: int, n_lanes: int, chunk_size: int | None, dtype: Any
 ) -> Rows:
     """Rows for all devices of the only process: each device has a shard of the rows, or all rows and some lanes."""
-    x, n_own = _check.observations(one_copy(x), "x"), len(jax.local_devices())
+    x, n_own = observations(one_copy(x), "x"), len(jax.local_devices())
     n_bytes = x.size * _dtype_of(x, dtype).itemsize
     if n_own == 1 or (n_own <= n_lanes and n_bytes <= ON_EACH):
         if isinstance(sample_weight, jax.Array) and not is_traced(sample_weight):
@@ -91,7 +92,7 @@ def _admit_here(
 
 def _dtype_of(x: Any, dtype: Any) -> np.dtype:
     """The dtype in which rows are computed."""
-    return np.dtype(jax.dtypes.canonicalize_dtype(_check.floating_dtype((x,))) if dtype is None else dtype)
+    return np.dtype(jax.dtypes.canonicalize_dtype(floating_dtype((x,))) if dtype is None else dtype)
 
 
 def admit(
@@ -105,7 +106,7 @@ def admit(
 ) -> Batches:
     """The user's data, checked, as batches. n_runs: the number of runs if the search may count as small; else None."""
     chunk_size = _check.chunk_size(chunk_size)
-    dtype = None if dtype is None else _check.floating_dtype((), dtype)
+    dtype = None if dtype is None else floating_dtype((), dtype)
     if isinstance(x, Batches):
         for name, value in (("sample_weight", sample_weight), ("chunk_size", chunk_size)):
             if value is not None:
@@ -115,7 +116,7 @@ def admit(
         if not is_traced(x):
             _check.enough_rows(int(x.n_rows), None, n_components)
         return x
-    x = _check.observations(x, "x")
+    x = observations(x, "x")
     sample_weight = _check.row_weights(sample_weight, len(x))
     _check.finite(x, "x", sample_weight)
     _check.within(x, _dtype_of(x, dtype), "x", sample_weight)
@@ -151,7 +152,7 @@ def as_batches(x: Any, n_components: int, n_features: int, dtype: Any) -> Batche
     """Rows x (N, D), an array or `Batches`, for a mixture of `n_components` and `n_features`. The values of an array
     are not checked: it may be traced. ValueError where D differs."""
     if not isinstance(x, Batches):
-        _check.is_array(x, "x")
+        require_array(x, "x")
         _check.matrix_shape(np.shape(x), "x")
         x = Batches.of(x, n_components=n_components, dtype=dtype)
     _check.last_axis((x.n_features,), n_features)
@@ -165,7 +166,7 @@ def admit_batch(x: Any, sample_weight: Any, n_components: int, n_features: int, 
         _check.same_dtype(x.dtype, dtype)
         _check.last_axis((int(x.n_rows), x.n_features), n_features)
         return x
-    x = _check.observations(x, "x")
+    x = observations(x, "x")
     _check.last_axis(x.shape, n_features)
     if not is_traced(x) and _is_on_cpu(x):
         x = np.asarray(x)  # where a conversion compiles nothing

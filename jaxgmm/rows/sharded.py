@@ -19,9 +19,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .._base.precision import is_traced, precision_for
 from .._base.programs import next_power_of_two, program
-from . import _check
+from . import _check, _check_parts
 from .batches import Batches
 from .chunks import Chunked, Counted
+from .conversion import floating_dtype, observations
 from .partitioned import How, PartitionedRows
 from .replicated import ON_EACH
 from .sizes import choose_chunk_size
@@ -166,17 +167,17 @@ def in_all_or_none(check: Callable[[], T]) -> T:
     if error is not None:
         raise error
     if has_failed.any():
-        _check.elsewhere(int(np.argmax(has_failed)))
+        _check_parts.fail_with_another(int(np.argmax(has_failed)))
     return found  # pyright: ignore
 
 
 def _agreed(shares: Sequence[Share], n_components: int, chunk_size: int | None, dtype: Any) -> np.dtype:
     """The rows' dtype. ValueError where the processes were given different kinds of rows, or different arguments."""
-    own = jax.dtypes.canonicalize_dtype(_check.floating_dtype([share.rows for share in shares], dtype))
+    own = jax.dtypes.canonicalize_dtype(floating_dtype([share.rows for share in shares], dtype))
     own = np.dtype(own if dtype is None else dtype)
     told = [shares[0].rows.shape[1], own.itemsize * 8, int(shares[0].weights is not None), n_components]
     told = of_all(np.array([*told, chunk_size or 0], np.int32))
-    _check.same_in_all(told, ("features", "bits a number", "weights", "components", "rows a chunk"))
+    _check_parts.same_in_all(told, ("features", "bits a number", "weights", "components", "rows a chunk"))
     return own
 
 
@@ -184,7 +185,7 @@ def _check_weights(shares: Sequence[Share], name: str) -> None:
     first = 0
     for share in shares:
         if share.weights is not None:
-            _check.block_weights(np.asarray(share.weights), first, name)
+            _check_parts.block_weights(np.asarray(share.weights), first, name)
         first += len(share.rows)
 
 
@@ -201,7 +202,7 @@ def _check_rows(shares: Sequence[Share], dtype: Any, name: str) -> None:
     first = 0
     with np.errstate(over="ignore"):
         for share in shares:
-            _check.finite_block(np.asarray(share.rows).astype(dtype), share.weights, first, name)
+            _check_parts.finite_block(np.asarray(share.rows).astype(dtype), share.weights, first, name)
             first += len(share.rows)
 
 
@@ -233,10 +234,10 @@ def one_copy(x: Any) -> Any:
 def _cut(x: Any, sample_weight: Any) -> list[Share]:
     own, x = jax.local_devices(), one_copy(x)
     if jax.process_count() == 1 or len(x):  # of several processes some may have no rows
-        x = _check.observations(x, "x")
+        x = observations(x, "x")
     weights = _check.weights_of_rows(sample_weight, len(x))
     if jax.process_count() == 1:
-        _check.rows_for_devices(len(x), len(own))
+        _check_parts.rows_for_devices(len(x), len(own))
     cuts = np.linspace(0, len(x), len(own) + 1).round().astype(int)
     return [
         Share(device, x[a:b], None if weights is None else np.asarray(weights[a:b]))
@@ -249,13 +250,13 @@ def _as_it_lies(x: Array, sample_weight: Any) -> tuple[list[Share], list[Any]]:
     holders: dict[tuple[int, int], Any] = {}
     for device, index in x.sharding.devices_indices_map(x.shape).items():
         (first, after, _), (left, right, _) = (part.indices(n) for part, n in zip(index, x.shape, strict=True))
-        _check.whole_rows((left, right), x.shape[1])
+        _check_parts.whole_rows((left, right), x.shape[1])
         holders.setdefault((first, after), device)  # of several copies of the same rows only one is used
-    _check.rows_of_each_process({device.process_index for device in holders.values()}, jax.process_count())
+    _check_parts.rows_of_each_process({device.process_index for device in holders.values()}, jax.process_count())
     here = {shard.device: shard.data for shard in x.addressable_shards}
     weights = None
     if sample_weight is not None and is_shared_out(sample_weight) and not sample_weight.is_fully_addressable:
-        _check.same_layout(sample_weight.sharding.devices_indices_map(sample_weight.shape), holders)
+        _check_parts.same_layout(sample_weight.sharding.devices_indices_map(sample_weight.shape), holders)
         weights = {shard.device: np.asarray(shard.data) for shard in sample_weight.addressable_shards}
     elif sample_weight is not None:
         values = np.asarray(_check.weights_of_rows(sample_weight, len(x)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import check
-from ..rows._check import real_array
+from ..rows.conversion import real_array
 
 
 def seeding(name: str, shelf: Iterable[str]) -> None:

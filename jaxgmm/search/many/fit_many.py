@@ -15,7 +15,7 @@ from ..._base import check, threefry
 from ..._base.precision import is_traced, is_transforming, precision_for
 from ...families import Family, shape_of_scales
 from ...mixture import Mixture
-from ...rows import _check as rows_check
+from ...rows.conversion import floating_dtype
 from .. import _check
 from ..plan import Plan
 from ..progress import listening
@@ -82,7 +82,7 @@ def fit_many(
         raise ValueError("fit_many takes numbers as its ridge: each problem would have a resolution of its own.")
     n_components, settings, n_restarts = plan.n_components, plan.settings, plan.search.n_restarts
     max_steps = min(plan.search.max_steps, MOST_STEPS)
-    dtype = None if dtype is None else rows_check.floating_dtype((), dtype)
+    dtype = None if dtype is None else floating_dtype((), dtype)
     if is_traced((key, xs, sample_weight, settings, init)) or is_transforming():
         check.concrete((key, xs, sample_weight, settings, init), "fit_many")
     problems = Problems.of(xs, sample_weight, dtype)
