@@ -20,7 +20,8 @@ from .dask import DaskRows, client_of
 from .partitions import takes as is_dask
 from .replicated import ON_EACH, on_all_devices
 from .rows import Rows
-from .sharded import Sharded, is_shared_out, one_copy, shares_of
+from .sharded import Sharded
+from .shares import is_sharded, one_copy, shares_of
 from .sizes import choose_chunk_size
 from .streamed import Streamed
 
@@ -46,7 +47,7 @@ def admit_rows(
     blocks = None if client is not None else Blocks.of(x, sample_weight)
     if isinstance(x, Batches) and everywhere:
         _check.in_memory("device='all'", "Batches lie on one device")
-    if blocks is None and client is None and not (everywhere or is_shared_out(x)):
+    if blocks is None and client is None and not (everywhere or is_sharded(x)):
         return admit(x, sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs)
     chunk_size = _check.chunk_size(chunk_size)
     dtype = None if dtype is None else floating_dtype((), dtype)
@@ -56,7 +57,7 @@ def admit_rows(
         return DaskRows(key, x, sample_weight, client, n_components, chunk_size, dtype)
     if blocks is not None:
         return Streamed(key, blocks, n_components, chunk_size, dtype, read)
-    if is_shared_out(x) or jax.process_count() > 1:
+    if is_sharded(x) or jax.process_count() > 1:
         return Sharded(key, *shares_of(x, sample_weight), n_components, chunk_size, dtype)
     return _admit_here(key, x, sample_weight, n_components, n_lanes, chunk_size, dtype)
 

@@ -26,7 +26,7 @@ from ..families import SHELF, Family
 from ..rows.door import admit_rows
 from ..rows.resolution import rows_to_look_at, smeared
 from ..rows.rows import Rows
-from ..rows.sharded import is_shared_out
+from ..rows.shares import is_sharded
 from . import _check
 from .driver import driver_of
 from .escape import ESCAPES
@@ -166,7 +166,7 @@ class Plan:
     def together(self, key: Array, x: Any, call: str, **more: Any) -> AbstractContextManager[None]:
         """A context for the search, entered before the rows are admitted: if their processes search together, they are
         to be asked for the same. call: the public function; more: what it was asked for besides this plan."""
-        is_shared = jax.process_count() > 1 and (self.rows.device == "all" or is_shared_out(x))
+        is_shared = jax.process_count() > 1 and (self.rows.device == "all" or is_sharded(x))
         if not is_shared or is_traced((key, self.settings, self.search.init)):
             return nullcontext()
         search, settings, of = self.search, self.settings, self.rows
