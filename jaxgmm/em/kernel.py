@@ -13,8 +13,8 @@ Where the sums of all components exceed a program's registers, components are sp
 kernels: one for the rows' log-densities, by a running log-sum-exp over the tiles, and one for the sums.
 
 Only this file and `kernel_program.py` use Pallas; `expectation.expect` calls `sums`, and works without it. The kernels
-are written for Pallas' Triton back end and not for Mosaic GPU, its successor: Triton has a product of float32 matrices that
-is exact to 2⁻²² on tensor cores (three products of TF32), runs from Ampere on, and can be interpreted and lowered
+are written for Pallas' Triton back end and not for Mosaic GPU, its successor: Triton has a product of float32 matrices
+that is exact to 2⁻²² on tensor cores (three products of TF32), runs from Ampere on, and can be interpreted and lowered
 without a card; the tensor-core instruction that Mosaic GPU programs by hand knows TF32 alone, and Hopper alone. JAX
 deprecates Triton's from 0.11 on: where it is gone `supports` returns False, and XLA's form runs.
 

@@ -30,6 +30,14 @@ def criterion(value: Any, shelf: Mapping[str, Any]) -> Any:
     return value
 
 
+def listed(value: Any, name: str, wanted: str) -> list[Any]:
+    """One value or several, as a list. ValueError, which asks for what is `wanted`, for an empty one."""
+    values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    if not values:
+        raise ValueError(f"{name} is empty: give {wanted}.")
+    return values
+
+
 def is_resolution(ridge: Any) -> bool:
     """Whether the ridge is to be found from the columns. ValueError for any other text."""
     if not isinstance(ridge, str):

@@ -88,6 +88,16 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
+def stepped_padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[int, ...]]) -> float:
+    """The share of padding among the components that were stepped."""
+    stepped = wanted = 0
+    for (_, count), result in results.items():
+        steps = int(np.asarray(result.restarts.n_steps).sum())
+        wanted += steps * count
+        stepped += steps * max((max(bucket) for bucket in shared if count in bucket), default=count)
+    return 1.0 - wanted / stepped if stepped else 0.0
+
+
 def bucket_of(
     key: Array,
     counts: tuple[int, ...],
