@@ -26,12 +26,13 @@ from ..rows import _check as rows_check
 from ..rows.chunks import cut
 from ..rows.conversion import observations
 from ..rows.door import admit, head_of, in_batches
+from ..rows.options import RowOptions, Workload
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
 from ..search.fingerprint import digest
 from ..search.fit import observer_of, search_or_part
 from ..search.fixed_start import NOTHING_FIXED, FixedStart
-from ..search.plan import Plan, RowOptions
+from ..search.plan import Plan
 from ..search.race import Race
 from ..search.result import FitResult
 from . import _check, _sklearn, _state
@@ -193,9 +194,9 @@ class GaussianMixture:
                     searching.enter_context(plan.together(key, x, "GaussianMixture.fit", fixed=digest(fixed)))
                 batches = plan.admit(key, x if head is None else X)
             else:
-                n_lanes = plan.search.n_restarts
-                n_runs = None if self.acceleration else n_lanes
-                batches = in_batches(self._place(x), sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs)
+                n_runs = plan.search.n_restarts
+                work = Workload(n_components, n_runs, None if self.acceleration else n_runs)
+                batches = in_batches(self._place(x), RowOptions(sample_weight, chunk_size, dtype), work)
             report = Report(self.verbose) if self.verbose else None
             plan = plan.for_rows(batches)
             observer = observer_of(report, plan, every=self.verbose_interval if report else None)
@@ -373,7 +374,7 @@ class GaussianMixture:
         mixture, x = self.mixture_, self._admit(X, sample_weight)
         dtype = dtype_within(mixture, (x, sample_weight))
         with self._computing(dtype):
-            batches = admit(x, sample_weight, 1, 1, rows_check.chunk_size(self.chunk_size), dtype)
+            batches = admit(x, RowOptions(sample_weight, rows_check.chunk_size(self.chunk_size), dtype), Workload(1))
             entropy = number(criteria.entropy(mixture, batches, kind))
         return self.bic(X, sample_weight) + 2.0 * entropy
 

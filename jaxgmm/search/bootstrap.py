@@ -27,6 +27,7 @@ from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import Chunked
 from ..rows.door import admit
+from ..rows.options import RowOptions, Workload
 from .laws import Exponential, Gamma, Law, Multinomial
 from .replicates import replicated
 from .spurious import is_spurious
@@ -164,7 +165,7 @@ def bootstrap(
     n_replicates = check.count(n_replicates, "n_replicates", least=2)
     max_steps = check.count(max_steps, "max_steps", least=0)
     wanted = mixture.means.dtype if dtype is None else dtype
-    batches = admit(x, sample_weight, mixture.n_components, n_replicates, chunk_size, wanted)
+    batches = admit(x, RowOptions(sample_weight, chunk_size, wanted), Workload(mixture.n_components, n_replicates))
     rows_check.last_axis((batches.n_features,), mixture.n_features)
     expected = _flat(batches)
     if sample_size is None:

@@ -24,6 +24,7 @@ from .._base.processes import together
 from .._version import __version__
 from ..families import SHELF, Family
 from ..rows.door import admit_rows
+from ..rows.options import RowOptions, Workload
 from ..rows.resolution import rows_to_look_at, smeared
 from ..rows.rows import Rows
 from ..rows.shares import is_sharded
@@ -48,15 +49,6 @@ class Search(NamedTuple):
     race: Race | None = None
     escape: str | None = None
     polish: bool = False  # whether the best runs are run on to their optima
-
-
-class RowOptions(NamedTuple):
-    """How rows are read and placed."""
-
-    sample_weight: Any = None
-    chunk_size: int | None = None
-    dtype: Any = None
-    device: Any = None
 
 
 AS_THEY_COME = RowOptions()
@@ -144,21 +136,10 @@ class Plan:
 
     def admit(self, key: Array, x: Any, read: Callable[[int, int], None] | None = None) -> Rows:
         """A user's rows, checked, placed on their devices and cut into chunks. read: see `admit_rows`."""
-        search, of = self.search, self.rows
+        search = self.search
         is_plain = self.settings.acceleration is None and not is_traced((key, self.settings, search.init))
         n_runs = search.n_restarts * len(self.counts) if is_plain else None
-        rows = admit_rows(
-            key,
-            x,
-            of.sample_weight,
-            self.n_components,
-            search.n_restarts,
-            of.chunk_size,
-            of.dtype,
-            of.device,
-            read,
-            n_runs,
-        )
+        rows = admit_rows(key, x, self.rows, Workload(self.n_components, search.n_restarts, n_runs), read)
         if search.escape is not None:
             rows.whole(f"escape={search.escape!r}", "its proposals are made of several passes each")
         return rows
@@ -169,16 +150,16 @@ class Plan:
         is_shared = jax.process_count() > 1 and (self.rows.device == "all" or is_sharded(x))
         if not is_shared or is_traced((key, self.settings, self.search.init)):
             return nullcontext()
-        search, settings, of = self.search, self.settings, self.rows
+        search, settings, rows = self.search, self.settings, self.rows
         asked = {"jaxgmm": __version__, "the call": call, "key": np.asarray(jax.random.key_data(key)).tolist()}
         asked |= {"n_components": list(self.counts), "family": ", ".join(map(describe, self.families))}
         asked |= {"init": search.init if isinstance(search.init, str) else digest(search.init)}
         asked |= {"n_restarts": search.n_restarts, "max_steps": search.max_steps, "tol": settings.tol}
         asked |= {"ridge": np.asarray(settings.ridge).tolist(), "relative_ridge": self.relative_ridge}
         asked |= {"acceleration": settings.acceleration, "stopping": settings.stopping, "prior": settings.prior}
-        asked |= {"race": search.race, "escape": search.escape, "chunk_size": of.chunk_size, "device": of.device}
-        asked |= {"sample_weight": "None" if of.sample_weight is None else "given"}
-        asked |= {"dtype": "None" if of.dtype is None else np.dtype(of.dtype).name}
+        asked |= {"race": search.race, "escape": search.escape, "chunk_size": rows.chunk_size, "device": rows.device}
+        asked |= {"sample_weight": "None" if rows.sample_weight is None else "given"}
+        asked |= {"dtype": "None" if rows.dtype is None else np.dtype(rows.dtype).name}
         return together({**asked, **more})
 
     def for_rows(self, rows: Rows) -> Plan:
@@ -211,8 +192,8 @@ class Plan:
             how["devices"] = rows.n_copies
         how |= {"race": search.race, "escape": search.escape, "init": start}
         how |= {"polish": search.polish}
-        of = {"K": ", ".join(map(str, self.counts)), "families": ", ".join(map(describe, self.families))}
-        return {"key": digest(jax.random.key_data(key)), "data": digest(rows.fingerprint()), **of, **shape, **how}
+        what = {"K": ", ".join(map(str, self.counts)), "families": ", ".join(map(describe, self.families))}
+        return {"key": digest(jax.random.key_data(key)), "data": digest(rows.fingerprint()), **what, **shape, **how}
 
 
 def _distinct(families: Iterable[Any], name: str) -> list[Family]:

@@ -18,6 +18,7 @@ from jax import Array
 
 from .._base.precision import precision_for
 from ..families import SHELF, Family
+from ..rows.options import RowOptions
 from ..rows.rows import Rows
 from . import _check
 from .buckets import Bucket, bucket_of, buckets, fit_bucket, stepped_padding
@@ -27,7 +28,7 @@ from .driver import driver_of
 from .fit import observer_of, search
 from .folds import FOR_FOLDS, folds, folds_asked
 from .observer import Observer
-from .plan import Plan, RowOptions
+from .plan import Plan
 from .polish import is_polished
 from .progress import Listener, Progress, Snapshot, SweepProgress, listening
 from .race import Race
