@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..estimator.gaussian_mixture import GaussianMixture, from_sklearn
+from ..estimator import GaussianMixture, from_sklearn
 from ..mixture import Mixture
 from ..search.result import FitResult
 from ..search.table import Sweep
