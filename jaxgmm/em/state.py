@@ -77,7 +77,7 @@ class Settings:
         check.prior(self.prior, Ridge)
 
     @property
-    def pull(self) -> Prior:
+    def prior_with_ridge(self) -> Prior:
         """The ridge, together with the prior where there is one."""
         ridge = Ridge(self.ridge)
         return ridge if self.prior is None else Ridged(self.prior, ridge)

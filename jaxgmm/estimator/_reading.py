@@ -73,7 +73,7 @@ def _of_arrays(estimator: Any, arrays: dict[str, np.ndarray], given: list[str], 
                 f"covariance_type={family.name!r} it must be {shape}."
             )
     each = {name: _covariances(name, np.asarray(arrays[name], np.float64), is_matrix) for name in given}
-    covariances = _of_one_mind(each, is_matrix, min(dtypes, key=lambda dtype: dtype.itemsize))
+    covariances = _agreed_covariances(each, is_matrix, min(dtypes, key=lambda dtype: dtype.itemsize))
     mixture = Mixture.create(weights, means, covariances, family, dtype=np.result_type(*dtypes))
     _of_the_family(np.asarray(_shown_of(mixture), np.float64), covariances, is_matrix, family.name)
     return mixture
@@ -153,7 +153,7 @@ def _covariances(name: str, values: np.ndarray, is_matrix: bool) -> np.ndarray:
     return 0.5 * (inverse + np.swapaxes(inverse, -1, -2))
 
 
-def _of_one_mind(each: dict[str, np.ndarray], is_matrix: bool, dtype: np.dtype) -> np.ndarray:
+def _agreed_covariances(each: dict[str, np.ndarray], is_matrix: bool, dtype: np.dtype) -> np.ndarray:
     """The covariances that several attributes show. ValueError if they show different ones.
 
     They are compared as precisions, each relative to its largest entry, to 1 ‰ and what rounding to this dtype may do.

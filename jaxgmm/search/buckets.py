@@ -180,7 +180,7 @@ def _lanes(states: em.State, histories: np.ndarray, lanes: np.ndarray) -> tuple[
 
 def keys_of(key: Array, counts: np.ndarray, restart: np.ndarray, n_restarts: int) -> Array:
     """`_keys`, computed on the host if `threefry` implements this key."""
-    if not threefry.speaks(key):
+    if not threefry.matches(key):
         return _keys(key, counts, restart, n_restarts=n_restarts)
     data = np.asarray(jax.random.key_data(key))
     of = {count: threefry.split(threefry.fold_in(data, count), (n_restarts, 2)) for count in set(counts.tolist())}

@@ -25,7 +25,7 @@ from .._version import __version__
 from ..families import SHELF, Family
 from ..rows.door import admit_rows
 from ..rows.options import RowOptions, Workload
-from ..rows.resolution import rows_to_look_at, smeared
+from ..rows.resolution import cell_variances, rows_to_look_at
 from ..rows.rows import Rows
 from ..rows.shares import is_sharded
 from . import _check
@@ -51,7 +51,7 @@ class Search(NamedTuple):
     polish: bool = False  # whether the best runs are run on to their optima
 
 
-AS_THEY_COME = RowOptions()
+AS_GIVEN = RowOptions()
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Plan:
         race: Any = None,
         escape: Any = None,
         polish: Any = False,
-        rows: RowOptions = AS_THEY_COME,
+        rows: RowOptions = AS_GIVEN,
         called: Mapping[str, str] | None = None,
     ) -> Plan:
         """From a user's arguments. TypeError or ValueError for the first invalid one."""
@@ -168,7 +168,7 @@ class Plan:
         settings = self.settings
         if self.of_resolution:
             check.concrete((rows.origin, settings.tol), 'ridge="resolution"')
-            ridge = smeared(rows_to_look_at(rows)).astype(rows.dtype)
+            ridge = cell_variances(rows_to_look_at(rows)).astype(rows.dtype)
             # A few rows coincide, or lie in a plane, by accident; of D rows the covariance is singular in any case.
             least_share = (rows.n_features + 1.5) / max(int(rows.n_rows), 1)
             settings = replace(settings, ridge=ridge, least_share=np.asarray(least_share, rows.dtype))

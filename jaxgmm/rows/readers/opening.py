@@ -103,7 +103,7 @@ def opened(path: str, file: BinaryIO | None = None) -> Opened:
 
 
 def encoding_of(opened: Opened, asked: str | None, path: str) -> tuple[str, str | None]:
-    """The encoding of a file, and a note where it was not told and is none of those of every day."""
+    """The encoding of a file, and a note where it was guessed and is an unusual one."""
     head = opened.head
     marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
     if asked is not None:

@@ -120,7 +120,7 @@ def _given(init: Any, family: Family, shape: tuple[int, int, int], dtype: np.dty
 
 def _pairs_of_keys(key: Array, n_problems: int, n_restarts: int) -> np.ndarray:
     """A pair of keys per run, as key data: those that `fit` would derive from `fold_in(key, b)`. -> (B, R, 2, ·)."""
-    if threefry.speaks(key):
+    if threefry.matches(key):
         of_each = threefry.fold_in(np.asarray(jax.random.key_data(key)), np.arange(n_problems))
         return threefry.split(of_each, (n_restarts, 2))
     of_each = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(key, b), (n_restarts, 2)))(

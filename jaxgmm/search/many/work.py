@@ -186,9 +186,9 @@ class Work:
         if self.stop.is_set():
             return
         state, history = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        stands_on_it = spurious_of(state, tables.ridge[places])
+        are_spurious = spurious_of(state, tables.ridge[places])
         with self.lock:
-            self.found.keep(unit.problems, state, history, stands_on_it)
+            self.found.keep(unit.problems, state, history, are_spurious)
             self.n_done += len(unit.problems)
 
     def _tables(self, unit: _Unit, size: int) -> Tables:
