@@ -445,7 +445,7 @@ def test_held_out_is_what_fits_without_a_fold_say_of_it(weighted):
     found = sweep(jax.random.key(0), batches, [1, 2], "full", n_folds=3, polish=False, **options)
     totals = np.zeros(2)
     with jax.enable_x64(True):
-        for training, held_out in _folds(jax.random.key(0), batches, 3, 2):
+        for training, held_out in folds(jax.random.key(0), batches, 3, 2):
             train, judge = training.row_weights(), held_out.row_weights()
             mean = np.average(x, axis=0, weights=train)
             one = oracle.Parameters(np.ones(1), mean[None], np.cov(x.T, aweights=train, ddof=0)[None])

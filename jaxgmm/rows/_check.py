@@ -116,7 +116,10 @@ def weights_of_rows(weights: Any, n_rows: int) -> np.ndarray | Array | None:
     values = _where_it_lies(weights)
     if len(values) and values.min() < 0:
         row = int(values.argmin())
-        raise ValueError(f"sample_weight must not be negative: row {row} has weight {values[row]}.")
+        raise ValueError(
+            f"sample_weight must not be negative: row {row} has weight {values[row]}. To leave a row out, give it "
+            "weight 0."
+        )
     return weights
 
 
@@ -204,6 +207,7 @@ def responsibilities(values: Any, n_rows: int, n_components: int) -> np.ndarray 
         row = int(np.argmax(np.abs(sums - 1.0)))
         if np.any(host < 0) or abs(float(sums[row]) - 1.0) > 1e-3:
             raise ValueError(
-                f"Responsibilities must not be negative and must sum to 1 in every row; row {row} sums to {sums[row]}."
+                f"Responsibilities must not be negative and must sum to 1 in every row; row {row} sums to {sums[row]}. "
+                "Divide each row by its sum."
             )
     return values

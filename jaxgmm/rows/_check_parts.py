@@ -35,13 +35,14 @@ def block_weights(weights: np.ndarray, first: int, name: str) -> None:
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0.0)))
     if len(bad):
         raise ValueError(
-            f"{name}: weights must be finite and not negative, got {weights[bad[0]]} in row {first + bad[0]}."
+            f"{name}: weights must be finite and not negative, got {weights[bad[0]]} in row {first + bad[0]}. To "
+            "leave a row out, give it weight 0."
         )
 
 
 def some_weight(total: float, name: str) -> None:
     if not total > 0.0:
-        raise ValueError(f"{name}: the weights of all rows are 0, or there are no rows.")
+        raise ValueError(f"{name}: the weights of all rows are 0, or there are no rows: at least one row must count.")
 
 
 def same_rows(now: Any, at_first: Any, name: str) -> None:

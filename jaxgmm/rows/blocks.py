@@ -100,13 +100,18 @@ class Blocks:
         name = existing(path)
         if npy.takes(name):
             if columns is not None or weights:
-                raise ValueError(f"{name}: only columns of Parquet files have names. Give slices to Blocks.from_array.")
+                raise ValueError(
+                    f"{name}: columns of a .npy file have no names. Give a slice of numpy.load(path, mmap_mode='r') to "
+                    "Blocks.from_array, with sample_weight."
+                )
             return cls._of(npy.source(name))
         if reads_text(name):
             source = source_of(name, reading(header, separator, decimal, encoding))
             return cls._of(Chosen(source, columns, weights))
         if not parquet.takes(name):
-            raise ValueError(f"{name}: expected a path ending in one of .npy, .parquet, or a folder of Parquet.")
+            raise ValueError(
+                f"{name}: expected a path ending in one of .npy, .parquet, .csv, .tsv, .txt, or a folder of Parquet."
+            )
         return cls._of(Parquet(name, columns, weights))
 
     @property

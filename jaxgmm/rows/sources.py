@@ -86,7 +86,9 @@ class Kind(NamedTuple):
         if self.n_features != like.n_features:
             raise ValueError(f"{where}: expected {like.n_features} features as before, got {self.n_features}.")
         if self.has_weights != like.has_weights:
-            raise ValueError(f"{where}: some blocks have weights and some have none.")
+            raise ValueError(
+                f"{where}: some blocks have weights and some have none. Give weights with all, or with none."
+            )
         widest = max((of.itemsize if of.kind == "f" else 0) for of in (like.dtype, np.dtype(dtype or like.dtype)))
         if self.dtype.kind == "f" and self.dtype.itemsize > widest:
             raise ValueError(

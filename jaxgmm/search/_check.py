@@ -152,7 +152,9 @@ def starts_of_problems(means: Any, shape: tuple[int, int, int]) -> np.ndarray:
         )
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
-        raise ValueError(f"init holds {values[tuple(bad[0])]} in problem {bad[0, 0]}, component {bad[0, 1]}.")
+        raise ValueError(
+            f"init holds {values[tuple(bad[0])]} in problem {bad[0, 0]}, component {bad[0, 1]}: means must be finite."
+        )
     return values
 
 

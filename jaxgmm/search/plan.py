@@ -201,5 +201,8 @@ def _distinct(families: Iterable[Any], name: str) -> list[Family]:
     names = [family.name for family in chosen]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"Two different families are called {name!r}; a sweep tells its results apart by name.")
+            raise ValueError(
+                f"Two different families are called {name!r}, but a sweep tells its results apart by name. Give one of "
+                "them another name."
+            )
     return chosen

@@ -154,7 +154,9 @@ def faults_of(path: str) -> Iterator[None]:
     except csv.Error as error:
         raise ValueError(f"{path} cannot be read as a table: {error}. Is a quote not closed?") from None
     except UnicodeError as error:
-        raise ValueError(f"{path} cannot be read in this encoding: {error}.") from None
+        raise ValueError(
+            f"{path} cannot be read in this encoding: {error}. Name another with --encoding, in Python encoding=."
+        ) from None
     except OSError as error:
         if error.errno is None:  # the decompressors'
             raise ValueError(f"{path} is damaged: {error}.") from None
