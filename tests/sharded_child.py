@@ -18,6 +18,7 @@ jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
 
 import jaxgmm  # noqa: E402
 from jaxgmm.rows.door import admit_rows  # noqa: E402
+from jaxgmm.rows.options import RowOptions, Workload  # noqa: E402
 from tests import oracle  # noqa: E402
 from tests.laws import KINDS  # noqa: E402
 
@@ -56,7 +57,9 @@ def refused(x: Any, **how: Any) -> str:
 
 
 def variances(x: Any, weights: Any) -> list[float]:
-    return np.asarray(admit_rows(KEY, x, weights, K, 1, 64, None, "all").variances(), np.float64).tolist()
+    return np.asarray(
+        admit_rows(KEY, x, RowOptions(weights, 64, None, "all"), Workload(K)).variances(), np.float64
+    ).tolist()
 
 
 def of_restarts(x: Any) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def of_restarts(x: Any) -> dict[str, Any]:
     more = {"n_folds": 2, "tol": 1e-6, "dtype": np.float64}
     swept = [jaxgmm.sweep(KEY, x, [2], ["full", "spherical"], 8, device=device, **more) for device in (None, "all")]
     found["sweep"] = [[[cell.log_likelihood, cell.held_out, cell.icl] for cell in each.cells] for each in swept]
-    found["is replicated"] = admit_rows(KEY, x, None, K, 8, None, None, "all").n_copies
+    found["is replicated"] = admit_rows(KEY, x, RowOptions(device="all"), Workload(K, 8)).n_copies
     found["resumed"] = resumed(x)
     found["elsewhere"] = elsewhere(x[:200].astype(np.float32), WEIGHTS[:200])
     return found

@@ -28,15 +28,15 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
     ridge = Ridge(settings.ridge)
     before = ridge.traces(old.mixture) if old.ridge_trace is None else old.ridge_trace
     after = ridge.traces(new.mixture)
-    eased = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
-    gain = change + eased
+    penalty_drop = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
+    gain = change + penalty_drop
     broken = ~jnp.all(_is_sound(new.mixture, settings)) | _is_point(new.mixture, settings)
     # Half a row and not one: a sound component with a single row shares a little of it with the others.
     lost = jnp.any((new.moments.mass < 0.5 * rows.min_weight) & jnp.isfinite(old.mixture.log_weights))
     lost &= old.n_steps >= 0
     finite = jnp.isfinite(new.objective)
     rounding = _rounding(new)
-    fell = old.fell | (change < -64.0 * rounding - jnp.maximum(eased, 0.0))
+    fell = old.fell | (change < -64.0 * rounding - jnp.maximum(penalty_drop, 0.0))
     settled = jnp.where(fell, Status.NOT_MONOTONE, Status.CONVERGED)
     status = jnp.select(
         [broken, ~finite, lost, _has_settled(change, gain, old, rounding, settings)],
@@ -56,7 +56,7 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
 
 
 def _is_sound(mixture: Mixture, settings: Settings) -> Array:
-    """Whether each covariance is one: factored, and without a ridge also by more than rounding. -> (K,) or (1,)."""
+    """Whether each matrix is positive definite; without a ridge, by more than rounding. -> (K,) or (1,)."""
     has_ridge = jnp.all(jnp.asarray(settings.ridge) > 0.0)
     return mixture.scales.is_definite() & (has_ridge | mixture.scales.is_resolved())
 
@@ -68,10 +68,10 @@ def _has_settled(change: Array, gain: Array, old: State, rounding: Array, settin
     fall that cancels the rise before it ends the run, too: in float32 a run can oscillate between two such mixtures.
     """
     last, before = old.gain, old.gain_before
-    to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
+    oscillates = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
     small = jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol
     if settings.stopping == "gain":
-        return to_and_fro | small
+        return oscillates | small
     # Two rates must agree that little is to come: one alone ended runs in their first steps, where gains fall by an
     # order each. The gains that they are made of must be small as well, and no run ends that "gain" would go on with.
     small &= jnp.maximum(jnp.abs(last), jnp.abs(before)) < settings.tol
@@ -80,7 +80,7 @@ def _has_settled(change: Array, gain: Array, old: State, rounding: Array, settin
     shrinks = (now >= 0.0) & (then >= 0.0) & (rate < 1.0) & jnp.isfinite(before)
     to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
     at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # rates would be ratios of rounding errors
-    return to_and_fro | (small & jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest))
+    return oscillates | (small & jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest))
 
 
 def _rounding(state: State) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 from .._base.memory import ALIGNMENT
 from . import _check, npy, parquet, partitions, several
 from .arrays import Sliced
+from .conversion import observations
 from .files import ending, existing, is_path
 from .parquet import Parquet
 from .prefetch import Steps
@@ -69,7 +70,7 @@ class Blocks:
         if npy.takes_view(x):
             return cls._of(npy.source(x, sample_weight))
         if isinstance(x, (list, tuple)) or hasattr(x, "columns"):
-            x = _check.observations(x, "x")
+            x = observations(x, "x")
         _check.matrix_shape(np.shape(x), "x")
         return cls._of(Sliced(x, _check.row_weights(sample_weight, np.shape(x)[0])))
 
@@ -100,7 +101,10 @@ class Blocks:
         name = existing(path)
         if npy.takes(name):
             if columns is not None or weights:
-                raise ValueError(f"{name}: only columns of Parquet files have names. Give slices to Blocks.from_array.")
+                raise ValueError(
+                    f"{name}: columns of a .npy file have no names. Give a slice of numpy.load(path, mmap_mode='r') to "
+                    "Blocks.from_array, with sample_weight."
+                )
             return cls._of(npy.source(name))
         if reads_text(name) or ending(name) == ".npz":
             source = source_of(name, reading(header, separator, decimal, encoding))

@@ -127,7 +127,7 @@ class Parquet:
                 )
             for name in asked:
                 if schema.names.count(name) > 1:
-                    raise ValueError(f"{file.path}: column {name!r} is there twice.")
+                    raise ValueError(f"{file.path}: column {name!r} is there twice. Rename one.")
                 kind = schema.field(name).type
                 if not _is_numeric(pyarrow.types, kind):
                     raise ValueError(

@@ -27,6 +27,7 @@ from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import Chunked
 from ..rows.door import admit
+from ..rows.options import RowOptions, Workload
 from .laws import Exponential, Gamma, Law, Multinomial
 from .observer import saying_what_is_lost
 from .replicates import replicated
@@ -168,7 +169,7 @@ def bootstrap(
     max_steps = check.count(max_steps, "max_steps", least=0)
     wanted = mixture.means.dtype if dtype is None else dtype
     with saying_what_is_lost("The bootstrap"):
-        batches = admit(x, sample_weight, mixture.n_components, n_replicates, chunk_size, wanted)
+        batches = admit(x, RowOptions(sample_weight, chunk_size, wanted), Workload(mixture.n_components, n_replicates))
     rows_check.last_axis((batches.n_features,), mixture.n_features)
     expected = _flat(batches)
     if sample_size is None:

@@ -88,6 +88,16 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
+def stepped_padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[int, ...]]) -> float:
+    """The share of padding among the components that were stepped."""
+    stepped = wanted = 0
+    for (_, count), result in results.items():
+        steps = int(np.asarray(result.restarts.n_steps).sum())
+        wanted += steps * count
+        stepped += steps * max((max(bucket) for bucket in shared if count in bucket), default=count)
+    return 1.0 - wanted / stepped if stepped else 0.0
+
+
 def bucket_of(
     key: Array,
     counts: tuple[int, ...],
@@ -191,7 +201,7 @@ def _lanes(states: em.State, histories: np.ndarray, lanes: np.ndarray) -> tuple[
 
 def keys_of(key: Array, counts: np.ndarray, restart: np.ndarray, n_restarts: int) -> Array:
     """`_keys`, computed on the host if `threefry` implements this key."""
-    if not threefry.speaks(key):
+    if not threefry.matches(key):
         return _keys(key, counts, restart, n_restarts=n_restarts)
     data = np.asarray(jax.random.key_data(key))
     of = {count: threefry.split(threefry.fold_in(data, count), (n_restarts, 2)) for count in set(counts.tolist())}

@@ -1,4 +1,7 @@
-"""The `Driver` of a search, chosen by where the rows lie. This is the only place that asks where they lie."""
+"""The `Driver` of a search, chosen by where the rows lie.
+
+No other file of a search asks where they lie, except for `pool.py`: whether every device has a copy of them.
+"""
 
 from __future__ import annotations
 

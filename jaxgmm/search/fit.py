@@ -16,12 +16,13 @@ from .._base.precision import precision_for
 from .._base.status import Status
 from ..families import Family
 from ..mixture import Mixture
+from ..rows.options import RowOptions
 from ..rows.rows import Rows
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .escape import ESCAPES
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import NOBODY, Interrupt, Observer, saying_what_is_lost, warn_of_interrupt
-from .plan import Plan, RowOptions, Search
+from .plan import Plan, Search
 from .polish import polished, polished_result
 from .progress import Progress, listening
 from .race import Race, race_to_ends

@@ -18,6 +18,7 @@ from ..mixture import Mixture
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.door import admit
+from ..rows.options import RowOptions, Workload
 from . import _check
 from .bootstrap import settled
 from .fit import search
@@ -115,7 +116,7 @@ def likelihood_ratio_test(
     )
     n_components, n_restarts = plan.n_components, plan.search.n_restarts
     with saying_what_is_lost("The test"):
-        batches = admit(x, None, n_components + 1, n_restarts, chunk_size, dtype)
+        batches = admit(x, RowOptions(None, chunk_size, dtype), Workload(n_components + 1, n_restarts))
     n_rows = rows_check.unweighted(batches.row_weights())
     rows_check.enough_rows(n_rows, None, n_components + 1)
     if not plan.search.polish:

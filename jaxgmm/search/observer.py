@@ -133,14 +133,14 @@ NOBODY = Observer()
 
 
 def steps_of_a_burst(n_responsibilities: int, n_features: int, kind: Kind, slower: float = 1.0) -> int:
-    """Steps that take about `BURST` seconds, by arithmetic; more than there is time for on no machine of today."""
+    """Steps that take about `BURST` seconds, estimated, so low that no machine of today takes longer."""
     of_features = n_features if kind.is_diagonal else n_features**2
     seconds = OF_A_STEP * slower * n_responsibilities * (1.0 + of_features / 32.0)
     return int(np.clip(BURST / seconds, 1, np.iinfo(np.int32).max))
 
 
 def lanes_of_a_burst(n_components: int, rows: Batches) -> int | None:
-    """Lanes of one core that are started in about `BURST` seconds, by arithmetic; None where that is no matter."""
+    """Lanes of one core that are started in about `BURST` seconds, estimated; None, for no limit, except on a CPU."""
     if is_traced(rows) or jax.default_backend() != "cpu":
         return None
     n_responsibilities = n_components * rows.n_chunks * rows.chunk_size

@@ -69,6 +69,6 @@ def replicated(
 
 def _split(key: Array, n: int) -> np.ndarray:
     """`jax.random.split(key, n)` as key data."""
-    if threefry.speaks(key):
+    if threefry.matches(key):
         return threefry.split(np.asarray(jax.random.key_data(key)), (n,))
     return np.asarray(jax.random.key_data(jax.random.split(key, n)))

@@ -15,28 +15,25 @@ import jax
 import numpy as np
 from jax import Array
 
-from .._base import check
 from .._base.precision import precision_for
 from ..families import SHELF, Family
-from ..rows import _check as rows_check
-from ..rows.batches import Batches
+from ..rows.options import RowOptions
 from ..rows.rows import Rows
 from . import _check
-from .buckets import Bucket, bucket_of, buckets, fit_bucket
+from .buckets import Bucket, bucket_of, buckets, fit_bucket, stepped_padding
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .criteria import CRITERIA, Criterion
 from .driver import driver_of
 from .fit import observer_of, search
+from .folds import FOR_FOLDS, folds, folds_asked
 from .observer import Interrupt, Observer, saying_what_is_lost, warn_of_interrupt
-from .plan import Plan, RowOptions
+from .plan import Plan
 from .polish import is_polished
 from .progress import Listener, Progress, Snapshot, SweepProgress, listening
 from .race import Race
 from .result import FitResult, in_users_unit
 from .start import room_for
 from .table import Cell, Sweep, cell_of, counted, evidence_of, held_out_total, with_columns
-
-FOR_FOLDS = "n_folds", "a fold is a weight of 0 for every row of the others"
 
 
 def sweep(
@@ -96,10 +93,10 @@ def sweep(
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
     chosen_by = _check.criterion(criterion, CRITERIA)
-    n_folds = _folds_asked(n_folds, chosen_by, init)
+    n_folds = folds_asked(n_folds, chosen_by, init)
     plan = Plan.of(
-        _listed(n_components, "n_components", "at least one number of components"),
-        _listed(families, "families", f"at least one of {', '.join(map(repr, SHELF))}"),
+        _check.listed(n_components, "n_components", "at least one number of components"),
+        _check.listed(families, "families", f"at least one of {', '.join(map(repr, SHELF))}"),
         n_restarts=n_restarts,
         init=init,
         tol=tol,
@@ -171,7 +168,7 @@ def _fit_seeded(
         return [bucket_of(key, counts, training, seeding, n_restarts, plan.families) for counts in shared]
 
     parts = [_Part(rows, rows, buckets_of(rows))]
-    for training, held_out in _folds(key, rows, n_folds, plan.n_components):
+    for training, held_out in folds(key, rows, n_folds, plan.n_components):
         parts.append(_Part(training, held_out, buckets_of(training)))
     for family in plan.families:
         for index in range(len(shared)):
@@ -200,22 +197,6 @@ class _Part(NamedTuple):
     training: Rows
     judged: Rows  # the rows whose log-likelihood is computed
     buckets: list[Bucket]
-
-
-def _folds(key: Array, rows: Rows, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
-    """For each fold, the rows without it and the fold alone. Other rows get weight 0, so no row is moved."""
-    if not n_folds:
-        return
-    batches = rows.whole(*FOR_FOLDS)
-    weights = batches.row_weights()
-    counted_rows = np.flatnonzero(weights)
-    rows_check.enough_for_folds(len(counted_rows), n_folds, n_components)
-    shuffled = np.random.default_rng(np.asarray(jax.random.bits(key, (4,)))).permutation(counted_rows)
-    for fold in range(n_folds):
-        is_held_out = np.zeros(len(weights), bool)
-        is_held_out[shuffled[fold::n_folds]] = True
-        training, held_out = (np.where(counts, weights, 0.0) for counts in (~is_held_out, is_held_out))
-        yield batches.reweighted(training), batches.reweighted(held_out)
 
 
 def _fit_cells(
@@ -311,7 +292,7 @@ class _Keeper:
             chosen_by=self.criterion,
             spurious=frozenset(of for of, result in results.items() if np.asarray(result.spurious).any()),
             groups=tuple(shared),
-            padding=_padding(results, shared),
+            padding=stepped_padding(results, shared),
             is_complete=len(done) == len(order),
         )
 
@@ -332,31 +313,3 @@ class _Watch:
                 return
             self.left.pop(0)
             self.n_ended += 1
-
-
-def _padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[int, ...]]) -> float:
-    """The share of padding among the components that were stepped."""
-    stepped = wanted = 0
-    for (_, count), result in results.items():
-        steps = int(np.asarray(result.restarts.n_steps).sum())
-        wanted += steps * count
-        stepped += steps * max((max(bucket) for bucket in shared if count in bucket), default=count)
-    return 1.0 - wanted / stepped if stepped else 0.0
-
-
-def _listed(value: Any, name: str, wanted: str) -> list[Any]:
-    values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-    if not values:
-        raise ValueError(f"{name} is empty: give {wanted}.")
-    return values
-
-
-def _folds_asked(n_folds: Any, criterion: Criterion, init: Any) -> int:
-    n_folds = check.count(n_folds, "n_folds", least=0)
-    if criterion.needs_folds and not n_folds:
-        n_folds = 5
-    if n_folds == 1:
-        raise ValueError("n_folds must be 0, or at least 2: what is held out is one part of several.")
-    if n_folds and not isinstance(init, str):
-        raise ValueError("A start of your own has seen all rows, the held-out ones too: name a seeding, or n_folds=0.")
-    return n_folds

@@ -15,7 +15,7 @@ from ..._base import check, threefry
 from ..._base.precision import is_traced, is_transforming, precision_for
 from ...families import Family, shape_of_scales
 from ...mixture import Mixture
-from ...rows import _check as rows_check
+from ...rows.conversion import floating_dtype
 from .. import _check
 from ..plan import Plan
 from ..progress import listening
@@ -83,7 +83,7 @@ def fit_many(
         raise ValueError("fit_many takes numbers as its ridge: each problem would have a resolution of its own.")
     n_components, settings, n_restarts = plan.n_components, plan.settings, plan.search.n_restarts
     max_steps = min(plan.search.max_steps, MOST_STEPS)
-    dtype = None if dtype is None else rows_check.floating_dtype((), dtype)
+    dtype = None if dtype is None else floating_dtype((), dtype)
     if is_traced((key, xs, sample_weight, settings, init)) or is_transforming():
         check.concrete((key, xs, sample_weight, settings, init), "fit_many")
     problems = Problems.of(xs, sample_weight, dtype)
@@ -121,7 +121,7 @@ def _given(init: Any, family: Family, shape: tuple[int, int, int], dtype: np.dty
 
 def _pairs_of_keys(key: Array, n_problems: int, n_restarts: int) -> np.ndarray:
     """A pair of keys per run, as key data: those that `fit` would derive from `fold_in(key, b)`. -> (B, R, 2, ·)."""
-    if threefry.speaks(key):
+    if threefry.matches(key):
         of_each = threefry.fold_in(np.asarray(jax.random.key_data(key)), np.arange(n_problems))
         return threefry.split(of_each, (n_restarts, 2))
     of_each = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(key, b), (n_restarts, 2)))(

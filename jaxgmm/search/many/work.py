@@ -196,10 +196,10 @@ class Work:
             return
         of = slice(n_kept * self.n_restarts)
         state, history = jax.tree.map(lambda *leaves: np.concatenate(leaves)[of], *parts)
-        stands_on_it = spurious_of(state, tables.ridge[places[of]])
+        are_spurious = spurious_of(state, tables.ridge[places[of]])
         is_over = np.all((state.status != Status.RUNNING).reshape(n_kept, -1), axis=1)
         with self.lock:
-            self.found.keep(unit.problems[:n_kept], state, history, stands_on_it)
+            self.found.keep(unit.problems[:n_kept], state, history, are_spurious)
             self.found.status[unit.problems[:n_kept][~is_over]] = Status.RUNNING
             self.n_done += int(np.sum(is_over))
 
