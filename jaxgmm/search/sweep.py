@@ -29,7 +29,7 @@ from .folds import FOR_FOLDS, folds, folds_asked
 from .observer import Interrupt, Observer, saying_what_is_lost, warn_of_interrupt
 from .plan import Plan
 from .polish import is_polished
-from .progress import Listener, Progress, Snapshot, SweepProgress, listening
+from .progress import CellsInTurn, Listener, Progress, SweepProgress, listening
 from .race import Race
 from .result import FitResult, in_users_unit
 from .start import room_for
@@ -213,7 +213,7 @@ def _fit_cells(
     fitted: list[tuple[FitResult, Any]] = []
     for number, part in enumerate(parts):
         bucket = part.buckets[index]
-        tell = None if keeper.progress is None else _Watch(keeper, family.name, bucket)
+        tell = None if keeper.progress is None else keeper.in_turn(family.name, bucket)
         observer = Observer(tell, journal, interrupt=keeper.interrupt())
         found = fit_bucket(bucket, part.training, part.judged, family, plan, evidence_of, observer)
         if number == 0:
@@ -281,6 +281,10 @@ class _Keeper:
             best = self.sweep(list(self.cells)).best_cell if self.cells else None
             self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
 
+    def in_turn(self, family: str, bucket: Bucket) -> CellsInTurn:
+        lanes = [own[:n] for own, n in zip(bucket.members, bucket.n_starts, strict=True)]
+        return CellsInTurn(partial(self.report, family), dict(zip(bucket.counts, lanes, strict=True)), self.max_steps)
+
     def sweep(self, order: Sequence[tuple[str, int]], shared: Iterable[tuple[int, ...]] = ()) -> Sweep:
         """The finished cells as a `Sweep`, in this order."""
         done = [of for of in order if of in self.cells]
@@ -295,21 +299,3 @@ class _Keeper:
             padding=stepped_padding(results, shared),
             is_complete=len(done) == len(order),
         )
-
-
-class _Watch:
-    """Reports a bucket's cells in turn: those that have ended since the last snapshot, and the first that has not."""
-
-    def __init__(self, keeper: _Keeper, family: str, bucket: Bucket) -> None:
-        self.keeper, self.family, self.n_ended = keeper, family, 0
-        self.left = list(zip(bucket.counts, bucket.members, bucket.n_starts, strict=True))
-
-    def __call__(self, snapshot: Snapshot) -> None:
-        while self.left:
-            count, lanes, n_starts = self.left[0]
-            cell = Progress.of(Snapshot(*(value[lanes[:n_starts]] for value in snapshot)), self.keeper.max_steps)
-            self.keeper.report(self.family, count, cell, self.n_ended)
-            if cell.n_running:
-                return
-            self.left.pop(0)
-            self.n_ended += 1
