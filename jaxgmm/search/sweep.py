@@ -200,12 +200,7 @@ class _Part(NamedTuple):
 
 
 def _fit_cells(
-    keeper: _Keeper,
-    parts: list[_Part],
-    index: int,
-    family: Family,
-    plan: Plan,
-    journal: Journal | None,
+    keeper: _Keeper, parts: list[_Part], index: int, family: Family, plan: Plan, journal: Journal | None
 ) -> None:
     """Fit the cells of a family and a bucket, and their folds."""
     counts = parts[0].buckets[index].counts
@@ -236,14 +231,7 @@ NOTHING_SAID = 0.0, np.nan
 class _Keeper:
     """Collects the finished cells, and reports progress to the listener."""
 
-    def __init__(
-        self,
-        criterion: Criterion,
-        progress: Listener | None,
-        n_fits: int,
-        plan: Plan,
-        rows: Rows,
-    ) -> None:
+    def __init__(self, criterion: Criterion, progress: Listener | None, n_fits: int, plan: Plan, rows: Rows) -> None:
         self.criterion, self.progress, self.n_fits = criterion, progress, n_fits
         self.max_steps, self.rows = plan.search.max_steps, rows
         self.is_polished = plan.search.polish and is_polished(plan.settings)
@@ -282,6 +270,7 @@ class _Keeper:
             self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
 
     def in_turn(self, family: str, bucket: Bucket) -> CellsInTurn:
+        """A callback that reports the cells of a bucket from snapshots of its runs."""
         lanes = [own[:n] for own, n in zip(bucket.members, bucket.n_starts, strict=True)]
         return CellsInTurn(partial(self.report, family), dict(zip(bucket.counts, lanes, strict=True)), self.max_steps)
 
