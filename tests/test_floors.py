@@ -30,7 +30,7 @@ UPWARDS = {("search.table", "plot")}
 
 MAY_RAISE = {"_base.check", "_base.fork", "_base.processes", "em.loop"}
 MAY_RAISE |= {f"rows.{name}" for name in ("_check", "_check_parts", "conversion", "blocks", "door", "files", "names")}
-MAY_RAISE |= {f"rows.{name}" for name in ("npy", "parquet", "partitions", "sources")}
+MAY_RAISE |= {f"rows.{name}" for name in ("npy", "parquet", "partitions", "several", "sources")}
 MAY_RAISE |= {f"rows.readers.{name}" for name in ("source", "form", "opening", "text", "parquet", "arrays", "shelf")}
 """Below `search`: checks of what a user gave, and what is read only when its turn comes. `em.loop._admit`
 may say that families differ; `_base.fork` that nothing can be computed here; `_base.processes` that processes were
