@@ -54,7 +54,7 @@ def read(x: Any, sample_weight: Any) -> tuple[Any, Any]:
     if head is None:
         return x, sample_weight
     rows, weights = in_memory(x, sample_weight)
-    return Read(rows, head.names), weights
+    return (x, sample_weight) if rows is x else (Read(rows, head.names), weights)  # `Batches` stay as they are
 
 
 class _Through:
