@@ -531,10 +531,9 @@ CALLERS = {
     "partial_fit": lambda x: estimator().fit(X).partial_fit(x).means_,
     "online": lambda x: jaxgmm.online.update(jaxgmm.online.init(MIXTURE), x).mixture.means,
     "bootstrap": lambda x: jaxgmm.bootstrap(KEY, x, MIXTURE, 2, max_steps=2, dtype=np.float32).means,
-    "test": lambda x: jaxgmm.likelihood_ratio_test(
-        KEY, x, 1, "diag", 1, n_restarts=1, max_steps=2, dtype=np.float32
-    ).statistic
-    / N,
+    "test": lambda x: (
+        jaxgmm.likelihood_ratio_test(KEY, x, 1, "diag", 1, n_restarts=1, max_steps=2, dtype=np.float32).statistic / N
+    ),
 }
 
 
@@ -556,7 +555,7 @@ def test_whoever_takes_rows_takes_them_from_every_source(given, tmp_path, of_the
 REFUSED = {
     "iterator": (lambda: (X[i : i + 100] for i in range(0, N, 100)), "got a generator, .*jaxgmm.Blocks.function"),
     "function": (lambda: lambda: iter([X]), "got a function. .*jaxgmm.Blocks.function"),
-    "file": (lambda: open(__file__), "got an open file. Give its path"),  # noqa: SIM115
+    "file": (lambda: open(__file__), "got an open file. Give its path"),
     "list of blocks": (lambda: [X[:100], X[100:]], "taken as jaxgmm.Blocks"),
     "folder of text": (lambda: Path(__file__).parent / "data", "list of their paths"),
     "missing path": (lambda: [Path("nowhere.npy")], "nowhere.npy: there is no such file"),

@@ -16,6 +16,7 @@ from jax import Array
 from .. import online
 from .._base import check
 from .._base.memory import own
+from .._base.mesh import one_copy_of, outside_meshes
 from .._base.precision import is_traced, is_transforming, precision_for
 from .._base.programs import next_power_of_two
 from .._base.status import Status, explain
@@ -25,6 +26,7 @@ from ..mixture import Mixture
 from ..rows import _check as rows_check
 from ..rows.chunks import cut
 from ..rows.door import admit, head_of, in_batches
+from ..rows.sharded import is_shared_out
 from ..rows.sizes import choose_chunk_size
 from ..search import criteria
 from ..search.fingerprint import digest
@@ -167,7 +169,7 @@ class GaussianMixture:
         head = head_of(X, sample_weight)
         x = rows_check.observations(X) if head is None else head.rows
         is_everywhere = isinstance(self.device, str) and self.device == "all"
-        is_apart = is_everywhere or head is not None
+        is_apart = is_everywhere or head is not None or is_shared_out(x)
         if not is_apart:  # else this process may hold only part of the rows: they are checked together
             sample_weight = rows_check.row_weights(sample_weight, len(x))
             rows_check.finite(x, weights=sample_weight)
@@ -183,19 +185,21 @@ class GaussianMixture:
             plan = plan.beginning_with(whole)
         key = _check.random_key(self.random_state)
 
-        with ExitStack() as searching, saying_what_is_lost("The fit"), self._computing(dtype):
+        with ExitStack() as searching, outside_meshes(), saying_what_is_lost("The fit"), self._computing(dtype):
             if self.warm_start and not _state.is_empty(self):
                 _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
                 plan, fixed = plan.beginning_with(self.mixture_), NOTHING_FIXED
             if is_apart:
                 plan = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all" if is_everywhere else None))
-                if is_everywhere:
+                if is_everywhere or is_shared_out(x):
                     searching.enter_context(plan.together(key, x, "GaussianMixture.fit", fixed=digest(fixed)))
                 batches = plan.admit(key, x if head is None else X)
             else:
                 n_lanes = plan.search.n_restarts
                 n_runs = None if self.acceleration else n_lanes
-                batches = in_batches(self._place(x), sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs)
+                batches = in_batches(
+                    one_copy_of(self._place(x)), sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs
+                )
             report = Report(self.verbose) if self.verbose else None
             plan = plan.for_rows(batches)
             observer = observer_of(report, plan, every=self.verbose_interval if report else None)
