@@ -89,8 +89,8 @@ def likelihood_ratio_test(
     ridge and not on the rows. A search takes such a run only if it has no other.
 
     key: a JAX random key. x: an array, or `Batches` without weights; what `fit` reads in blocks is read into memory.
-    n_components: K. n_replicates: B. n_restarts: R, for each fit. tol: as for `fit`, in nats of the mean; if None, 1e-3,
-    from where the best fits are polished (see `fit`), or with polish=False a change of 1e-4 nats of the total. In
+    n_components: K. n_replicates: B. n_restarts: R, for each fit. tol: as for `fit`, in nats of the mean; if None,
+    1e-3, from where the best fits are polished (see `fit`), or with polish=False a change of 1e-4 nats of the total. In
     float32 the statistic has an error of about 1e-6 · N: use float64 past some ten thousand rows. progress: True for a
     bar on standard error, or a function that is called with (done, B) after each replicate. Everything else as for
     `fit`.
