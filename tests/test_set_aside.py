@@ -208,8 +208,7 @@ def test_where_clusters_are_wide_the_floor_chooses_as_a_small_number(data):
     best, same = by_number.best_cell, by_resolution.best_cell
     assert (best.family, best.K) == (same.family, same.K) == (("diag", 3) if data == "continuous" else ("full", 2))
     assert not by_number.set_aside()
-    # A floor of a hundredth of a cluster's variance moves the objective by less than its square, and by rounding.
-    assert abs(best.log_likelihood - same.log_likelihood) < 5e-3 * len(x)
+    assert_close(best.log_likelihood, same.log_likelihood, "floored", np.float64, factor=len(x))
 
 
 def test_columns_are_named_as_in_their_source(tmp_path):

@@ -210,6 +210,12 @@ def header_alone(path):
     path.write_bytes(b"\x93NUMPY\x01\x00\xff\xff{'descr': '<f4', 'fortran_order': ")
 
 
+def unended_header(path):
+    """Which Python's tokenizer meets."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (5, 2, }"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
 def too_many_rows(path):
     save_npy(path, X)
     path.write_bytes(path.read_bytes().replace(b"(3000, 2)", b"(9000, 2)"))
@@ -240,6 +246,7 @@ def folder_of_text(path):
 LIES = {
     "cut off": ("x.npy", cut_off, "is cut off"),
     "header alone": ("x.npy", header_alone, "is no NumPy array"),
+    "a header that does not end": ("x.npy", unended_header, "is no NumPy array"),
     "more rows in the header": ("x.npy", too_many_rows, "9000 rows of 2 features, as its header says"),
     "objects": ("x.npy", of_objects, "Python objects"),
     "one row": ("x.npy", lambda path: np.save(path, X[0]), "must be a matrix"),

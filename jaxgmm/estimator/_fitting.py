@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from .._base.memory import own
+from .._base.mesh import one_copy_of
 from .._base.precision import precision_for
 from .._base.status import explain
 from ..families import Family, is_matrix_shape, shown_shape
@@ -19,6 +20,7 @@ from ..rows.conversion import observations
 from ..rows.door import head_of, in_batches
 from ..rows.options import RowOptions, Workload
 from ..rows.rows import Rows
+from ..rows.shares import is_sharded
 from ..search.fingerprint import digest
 from ..search.fixed_start import NOTHING_FIXED, FixedStart
 from ..search.plan import Plan
@@ -61,7 +63,7 @@ class Task(NamedTuple):
 
     def together(self) -> AbstractContextManager[None]:
         """A context for the search, as `Plan.together`."""
-        if self.plan.rows.device is None:
+        if self.plan.rows.device is None and not is_sharded(self.head):
             return nullcontext()
         return self.plan.together(self.key, self.head, "GaussianMixture.fit", fixed=digest(self.fixed))
 
@@ -71,7 +73,7 @@ class Task(NamedTuple):
             return self.plan.admit(self.key, self.x)
         n_runs = self.plan.search.n_restarts
         work = Workload(self.plan.n_components, n_runs, None if self.plan.settings.acceleration else n_runs)
-        return in_batches(placed(estimator, self.x), self.plan.rows, work)
+        return in_batches(one_copy_of(placed(estimator, self.x)), self.plan.rows, work)
 
 
 def task_of(estimator: Any, X: Any, sample_weight: Any) -> Task:
@@ -97,7 +99,7 @@ def task_of(estimator: Any, X: Any, sample_weight: Any) -> Task:
     first = head_of(X, sample_weight)
     head = observations(X) if first is None else first.rows
     is_everywhere = isinstance(estimator.device, str) and estimator.device == "all"
-    is_apart = is_everywhere or first is not None
+    is_apart = is_everywhere or first is not None or is_sharded(head)
     if not is_apart:
         sample_weight = rows_check.row_weights(sample_weight, len(head))
         rows_check.finite(head, weights=sample_weight)

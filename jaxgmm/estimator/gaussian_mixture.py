@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import online
 from .._base import check
+from .._base.mesh import outside_meshes
 from .._base.programs import next_power_of_two
 from .._base.status import Status, explain
 from ..evaluation import labels_of, log_prob_of, responsibilities_of
@@ -127,7 +128,7 @@ class GaussianMixture:
         (scikit-learn's, if it is imported) if the best restart did not converge."""
         del y
         task = task_of(self, X, sample_weight)
-        with ExitStack() as searching, saying_what_is_lost("The fit"), computing(self, task.dtype):
+        with ExitStack() as searching, outside_meshes(), saying_what_is_lost("The fit"), computing(self, task.dtype):
             if self.warm_start and not _state.is_empty(self):
                 task = task.continuing(self.mixture_)
             searching.enter_context(task.together())

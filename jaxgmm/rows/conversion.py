@@ -106,8 +106,8 @@ OF_SOURCES = (
 )
 
 OF_FUNCTIONS = (
-    "Rows that come in blocks are taken as jaxgmm.Blocks(function), where function() returns a new iterator over arrays "
-    "(n, D); those of one pass as numpy.concatenate(list(blocks))."
+    "Rows that come in blocks are taken as jaxgmm.Blocks(function), where function() returns a new iterator over "
+    "arrays (n, D); those of one pass as numpy.concatenate(list(blocks))."
 )
 
 

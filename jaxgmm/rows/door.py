@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from .._base.fork import refuse_if_forked
+from .._base.mesh import one_copy_of
 from .._base.precision import is_traced, is_transforming, precision_for
 from .._base.programs import is_small, next_power_of_two
 from . import _check
@@ -112,7 +113,7 @@ def admit(x: Any, options: RowOptions, work: Workload) -> Batches:
         if not is_traced(x):
             _check.enough_rows(int(x.n_rows), None, work.n_components)
         return x
-    x, sample_weight = in_memory(x, options.sample_weight)
+    x, sample_weight = map(one_copy_of, in_memory(x, options.sample_weight))
     x = observations(x, "x")
     sample_weight, dtype = _check.row_weights(sample_weight, len(x)), _dtype_of(x, options.dtype)
     _check.finite(x, "x", sample_weight)
@@ -163,7 +164,7 @@ def admit_batch(x: Any, sample_weight: Any, n_components: int, n_features: int, 
         _check.same_dtype(x.dtype, dtype)
         _check.last_axis((int(x.n_rows), x.n_features), n_features)
         return x
-    x, sample_weight = in_memory(x, sample_weight)
+    x, sample_weight = map(one_copy_of, in_memory(x, sample_weight))
     x = observations(x, "x")
     _check.last_axis(x.shape, n_features)
     if not is_traced(x) and _is_on_cpu(x):

@@ -133,9 +133,9 @@ def _of_path(path: str, sample_weight: Any) -> Stored:
                 raise ValueError(f"{path} is an archive of several arrays. Save the one to read with numpy.save.")
             stream.seek(0)
             shape, is_fortran, dtype = _header(stream)
-        except (EOFError, KeyError, TypeError, SyntaxError):
-            raise _damaged(path) from None
-        except ValueError as error:
+        except OSError:
+            raise
+        except Exception as error:  # whatever the parsers of headers raise
             raise error if str(error).startswith(path) else _damaged(path) from None
         offset = stream.tell()
     if dtype.hasobject:

@@ -18,6 +18,7 @@ from jax import Array
 from .. import em
 from .._base import check
 from .._base.memory import from_host, to_host
+from .._base.mesh import outside_meshes
 from .._base.precision import is_traced, precision_for
 from .._base.programs import program
 from .._base.status import FAILED
@@ -168,7 +169,7 @@ def bootstrap(
     n_replicates = check.count(n_replicates, "n_replicates", least=2)
     max_steps = check.count(max_steps, "max_steps", least=0)
     wanted = mixture.means.dtype if dtype is None else dtype
-    with saying_what_is_lost("The bootstrap"):
+    with outside_meshes(), saying_what_is_lost("The bootstrap"):
         batches = admit(x, RowOptions(sample_weight, chunk_size, wanted), Workload(mixture.n_components, n_replicates))
     rows_check.last_axis((batches.n_features,), mixture.n_features)
     expected = _flat(batches)
@@ -177,7 +178,7 @@ def bootstrap(
     sample_size = min(check.count(sample_size, "sample_size", least=1), np.iinfo(np.int32).max)
     settings = em.Settings(tol=settled(tol, sample_size), ridge=ridge, acceleration=acceleration)
     expected *= sample_size / expected.sum()
-    with saying_what_is_lost("The bootstrap"), precision_for(batches.dtype):
+    with outside_meshes(), saying_what_is_lost("The bootstrap"), precision_for(batches.dtype):
         mixture = jax.tree.map(lambda leaf: leaf.astype(batches.dtype), mixture)
         law, size, limit = _law(kind, expected, batches.dtype), np.int32(sample_size), check.steps(max_steps)
         begin = partial(_begun, batches, mixture, law, size, settings)

@@ -12,6 +12,7 @@ from jax import Array
 
 from .. import em
 from .._base import check
+from .._base.mesh import outside_meshes
 from .._base.precision import precision_for
 from .._base.status import Status
 from ..families import Family
@@ -57,10 +58,9 @@ def fit(
     """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts; the best finite objective wins.
 
     key: a JAX random key. x: an array, or `Batches`; or data that is read in blocks, of which memory need only hold
-    a few: `Blocks`, a `numpy.memmap`, the path of a file (`.npy`, Parquet, text) or a list of paths, a dask array or data
-    frame.
-    n_components: K. family: a name of `jaxgmm.families.SHELF` or a Family. sample_weight: (N,), on any scale, in
-    any dtype. init: "k-means++", "k-means", "random_rows",
+    a few: `Blocks`, a `numpy.memmap`, the path of a file (`.npy`, Parquet, text) or a list of paths, a dask array or
+    data frame. n_components: K. family: a name of `jaxgmm.families.SHELF` or a Family. sample_weight: (N,), on any
+    scale, in any dtype. init: "k-means++", "k-means", "random_rows",
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
     responsibilities (N, K), from which a single run starts. tol: change of the mean log-likelihood (nats) below which a
     run has converged; 0 makes exactly max_steps steps. stopping: "gain" compares the last step's gain with tol,
@@ -112,6 +112,7 @@ def fit(
     )
     checkpoint = Checkpoint.of(checkpoint)
     with (
+        outside_meshes(),
         saying_what_is_lost("The fit"),
         listening(progress, plan.first_progress) as listener,
         plan.together(key, x, "fit"),

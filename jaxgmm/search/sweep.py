@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from .._base.mesh import outside_meshes
 from .._base.precision import precision_for
 from ..families import SHELF, Family
 from ..rows.options import RowOptions
@@ -121,6 +122,7 @@ def sweep(
     first = SweepProgress(0, n_fits, plan.family.name, next(iter(plan.counts)), plan.first_progress)
     asked = {"criterion": chosen_by.name, "n_folds": n_folds}
     with (
+        outside_meshes(),
         saying_what_is_lost("The search"),
         listening(progress, first, chosen_by.name) as listener,
         plan.together(key, x, "sweep", **asked),

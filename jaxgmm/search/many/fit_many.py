@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from ..._base import check, threefry
+from ..._base.mesh import outside_meshes
 from ..._base.precision import is_traced, is_transforming, precision_for
 from ...families import Family, shape_of_scales
 from ...mixture import Mixture
@@ -92,7 +93,7 @@ def fit_many(
     check.of_features(settings.ridge, shape[2])
     tell = (lambda now: progress(now.n_done, now.n_parts)) if callable(progress) else progress
     _check.progress(progress)
-    with precision_for(problems.dtype), listening(tell, None) as listener:
+    with outside_meshes(), precision_for(problems.dtype), listening(tell, None) as listener:
         keys = _pairs_of_keys(key, len(problems.lengths), n_restarts)
         impl = jax.random.key_impl(key)
         how = Common(plan.family, settings, plan.relative_ridge, max_steps, None if given else str(init), impl)
