@@ -24,6 +24,7 @@ from jaxgmm._base.precision import precision_for
 from jaxgmm.families import SHELF
 from jaxgmm.mixture import Mixture
 from jaxgmm.rows.door import admit
+from jaxgmm.rows.options import RowOptions, Workload
 from jaxgmm.search import result as results
 from jaxgmm.search import runs as driver
 from jaxgmm.search.start import start
@@ -196,7 +197,7 @@ def whole(seed: int, x: np.ndarray, k: int, starts: int, tol: float = TOL) -> tu
     `fit` tells that of the winner alone, so the runs are made by what `fit` is made of.
     """
     settings = em.Settings(tol=tol, ridge=RIDGE)
-    batches = admit(x, None, k, starts, None, np.float64)
+    batches = admit(x, RowOptions(dtype=np.float64), Workload(k, starts))
     with precision_for(batches.dtype):
         states = start(jax.random.key(seed), batches, "k-means++", k, SHELF["full"], settings, starts)
         states, histories = driver.run_to_ends(states, batches, settings, MAX_STEPS)
@@ -228,7 +229,7 @@ def anneal(problem: dict[str, Any], seeds: int) -> dict[str, Any]:
     asked, family = Hard(**problem), SHELF["full"]
     x = asked.rows()
     settings = em.Settings(tol=TOL, ridge=RIDGE)
-    batches = admit(x, None, asked.k, 1, None, np.float64)
+    batches = admit(x, RowOptions(dtype=np.float64), Workload(asked.k))
 
     runs = []
     with precision_for(batches.dtype):

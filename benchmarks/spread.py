@@ -24,7 +24,9 @@ import numpy as np
 import jaxgmm
 from jaxgmm.em import lanes
 from jaxgmm.rows.door import admit_rows
-from jaxgmm.rows.sharded import Sharded, shares_of
+from jaxgmm.rows.options import RowOptions, Workload
+from jaxgmm.rows.sharded import Sharded
+from jaxgmm.rows.shares import shares_of
 
 from . import isolate
 from .child import clusters, near
@@ -123,7 +125,7 @@ def one_of_several(n: int) -> None:
 
 
 def admitted(x: Any) -> Any:
-    return admit_rows(jax.random.key(0), x, None, K, 1, None, np.float32)
+    return admit_rows(jax.random.key(0), x, RowOptions(dtype=np.float32), Workload(K))
 
 
 def stepped(step: Any, state: Any, rows: Any) -> Any:

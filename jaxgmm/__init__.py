@@ -9,8 +9,8 @@ from ._base.cache import enable_cache as enable_cache
 from ._base.status import Status as Status
 from ._base.status import explain as explain
 from ._version import __version__ as __version__
-from .estimator.gaussian_mixture import GaussianMixture as GaussianMixture
-from .estimator.gaussian_mixture import from_sklearn as from_sklearn
+from .estimator import GaussianMixture as GaussianMixture
+from .estimator import from_sklearn as from_sklearn
 from .io import load as load
 from .io import save as save
 from .mixture import Mixture as Mixture

@@ -23,6 +23,7 @@ from .covariances import Covariance
 from .evaluation import _log_joint, _log_prob, _on_host, _predict, _responsibilities
 from .families import SHELF, Family, is_matrix_shape, show_dense, shown_shape
 from .rows import _check as rows_check
+from .rows.conversion import floating_dtype, real_array
 
 
 @jax.tree_util.register_dataclass
@@ -49,7 +50,7 @@ class Mixture:
         """
         refuse_if_forked()
         chosen: Family = check.family(family, SHELF)
-        dtype = rows_check.floating_dtype((weights, means, covariances), dtype)
+        dtype = floating_dtype((weights, means, covariances), dtype)
         with precision_for(dtype):
             weights, means, covariances = (own(a, dtype) for a in (weights, means, covariances))
             check.mixture_shapes(weights, means)
@@ -117,7 +118,7 @@ class Mixture:
         return _on_host(covariance_of, self)
 
     def _rows(self, x: Any) -> Array:
-        rows = own(x if isinstance(x, jax.Array) else rows_check.real_array(x, "x"), self.means.dtype)
+        rows = own(x if isinstance(x, jax.Array) else real_array(x, "x"), self.means.dtype)
         rows_check.last_axis(rows.shape, self.n_features)
         return rows
 

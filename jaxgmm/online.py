@@ -71,7 +71,8 @@ def update(
     forgetting: float = 0.0,
     ridge: Any = 1e-6,
 ) -> State:
-    """The state after a batch of rows x (N, D), weighted by sample_weight (N,).
+    """The state after a batch of rows x (N, D), weighted by sample_weight (N,). A file, `Blocks` and whatever else
+    `fit` reads in blocks is read into memory, as one batch.
 
     γ = max(forgetting, (t + weight)^−decay) for batch t = 1, 2, …: the weight of the batch in the running moments,
     whatever its number of rows. decay: in (½, 1]. forgetting: in [0, 1); the mixture then reflects about the last

@@ -10,13 +10,21 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
+from hypothesis import configuration
 from jax import monitoring
 
 import jaxgmm
 from tests import FLAGS
+
+# The same examples every time, within no time that a loaded machine might exceed, and nothing kept.
+hypothesis.settings.register_profile(
+    "tests", derandomize=True, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+hypothesis.settings.load_profile("tests")
 
 GLOBAL = (
     "jax_enable_x64",
@@ -66,6 +74,8 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.freeze()
     gc.set_threshold(100_000, 10, 10)
     cache = getattr(config, "cache", None)
+    if cache is not None:
+        configuration.set_hypothesis_home_dir(cache.mkdir("hypothesis"))
     if cache is not None and not jax.config.jax_compilation_cache_dir:
         os.environ[PROGRAMS] = str(cache.mkdir("programs"))
         if not getattr(config.option, "tx", None):  # xdist's list of the processes it starts

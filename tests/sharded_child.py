@@ -18,6 +18,7 @@ jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
 
 import jaxgmm  # noqa: E402
 from jaxgmm.rows.door import admit_rows  # noqa: E402
+from jaxgmm.rows.options import RowOptions, Workload  # noqa: E402
 from tests import oracle  # noqa: E402
 from tests.laws import KINDS  # noqa: E402
 
@@ -56,7 +57,9 @@ def refused(x: Any, **how: Any) -> str:
 
 
 def variances(x: Any, weights: Any) -> list[float]:
-    return np.asarray(admit_rows(KEY, x, weights, K, 1, 64, None, "all").variances(), np.float64).tolist()
+    return np.asarray(
+        admit_rows(KEY, x, RowOptions(weights, 64, None, "all"), Workload(K)).variances(), np.float64
+    ).tolist()
 
 
 def of_restarts(x: Any) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def of_restarts(x: Any) -> dict[str, Any]:
     more = {"n_folds": 2, "tol": 1e-6, "dtype": np.float64}
     swept = [jaxgmm.sweep(KEY, x, [2], ["full", "spherical"], 8, device=device, **more) for device in (None, "all")]
     found["sweep"] = [[[cell.log_likelihood, cell.held_out, cell.icl] for cell in each.cells] for each in swept]
-    found["is replicated"] = admit_rows(KEY, x, None, K, 8, None, None, "all").n_copies
+    found["is replicated"] = admit_rows(KEY, x, RowOptions(device="all"), Workload(K, 8)).n_copies
     found["resumed"] = resumed(x)
     found["elsewhere"] = elsewhere(x[:200].astype(np.float32), WEIGHTS[:200])
     return found
@@ -101,6 +104,45 @@ def elsewhere(x: Any, weights: Any) -> dict[str, list[Any]]:
         "mapped over ridges": lambda device: jax.vmap(lambda ridge: fitted(device, ridge=ridge))(ridges),
     }
     return {name: [np.asarray(way(device)).tolist() for device in (None, "all")] for name, way in ways.items()}
+
+
+def on_meshes(x: np.ndarray) -> dict[str, dict[str, Any]]:
+    """What is done with rows that lie on a mesh whose axes are Explicit, as those of `jax.make_mesh` are by default in
+    newer versions, or under `jax.set_mesh`; and with the same rows on the host."""
+    axis = jax.sharding.AxisType.Explicit
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(axis,))
+    two = jax.make_mesh((4, 2), ("a", "b"), axis_types=(axis, axis))
+    alone = jax.make_mesh((1,), ("rows",), axis_types=(axis,), devices=jax.devices()[5:6])
+    start = jaxgmm.fit(KEY, x, K, "diag", init=SEEDS.astype(np.float32), max_steps=1, tol=0.0).mixture
+    model = jaxgmm.GaussianMixture(K, random_state=0).fit(x)
+
+    def of(x: Any) -> dict[str, Any]:
+        how = {"init": SEEDS.astype(np.float32), "max_steps": 4, "tol": 0.0}
+        fitted = jaxgmm.fit(KEY, x, K, "diag", **how)
+        swept = jaxgmm.sweep(KEY, x, [2], ["diag"], 2, max_steps=4, tol=0.0)
+        found = {
+            "fit": fitted.objective,
+            "sweep": [cell.log_likelihood / x.shape[0] for cell in swept.cells],
+            "predict": fitted.mixture.predict(x),
+            "log_prob": start.log_prob(x),
+            "sample": start.sample(KEY, 5),
+            "step": jaxgmm.em.step(jaxgmm.em.init(start, x), x).objective,
+            "estimator": jaxgmm.GaussianMixture(K, random_state=0).fit(x).score(x),
+            "predict_proba": model.predict_proba(x),
+            "online": jaxgmm.online.update(jaxgmm.online.init(start), x).objective,
+            "bootstrap": jaxgmm.bootstrap(KEY, x, start, 2, max_steps=2, tol=0.0).objective,
+        }
+        return {name: np.asarray(value, np.float64).tolist() for name, value in found.items()}
+
+    def put(mesh: Any, *spec: Any) -> Any:
+        return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    ways = {"rows": put(mesh, "rows"), "two axes": put(two, "a"), "copies": put(mesh), "one device": put(alone, "rows")}
+    ways |= {"a device": jax.device_put(x, jax.devices()[3])}
+    found = {"host": of(x)} | {name: of(rows) for name, rows in ways.items()}
+    with jax.set_mesh(mesh):
+        found |= {"set, host": of(x), "set, rows": of(ways["rows"]), "set, copies": of(jax.numpy.asarray(x))}
+    return found
 
 
 def resumed(x: Any) -> list[Any]:
@@ -165,6 +207,7 @@ def main() -> None:
     swept = jaxgmm.sweep(KEY, x, [2, 4], ["diag"], 2, dtype=np.float64)
     found["sweep in memory"] = [[cell.log_likelihood, cell.icl] for cell in swept.cells]
     found["restarts on devices"] = of_restarts(x)
+    found["meshes"] = on_meshes(x[:96].astype(np.float32))
     models = [
         jaxgmm.GaussianMixture(K, random_state=0, device=device, n_init=n_init).fit(x)
         for n_init in (1, 8)

@@ -442,8 +442,8 @@ def test_the_statistic_is_mclusts(of_faithful):
     for fit in [*truth["grid_default"], *truth["grid_tight"]]:
         if fit["model"] == "VVV":
             best[fit["G"]] = max(fit["loglik"], best.get(fit["G"], -np.inf))
-    # Each total has settled to some 1e-4 nats, mclust's and this.
-    assert of_faithful[0].statistic == pytest.approx(2 * (best[2] - best[1]), abs=5e-3)
+    # Twice the difference of two totals, each of which has settled.
+    assert_close(of_faithful[0].statistic, 2 * (best[2] - best[1]), "settled", np.float64, factor=4.0)
 
 
 def test_two_clusters_are_not_one(of_faithful):
@@ -548,7 +548,7 @@ def test_rows_of_weight_0_are_none_to_the_test(of_faithful):
     x = np.concatenate([oracle.table("faithful"), np.full((9, 2), np.nan)])
     batches = Batches.of(x, 2.0 * (np.arange(len(x)) < 272), chunk_size=512, dtype=np.float64)
     found = likelihood_ratio_test(jax.random.key(0), batches, 1, "full", 1, n_restarts=4)
-    assert found.statistic == pytest.approx(of_faithful[0].statistic, abs=5e-3)
+    assert_close(found.statistic, of_faithful[0].statistic, "settled", np.float64, factor=4.0)
     assert found.p_value == 0.5
 
 

@@ -535,12 +535,18 @@ def test_an_interrupted_search_writes_what_is_done(fitted, tmp_path, capsys, mon
     assert (tmp_path / "table.csv").read_text().splitlines() == whole[:3]
 
 
-def test_an_interrupt_before_the_first_fit_is_done_writes_nothing(tmp_path, capsys, monkeypatch):
-    interrupt_when(monkeypatch, lambda _: True)
-    arguments = f"fit {FAITHFUL} --components 1-2 --families full,tied --restarts 3 --out {tmp_path}"
+def test_an_interrupt_before_the_first_fit_is_done_writes_what_there_is(tmp_path, capsys, monkeypatch):
+    """Nothing before the first step, and then the best fit that was under way."""
+    arguments = f"fit {FAITHFUL} --components 1-2 --families full,tied --restarts 3 --tol 0 --out {tmp_path}"
+    steps = [0]
+    interrupt_when(monkeypatch, lambda now: now.cell.n_steps >= steps[0])
     assert main(arguments.split()) == 130
     assert capsys.readouterr() == ("", "jaxgmm: interrupted\n")
     assert not os.listdir(tmp_path)
+    steps[0] = 5
+    assert main(arguments.split()) == 130
+    assert "interrupted within the first fits: what follows is the best of those." in capsys.readouterr().err
+    assert set(os.listdir(tmp_path)) == FILES
 
 
 # As a program

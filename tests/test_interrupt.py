@@ -11,8 +11,10 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Blocks, Status
+from jaxgmm._base import programs
 from jaxgmm.search import bootstrap as module
-from jaxgmm.search import observer, one_by_one, passes, replicates, side_by_side
+from jaxgmm.search import observer, one_by_one, passes, pool, replicates, side_by_side
+from jaxgmm.search.many import work as many
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
 
@@ -216,3 +218,128 @@ def test_a_test_by_the_samples_that_are_done(monkeypatch):
     whole = jaxgmm.likelihood_ratio_test(KEY, X[:60], 1, "diag", 2, **how)
     assert np.array_equal(part.replicates, whole.replicates)
     assert part.p_value == whole.p_value
+
+
+# Wherever it comes
+
+
+CUTS = X[:888].reshape(8, 111, D)
+BRIEF = {"n_restarts": 3, "tol": 1e-3, "max_steps": 20, "dtype": np.float64}
+CALLERS = {
+    "fit": lambda: jaxgmm.fit(KEY, X, K, "diag", **BRIEF, polish=True),
+    "fit of blocks": lambda: jaxgmm.fit(KEY, Blocks.from_array(X), K, "diag", **BRIEF),
+    "fit with an escape": lambda: jaxgmm.fit(KEY, X, K, "diag", **BRIEF, escape="split-merge"),
+    "estimator": lambda: jaxgmm.GaussianMixture(K, covariance_type="diag", n_init=6, tol=1e-3, random_state=0).fit(X),
+    "sweep": lambda: jaxgmm.sweep(KEY, X, [1, K], ["diag"], **BRIEF, n_folds=2),
+    "sweep of blocks": lambda: jaxgmm.sweep(KEY, Blocks.from_array(X), [1, 2], ["diag"], **BRIEF | {"max_steps": 5}),
+    "sweep from a start": lambda: jaxgmm.sweep(KEY, X, [K], ["diag"], **BRIEF | {"init": X[:K], "n_restarts": 1}),
+    "fit_many": lambda: jaxgmm.fit_many(KEY, CUTS, K, "diag", tol=0.0, max_steps=9),
+    "bootstrap": lambda: bootstrap(tol=1e-6),
+    "likelihood_ratio_test": lambda: jaxgmm.likelihood_ratio_test(KEY, X[:60], 1, "diag", 3, n_restarts=1, max_steps=5),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Best performing initialization")
+@pytest.mark.parametrize("caller", CALLERS)
+def test_once_there_is_something_no_interrupt_loses_it(caller, monkeypatch, in_steps):
+    """Ctrl-C at a program's call, the first and the last among them: nothing, said in one line, and from some call on a
+    result with a warning. Signals are handled as before, and what comes back can be shown."""
+    for of in (pool, one_by_one, many):  # with one thread there are as many calls every time
+        monkeypatch.setattr(of, "n_cores", lambda: 1)
+    monkeypatch.setattr(many, "BURST", 1e-9)
+    monkeypatch.setattr(many, "steps_of_a_burst", lambda *_: 1)
+    real, seen = programs._One.call, {"n": 0, "at": 0}
+
+    def call(one, *args, **kwargs):
+        if threading.current_thread() is threading.main_thread():
+            seen["n"] += 1
+            if seen["n"] == seen["at"]:
+                signal.raise_signal(signal.SIGINT)
+        return real(one, *args, **kwargs)
+
+    monkeypatch.setattr(programs._One, "call", call)
+    CALLERS[caller]()
+    n_calls, came = seen["n"], []
+    for at in sorted({1, *np.linspace(1, 0.9 * n_calls, 12).astype(int).tolist()}):
+        seen.update(n=0, at=at)
+        try:
+            with pytest.warns(UserWarning, match="interrupted: "):
+                assert repr(CALLERS[caller]())
+            came.append(True)
+            said = "interrupted before"
+        except KeyboardInterrupt as error:
+            came.append(False)
+            said = " ".join([str(error), *getattr(error, "__notes__", [])])
+        assert "interrupted before" in said
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert came == sorted(came)
+    assert came[-1]
+
+
+def test_a_search_that_was_interrupted_within_its_first_cells_goes_on(tmp_path, in_steps):
+    """With the same checkpoint, to the same bits."""
+
+    def told(now):
+        if now.cell.n_steps >= 5:
+            raise KeyboardInterrupt
+
+    how = {"n_components": [2, 3], "families": ["diag", "full"]} | BRIEF | {"max_steps": 8}
+    with pytest.warns(UserWarning, match="none is done"):
+        jaxgmm.sweep(KEY, X, **how, progress=told, checkpoint=tmp_path)
+    assert same_bits(jaxgmm.sweep(KEY, X, **how, checkpoint=tmp_path).results, jaxgmm.sweep(KEY, X, **how).results)
+
+
+@pytest.mark.parametrize("rows", ["in memory", "blocks"])
+def test_cells_that_were_under_way_come_back_if_none_is_done(rows, in_steps):
+    """Each as its best run stands, and none of them polished."""
+
+    def told(now):
+        if now.cell.n_steps >= 5:
+            raise KeyboardInterrupt
+
+    x = X if rows == "in memory" else Blocks.from_array(X)
+    with pytest.warns(UserWarning, match="of 4 cells none is done, and 2 come back as far as they got") as said:
+        part = jaxgmm.sweep(KEY, x, [2, 3], ["diag", "full"], progress=told, **HOW | {"tol": 1e-9})
+    assert said[0].filename == __file__
+    assert not part.is_complete
+    assert [(cell.family, cell.K, cell.status, cell.polished) for cell in part.cells] == [
+        ("diag", 2, "RUNNING", False),
+        ("diag", 3, "RUNNING", False),
+    ]
+    with jax.enable_x64(True):
+        total = np.sum(part.best.mixture.log_prob(X))
+    assert_close(part.best_cell.log_likelihood, total, "objective", np.float64, factor=len(X))
+    assert np.isfinite(part.best_cell.icl) == (rows == "in memory")  # the entropy would be a pass
+
+
+def test_an_interrupt_does_not_wait_for_the_compiler(monkeypatch):
+    """It compiles in another thread, which goes on, and what it makes is there for the next call."""
+    compiling, may_end = threading.Event(), threading.Event()
+
+    @programs.program
+    def slow(x):
+        compiling.set()
+        may_end.wait(60.0)
+        return x + 1.0
+
+    threading.Thread(target=lambda: compiling.wait(60.0) and signal.pthread_kill(main, signal.SIGINT)).start()
+    main = threading.main_thread().ident
+    with pytest.raises(KeyboardInterrupt):
+        slow(np.float32(1.0))
+    may_end.set()
+    assert slow(np.float32(2.0)) == 3.0
+
+
+def test_a_handler_of_the_users_own_is_left_alone(in_steps):
+    """And in another thread no handler is set."""
+    seen, fits = [], []
+    theirs = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    try:
+        whole = fit(X, progress=lambda now: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, theirs)
+    assert len(seen) > 1
+    one = threading.Thread(target=lambda: fits.append(fit(X)))
+    one.start()
+    one.join()
+    assert same_bits(fits[0], whole)

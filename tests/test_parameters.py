@@ -1,7 +1,6 @@
 """Whatever an estimator's parameters are set to, a fit ends in a fit or in one error that names one of them.
 
-A table of values, and combinations drawn from it with a seed, which hypothesis would do if it were among the packages
-that the tests need.
+A table of values, and what hypothesis makes of it: several parameters together, and numbers and texts of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies
 
 from jaxgmm import GaussianMixture, Mixture, Status
 from jaxgmm.families import SHELF
@@ -105,15 +105,35 @@ def test_each_parameter_is_heeded_or_refused_by_its_own_name(name: str, capsys: 
     assert accepted or name == "stopping"
 
 
-def test_parameters_together(capsys: pytest.CaptureFixture[str]) -> None:
-    rng, values = np.random.default_rng(0), list(VALUES.values())
-    chosen = [
-        {str(name): values[rng.integers(len(values))] for name in rng.choice(NAMES, 3, replace=False)}
-        for _ in range(120)
-    ]
-    outcomes = [tried(**parameters) for parameters in chosen]
+@given(strategies.dictionaries(strategies.sampled_from(NAMES), strategies.sampled_from(sorted(VALUES)), min_size=2))
+@settings(max_examples=120)
+def test_parameters_together(capsys: pytest.CaptureFixture[str], chosen: dict[str, str]) -> None:
+    assert tried(**{name: VALUES[of] for name, of in chosen.items()}) in (True, False)
     capsys.readouterr()
-    assert not all(outcomes)
+
+
+COMPILED_FOR_EACH = {"chunk_size", "n_components", "n_init"}
+"""Numbers of which each is a program, or takes as long, of its own: the table has some."""
+
+
+@given(
+    name=strategies.sampled_from([name for name in NAMES if name not in COMPILED_FOR_EACH]),
+    value=strategies.one_of(
+        strategies.floats(),
+        strategies.integers(-(2**70), 3),
+        strategies.text(max_size=8),
+        strategies.complex_numbers(),
+        strategies.lists(strategies.one_of(strategies.floats(), strategies.text(max_size=2)), max_size=3),
+        strategies.dictionaries(strategies.text(max_size=2), strategies.integers(), max_size=2),
+        strategies.fractions(),
+        strategies.dates(),
+        strategies.binary(max_size=3),
+    ),
+)
+@settings(max_examples=150)
+def test_parameters_of_any_kind(capsys: pytest.CaptureFixture[str], name: str, value: Any) -> None:
+    assert tried(**{name: value}) in (True, False)
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize(

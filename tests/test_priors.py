@@ -276,7 +276,7 @@ def test_the_gradient_knows_the_prior(family, prior, x64):
     point, total = target_of(state.mixture, state.moments), batches.total_weight
 
     def at(point):
-        return maximise(moments_at(point, total), point.means, mixture.family, mixture.scales, chosen.pull)
+        return maximise(moments_at(point, total), point.means, mixture.family, mixture.scales, chosen.prior_with_ridge)
 
     def raised(point):
         of = at(point)

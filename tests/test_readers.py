@@ -8,7 +8,6 @@ import io
 import json
 import lzma
 import os
-import random
 import string
 import sys
 import threading
@@ -19,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings, strategies
 
 import jaxgmm
 from jaxgmm import Blocks, Mixture
@@ -329,13 +329,13 @@ def written(rng):
     return rng.choice([bytes, bytes, gzip.compress])(raw), names, values
 
 
-@pytest.mark.parametrize("some", range(4))
-def test_what_any_writer_writes_comes_back(tmp_path, some):
-    for seed in range(100 * some, 100 * some + 100):
-        content, names, values = written(random.Random(seed))
-        found = read(tmp_path, content)
-        assert found[0] == (None if names is None else tuple(names)), seed
-        assert np.array_equal(found[1], values, equal_nan=True), seed
+@given(rng=strategies.randoms(use_true_random=False))
+@settings(max_examples=100)
+def test_what_any_writer_writes_comes_back(tmp_path, rng):
+    content, names, values = written(rng)
+    found = read(tmp_path, content)
+    assert found[0] == (None if names is None else tuple(names))
+    assert np.array_equal(found[1], values, equal_nan=True)
 
 
 PIECES = [
@@ -392,31 +392,57 @@ def whole(tmp_path_factory):
     return {name: (folder / name).read_bytes() for name in os.listdir(folder)}
 
 
-@pytest.mark.parametrize("some", range(4))
-def test_whatever_the_file_there_is_an_answer_or_one_error_that_names_it(tmp_path, some, whole):
-    n_read = 0
-    for seed in range(250 * some, 250 * some + 250):
-        rng = random.Random(seed)
-        name, content = anything(rng, whole)
+@given(rng=strategies.randoms(use_true_random=False))
+@settings(max_examples=250)
+def test_whatever_the_file_there_is_an_answer_or_one_error_that_names_it(tmp_path, rng, whole):
+    name, content = anything(rng, whole)
+    check_answer_or_error(tmp_path, rng, name, content)
+
+
+@given(
+    name=strategies.sampled_from(["x.csv", "x.tsv", "x.csv.gz", "x.npy", "x.npz", "x.parquet"]),
+    content=strategies.one_of(
+        strategies.binary(max_size=60),
+        strategies.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")),
+        strategies.text('0123456789.,;- \t\n"eNA+', max_size=60).map(str.encode),
+    ),
+    rng=strategies.randoms(use_true_random=False),
+)
+@settings(max_examples=250)
+def test_whatever_is_in_a_file_there_is_an_answer_or_one_error_that_names_it(tmp_path, rng, name, content):
+    check_answer_or_error(tmp_path, rng, name, content)
+
+
+def check_answer_or_error(folder, rng, name, content):
+    """Finite numbers, one name a column; or an error with the file's name. So by the command line and by `Blocks`."""
+    (folder / name).write_bytes(content)
+    said = Reading(
+        rng.choice([None, None, True, False]),
+        rng.choice([None, None, ";", " "]),
+        rng.choice([None, None, ","]),
+        rng.choice([None, None, "utf-8", "utf-16", "ascii"]),
+    )
+    try:
+        found = tables.read(folder / name, rng.choice([None, None, [0], ["c1", "c0"], ["1", 0]]), said)
+    except (ValueError, OSError) as error:
+        assert name in str(error)  # noqa: PT017
+    else:
+        assert np.isfinite(found.values).all()
+        assert found.values.shape[1] == len(found.names) > 0
+    try:
+        rows, weights = Blocks.from_file(folder / name).in_memory()
+    except (ValueError, OSError) as error:
+        assert name in str(error)  # noqa: PT017
+    else:
+        assert rows.ndim == 2
+        assert weights is None
+
+
+def test_sound_files_are_among_those_that_are_tried(tmp_path, whole):
+    """Else the laws above would hold of a reader that refuses everything."""
+    for name, content in whole.items():
         (tmp_path / name).write_bytes(content)
-        said = Reading(
-            rng.choice([None, None, True, False]),
-            rng.choice([None, None, ";", " "]),
-            rng.choice([None, None, ","]),
-            rng.choice([None, None, "utf-8", "utf-16", "ascii"]),
-        )
-        found = error = None
-        try:
-            found = tables.read(tmp_path / name, rng.choice([None, None, [0], ["c1", "c0"], ["1", 0]]), said)
-        except (ValueError, OSError) as raised:
-            error = raised
-        if found is None:
-            assert name in str(error), (seed, error)
-            continue
-        assert np.isfinite(found.values).all(), seed
-        assert found.values.shape[1] == len(found.names) > 0, seed
-        n_read += 1
-    assert n_read >= 3  # sound tables are among them
+        assert tables.read(tmp_path / name, [0]).values.shape[1] == 1
 
 
 # In blocks

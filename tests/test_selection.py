@@ -16,7 +16,8 @@ from jaxgmm import Batches, Mixture, Status
 from jaxgmm.families import SHELF, Full
 from jaxgmm.search.buckets import PADDING, buckets, padding
 from jaxgmm.search.criteria import aic, bic, entropy, icl, n_parameters, sums
-from jaxgmm.search.sweep import _folds, sweep
+from jaxgmm.search.folds import folds
+from jaxgmm.search.sweep import sweep
 from jaxgmm.search.table import Cell, Sweep
 from tests import oracle
 from tests.laws import KINDS
@@ -425,7 +426,7 @@ FOLDED = {"n_restarts": 3, "tol": 1e-6, "max_steps": 50, "ridge": 0.0, "dtype": 
 def test_every_row_is_held_out_once(weighted):
     weight = np.random.default_rng(0).integers(0, 3, 150).astype(float) if weighted else np.ones(150)
     batches = Batches.of(rows("iris"), weight if weighted else None, 64)
-    parts = list(_folds(jax.random.key(0), batches, 4, 2))
+    parts = list(folds(jax.random.key(0), batches, 4, 2))
     held_out = np.stack([held_out.row_weights() for _, held_out in parts])
     assert np.array_equal(held_out.sum(axis=0), weight)
     assert np.all(np.count_nonzero(held_out, axis=0) == (weight > 0))
@@ -444,7 +445,7 @@ def test_held_out_is_what_fits_without_a_fold_say_of_it(weighted):
     found = sweep(jax.random.key(0), batches, [1, 2], "full", n_folds=3, polish=False, **options)
     totals = np.zeros(2)
     with jax.enable_x64(True):
-        for training, held_out in _folds(jax.random.key(0), batches, 3, 2):
+        for training, held_out in folds(jax.random.key(0), batches, 3, 2):
             train, judge = training.row_weights(), held_out.row_weights()
             mean = np.average(x, axis=0, weights=train)
             one = oracle.Parameters(np.ones(1), mean[None], np.cov(x.T, aweights=train, ddof=0)[None])

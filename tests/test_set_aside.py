@@ -12,7 +12,7 @@ import jaxgmm
 from jaxgmm import Batches, Mixture, em
 from jaxgmm.cli import main
 from jaxgmm.em.state import Floor
-from jaxgmm.rows.resolution import resolutions, rows_to_look_at, smeared
+from jaxgmm.rows.resolution import cell_variances, resolutions, rows_to_look_at
 from jaxgmm.rows.streamed import Streamed
 from jaxgmm.search.spurious import is_spurious
 from tests import oracle
@@ -82,10 +82,10 @@ def test_values_that_were_single_once_are_taken_for_such():
 
 def test_a_floor_is_the_variance_of_a_cell_and_never_zero():
     values = np.stack([GRID * 0.1, GRID * 7.0, np.full(64, 3.0)], axis=1)
-    np.testing.assert_allclose(smeared(values), [0.01 / 12, 49 / 12, 0.01 / 12], rtol=1e-12)
-    assert np.all(smeared(np.zeros((5, 2))) == pytest.approx(1e-6))
+    np.testing.assert_allclose(cell_variances(values), [0.01 / 12, 49 / 12, 0.01 / 12], rtol=1e-12)
+    assert np.all(cell_variances(np.zeros((5, 2))) == pytest.approx(1e-6))
     # Under float32 no floor is below the rounding of the numbers: a column of one value far from zero.
-    assert smeared(np.array([[1e6, 0.0], [1e6, 1.0]], np.float32))[0] > 0.5**2
+    assert cell_variances(np.array([[1e6, 0.0], [1e6, 1.0]], np.float32))[0] > 0.5**2
 
 
 def test_rows_are_found_wherever_they_lie(tmp_path):
@@ -208,8 +208,7 @@ def test_where_clusters_are_wide_the_floor_chooses_as_a_small_number(data):
     best, same = by_number.best_cell, by_resolution.best_cell
     assert (best.family, best.K) == (same.family, same.K) == (("diag", 3) if data == "continuous" else ("full", 2))
     assert not by_number.set_aside()
-    # A floor of a hundredth of a cluster's variance moves the objective by less than its square, and by rounding.
-    assert abs(best.log_likelihood - same.log_likelihood) < 5e-3 * len(x)
+    assert_close(best.log_likelihood, same.log_likelihood, "floored", np.float64, factor=len(x))
 
 
 def test_columns_are_named_as_in_their_source(tmp_path):

@@ -94,6 +94,15 @@ def test_restarts_on_devices_of_arguments_that_lie_elsewhere(what, found):
     assert_close(on_eight, one, "objective", np.float32)
 
 
+@pytest.mark.parametrize(
+    "way", ["rows", "two axes", "copies", "one device", "a device", "set, host", "set, rows", "set, copies"]
+)
+def test_rows_on_a_mesh_with_explicit_axes(way, found):
+    for name, expected in found["meshes"]["host"].items():
+        ours = found["meshes"][way][name]
+        assert_close(np.asarray(ours), np.asarray(expected), "log_density", np.float32, factor=4.0, note=name)
+
+
 def test_restarts_on_devices_go_on_where_they_were_interrupted(found):
     """To the same bits."""
     first, again, whole = found["restarts on devices"]["resumed"]

@@ -210,6 +210,12 @@ def header_alone(path):
     path.write_bytes(b"\x93NUMPY\x01\x00\xff\xff{'descr': '<f4', 'fortran_order': ")
 
 
+def unended_header(path):
+    """Which Python's tokenizer meets."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (5, 2, }"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
 def too_many_rows(path):
     save_npy(path, X)
     path.write_bytes(path.read_bytes().replace(b"(3000, 2)", b"(9000, 2)"))
@@ -240,6 +246,7 @@ def folder_of_text(path):
 LIES = {
     "cut off": ("x.npy", cut_off, "is cut off"),
     "header alone": ("x.npy", header_alone, "is no NumPy array"),
+    "a header that does not end": ("x.npy", unended_header, "is no NumPy array"),
     "more rows in the header": ("x.npy", too_many_rows, "9000 rows of 2 features, as its header says"),
     "objects": ("x.npy", of_objects, "Python objects"),
     "one row": ("x.npy", lambda path: np.save(path, X[0]), "must be a matrix"),
@@ -467,3 +474,137 @@ def test_the_estimator_fits_what_fit_reads(source, tmp_path):
     assert ours.n_features_in_ == D
     assert list(getattr(ours, "feature_names_in_", [])) == (NAMES if source == "parquet" else [])
     assert ours.mixture_.predict(X).shape == (N,)
+
+
+# Who takes which source
+
+
+def of_csv(folder):
+    np.savetxt(folder / "x.csv", X, delimiter=",", header="a,b", comments="", fmt="%.9g")
+    return folder / "x.csv"
+
+
+def of_npz(folder):
+    np.savez(folder / "x.npz", x=X)
+    return folder / "x.npz"
+
+
+def of_paths(folder):
+    """Of three kinds, one of them wider, with columns in another order."""
+    pandas = pytest.importorskip("pandas")
+    save_parquet(folder / "1.parquet", X[:1000])
+    frame = pandas.DataFrame(X[1000:2500].astype(np.float64), columns=NAMES)
+    frame[["b", "a"]].to_parquet(folder / "2.pq")
+    frame = pandas.DataFrame(X[2500:], columns=NAMES)
+    frame.to_csv(folder / "3.csv", index=False)
+    return [folder / "1.parquet", str(folder / "2.pq"), folder / "3.csv"]
+
+
+def shared_out(folder):
+    devices = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("rows",))
+    return jax.device_put(X, jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("rows")))
+
+
+GIVEN = {
+    "list": lambda folder: X.tolist(),
+    "jax": lambda folder: jax.numpy.asarray(X),
+    "sharded": shared_out,
+    "pandas": lambda folder: frames("pandas")({"a": X[:, 0], "b": X[:, 1]}),
+    "polars": lambda folder: frames("polars")({"a": X[:, 0], "b": X[:, 1]}),
+    "arrow": lambda folder: frames("arrow")({"a": X[:, 0], "b": X[:, 1]}),
+    "csv": of_csv,
+    "npz": of_npz,
+    "paths": of_paths,
+    "blocks": lambda folder: Blocks([X[:1000], X[1000:]]),
+    **{name: lambda folder, of=of: of(folder).rows for name, of in SOURCES.items()},
+}
+
+MIXTURE = jaxgmm.Mixture.create([0.5, 0.5], X[[0, -1]], np.ones((2, D)), "diag", np.float32)
+
+
+def estimator():
+    model = jaxgmm.GaussianMixture(2, covariance_type="diag", means_init=X[[0, -1]], tol=1e-3, dtype=np.float32)
+    return model
+
+
+FITTED = estimator().fit(X)
+
+CALLERS = {
+    "fit": lambda x: jaxgmm.fit(KEY, x, 2, "diag", **HOW, dtype=np.float32).mixture.means,
+    "estimator": lambda x: estimator().fit(x).means_,
+    "predict": lambda x: FITTED.predict(x),
+    "score": lambda x: FITTED.score(x),
+    "icl": lambda x: FITTED.icl(x) / N,
+    "partial_fit": lambda x: estimator().fit(X).partial_fit(x).means_,
+    "online": lambda x: jaxgmm.online.update(jaxgmm.online.init(MIXTURE), x).mixture.means,
+    "bootstrap": lambda x: jaxgmm.bootstrap(KEY, x, MIXTURE, 2, max_steps=2, dtype=np.float32).means,
+    "test": lambda x: (
+        jaxgmm.likelihood_ratio_test(KEY, x, 1, "diag", 1, n_restarts=1, max_steps=2, dtype=np.float32).statistic / N
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def of_the_array():
+    return {name: np.asarray(call(X)) for name, call in CALLERS.items()}
+
+
+@pytest.mark.filterwarnings("ignore:Best performing initialization", "ignore:X has feature names")
+@pytest.mark.parametrize("given", GIVEN)
+def test_whoever_takes_rows_takes_them_from_every_source(given, tmp_path, of_the_array):
+    """The answer is that of the array."""
+    rows = GIVEN[given](tmp_path)
+    for name, call in CALLERS.items():
+        found, expected = np.asarray(call(rows), np.float64), np.asarray(of_the_array[name], np.float64)
+        assert_close(found, expected, "means", np.float32, factor=20.0, note=f"{name} of {given}")
+
+
+REFUSED = {
+    "iterator": (lambda: (X[i : i + 100] for i in range(0, N, 100)), "got a generator, .*jaxgmm.Blocks.function"),
+    "function": (lambda: lambda: iter([X]), "got a function. .*jaxgmm.Blocks.function"),
+    "file": (lambda: open(__file__), "got an open file. Give its path"),
+    "list of blocks": (lambda: [X[:100], X[100:]], "taken as jaxgmm.Blocks"),
+    "folder of text": (lambda: Path(__file__).parent / "data", "list of their paths"),
+    "missing path": (lambda: [Path("nowhere.npy")], "nowhere.npy: there is no such file"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_source_is_one_error_that_says_what_is(kind):
+    make, message = REFUSED[kind]
+    for call in CALLERS.values():
+        given = make()
+        with pytest.raises((TypeError, ValueError, OSError), match=message):
+            call(given)
+        if hasattr(given, "close"):
+            given.close()
+
+
+def test_weights_beside_files_are_heeded_or_refused(tmp_path):
+    """Never ignored: beside a .npy file they are taken, and text and Parquet have them in a column."""
+    weights = np.where(np.arange(N) < N // 2, 1.0, 0.0)
+    np.save(tmp_path / "x.npy", X)
+    found = jaxgmm.online.update(jaxgmm.online.init(MIXTURE), tmp_path / "x.npy", weights)
+    expected = jaxgmm.online.update(jaxgmm.online.init(MIXTURE), X, weights)
+    assert_same_mixture(found.mixture, expected.mixture, np.float32)
+    for path in (of_csv(tmp_path), of_npz(tmp_path), [of_csv(tmp_path)]):
+        with pytest.raises(ValueError, match="Weights of rows in files are one of their columns"):
+            jaxgmm.fit(KEY, path, 2, sample_weight=weights, **HOW)
+    blocks = Blocks([(X, weights)])
+    assert_close(FITTED.score(blocks), FITTED.score(X, sample_weight=weights), "objective", np.float32)
+
+
+def test_files_of_a_list_are_named_where_they_do_not_fit(tmp_path):
+    save_npy(tmp_path / "1.npy", X[:10])
+    x = X.copy()
+    x[5, 1] = np.nan
+    save_npy(tmp_path / "2.npy", x)
+    save_npy(tmp_path / "3.npy", X[:, :1])
+    paths = [tmp_path / f"{name}.npy" for name in (1, 2, 3)]
+    with pytest.raises(ValueError, match=r"holds nan in row 15, column 1.*2\.npy, its row 5"):
+        jaxgmm.fit(KEY, paths[:2], 2, **HOW)
+    with pytest.raises(ValueError, match=r"expected 2 features as before, got 1"):
+        jaxgmm.fit(KEY, [paths[0], paths[2]], 2, **HOW)
+    assert Blocks.from_files(paths[:1]).head()[0].shape == (1, D)
+    with pytest.raises(TypeError, match="takes a list of paths"):
+        Blocks.from_files([])

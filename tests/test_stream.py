@@ -13,6 +13,7 @@ from jaxgmm import Batches, Blocks, Status, em
 from jaxgmm.em import lanes
 from jaxgmm.rows import streamed as stream
 from jaxgmm.rows.door import admit_rows
+from jaxgmm.rows.options import RowOptions, Workload
 from jaxgmm.rows.streamed import Streamed
 from tests import oracle
 from tests.laws import KINDS
@@ -132,7 +133,7 @@ def test_the_survey_of_rows_far_from_0_and_of_a_first_row_that_lies_off(far):
     for first in (0.0, 100.0 * far):
         rows = np.concatenate([np.full((1, D), first, np.float32), x])
         weights = np.concatenate([[0.0], np.ones(N)]).astype(np.float32)  # it does not count, and is sound
-        found = admit_rows(KEY, in_blocks(rows, weights, (0, 1, 700, N + 1)), None, K, 1, 64, None)
+        found = admit_rows(KEY, in_blocks(rows, weights, (0, 1, 700, N + 1)), RowOptions(None, 64), Workload(K))
         np.testing.assert_allclose(found.origin, truth.mean(axis=0), rtol=1e-6)
         np.testing.assert_allclose(found.variances(), truth.var(axis=0), rtol=1e-3)
 
@@ -203,10 +204,10 @@ def test_few_blocks_are_as_full_as_can_be(n_rows):
 
 
 def test_streaming_by_hand_is_em_by_hand():
-    """`admit_rows`, `spread.init_lanes` and `spread.step_lanes` are `em.init` and `em.step` with a lane in front."""
+    """`admit_rows`, `init_lanes` and `step_lanes` are `em.init` and `em.step` with a lane in front."""
     settings = em.Settings(tol=0.0)
     with jax.enable_x64(True):
-        rows = admit_rows(KEY, in_blocks(BLOBS.x, None), None, K, 1, 64, np.float64)
+        rows = admit_rows(KEY, in_blocks(BLOBS.x, None), RowOptions(None, 64, np.float64), Workload(K))
         mixture = jaxgmm.Mixture.create(np.full(K, 1 / K), SEEDS, np.ones(K), "spherical", dtype=np.float64)
         states = lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], mixture), rows)
         state = em.init(mixture, BLOBS.x)
@@ -257,14 +258,10 @@ def test_folds_of_a_stream_are_refused():
 
 
 NEEDS_AN_ARRAY = {
-    "bootstrap": lambda x, mixture: jaxgmm.bootstrap(KEY, x, mixture),
-    "likelihood ratio": lambda x, mixture: jaxgmm.likelihood_ratio_test(KEY, x, 1),
     "many": lambda x, mixture: jaxgmm.fit_many(KEY, [x, x], 1),
-    "online": lambda x, mixture: jaxgmm.online.update(jaxgmm.online.init(mixture), x),
     "em": lambda x, mixture: em.init(mixture, x),
     "batches": lambda x, mixture: Batches.of(x),
     "mixture": lambda x, mixture: mixture.log_prob(x),
-    "estimator": lambda x, mixture: jaxgmm.GaussianMixture(random_state=0).fit(BLOBS.x).predict(x),
 }
 
 
@@ -272,5 +269,5 @@ NEEDS_AN_ARRAY = {
 def test_other_functions_say_where_files_and_blocks_are_taken(function, tmp_path):
     mixture = jaxgmm.Mixture.create([1.0], [[0.0] * D], [1.0], "spherical")
     for x, what in ((Blocks([BLOBS.x]), "got Blocks"), (tmp_path / "x.npy", "got a path"), ("x.npy", "'x.npy'")):
-        with pytest.raises(TypeError, match=f"must be an array of rows.*{what}.*read by jaxgmm.fit, jaxgmm.sweep and"):
+        with pytest.raises(TypeError, match=f"must be an array of rows.*{what}.*read by jaxgmm.fit, sweep, bootstrap"):
             NEEDS_AN_ARRAY[function](x, mixture)

@@ -12,6 +12,7 @@ import pytest
 import jaxgmm
 from jaxgmm.rows.dask import DaskRows
 from jaxgmm.rows.door import admit_rows
+from jaxgmm.rows.options import RowOptions, Workload
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
 
@@ -53,7 +54,7 @@ def test_weights_lie_with_their_rows(client):
 
 
 def test_the_workers_hold_the_rows(client):
-    rows = admit_rows(KEY, X, None, K, 1, None, None)
+    rows = admit_rows(KEY, X, RowOptions(), Workload(K))
     assert isinstance(rows, DaskRows)
     assert rows.n_rows == N
     assert len(rows.parts) == 5

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import platform
-import secrets
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +15,7 @@ import jax
 import jaxlib.version
 from jax.experimental.compilation_cache import compilation_cache
 
-from .files import is_draft
+from .files import draft_name, is_draft
 
 BOUND = 256 * 2**20
 """Bytes that the programs of all versions and machines in one cache folder may take."""
@@ -109,7 +108,7 @@ class Store:
         content = _digest(key, value) + value
         if len(content) > self.bound // 4:
             return
-        draft = self.folder / f".{secrets.token_hex(8)}.part"
+        draft = self.folder / draft_name()
         try:
             self._make_room(len(content))
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # if somebody has deleted it

@@ -160,7 +160,10 @@ def symmetric(covariances: Array, is_matrix: bool) -> None:
 def mixture_values(weights: Array, means: Array, is_definite: Array, family_name: str) -> None:
     total = float(np.sum(np.asarray(weights, np.float64)))
     if not (np.all(np.asarray(weights) >= 0) and abs(total - 1.0) < 1e-4):
-        raise ValueError(f"weights must not be negative and must sum to 1, got a sum of {total:.6g}: {weights}.")
+        raise ValueError(
+            f"weights must not be negative and must sum to 1, got a sum of {total:.6g}: {weights}. "
+            "If they are counts, divide them by their sum."
+        )
     if not np.all(np.isfinite(means)):
         raise ValueError(f"means must be finite, got {means}.")
     bad = np.flatnonzero(~np.asarray(is_definite))

@@ -26,7 +26,7 @@ def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with open(target, "wb") as file:  # raises for a directory
             yield file
         return
-    draft = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
+    draft = os.path.join(os.path.dirname(target), draft_name())
     try:
         # "x" rather than tempfile, whose files only their owner may read.
         with open(draft, "xb") as file:
@@ -51,8 +51,13 @@ def _settle(folder: str) -> None:
             os.close(opened)
 
 
+def draft_name() -> str:
+    """The name of a temporary file that no other process chooses, and that `is_draft` knows."""
+    return f".{secrets.token_hex(8)}.part"
+
+
 def is_draft(name: str) -> bool:
-    """Whether a file has the name of a temporary file of `atomically`, left when its process was killed."""
+    """Whether a file has such a name: its process was killed, or is still writing."""
     return re.fullmatch(r"\.[0-9a-f]{16}\.part", name) is not None
 
 

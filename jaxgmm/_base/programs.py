@@ -24,6 +24,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .fork import refuse_if_forked
+from .interrupts import interruptibly
 
 KEPT = 64
 """Programs that are kept. One holds 40 to 250 mappings, three for each loop that XLA generates, and some 10 MB; all
@@ -215,6 +216,9 @@ class _One:
     def call(self, *args: Any, **kwargs: Any) -> Any:
         if self.jitted is not None:
             return self.jitted(*args, **kwargs)
+        return interruptibly(functools.partial(self._first_call, *args, **kwargs))
+
+    def _first_call(self, *args: Any, **kwargs: Any) -> Any:
         with self.lock:  # threads that run the same program would each compile it
             if self.jitted is not None:
                 return self.jitted(*args, **kwargs)

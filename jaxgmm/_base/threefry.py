@@ -23,12 +23,12 @@ def key(seed: int) -> jax.Array:
     return jax.random.wrap_key_data(np.array([0, seed], np.uint32), impl="threefry2x32")  # pyright: ignore
 
 
-def speaks(key: jax.Array) -> bool:
+def matches(key: jax.Array) -> bool:
     """Whether this module draws the same numbers from this key as JAX does."""
-    return is_spoken(jax.random.key_impl(key)) and bool(jax.config.jax_threefry_partitionable)  # pyright: ignore
+    return is_threefry(jax.random.key_impl(key)) and bool(jax.config.jax_threefry_partitionable)  # pyright: ignore
 
 
-def is_spoken(impl: Any) -> bool:
+def is_threefry(impl: Any) -> bool:
     """Whether keys of this kind are Threefry's, which draw the same numbers under `vmap` as alone."""
     return str(impl) in ("fry", "threefry2x32")
 

@@ -6,7 +6,7 @@
     jaxgmm bench
 
 An error prints one line on standard error, with exit status 2. An interrupt exits with 130, after the results of the
-fits that had finished are written.
+fits that had finished are written; where none had, of those that were under way.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         bar.clear()
     seconds = time.perf_counter() - began
     status = Status(int(found.best.status))
-    if status in FAILED and not found.is_complete:
+    if not found.is_complete and (status in FAILED or not int(found.best.n_steps)):
         raise KeyboardInterrupt
     if status in FAILED:
         raise ValueError(f"every fit failed. Of the best of them: {explain(status)}.")
@@ -137,11 +137,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     say(f"{counted(len(found.cells), 'fit')} of {size} in {seconds:.1f} s, compilation included.")
     if not found.is_complete:
         wanted = len(arguments.components) * len(dict.fromkeys(arguments.families))
-        print(
-            f"jaxgmm: warning: interrupted after {len(found.cells)} of {counted(wanted, 'fit')}: what follows is the "
-            "best of those.",
-            file=sys.stderr,
-        )
+        is_any_done = any(cell.status != Status.RUNNING.name for cell in found.cells)
+        when = f"after {len(found.cells)} of {counted(wanted, 'fit')}" if is_any_done else "within the first fits"
+        print(f"jaxgmm: warning: interrupted {when}: what follows is the best of those.", file=sys.stderr)
     if status is not Status.CONVERGED:
         print(f"jaxgmm: warning: the best fit is {status.name}: {explain(status)}.", file=sys.stderr)
 

@@ -12,9 +12,9 @@ computed so, where the features are x − origin and
 Where the sums of all components exceed a program's registers, components are split into tiles and there are two
 kernels: one for the rows' log-densities, by a running log-sum-exp over the tiles, and one for the sums.
 
-This file is the only one that uses Pallas; `expectation.expect` calls `sums`, and works without it. The kernels are
-written for Pallas' Triton back end and not for Mosaic GPU, its successor: Triton has a product of float32 matrices that
-is exact to 2⁻²² on tensor cores (three products of TF32), runs from Ampere on, and can be interpreted and lowered
+Only this file and `kernel_program.py` use Pallas; `expectation.expect` calls `sums`, and works without it. The kernels
+are written for Pallas' Triton back end and not for Mosaic GPU, its successor: Triton has a product of float32 matrices
+that is exact to 2⁻²² on tensor cores (three products of TF32), runs from Ampere on, and can be interpreted and lowered
 without a card; the tensor-core instruction that Mosaic GPU programs by hand knows TF32 alone, and Hopper alone. JAX
 deprecates Triton's from 0.11 on: where it is gone `supports` returns False, and XLA's form runs.
 
@@ -39,13 +39,12 @@ from .._base.sums import compensated_add
 from ..covariances import dense, diagonal, spherical
 from ..moments import DIAGONAL, FULL, TRACE, Kind, Statistics
 from ..rows.batches import Batches
+from .kernel_program import NORM, PAIRS, SQUARES, Shape, Tiling, log_prob_kernel, sums_kernel
 
 Given = tuple[Any, Array]
 """The operands of an E-step, and the means (K, D)."""
 
 Chunked = Callable[[Given, Batches], Statistics]
-
-SQUARES, NORM, PAIRS = "squares", "norm", "pairs"
 
 FEATURES = {diagonal.Fast: (SQUARES, DIAGONAL), spherical.Fast: (NORM, TRACE), dense.Packed: (PAIRS, FULL)}
 """For the operands of an E-step: its quadratic features, and the kind of moments that sums the same features."""
@@ -68,28 +67,6 @@ MOST_SHARES = 8192
 
 PARTIAL_BYTES = 16e6
 """Bytes of the sums of all programs, before they are added up."""
-
-
-class Tiling(NamedTuple):
-    """How the work is divided. A program sums `tiles` × `rows` rows, without compensation, so not without limit."""
-
-    rows: int  # of a tile
-    components: int  # of a tile
-    tiles: int = 256
-    programs: int = 1056  # eight for each of 132 cores, on which one or two run at a time
-    warps: int = 8
-
-
-class Shape(NamedTuple):
-    """What a kernel is compiled for. Sides of tiles are powers of two."""
-
-    features: str
-    n_rows: int
-    n_features: int
-    width: int  # of a row, padded
-    n_components: int  # padded to whole tiles
-    tiling: Tiling
-    precision: Any
 
 
 def supports(kind: Kind, operands: Any, batches: Batches) -> bool:
@@ -290,7 +267,7 @@ def _wave(
         n_tiles = n_programs * tiling.tiles
         inputs = (*data, *single, *many)
         log_prob = call(
-            functools.partial(_log_prob_kernel, shape, weights is not None),
+            functools.partial(log_prob_kernel, shape, weights is not None),
             grid=(n_tiles,),
             in_specs=[whole(array) for array in inputs],
             out_specs=pl.BlockSpec((tiling.rows,), lambda t: (t,)),
@@ -306,7 +283,7 @@ def _wave(
     )
     out_specs, out_shape = zip(for_each(), for_each(shape.width), for_each(*quadratic), objective, strict=True)
     mass, first, second, objectives = call(
-        functools.partial(_sums_kernel, shape, weights is not None, bool(per_row)),
+        functools.partial(sums_kernel, shape, weights is not None, bool(per_row)),
         grid=(n_programs, k_tiles),
         in_specs=[whole(array) for array in inputs] + [of_components(array) for array in many],
         out_specs=out_specs,
@@ -315,112 +292,3 @@ def _wave(
     )(*inputs, *many)
     # Each tile of components has the objective of all rows: the first is taken.
     return Statistics(mass.sum(0), first.sum(0), second.sum(0), objectives[:, 0].sum())
-
-
-def _sums_kernel(shape: Shape, is_weighted: bool, has_log_prob: bool, *refs: Any) -> None:
-    """One program: loops over its tiles of rows, for one tile of components."""
-    from jax.experimental import pallas as pl
-
-    inputs, (mass_out, first_out, second_out, objective_out) = refs[:-4], refs[-4:]
-    data, rest = inputs[: 2 + is_weighted], inputs[2 + is_weighted :]
-    log_prob_ref, rest = (rest[0], rest[1:]) if has_log_prob else (None, rest)
-    origin, *selection = [ref[...] for ref in rest[:-3]]
-    linear, quadratic, constant = [ref[...] for ref in rest[-3:]]
-    dot = functools.partial(jnp.dot, precision=shape.precision, preferred_element_type=jnp.float32)
-    tiling = shape.tiling
-    first_row = pl.program_id(0) * (tiling.tiles * tiling.rows)
-
-    def tile(index: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        offset = first_row + index * tiling.rows
-        x, weight = _read(shape, is_weighted, data, origin, offset)
-        q = _quadratic(shape.features, x, selection, dot)
-        joint = _joint(x, q, linear, quadratic, constant, dot)
-        if log_prob_ref is None:
-            log_prob, total, shares = _log_sum(joint)
-            weighted = shares * (weight / jnp.where(total != 0.0, total, 1.0))[:, None]
-        else:
-            log_prob = log_prob_ref[pl.ds(offset, tiling.rows)]
-            weighted = jnp.exp(joint - jnp.where(log_prob == -jnp.inf, 0.0, log_prob)[:, None]) * weight[:, None]
-        # A row of log-density −inf adds −inf here, which ends the run: what it adds to other sums is never read.
-        objective = jnp.sum(jnp.where(weight > 0.0, weight * log_prob, 0.0))
-        second = jnp.sum(weighted * q[:, None], axis=0) if q.ndim == 1 else dot(weighted.T, q)
-        new = (jnp.sum(weighted, axis=0), dot(weighted.T, x), second, objective)
-        return tuple(old + term for old, term in zip(carry, new, strict=True))
-
-    zero = tuple(jnp.zeros(out.shape, jnp.float32) for out in (mass_out, first_out, second_out, objective_out))
-    results = lax.fori_loop(0, tiling.tiles, tile, zero)
-    for out, result in zip((mass_out, first_out, second_out, objective_out), results, strict=True):
-        out[...] = result
-
-
-def _log_prob_kernel(shape: Shape, is_weighted: bool, *refs: Any) -> None:
-    """One program: loops over the tiles of components, for one tile of rows."""
-    from jax.experimental import pallas as pl
-
-    inputs, out = refs[:-1], refs[-1]
-    data, rest = inputs[: 2 + is_weighted], inputs[2 + is_weighted :]
-    origin, *selection = [ref[...] for ref in rest[:-3]]
-    linear, quadratic, constant = rest[-3:]
-    dot = functools.partial(jnp.dot, precision=shape.precision, preferred_element_type=jnp.float32)
-    tiling = shape.tiling
-    x, _ = _read(shape, is_weighted, data, origin, pl.program_id(0) * tiling.rows)
-    q = _quadratic(shape.features, x, selection, dot)
-
-    def tile(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        some = pl.ds(index * tiling.components, tiling.components)
-        held = quadratic[some] if q.ndim == 1 else quadratic[:, some]
-        joint = _joint(x, q, linear[:, some], held, constant[some], dot)
-        largest, total = carry
-        higher = jnp.maximum(largest, jnp.max(joint, axis=1))
-        about = _finite(higher)
-        return higher, total * jnp.exp(largest - about) + jnp.sum(jnp.exp(joint - about[:, None]), axis=1)
-
-    start = jnp.full((tiling.rows,), -jnp.inf, jnp.float32), jnp.zeros((tiling.rows,), jnp.float32)
-    largest, total = lax.fori_loop(0, shape.n_components // tiling.components, tile, start)
-    out[...] = _finite(largest) + jnp.log(total)
-
-
-def _read(shape: Shape, is_weighted: bool, data: tuple[Any, ...], origin: Array, offset: Array) -> tuple[Array, Array]:
-    """A tile of rows minus the origin, and their weights: padded rows, and rows of weight 0, become 0."""
-    from jax.experimental.pallas import triton
-
-    start, rows = data[:2]
-    # The sum of one number is that number as a scalar, which Triton cannot index.
-    row = jnp.sum(start[...]) + offset + jnp.arange(shape.tiling.rows, dtype=jnp.int32)
-    column = jnp.arange(shape.width, dtype=jnp.int32)
-    is_row, is_column = row < shape.n_rows, column < shape.n_features
-    row = jnp.where(is_row, row, 0)
-    mask = is_row[:, None] & is_column[None, :]
-    index = jnp.broadcast_to(row[:, None], mask.shape), jnp.broadcast_to(column[None, :], mask.shape)
-    x = triton.load(rows.at[index], mask=mask, other=0.0)
-    weight = jnp.where(is_row, 1.0, 0.0).astype(jnp.float32)
-    if is_weighted:
-        weight = triton.load(data[2].at[row], mask=is_row, other=0.0)
-    return jnp.where(mask & (weight > 0.0)[:, None], x - origin[None, :], 0.0), weight
-
-
-def _quadratic(features: str, x: Array, selection: list[Array], dot: Callable[..., Array]) -> Array:
-    """The quadratic features of rows (n, width). -> (n, quadratic width), or (n,) for the norm."""
-    if features == PAIRS:
-        one, other = selection
-        return dot(x, one) * dot(x, other)
-    return x * x if features == SQUARES else jnp.sum(x * x, axis=1)
-
-
-def _joint(x: Array, q: Array, linear: Array, quadratic: Array, constant: Array, dot: Callable[..., Array]) -> Array:
-    """Log joint of rows and components. -> (n, K)."""
-    curved = q[:, None] * quadratic[None, :] if q.ndim == 1 else dot(q, quadratic)
-    return dot(x, linear) + curved + constant[None, :]
-
-
-def _log_sum(joint: Array) -> tuple[Array, Array, Array]:
-    """Log-densities (n,), shares (n, K) and the sums of shares (n,): responsibilities are shares over sums."""
-    about = _finite(jnp.max(joint, axis=1))
-    shares = jnp.exp(joint - about[:, None])
-    total = jnp.sum(shares, axis=1)
-    return about + jnp.log(total), total, shares
-
-
-def _finite(largest: Array) -> Array:
-    """The offset that is subtracted before an exponential: the largest, or 0 where that is not finite."""
-    return jnp.where(jnp.abs(largest) < jnp.inf, largest, 0.0)

@@ -40,7 +40,7 @@ from .verdict import judge
 
 def init(mixture: Mixture, batches: Batches | Any, settings: Settings | None = None) -> State:
     """The state before the first step. `batches` may be an array (N, D). ValueError where D or the family differ."""
-    settings = (settings or Settings()).for_dtype(mixture.means.dtype)
+    settings = settings or Settings()
     batches = _admit(mixture, batches, settings)
     return with_memory(_init(mixture, batches, settings.in_unit(batches.exponent).prior), settings)
 
@@ -50,7 +50,7 @@ def step(state: State, batches: Batches | Any, settings: Settings | None = None)
 
     A finished state makes a step all the same; a step that fails leaves the mixture unchanged and sets `status`.
     """
-    settings = (settings or Settings()).for_dtype(state.mixture.means.dtype)
+    settings = settings or Settings()
     batches = _admit(state.mixture, batches, settings)
     return _step(state, batches, settings.in_unit(batches.exponent))
 
@@ -58,7 +58,7 @@ def step(state: State, batches: Batches | Any, settings: Settings | None = None)
 def run(state: State, batches: Batches | Any, settings: Settings | None = None, max_steps: int | Array = 200) -> State:
     """Step until converged, failed, or `max_steps` steps were made in all. Resumable: a finished state is returned
     unchanged, and one that stopped at a step limit continues under a higher one. Differentiable in forward mode."""
-    settings = (settings or Settings()).for_dtype(state.mixture.means.dtype)
+    settings = settings or Settings()
     limit = check.steps(max_steps)
     batches = _admit(state.mixture, batches, settings)
     return _run(state, batches, settings.in_unit(batches.exponent), limit)

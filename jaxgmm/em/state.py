@@ -77,7 +77,7 @@ class Settings:
         check.prior(self.prior, Ridge)
 
     @property
-    def pull(self) -> Prior:
+    def prior_with_ridge(self) -> Prior:
         """The ridge, together with the prior where there is one."""
         ridge = Ridge(self.ridge)
         return ridge if self.prior is None else Ridged(self.prior, ridge)
@@ -86,18 +86,6 @@ class Settings:
     def floor(self) -> Any:
         """The ridge for `search.spurious.is_spurious`: as a `Floor` where it is the resolution of the columns."""
         return self.ridge if self.least_share is None else Floor(self.ridge, self.least_share)
-
-    def for_dtype(self, dtype: Any) -> Settings:
-        """The same, with a prior's NumPy numbers in the dtype of a mixture: JAX would round float64 to float32, or not,
-        by its own x64 setting, which is not what decides here."""
-        if self.prior is None:
-            return self
-
-        def one(leaf: Any) -> Any:
-            is_real = isinstance(leaf, (float, np.floating, np.ndarray)) and np.asarray(leaf).dtype.kind == "f"
-            return np.asarray(leaf, dtype) if is_real else leaf
-
-        return replace(self, prior=jax.tree.map(one, self.prior))
 
     def in_unit(self, exponent: Any) -> Settings:
         """The same for rows whose weights are in units of 2^exponent."""

@@ -28,15 +28,15 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
     ridge = Ridge(settings.ridge)
     before = ridge.traces(old.mixture) if old.ridge_trace is None else old.ridge_trace
     after = ridge.traces(new.mixture)
-    eased = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
-    gain = change + eased
+    penalty_drop = 0.5 * jnp.sum(old.moments.mass * (before - after)) / jnp.sum(old.moments.mass)
+    gain = change + penalty_drop
     broken = ~jnp.all(_is_sound(new.mixture, settings)) | _is_point(new.mixture, settings)
     # Half a row and not one: a sound component with a single row shares a little of it with the others.
     lost = jnp.any((new.moments.mass < 0.5 * rows.min_weight) & jnp.isfinite(old.mixture.log_weights))
     lost &= old.n_steps >= 0
     finite = jnp.isfinite(new.objective)
     rounding = _rounding(new)
-    fell = old.fell | (change < -64.0 * rounding - jnp.maximum(eased, 0.0))
+    fell = old.fell | (change < -64.0 * rounding - jnp.maximum(penalty_drop, 0.0))
     settled = jnp.where(fell, Status.NOT_MONOTONE, Status.CONVERGED)
     status = jnp.select(
         [broken, ~finite, lost, _has_settled(change, gain, old, rounding, settings)],
@@ -56,7 +56,7 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
 
 
 def _is_sound(mixture: Mixture, settings: Settings) -> Array:
-    """Whether each covariance is one: factored, and without a ridge also by more than rounding. -> (K,) or (1,)."""
+    """Whether each matrix is positive definite; without a ridge, by more than rounding. -> (K,) or (1,)."""
     has_ridge = jnp.all(jnp.asarray(settings.ridge) > 0.0)
     return mixture.scales.is_definite() & (has_ridge | mixture.scales.is_resolved())
 

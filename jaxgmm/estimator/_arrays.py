@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from .._base.memory import to_device
+from ..rows.door import head_of, in_memory
 
 Like = Callable[[Any], Any]
 """Converts a NumPy or JAX array to the user's kind of array."""
@@ -35,6 +36,25 @@ def as_labels(labels: np.ndarray, convert: Like) -> Any:
     """Labels as the kind of array that `convert` makes: int64, which NumPy's and PyTorch's own labels are, or JAX's own
     int for JAX."""
     return convert(labels.astype(jax.dtypes.canonicalize_dtype(np.int64) if convert is _as_jax else np.int64))
+
+
+class Read:
+    """Rows that were read into memory, with the names of their columns."""
+
+    def __init__(self, rows: np.ndarray, columns: Any) -> None:
+        self.rows, self.columns, self.shape = rows, columns, rows.shape
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.rows, dtype) if copy else np.asarray(self.rows, dtype)
+
+
+def read(x: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """Rows and weights of a file, Blocks or a dask collection, read into memory; all else as it is."""
+    head = head_of(x, sample_weight)
+    if head is None:
+        return x, sample_weight
+    rows, weights = in_memory(x, sample_weight)
+    return (x, sample_weight) if rows is x else (Read(rows, head.names), weights)  # `Batches` stay as they are
 
 
 class _Through:

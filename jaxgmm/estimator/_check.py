@@ -19,7 +19,8 @@ from .._base import check, threefry
 from ..families import SHELF
 from ..mixture import Mixture
 from ..rows import _check as rows_check
-from ..rows._check import finite, floating_dtype, real_array
+from ..rows._check import finite
+from ..rows.conversion import floating_dtype, real_array
 
 
 def parameters(of: Any) -> None:

@@ -13,7 +13,7 @@ from .._base.memory import own
 from .._base.precision import is_traced, precision_for
 from ..families import SHELF, Family, is_matrix_shape, shown_shape
 from ..mixture import Mixture
-from ..rows import _check as rows_check
+from ..rows.conversion import real_array
 from . import _check, _sklearn
 from ._arrays import like
 
@@ -73,7 +73,7 @@ def _of_arrays(estimator: Any, arrays: dict[str, np.ndarray], given: list[str], 
                 f"covariance_type={family.name!r} it must be {shape}."
             )
     each = {name: _covariances(name, np.asarray(arrays[name], np.float64), is_matrix) for name in given}
-    covariances = _of_one_mind(each, is_matrix, min(dtypes, key=lambda dtype: dtype.itemsize))
+    covariances = _agreed_covariances(each, is_matrix, min(dtypes, key=lambda dtype: dtype.itemsize))
     mixture = Mixture.create(weights, means, covariances, family, dtype=np.result_type(*dtypes))
     _of_the_family(np.asarray(_shown_of(mixture), np.float64), covariances, is_matrix, family.name)
     return mixture
@@ -103,7 +103,7 @@ def _numbers(value: Any, name: str) -> np.ndarray:
     if value is None:
         raise TypeError(f"{name} was set to None. Set an array of numbers, or call 'fit'.")
     untraced(value, name)
-    return np.asarray(rows_check.real_array(value, name))
+    return np.asarray(real_array(value, name))
 
 
 def untraced(value: Any, name: str) -> None:
@@ -153,7 +153,7 @@ def _covariances(name: str, values: np.ndarray, is_matrix: bool) -> np.ndarray:
     return 0.5 * (inverse + np.swapaxes(inverse, -1, -2))
 
 
-def _of_one_mind(each: dict[str, np.ndarray], is_matrix: bool, dtype: np.dtype) -> np.ndarray:
+def _agreed_covariances(each: dict[str, np.ndarray], is_matrix: bool, dtype: np.dtype) -> np.ndarray:
     """The covariances that several attributes show. ValueError if they show different ones.
 
     They are compared as precisions, each relative to its largest entry, to 1 ‰ and what rounding to this dtype may do.

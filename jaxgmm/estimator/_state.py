@@ -19,7 +19,7 @@ from .._base import check
 from .._base.memory import to_device
 from ..families import is_matrix_shape
 from ..mixture import Mixture
-from ..rows import _check as rows_check
+from ..rows.conversion import real_array
 from ._reading import PARAMETERS, read, untraced
 
 SHOWN = (*PARAMETERS, "effective_counts_")
@@ -171,7 +171,7 @@ def _forget(state: dict[str, Any]) -> None:
 def _host(value: Any) -> np.ndarray | None:
     """A user's array as NumPy's; None for what is no array of real numbers."""
     try:
-        return np.asarray(rows_check.real_array(value, "It"))
+        return np.asarray(real_array(value, "It"))
     except (TypeError, ValueError):
         return None
 

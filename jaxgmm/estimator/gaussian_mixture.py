@@ -4,50 +4,34 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from .. import online
 from .._base import check
-from .._base.memory import own
-from .._base.precision import is_traced, is_transforming, precision_for
+from .._base.mesh import outside_meshes
 from .._base.programs import next_power_of_two
 from .._base.status import Status, explain
-from ..evaluation import evaluate, evaluate_few, is_few, labels_of, log_prob_of, responsibilities_of
-from ..families import SHELF, Family, is_matrix_shape, shown_shape
+from ..evaluation import labels_of, log_prob_of, responsibilities_of
+from ..families import SHELF, Family
 from ..mixture import Mixture
 from ..rows import _check as rows_check
-from ..rows.chunks import cut
-from ..rows.door import admit, head_of, in_batches
-from ..rows.sizes import choose_chunk_size
+from ..rows.conversion import observations
+from ..rows.door import admit
+from ..rows.options import RowOptions, Workload
 from ..search import criteria
-from ..search.fingerprint import digest
 from ..search.fit import observer_of, search_or_part
-from ..search.fixed_start import NOTHING_FIXED, FixedStart
-from ..search.plan import Plan, RowOptions
+from ..search.observer import saying_what_is_lost
 from ..search.race import Race
 from ..search.result import FitResult
 from . import _check, _sklearn, _state
-from ._arrays import as_labels, column_names, like, named
+from ._arrays import as_labels, like, read
+from ._evaluating import admitted, computing, evaluated, placed
 from ._figures import dtype_within, mean_log_likelihood, number
+from ._fitting import require_finite, task_of
 from ._report import Report
-
-SKLEARN_INITS = {
-    "kmeans": "k-means",
-    "k-means++": "k-means++",
-    "random": "random_responsibilities",
-    "random_from_data": "random_rows",
-}
-"""scikit-learn's names for `init_params`, mapped to ours. Ours are accepted too."""
-
-CALLED = {"families": "covariance_type", "n_restarts": "n_init", "max_steps": "max_iter"}
-"""Arguments of a `Plan`, mapped to scikit-learn's names."""
 
 
 class GaussianMixture:
@@ -143,71 +127,19 @@ class GaussianMixture:
         `Blocks`, a path, a dask collection. ValueError or TypeError for invalid arguments and data; a warning
         (scikit-learn's, if it is imported) if the best restart did not converge."""
         del y
-        _check.parameters(self)
-        plan = Plan.of(
-            self.n_components,
-            self.covariance_type,
-            n_restarts=self.n_init,
-            init=_check.init_params(self.init_params, SKLEARN_INITS),
-            tol=self.tol,
-            max_steps=self.max_iter,
-            ridge=self.reg_covar,
-            relative_ridge=self.relative_ridge,
-            acceleration=self.acceleration,
-            stopping=self.stopping,
-            race=self.race,
-            escape=self.escape,
-            polish=self.polish,
-            called=CALLED,
-        )
-        chunk_size = rows_check.chunk_size(self.chunk_size)
-        n_components, family = plan.n_components, plan.family
-
-        head = head_of(X, sample_weight)
-        x = rows_check.observations(X) if head is None else head.rows
-        is_everywhere = isinstance(self.device, str) and self.device == "all"
-        is_apart = is_everywhere or head is not None
-        if not is_apart:  # else this process may hold only part of the rows: they are checked together
-            sample_weight = rows_check.row_weights(sample_weight, len(x))
-            rows_check.finite(x, weights=sample_weight)
-            rows_check.enough_rows(len(x), sample_weight, n_components)
-            if not isinstance(plan.search.init, str):
-                _check.own_start(plan.search.init, (len(x), x.shape[1]), n_components, family)
-        names = column_names(X) if head is None else named(head.names)
-        dtype = _check.dtype_of(x, self.dtype)
-        if not is_apart:
-            rows_check.within(x, dtype, weights=sample_weight)
-        fixed = self._fixed_start(family, x.shape[1], dtype)
-        if (whole := fixed.whole(family)) is not None:
-            plan = plan.beginning_with(whole)
-        key = _check.random_key(self.random_state)
-
-        with ExitStack() as searching, self._computing(dtype):
+        task = task_of(self, X, sample_weight)
+        with ExitStack() as searching, outside_meshes(), saying_what_is_lost("The fit"), computing(self, task.dtype):
             if self.warm_start and not _state.is_empty(self):
-                _check.same_mixture(self.mixture_, n_components, x.shape[1], family)
-                plan, fixed = plan.beginning_with(self.mixture_), NOTHING_FIXED
-            if is_apart:
-                plan = plan.with_rows(RowOptions(sample_weight, chunk_size, dtype, "all" if is_everywhere else None))
-                if is_everywhere:
-                    searching.enter_context(plan.together(key, x, "GaussianMixture.fit", fixed=digest(fixed)))
-                batches = plan.admit(key, x if head is None else X)
-            else:
-                n_lanes = plan.search.n_restarts
-                n_runs = None if self.acceleration else n_lanes
-                batches = in_batches(self._place(x), sample_weight, n_components, n_lanes, chunk_size, dtype, n_runs)
+                task = task.continuing(self.mixture_)
+            searching.enter_context(task.together())
+            rows = task.admit(self)
+            plan = task.plan.for_rows(rows)
             report = Report(self.verbose) if self.verbose else None
-            plan = plan.for_rows(batches)
             observer = observer_of(report, plan, every=self.verbose_interval if report else None)
-            result = search_or_part(key, batches, plan, observer, fixed)
-        if not np.isfinite(result.objective):
-            raise ValueError(
-                "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
-                "instance caused by singleton or collapsed samples). Try to decrease the number of components, "
-                f"increase reg_covar, or scale the input data. None of {plan.search.n_restarts} restarts ended finite: "
-                f"{explain(result.status)}."
-            )
-        if names is not None:
-            self.feature_names_in_ = names
+            result = search_or_part(task.key, rows, plan, observer, task.fixed)
+        require_finite(result, plan.search.n_restarts)
+        if task.names is not None:
+            self.feature_names_in_ = task.names
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
         self._like = like(X)
@@ -225,11 +157,11 @@ class GaussianMixture:
         """Fit, and the most probable component of each row; −1 for a row of weight 0 that holds NaN or infinity.
         -> (N,)."""
         self.fit(X, y, sample_weight)
-        labels = self._evaluate(X, "predict", labels_of, sample_weight)
+        labels = evaluated(self, X, "predict", labels_of, sample_weight)
         if sample_weight is None:
             return labels
         uncounted = np.flatnonzero(np.asarray(rows_check.row_weights(sample_weight, len(labels))) == 0.0)
-        unknown = uncounted[~np.isfinite(np.asarray(rows_check.observations(X))[uncounted]).all(axis=1)]
+        unknown = uncounted[~np.isfinite(np.asarray(observations(X))[uncounted]).all(axis=1)]
         if len(unknown):
             host = np.array(labels)
             host[unknown] = -1
@@ -250,12 +182,13 @@ class GaussianMixture:
             self.stream_ = online.init(self.mixture_)
         else:
             _check.parameters(self)
-            x, mixture = self._admit(X, sample_weight), self.mixture_
+            X, sample_weight = read(X, sample_weight)
+            x, mixture = admitted(self, X, sample_weight), self.mixture_
             family: Family = check.family(self.covariance_type, SHELF, "covariance_type")
             _check.same_mixture(mixture, self.n_components, x.shape[1], family, "partial_fit")
             before = self.stream_ if hasattr(self, "stream_") else online.init(mixture)
-            with self._computing(mixture.means.dtype):
-                state = online.update(before, self._place(x), sample_weight, ridge=self.reg_covar)
+            with computing(self, mixture.means.dtype):
+                state = online.update(before, placed(self, x), sample_weight, ridge=self.reg_covar)
             if int(state.n_batches) == int(before.n_batches):
                 warnings.warn(
                     f"A batch of {len(x)} rows changed nothing: after it the mixture would not be usable, because rows "
@@ -282,22 +215,6 @@ class GaussianMixture:
         self.lower_bound_ = float(result.objective)
         self.lower_bounds_ = [float(v) for v in np.asarray(result.history)[1 : self.n_iter_ + 1]]
         _state.show(self, result.mixture)
-
-    def _fixed_start(self, family: Family, n_features: int, dtype: Any) -> FixedStart:
-        """The initial parameters that the user fixes, checked, as leaves of a mixture."""
-        n_components = self.n_components
-        with precision_for(dtype):
-            weights = means = scales = None
-            if self.weights_init is not None:
-                weights = jnp.log(own(_check.weights_init(self.weights_init, n_components), dtype))
-            if self.means_init is not None:
-                means = own(_check.means_init(self.means_init, n_components, n_features), dtype)
-            if self.precisions_init is not None:
-                shape = shown_shape(family, n_components, n_features)
-                is_matrix = is_matrix_shape(family, shape)
-                covariances = _check.precisions_init(self.precisions_init, shape, is_matrix, family.name)
-                scales = family.read(own(covariances, dtype), n_features)
-            return FixedStart(weights, means, scales)
 
     # --- using -------------------------------------------------------------------------------------------------------
 
@@ -334,15 +251,15 @@ class GaussianMixture:
 
     def predict(self, X: Any) -> Any:
         """The most probable component of each row. X (N, D) -> (N,), int64, or JAX's own int for JAX arrays."""
-        return self._evaluate(X, "predict", labels_of)
+        return evaluated(self, X, "predict", labels_of)
 
     def predict_proba(self, X: Any) -> Any:
         """Probability of each component given the row. X (N, D) -> (N, K)."""
-        return self._evaluate(X, "responsibilities", responsibilities_of)
+        return evaluated(self, X, "responsibilities", responsibilities_of)
 
     def score_samples(self, X: Any) -> Any:
         """Log-density of each row, nats. X (N, D) -> (N,)."""
-        return self._evaluate(X, "log_prob", log_prob_of)
+        return evaluated(self, X, "log_prob", log_prob_of)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-likelihood, nats per unit of weight."""
@@ -351,7 +268,8 @@ class GaussianMixture:
 
     def _mean(self, X: Any, sample_weight: Any) -> tuple[Any, Any]:
         """Mean log-likelihood, nats per unit of weight, and total weight."""
-        log_prob = self._evaluate(X, "log_prob", log_prob_of, sample_weight)
+        X, sample_weight = read(X, sample_weight)
+        log_prob = evaluated(self, X, "log_prob", log_prob_of, sample_weight)
         return mean_log_likelihood(log_prob, rows_check.row_weights(sample_weight, log_prob.shape[0]))
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
@@ -369,10 +287,11 @@ class GaussianMixture:
 
         kind "hard" counts the most probable component only, as mclust does. Biernacki, Celeux and Govaert 2000.
         """
-        mixture, x = self.mixture_, self._admit(X, sample_weight)
+        X, sample_weight = read(X, sample_weight)
+        mixture, x = self.mixture_, admitted(self, X, sample_weight)
         dtype = dtype_within(mixture, (x, sample_weight))
-        with self._computing(dtype):
-            batches = admit(x, sample_weight, 1, 1, rows_check.chunk_size(self.chunk_size), dtype)
+        with computing(self, dtype):
+            batches = admit(x, RowOptions(sample_weight, rows_check.chunk_size(self.chunk_size), dtype), Workload(1))
             entropy = number(criteria.entropy(mixture, batches, kind))
         return self.bic(X, sample_weight) + 2.0 * entropy
 
@@ -384,69 +303,13 @@ class GaussianMixture:
         except (TypeError, ValueError) as error:
             raise type(error)(f"Invalid value for 'n_samples': {n_samples}. {error}") from None
         size = next_power_of_two(n_samples)  # so that other sizes nearby reuse the program
-        with self._computing(mixture.means.dtype):
+        with computing(self, mixture.means.dtype):
             drawn = mixture.sample(_check.random_key(self.random_state), size, return_labels=True)
             x, labels = (np.asarray(part)[:n_samples] for part in drawn)
         return self._like(x), as_labels(labels, self._like)
 
     def _n_parameters(self) -> int:
         return criteria.n_parameters(self.mixture_)
-
-    def _evaluate(self, X: Any, method: str, consume: Any, sample_weight: Any = None) -> Any:
-        """A method of the mixture, or what `consume` makes of the log joint, for each row; NaN for one of weight 0 that
-        holds NaN."""
-        found = self._evaluated(X, method, consume, sample_weight)
-        if consume is not labels_of:
-            return found if isinstance(found, jax.Array) else like(X)(found)
-        if not isinstance(found, jax.Array):
-            return as_labels(found, like(X))
-        own_int = jax.dtypes.canonicalize_dtype(np.int64)
-        return found if found.dtype == own_int else found.astype(own_int)
-
-    def _evaluated(self, X: Any, method: str, consume: Any, sample_weight: Any) -> np.ndarray | Array:
-        """`_evaluate`, as a JAX array for those, and where this is traced; else on the host."""
-        mixture, x = self.mixture_, self._admit(X, sample_weight)
-        chunk_size = rows_check.chunk_size(self.chunk_size)
-        is_open = not isinstance(x.shape[0], int)  # a number of rows that `jax.export` leaves open
-        if (is_traced(x) or is_transforming()) and (chunk_size is None or is_open):
-            # Constants of the user's program become part of it, so that its x64 setting rules for them, too.
-            return getattr(mixture, method)(x if is_traced(x) else jax.device_put(x.astype(dtype_within(mixture, x))))
-        if chunk_size is None and is_few(mixture, x):
-            found = evaluate_few(mixture, x).by(consume)
-            if not isinstance(X, jax.Array):
-                return found
-            with precision_for(found.dtype):
-                return jax.device_put(found, X.sharding if X.committed else None)
-        dtype = dtype_within(mixture, x)
-        with self._computing(dtype):
-            size = chunk_size or choose_chunk_size(mixture.n_features, mixture.n_components, dtype.itemsize)
-            chunks = cut(self._place(x), min(size, next_power_of_two(len(x))), dtype)
-            result = evaluate(mixture, chunks, consume=consume)
-            if isinstance(X, jax.Array) or is_traced(result):
-                return result.reshape(-1, *result.shape[2:])[: len(x)]
-        host = np.asarray(result)
-        return host.reshape(-1, *host.shape[2:])[: len(x)]
-
-    def _admit(self, X: Any, sample_weight: Any = None) -> Any:
-        """Rows to evaluate, checked against what was fitted; those of weight 0 may hold anything."""
-        n_features, name = self.mixture_.n_features, type(self).__name__
-        x = rows_check.observations(X)
-        _check.feature_names(column_names(X), getattr(self, "feature_names_in_", None), name)
-        _check.same_features(getattr(self, "n_features_in_", n_features), n_features, name)
-        _check.feature_count(x.shape[1], n_features, name)
-        rows_check.finite(x, weights=rows_check.row_weights(sample_weight, x.shape[0]))
-        return x
-
-    @contextmanager
-    def _computing(self, dtype: Any) -> Iterator[None]:
-        """A context for one call: float64 if asked for, and the user's device."""
-        device = _check.device(self.device)
-        with precision_for(dtype), jax.default_device(device) if device is not None else nullcontext():
-            yield
-
-    def _place(self, x: np.ndarray | Array) -> np.ndarray | Array:
-        device = _check.device(self.device)
-        return jax.device_put(x, device) if device is not None and isinstance(x, jax.Array) else x
 
     def __getstate__(self) -> dict[str, Any]:
         return _state.packed(self)
@@ -507,31 +370,3 @@ class GaussianMixture:
             "precisions_cholesky_": factors.astype(covariances.dtype),
         }
         return _sklearn.to_sklearn(self, mixture.n_components, mixture.family.name if known else "full", arrays)
-
-
-def from_sklearn(estimator: Any) -> GaussianMixture:
-    """A scikit-learn `GaussianMixture`, fitted or with its parameters set, as ours, in its dtype.
-
-    TypeError for any other estimator, ValueError if it is not fitted or its parameters contradict each other.
-    Attributes that only our own fit has (`result_`, `effective_counts_`) are missing.
-    """
-    _sklearn.only_gaussian_mixture(estimator)
-    if not hasattr(estimator, "means_"):
-        raise ValueError(f"{estimator!r} is not fitted: there is nothing to take over. Call its fit first.")
-    names = set(GaussianMixture._parameter_names()) & set(estimator.get_params())
-    ours = GaussianMixture(**{name: getattr(estimator, name) for name in names})
-    vars(ours).update({name: getattr(estimator, name) for name in _state.PARAMETERS if hasattr(estimator, name)})
-    vars(ours)["_like"] = np.array
-    _ = ours.mixture_  # read from them
-    figures = {
-        "n_features_in_": int,
-        "feature_names_in_": np.asarray,
-        "lower_bounds_": lambda values: [*map(float, values)],
-    }
-    figures |= {"converged_": bool, "n_iter_": int, "lower_bound_": float}
-    for name, kind in figures.items():
-        if hasattr(estimator, name):
-            setattr(ours, name, kind(getattr(estimator, name)))
-    if hasattr(ours, "converged_"):
-        ours.status_ = Status.CONVERGED if ours.converged_ else Status.MAX_STEPS
-    return ours

@@ -96,7 +96,8 @@ def _is_nothing(more: Array | float) -> bool:
 
 
 def in_dtype(prior: AnyPrior, dtype: Any) -> AnyPrior:
-    """The prior with its real numbers in a given dtype."""
+    """The prior with its real numbers in a given dtype. The one place where that is done, inside the programs, so that
+    it does not matter in which dtype JAX's x64 setting lets them come in."""
 
     def one(leaf: Any) -> Any:
         return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _check
+from .conversion import real_array
 from .files import naming
 
 
@@ -25,4 +25,4 @@ class Sliced:
         """Rows `first` to `after`. -> (n, D)."""
         with naming(self.path):
             some = self.x[first:after]
-        return np.asarray(_check.real_array(some, self.name))
+        return np.asarray(real_array(some, self.name))

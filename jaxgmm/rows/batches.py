@@ -24,6 +24,7 @@ from .._base.programs import next_power_of_two
 from .._base.sums import compensated_add
 from . import _check
 from .chunks import Chunk, Chunked, Counted, Roomy, T, _roomy_weights, cut
+from .conversion import floating_dtype, require_array
 from .sizes import choose_chunk_size
 from .units import from_unit, scaled
 
@@ -70,11 +71,11 @@ class Batches:
         units of 2^`exponent`. ValueError or TypeError for shapes that do not fit and for weights that are
         negative, not finite or all zero.
         """
-        _check.is_array(x, "x")
+        require_array(x, "x")
         _check.matrix_shape(np.shape(x), "x")
         sample_weight = _check.row_weights(sample_weight, np.shape(x)[0])
         chunk_size = _check.chunk_size(chunk_size)
-        explicit, dtype = dtype is not None, _check.floating_dtype((x,), dtype)
+        explicit, dtype = dtype is not None, floating_dtype((x,), dtype)
         if not explicit or is_traced(x):  # JAX's x64 setting decides, above all inside user transformations
             dtype = jax.dtypes.canonicalize_dtype(dtype)
         with precision_for(dtype):

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from .._base.memory import ALIGNMENT
-from . import _check, npy, parquet, partitions
+from . import _check, npy, parquet, partitions, several
 from .arrays import Sliced
-from .files import existing, is_path
+from .conversion import observations
+from .files import ending, existing, is_path
 from .parquet import Parquet
 from .prefetch import Steps
-from .readers import Chosen, reading, reads_text, source_of
-from .sources import Block, Kind, Piece, Store, filled, fitting, padded
+from .readers import READABLE, Chosen, reading, reads_text, source_of
+from .several import Several, joined
+from .sources import AT_ONCE, Block, Kind, Piece, Store, filled, fitting, padded
 
 SHELF = (npy, parquet, partitions)
 """Sources of rows that are read in blocks, each a file: the first whose `takes(x)` is true opens it."""
@@ -68,7 +70,7 @@ class Blocks:
         if npy.takes_view(x):
             return cls._of(npy.source(x, sample_weight))
         if isinstance(x, (list, tuple)) or hasattr(x, "columns"):
-            x = _check.observations(x, "x")
+            x = observations(x, "x")
         _check.matrix_shape(np.shape(x), "x")
         return cls._of(Sliced(x, _check.row_weights(sample_weight, np.shape(x)[0])))
 
@@ -99,14 +101,27 @@ class Blocks:
         name = existing(path)
         if npy.takes(name):
             if columns is not None or weights:
-                raise ValueError(f"{name}: only columns of Parquet files have names. Give slices to Blocks.from_array.")
+                raise ValueError(
+                    f"{name}: columns of a .npy file have no names. Give a slice of numpy.load(path, mmap_mode='r') to "
+                    "Blocks.from_array, with sample_weight."
+                )
             return cls._of(npy.source(name))
-        if reads_text(name):
+        if reads_text(name) or ending(name) == ".npz":
             source = source_of(name, reading(header, separator, decimal, encoding))
             return cls._of(Chosen(source, columns, weights))
         if not parquet.takes(name):
-            raise ValueError(f"{name}: expected a path ending in one of .npy, .parquet, or a folder of Parquet.")
+            raise ValueError(f"{name}: expected a path ending in one of {', '.join(READABLE)}, or a folder of Parquet.")
         return cls._of(Parquet(name, columns, weights))
+
+    @classmethod
+    def from_files(cls, paths: Sequence[str | os.PathLike[str]]) -> Blocks:
+        """Rows of several files, one after the other, each as `from_file` reads it.
+
+        Their columns are matched by name, and have the widest floating dtype of all. Errors as of `from_file`.
+        """
+        if not paths or not all(map(is_path, paths)):
+            raise TypeError(f"Blocks.from_files takes a list of paths, got {paths!r}.")
+        return cls._of(Several(paths, cls.from_file))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -128,7 +143,14 @@ class Blocks:
         for source in SHELF:
             if source.takes(x):
                 return cls._of(source.source(x, sample_weight))
-        return cls.from_file(x) if is_path(x) else None
+        if not is_path(x) and not several.takes(x):
+            return None
+        if sample_weight is not None:
+            raise ValueError(
+                "Weights of rows in files are one of their columns: Blocks.from_file(path, weights=name). Beside a "
+                "path they are taken for a .npy file alone."
+            )
+        return cls.from_file(x) if is_path(x) else cls.from_files(x)
 
     @classmethod
     def _of(cls, source: Any) -> Blocks:
@@ -178,6 +200,25 @@ class Blocks:
             self._names = names
             return Block(rows[:1].copy(), None if weights is None else weights[:1].copy(), names)
         raise ValueError(self._without_rows())
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks of one pass that have rows: rows (n, D), weights (n,) or None, and names or None."""
+        if not hasattr(self._source, "read"):
+            yield from (block._replace(names=block.names or self.known_names) for block in self._checked())
+            return
+        source, (n_rows, n_features) = self._source, self._source.shape
+        step = max(1, AT_ONCE // (n_features * source.dtype.itemsize))
+        for first in range(0, n_rows, step):
+            part = slice(first, min(first + step, n_rows))
+            weights = None if source.weights is None else np.asarray(source.weights[part])
+            yield Block(source.read(part.start, part.stop), weights, None)
+
+    def in_memory(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """All rows (N, D), and their weights (N,) or None. ValueError where there are none, or no memory for them."""
+        rows, weights = joined(self.blocks(), self.name)
+        if not len(rows):
+            raise ValueError(self._without_rows())
+        return rows, weights
 
     def place_of(self, row: int) -> str:
         """Where a row of this pass comes from, as "block 3, its row 0"; "" where there is only one such place."""

@@ -15,8 +15,9 @@ import numpy as np
 from jax import Array
 
 from .._base.precision import precision_for
-from . import _check
+from . import _check_parts
 from .blocks import Blocks
+from .conversion import floating_dtype
 from .partitioned import How, PartitionedRows
 from .partitions import delayed_partitions, delayed_weights
 from .sources import Kind, Tally, fitting
@@ -49,9 +50,9 @@ class DaskRows(PartitionedRows):
         heads = client.gather(client.map(_head, self.parts))
         # Each is looked at here, where they can be compared. The first that has rows says what the others must be.
         of_each = list(fitting(iter(heads), "partition", self.name, dtype))
-        _check.some_weight(float(len(of_each)), self.name)
+        _check_parts.some_weight(float(len(of_each)), self.name)
         head, _, names = of_each[0]
-        self.dtype = _check.floating_dtype((head,), dtype)
+        self.dtype = floating_dtype((head,), dtype)
         self.n_features = head.shape[1]
         self.like = Kind(self.n_features, sample_weight is not None, head.dtype, names)
         n_kept = rows_kept(n_components)
@@ -88,7 +89,7 @@ class DaskRows(PartitionedRows):
             few = [sums[i : i + BRANCHES] for i in range(0, len(sums), BRANCHES)]
             sums = [self.client.submit(_joined, some, pure=False) for some in few]
         total, tally = sums[0].result()
-        _check.same_rows(tally, self.tally, self.name)
+        _check_parts.same_rows(tally, self.tally, self.name)
         return jax.tree.map(jnp.asarray, total)
 
 

@@ -94,7 +94,10 @@ def require_whole(x: Any) -> None:
     if isinstance(root, np.memmap) and root.filename is not None and os.path.isfile(root.filename):
         size, end = os.stat(root.filename).st_size, root.offset + root.nbytes
         if size < end:
-            raise ValueError(f"{root.filename} has been cut off since it was mapped: it has {size} bytes of {end}.")
+            raise ValueError(
+                f"{root.filename} has been cut off since it was mapped: it has {size} bytes of {end}. "
+                "Write it whole, and open it anew."
+            )
 
 
 def is_path(x: Any) -> bool:

@@ -38,7 +38,9 @@ def in_order(rows: np.ndarray, names: Names | None, like: Names | None, where: s
         raise ValueError(f"{where}: {said}. Expected {_listed(like)}, in any order.")
     for name in names:
         if names.count(name) > 1 or like.count(name) > 1:
-            raise ValueError(f"{where}: column {name!r} is there twice, so columns cannot be told apart by name.")
+            raise ValueError(
+                f"{where}: column {name!r} is there twice, so columns cannot be told apart by name. Rename one."
+            )
     return rows[:, [names.index(name) for name in like]]
 
 

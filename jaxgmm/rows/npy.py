@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from . import _check
+from .conversion import real_array
 from .files import Watched, ending, existing, is_path, require_whole, root_of
 
 AT_ONCE = 2**25
@@ -67,7 +68,7 @@ class Stored:
         """Rows `first` to `after`. -> (n, D)."""
         rows = np.empty((after - first, self.shape[1]), self.dtype)
         self.read_into(rows, first)
-        return np.asarray(_check.real_array(rows, self.name))
+        return np.asarray(real_array(rows, self.name))
 
     def read_into(self, rows: np.ndarray, first: int) -> None:
         """Read as many rows as the array (n, D) has, of the file's dtype and contiguous; from row `first` on."""
@@ -118,7 +119,7 @@ class Mapped:
         """A copy of rows `first` to `after`, made while the file is known to be whole. -> (n, D)."""
         if self.file is not None:
             self.file.check()
-        rows = np.array(_check.real_array(np.asarray(self.x[first:after]), self.name))
+        rows = np.array(real_array(np.asarray(self.x[first:after]), self.name))
         if self.file is not None:
             self.file.check()
         return rows
@@ -132,15 +133,15 @@ def _of_path(path: str, sample_weight: Any) -> Stored:
                 raise ValueError(f"{path} is an archive of several arrays. Save the one to read with numpy.save.")
             stream.seek(0)
             shape, is_fortran, dtype = _header(stream)
-        except (EOFError, KeyError, TypeError, SyntaxError):
-            raise _damaged(path) from None
-        except ValueError as error:
+        except OSError:
+            raise
+        except Exception as error:  # whatever the parsers of headers raise
             raise error if str(error).startswith(path) else _damaged(path) from None
         offset = stream.tell()
     if dtype.hasobject:
         raise _damaged(path)
     _check.matrix_shape(shape, path)
-    _check.real_array(np.empty(0, dtype), path)
+    real_array(np.empty(0, dtype), path)
     size = math.prod(shape) * dtype.itemsize
     if file.stamp.size < offset + size:
         raise ValueError(

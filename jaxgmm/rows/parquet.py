@@ -127,7 +127,7 @@ class Parquet:
                 )
             for name in asked:
                 if schema.names.count(name) > 1:
-                    raise ValueError(f"{file.path}: column {name!r} is there twice.")
+                    raise ValueError(f"{file.path}: column {name!r} is there twice. Rename one.")
                 kind = schema.field(name).type
                 if not _is_numeric(pyarrow.types, kind):
                     raise ValueError(
@@ -150,8 +150,8 @@ def _files_in(folder: str) -> list[str]:
     if not named and not bare:
         inside = f"It holds {os.path.basename(min(found))!r}." if found else "It is empty."
         raise ValueError(
-            f"{folder} is a folder, and no Parquet file is in it. {inside} Arrays in several files are taken as "
-            "jaxgmm.Blocks(lambda: map(numpy.load, paths))."
+            f"{folder} is a folder, and no Parquet file is in it. {inside} Files of another kind are taken as a "
+            "list of their paths."
         )
     return sorted(named or bare)
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from .._base.memory import beside
-from . import _check
+from . import _check, _check_parts
 from .batches import Batches
 from .chunks import Scale
 from .survey import Survey, T
@@ -84,7 +84,7 @@ class PartitionedRows(ABC):
 
     def _describe(self, survey: Survey, n_components: int) -> None:
         """Set the attributes that a first pass has found. ValueError where too few rows have positive weight."""
-        _check.some_weight(survey.total_weight, self.name)
+        _check_parts.some_weight(survey.total_weight, self.name)
         _check.enough_rows(survey.n_weighted, None, n_components)
         self.n_rows, self.exponent = survey.n_rows, survey.exponent
         self.sample = Batches.of(*survey.sample(), n_components=n_components, dtype=self.dtype)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _check
+from . import _check_parts
 
 
 def takes(x: Any) -> bool:
@@ -56,5 +56,5 @@ def delayed_weights(weights: Any, n_parts: int) -> list[Any]:
             "dask.array.from_array(sample_weight, chunks=x.chunks[0])."
         )
     parts = delayed_partitions(weights)
-    _check.same_partitions(len(parts), n_parts)
+    _check_parts.same_partitions(len(parts), n_parts)
     return parts

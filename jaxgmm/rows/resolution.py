@@ -53,7 +53,7 @@ def _noise(values: np.ndarray) -> float:
     return ROUNDING * float(np.finfo(np.float32 if is_single else np.float64).eps * np.abs(values).max(initial=0.0))
 
 
-def smeared(values: np.ndarray) -> np.ndarray:
+def cell_variances(values: np.ndarray) -> np.ndarray:
     """The variance δ²/12 of a value that is known to within a cell of width δ, its column's resolution (Sheppard 1898).
     -> (D,), all positive.
 

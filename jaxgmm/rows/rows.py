@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Rows(Protocol):
     """N weighted rows of D features: `Batches`, which a program sees whole, or `PartitionedRows`, which none does.
 
-    A search distinguishes the two in one place, `search/driver.py`.
+    A search tells them apart in one place, `search/driver.py`.
     """
 
     @property

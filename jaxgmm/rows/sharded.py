@@ -7,38 +7,29 @@ Every process then continues by itself with the same numbers, so all of them mak
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .._base.precision import is_traced, precision_for
+from .._base.precision import precision_for
 from .._base.programs import next_power_of_two, program
-from . import _check
+from . import _check_parts
 from .batches import Batches
 from .chunks import Chunked, Counted
+from .collective import gather, gather_exactly, in_all_or_none
+from .conversion import floating_dtype
 from .partitioned import How, PartitionedRows
 from .replicated import ON_EACH
+from .shares import Share, check_rows, check_weights, in_one_unit
 from .sizes import choose_chunk_size
 from .survey import Survey, described, moved, rng_of, rows_kept, sound_row
-from .units import exponent_of, in_unit
-
-T = TypeVar("T")
 
 AXIS = "rows"
-
-
-class Share(NamedTuple):
-    """The rows of one device."""
-
-    device: Any
-    rows: Any  # (n, D): on the host, or on the device
-    weights: np.ndarray | None  # (n,)
 
 
 class Sharded(PartitionedRows):
@@ -64,12 +55,12 @@ class Sharded(PartitionedRows):
         self.n_features = shares[0].rows.shape[1]
         self.mesh = Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
         # Every device has as many chunks as the one with the most rows.
-        most = int(np.max(of_all(np.array(max(len(share.rows) for share in shares)))))
+        most = int(np.max(gather(np.array(max(len(share.rows) for share in shares)))))
         size = chunk_size or choose_chunk_size(self.n_features, n_components, self.dtype.itemsize)
         self.chunk_size = min(size, next_power_of_two(most))
         self.n_chunks = -(-most // self.chunk_size)
-        in_all_or_none(lambda: _check_weights(shares, self.name))
-        shares, exponent = _in_one_unit(shares, self.dtype)
+        in_all_or_none(lambda: check_weights(shares, self.name))
+        shares, exponent = in_one_unit(shares, self.dtype)
         with precision_for(self.dtype):
             row = self._row_amid(shares)
             self.rows = Chunked(*self._placed([share.rows for share in shares], shares, row), self.n_chunks)
@@ -103,7 +94,7 @@ class Sharded(PartitionedRows):
         found = (sound_row(share.rows, share.weights) for share in shares)
         row = next((row for row in found if row is not None), None)
         known = np.zeros(self.n_features) if row is None else np.asarray(row, np.float64)
-        everyone = [_packed_of_all(part) for part in (np.array(row is not None), known)]
+        everyone = [gather_exactly(part) for part in (np.array(row is not None), known)]
         rows = [row for is_there, row in zip(*everyone, strict=True) if is_there]
         return (rows[0] if rows else known).astype(self.dtype)
 
@@ -134,7 +125,7 @@ class Sharded(PartitionedRows):
             self.origin = moved(self.origin, mass, first)
         sums = tuple(np.asarray(of) for of in self.sum(described))
         if not all(np.isfinite(of).all() for of in sums):
-            in_all_or_none(lambda: _check_rows(shares, self.dtype, self.name))  # passes if only squares overflowed
+            in_all_or_none(lambda: check_rows(shares, self.dtype, self.name))  # passes if only squares overflowed
         for share in shares:
             survey.draw(share.rows, share.weights)
         survey.kept[1:] = [part.astype(self.dtype) for part in survey.kept[1:]]
@@ -144,128 +135,14 @@ class Sharded(PartitionedRows):
         return survey
 
 
-def of_all(array: np.ndarray) -> np.ndarray:
-    """Gather the arrays of all processes, which have the same shape. -> (P, ...)."""
-    return multihost_utils.process_allgather(array) if jax.process_count() > 1 else array[None]
-
-
-def _packed_of_all(part: np.ndarray) -> list[np.ndarray]:
-    """As `of_all`, sent as bytes: float64 and int64 would be rounded while JAX's x64 setting is off."""
-    sent = of_all(np.frombuffer(part.tobytes(), np.uint8))
-    return [np.frombuffer(np.asarray(each).tobytes(), part.dtype).reshape(part.shape) for each in sent]
-
-
-def in_all_or_none(check: Callable[[], T]) -> T:
-    """The result of the check. If it raises in one process it raises in all: else the others would wait for ever."""
-    error, found = None, None
-    try:
-        found = check()
-    except (TypeError, ValueError) as raised:
-        error = raised
-    has_failed = of_all(np.array(error is not None)).ravel()
-    if error is not None:
-        raise error
-    if has_failed.any():
-        _check.elsewhere(int(np.argmax(has_failed)))
-    return found  # pyright: ignore
-
-
 def _agreed(shares: Sequence[Share], n_components: int, chunk_size: int | None, dtype: Any) -> np.dtype:
     """The rows' dtype. ValueError where the processes were given different kinds of rows, or different arguments."""
-    own = jax.dtypes.canonicalize_dtype(_check.floating_dtype([share.rows for share in shares], dtype))
+    own = jax.dtypes.canonicalize_dtype(floating_dtype([share.rows for share in shares], dtype))
     own = np.dtype(own if dtype is None else dtype)
     told = [shares[0].rows.shape[1], own.itemsize * 8, int(shares[0].weights is not None), n_components]
-    told = of_all(np.array([*told, chunk_size or 0], np.int32))
-    _check.same_in_all(told, ("features", "bits a number", "weights", "components", "rows a chunk"))
+    told = gather(np.array([*told, chunk_size or 0], np.int32))
+    _check_parts.same_in_all(told, ("features", "bits a number", "weights", "components", "rows a chunk"))
     return own
-
-
-def _check_weights(shares: Sequence[Share], name: str) -> None:
-    first = 0
-    for share in shares:
-        if share.weights is not None:
-            _check.block_weights(np.asarray(share.weights), first, name)
-        first += len(share.rows)
-
-
-def _in_one_unit(shares: Sequence[Share], dtype: Any) -> tuple[Sequence[Share], int]:
-    """The shares with their weights in the unit of all processes' weights, and its exponent."""
-    if shares[0].weights is None:
-        return shares, 0
-    largest = np.array(max(float(np.max(share.weights, initial=0.0)) for share in shares))  # pyright: ignore
-    exponent = exponent_of(float(np.max(_packed_of_all(largest))))
-    return [share._replace(weights=in_unit(share.weights, exponent, dtype)) for share in shares], exponent
-
-
-def _check_rows(shares: Sequence[Share], dtype: Any, name: str) -> None:
-    first = 0
-    with np.errstate(over="ignore"):
-        for share in shares:
-            _check.finite_block(np.asarray(share.rows).astype(dtype), share.weights, first, name)
-            first += len(share.rows)
-
-
-def is_shared_out(x: Any) -> bool:
-    """Whether an array is sharded over several devices, or is partly held by other processes."""
-    return (
-        isinstance(x, jax.Array)
-        and not is_traced(x)
-        and not (x.sharding.is_fully_replicated and x.is_fully_addressable)
-    )
-
-
-def shares_of(x: Any, sample_weight: Any) -> tuple[list[Share], list[Any]]:
-    """The rows of this process by device, and the devices of all processes. A ValueError in one is raised in all.
-
-    Rows (N, D) on the host are this process's own, and are cut into equal parts for its devices; an array that is
-    sharded already stays where it is, and the weights are those of all its rows.
-    """
-    if is_shared_out(x):
-        return in_all_or_none(lambda: _as_it_lies(x, sample_weight))
-    return in_all_or_none(lambda: _cut(x, sample_weight)), jax.devices()
-
-
-def one_copy(x: Any) -> Any:
-    """One copy of an array that may be replicated over several devices; anything else unchanged."""
-    return x.addressable_shards[0].data if isinstance(x, jax.Array) and not is_traced(x) else x
-
-
-def _cut(x: Any, sample_weight: Any) -> list[Share]:
-    own, x = jax.local_devices(), one_copy(x)
-    if jax.process_count() == 1 or len(x):  # of several processes some may have no rows
-        x = _check.observations(x, "x")
-    weights = _check.weights_of_rows(sample_weight, len(x))
-    if jax.process_count() == 1:
-        _check.rows_for_devices(len(x), len(own))
-    cuts = np.linspace(0, len(x), len(own) + 1).round().astype(int)
-    return [
-        Share(device, x[a:b], None if weights is None else np.asarray(weights[a:b]))
-        for device, a, b in zip(own, cuts[:-1], cuts[1:], strict=True)
-    ]
-
-
-def _as_it_lies(x: Array, sample_weight: Any) -> tuple[list[Share], list[Any]]:
-    _check.matrix_shape(x.shape, "x")
-    holders: dict[tuple[int, int], Any] = {}
-    for device, index in x.sharding.devices_indices_map(x.shape).items():
-        (first, after, _), (left, right, _) = (part.indices(n) for part, n in zip(index, x.shape, strict=True))
-        _check.whole_rows((left, right), x.shape[1])
-        holders.setdefault((first, after), device)  # of several copies of the same rows only one is used
-    _check.rows_of_each_process({device.process_index for device in holders.values()}, jax.process_count())
-    here = {shard.device: shard.data for shard in x.addressable_shards}
-    weights = None
-    if sample_weight is not None and is_shared_out(sample_weight) and not sample_weight.is_fully_addressable:
-        _check.same_layout(sample_weight.sharding.devices_indices_map(sample_weight.shape), holders)
-        weights = {shard.device: np.asarray(shard.data) for shard in sample_weight.addressable_shards}
-    elif sample_weight is not None:
-        values = np.asarray(_check.weights_of_rows(sample_weight, len(x)))
-        weights = {device: values[slice(*place)] for place, device in holders.items()}
-    shares = [
-        Share(device, here[device], None if weights is None else weights[device])
-        for place, device in sorted(holders.items(), key=lambda item: item[0])
-        if device in here
-    ]
-    return shares, [holders[place] for place in sorted(holders)]
 
 
 def _padded(part: Any, size: int, dtype: Any, where_empty: Any) -> Any:
@@ -293,7 +170,7 @@ def _merge(survey: Survey) -> None:
         np.array([survey.n_rows, survey.n_weighted, len(draws)], np.int64),
         np.array(survey.min_weight),
     )
-    everyone = [_packed_of_all(part) for part in sent]
+    everyone = [gather_exactly(part) for part in sent]
     survey.kept, survey.n_rows, survey.n_weighted = [], 0, 0
     for draws, rows, weights, (n_rows, n_weighted, n_drawn), min_weight in zip(*everyone, strict=True):
         survey.n_rows += int(n_rows)

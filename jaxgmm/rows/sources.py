@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._base.memory import ALIGNMENT, aligned
-from . import _check
+from .conversion import real_array
 from .names import Names, in_order, names_of
 from .npy import Stored, mapped
 
@@ -86,7 +86,9 @@ class Kind(NamedTuple):
         if self.n_features != like.n_features:
             raise ValueError(f"{where}: expected {like.n_features} features as before, got {self.n_features}.")
         if self.has_weights != like.has_weights:
-            raise ValueError(f"{where}: some blocks have weights and some have none.")
+            raise ValueError(
+                f"{where}: some blocks have weights and some have none. Give weights with all, or with none."
+            )
         widest = max((of.itemsize if of.kind == "f" else 0) for of in (like.dtype, np.dtype(dtype or like.dtype)))
         if self.dtype.kind == "f" and self.dtype.itemsize > widest:
             raise ValueError(
@@ -171,10 +173,10 @@ def _numbers_of(block: Any, where: str) -> Iterator[Block]:
         for first in range(0, len(rows), step):
             part = slice(first, first + step)
             of_part = None if weights is None else _weights_of(weights, len(rows), where)[part]
-            yield Block(np.asarray(_check.real_array(_read(stored, part), where)), of_part, None)
+            yield Block(np.asarray(real_array(_read(stored, part), where)), of_part, None)
         return
     names = names_of(rows)
-    rows = np.asarray(_check.real_array(rows, where))
+    rows = np.asarray(real_array(rows, where))
     _matrix(rows, where)
     yield Block(rows, None if weights is None else _weights_of(weights, len(rows), where), names)
 
@@ -197,7 +199,7 @@ def _weights_of(weights: Any, n_rows: int, where: str) -> np.ndarray:
             f"{where} has whole numbers in a tensor beside its rows, which look like labels. Drop them: Blocks(lambda: "
             "(x for x, _ in loader)). Weights must be floating numbers there."
         )
-    weights = np.asarray(_check.real_array(weights, f"{where}, in its weights,"))
+    weights = np.asarray(real_array(weights, f"{where}, in its weights,"))
     if weights.shape != (n_rows,):
         raise ValueError(f"{where}: expected weights of shape ({n_rows},), got {weights.shape}.")
     return weights
@@ -209,8 +211,8 @@ def _parted(block: Any) -> tuple[Any, Any]:
     A list whose first entry is neither a matrix nor an array without rows is a list of rows.
     """
     if isinstance(block, (tuple, list)) and 1 <= len(block) <= 2:
-        is_array = np.ndim(block[0]) == 2 or (hasattr(block[0], "shape") and block[0].shape == (0,))
-        if is_array:
+        require_array = np.ndim(block[0]) == 2 or (hasattr(block[0], "shape") and block[0].shape == (0,))
+        if require_array:
             return block[0], block[1] if len(block) == 2 else None
     return block, None
 

@@ -19,10 +19,11 @@ from jax import Array
 from .._base.precision import precision_for
 from .._base.programs import next_power_of_two, program
 from .._base.sums import compensated_add
-from . import _check
+from . import _check_parts
 from .batches import Batches
 from .blocks import Blocks
 from .chunks import Chunked, Counted
+from .conversion import floating_dtype
 from .partitioned import How, PartitionedRows
 from .prefetch import ahead
 from .sizes import choose_chunk_size
@@ -108,7 +109,7 @@ def survey_of(
             read(survey.n_rows, 0)
         rows, weights = piece.rows[: piece.count], None if piece.weights is None else piece.weights[: piece.count]
         if weights is not None:
-            _check.block_weights(weights, survey.n_rows, blocks.name)
+            _check_parts.block_weights(weights, survey.n_rows, blocks.name)
             weights = survey.in_unit(weights)
         if not survey.n_rows and piece.count < layout.size:  # all rows are in this block
             layout = fitted_to(layout, piece.count)
@@ -119,7 +120,7 @@ def survey_of(
         found = _described(layout._replace(origin=about, exponent=survey.exponent).batch(piece))
         if not all(np.isfinite(of).all() for of in map(np.asarray, found)):
             # Passes if only squares overflowed.
-            _check.finite_block(rows, weights, survey.n_rows, blocks.name, blocks.place_of, blocks.known_names)
+            _check_parts.finite_block(rows, weights, survey.n_rows, blocks.name, blocks.place_of, blocks.known_names)
         survey.describe(*found)
         survey.draw(rows, weights)
         survey.tally = survey.tally.plus(piece.tally)
@@ -159,7 +160,7 @@ class Streamed(PartitionedRows):
         self.blocks, self.name, self.read = blocks.again(), blocks.name, read
         blocks = self.blocks
         head, _ = blocks.head()
-        self.dtype = _check.floating_dtype((head,), dtype)
+        self.dtype = floating_dtype((head,), dtype)
         self.n_features = head.shape[1]
         layout = layout_for(self.n_features, n_components, chunk_size, self.dtype)
         with precision_for(self.dtype):
@@ -178,7 +179,7 @@ class Streamed(PartitionedRows):
 
     def _sum(self, how: How, shared: Any) -> Any:
         sums, tally = sum_over(self.blocks, self.layout, how, shared, self.n_rows, self.read)
-        _check.same_rows(tally, self.tally, self.name)
+        _check_parts.same_rows(tally, self.tally, self.name)
         return sums
 
 

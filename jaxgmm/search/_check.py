@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import check
-from ..rows._check import real_array
+from ..rows.conversion import real_array
 
 
 def seeding(name: str, shelf: Iterable[str]) -> None:
@@ -28,6 +28,14 @@ def criterion(value: Any, shelf: Mapping[str, Any]) -> Any:
     if not hasattr(value, "of") or not hasattr(value, "larger_is_better"):
         raise TypeError(f"criterion must be a name or a Criterion object, got {type(value).__name__}: {value!r}.")
     return value
+
+
+def listed(value: Any, name: str, wanted: str) -> list[Any]:
+    """One value or several, as a list. ValueError, which asks for what is `wanted`, for an empty one."""
+    values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    if not values:
+        raise ValueError(f"{name} is empty: give {wanted}.")
+    return values
 
 
 def is_resolution(ridge: Any) -> bool:
@@ -144,7 +152,9 @@ def starts_of_problems(means: Any, shape: tuple[int, int, int]) -> np.ndarray:
         )
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
-        raise ValueError(f"init holds {values[tuple(bad[0])]} in problem {bad[0, 0]}, component {bad[0, 1]}.")
+        raise ValueError(
+            f"init holds {values[tuple(bad[0])]} in problem {bad[0, 0]}, component {bad[0, 1]}: means must be finite."
+        )
     return values
 
 

@@ -18,6 +18,7 @@ from jax import Array
 from .. import em
 from .._base import check
 from .._base.memory import from_host, to_host
+from .._base.mesh import outside_meshes
 from .._base.precision import is_traced, precision_for
 from .._base.programs import program
 from .._base.status import FAILED
@@ -27,7 +28,9 @@ from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import Chunked
 from ..rows.door import admit
+from ..rows.options import RowOptions, Workload
 from .laws import Exponential, Gamma, Law, Multinomial
+from .observer import saying_what_is_lost
 from .replicates import replicated
 from .spurious import is_spurious
 
@@ -137,7 +140,8 @@ def bootstrap(
     optimum that the mixture is at, and no other optimum. Fit the mixture with the same ridge, and with a `tol` so small
     that it has converged. Where it has a spurious component (`FitResult.spurious`), so have most replicates.
 
-    key: a JAX random key. x: an array, or `Batches`. mixture: the fit, `result.mixture`. n_replicates: B, at least 2.
+    key: a JAX random key. x: an array, or `Batches`; a file, `Blocks` and whatever else `fit` reads in blocks is read
+    into memory. mixture: the fit, `result.mixture`. n_replicates: B, at least 2.
     kind: "rows" draws rows with replacement, so a row counts as often as it was drawn (Efron 1979). "weights" gives the
     rows Dirichlet weights: exponential weights over their sum, if all rows weigh the same (Newton and Raftery 1994:
     the weighted-likelihood bootstrap). No row is left out, so small components collapse less often.
@@ -150,7 +154,8 @@ def bootstrap(
     close to the fit: use float64 there. dtype: the mixture's if None. max_steps, ridge, acceleration, chunk_size: as
     for `fit`.
 
-    Ctrl-C ends the work early: the replicates that are done come back, with a warning.
+    Ctrl-C ends the work early: the replicates that are done come back, with a warning. Where not even two are, which a
+    standard error needs, it is a KeyboardInterrupt.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: `status` and `spurious` say how each replicate ended, and the figures leave out those that are not sound.
@@ -164,7 +169,8 @@ def bootstrap(
     n_replicates = check.count(n_replicates, "n_replicates", least=2)
     max_steps = check.count(max_steps, "max_steps", least=0)
     wanted = mixture.means.dtype if dtype is None else dtype
-    batches = admit(x, sample_weight, mixture.n_components, n_replicates, chunk_size, wanted)
+    with outside_meshes(), saying_what_is_lost("The bootstrap"):
+        batches = admit(x, RowOptions(sample_weight, chunk_size, wanted), Workload(mixture.n_components, n_replicates))
     rows_check.last_axis((batches.n_features,), mixture.n_features)
     expected = _flat(batches)
     if sample_size is None:
@@ -172,7 +178,7 @@ def bootstrap(
     sample_size = min(check.count(sample_size, "sample_size", least=1), np.iinfo(np.int32).max)
     settings = em.Settings(tol=settled(tol, sample_size), ridge=ridge, acceleration=acceleration)
     expected *= sample_size / expected.sum()
-    with precision_for(batches.dtype):
+    with outside_meshes(), saying_what_is_lost("The bootstrap"), precision_for(batches.dtype):
         mixture = jax.tree.map(lambda leaf: leaf.astype(batches.dtype), mixture)
         law, size, limit = _law(kind, expected, batches.dtype), np.int32(sample_size), check.steps(max_steps)
         begin = partial(_begun, batches, mixture, law, size, settings)

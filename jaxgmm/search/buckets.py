@@ -22,7 +22,7 @@ from ..moments import FULL, Moments
 from ..rows.batches import Batches
 from ..rows.rows import Rows
 from ..rows.sizes import bytes_of_fit
-from .driver import driver_of
+from .driver import driver_of, sees_all
 from .escape import ESCAPES
 from .observer import NOBODY, Observer
 from .plan import Plan
@@ -88,6 +88,16 @@ def padding(counts: Sequence[int]) -> float:
     return 1.0 - sum(counts) / (max(counts) * len(counts))
 
 
+def stepped_padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[int, ...]]) -> float:
+    """The share of padding among the components that were stepped."""
+    stepped = wanted = 0
+    for (_, count), result in results.items():
+        steps = int(np.asarray(result.restarts.n_steps).sum())
+        wanted += steps * count
+        stepped += steps * max((max(bucket) for bucket in shared if count in bucket), default=count)
+    return 1.0 - wanted / stepped if stepped else 0.0
+
+
 def bucket_of(
     key: Array,
     counts: tuple[int, ...],
@@ -123,14 +133,34 @@ def fit_bucket(
     also: Callable[[FitResult, Batches], Any],
     observer: Observer = NOBODY,
 ) -> list[tuple[FitResult, Any]]:
-    """For every count, the best of its runs and the value of `also` for it and the rows `judged`.
+    """For every count, the best of its runs and the value of `also` for it and the rows `judged`; None in its place if
+    an interrupt ended the runs and a pass over the rows would be due.
 
     `observer` is shown the progress of all runs.
     """
-    search, settings = plan.search, plan.settings
     states = driver_of(batches).from_seeds(
-        bucket.seeds, bucket.lane_counts, family, settings, nearest=bucket.nearest, broad=search.init in ON_ALL_ROWS
+        bucket.seeds,
+        bucket.lane_counts,
+        family,
+        plan.settings,
+        nearest=bucket.nearest,
+        broad=plan.search.init in ON_ALL_ROWS,
     )
+    with observer.noting():
+        return _best_of_bucket(states, bucket, batches, judged, plan, also, observer)
+
+
+def _best_of_bucket(
+    states: em.State,
+    bucket: Bucket,
+    batches: Rows,
+    judged: Rows,
+    plan: Plan,
+    also: Callable[[FitResult, Batches], Any],
+    observer: Observer,
+) -> list[tuple[FitResult, Any]]:
+    """As `fit_bucket`, from states (L, ...) at their start."""
+    search, settings = plan.search, plan.settings
     states, histories = race_to_ends(states, batches, settings, search.max_steps, search.race, bucket.members, observer)
     length = history_length(search.max_steps)
     if search.polish and search.escape is None:
@@ -142,7 +172,7 @@ def fit_bucket(
     else:
         results = _best_of_each(states, histories, bucket.members, settings.floor, length=length)
     escapes: list[Any] = [None] * len(bucket.counts)
-    if search.escape is not None:
+    if search.escape is not None and not observer.is_interrupted:
         escaped = []
         for index in range(len(bucket.counts)):
             single = jax.tree.map(lambda leaf, index=index: leaf[index], results)
@@ -155,7 +185,8 @@ def fit_bucket(
         longest = max(len(of.history) for of in escaped)
         escaped = [replace(of, history=padded(np.asarray(of.history), longest)) for of in escaped]
         results = jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *escaped)
-    results, more = jax.device_get((results, driver_of(judged).of_each(results, also)))
+    asks = sees_all(judged) or not observer.is_interrupted
+    results, more = jax.device_get((results, driver_of(judged).of_each(results, also) if asks else None))
     cut, said = [], []
     for index, count in enumerate(bucket.counts):
         result, of_it = jax.tree.map(lambda leaf, index=index: leaf[index], (results, more))
@@ -170,7 +201,7 @@ def _lanes(states: em.State, histories: np.ndarray, lanes: np.ndarray) -> tuple[
 
 def keys_of(key: Array, counts: np.ndarray, restart: np.ndarray, n_restarts: int) -> Array:
     """`_keys`, computed on the host if `threefry` implements this key."""
-    if not threefry.speaks(key):
+    if not threefry.matches(key):
         return _keys(key, counts, restart, n_restarts=n_restarts)
     data = np.asarray(jax.random.key_data(key))
     of = {count: threefry.split(threefry.fold_in(data, count), (n_restarts, 2)) for count in set(counts.tolist())}

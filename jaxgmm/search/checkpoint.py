@@ -35,7 +35,7 @@ from jax.experimental import multihost_utils
 from .._base import check
 from .._base.files import atomically, delete_drafts, is_draft, locked
 from .._version import __version__
-from ..rows import _check as rows_check
+from ..rows._check_parts import same_in_all
 
 T = TypeVar("T")
 
@@ -268,7 +268,7 @@ def checkpointing(
     """
     if is_shared:
         has_one = multihost_utils.process_allgather(np.array([checkpoint is not None], np.int32))
-        rows_check.same_in_all(has_one, ("checkpoint",))
+        same_in_all(has_one, ("checkpoint",))
     if checkpoint is None:
         yield None
         return

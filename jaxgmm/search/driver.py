@@ -1,4 +1,7 @@
-"""The `Driver` of a search, chosen by where the rows lie. This is the only place that asks where they lie."""
+"""The `Driver` of a search, chosen by where the rows lie.
+
+No other file of a search asks where they lie, except for `pool.py`: whether every device has a copy of them.
+"""
 
 from __future__ import annotations
 
@@ -90,6 +93,11 @@ class Driver(Protocol):
         ...
 
 
+def sees_all(rows: Rows) -> bool:
+    """Whether one program sees all rows, so that a sum over them is no matter of minutes."""
+    return not isinstance(rows, PartitionedRows)
+
+
 def driver_of(rows: Rows) -> Driver:
     """The driver for these rows: `Passes` for partitioned rows, `Resident` for rows in memory."""
-    return Passes(rows) if isinstance(rows, PartitionedRows) else Resident(rows)  # pyright: ignore
+    return Resident(rows) if sees_all(rows) else Passes(rows)  # pyright: ignore

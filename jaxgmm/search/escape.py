@@ -80,8 +80,7 @@ def split_and_merge(
     if np.sum(np.isfinite(np.asarray(result.mixture.log_weights))) < 3:
         return replace(result, escapes=jnp.asarray(heights, result.objective.dtype))
 
-    while np.isfinite(heights[-1]) and not observer.is_interrupted:
-        states = propose(result.mixture, batches)
+    while np.isfinite(heights[-1]) and (states := observer.attempted(propose, result.mixture, batches)) is not None:
         beside = observer.seen_through(partial(_beside, result))
         states, histories = race_to_ends(states, batches, settings, max_steps, RACE, observer=beside)
         found = best(states, histories, settings.floor, length=history_length(max_steps))

@@ -12,16 +12,18 @@ from jax import Array
 
 from .. import em
 from .._base import check
+from .._base.mesh import outside_meshes
 from .._base.precision import precision_for
 from .._base.status import Status
 from ..families import Family
 from ..mixture import Mixture
+from ..rows.options import RowOptions
 from ..rows.rows import Rows
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .escape import ESCAPES
 from .fixed_start import NOTHING_FIXED, FixedStart
-from .observer import NOBODY, Interrupt, Observer, warn_of_interrupt
-from .plan import Plan, RowOptions, Search
+from .observer import NOBODY, Interrupt, Observer, saying_what_is_lost, warn_of_interrupt
+from .plan import Plan, Search
 from .polish import polished, polished_result
 from .progress import Progress, listening
 from .race import Race, race_to_ends
@@ -56,9 +58,9 @@ def fit(
     """Fit a mixture of K Gaussians to rows x (N, D) by EM, from R starts; the best finite objective wins.
 
     key: a JAX random key. x: an array, or `Batches`; or data that is read in blocks, of which memory need only hold
-    a few: `Blocks`, a `numpy.memmap`, the path of a `.npy` or Parquet file, a dask array or data frame.
-    n_components: K. family: a name of `jaxgmm.families.SHELF` or a Family. sample_weight: (N,), on any scale, in
-    any dtype. init: "k-means++", "k-means", "random_rows",
+    a few: `Blocks`, a `numpy.memmap`, the path of a file (`.npy`, Parquet, text) or a list of paths, a dask array or
+    data frame. n_components: K. family: a name of `jaxgmm.families.SHELF` or a Family. sample_weight: (N,), on any
+    scale, in any dtype. init: "k-means++", "k-means", "random_rows",
     "random_responsibilities", or a start of your own: a Mixture, means (K, D), integer labels (N,) or
     responsibilities (N, K), from which a single run starts. tol: change of the mean log-likelihood (nats) below which a
     run has converged; 0 makes exactly max_steps steps. stopping: "gain" compares the last step's gain with tol,
@@ -109,7 +111,12 @@ def fit(
         rows=RowOptions(sample_weight, chunk_size, dtype, device),
     )
     checkpoint = Checkpoint.of(checkpoint)
-    with listening(progress, plan.first_progress) as listener, plan.together(key, x, "fit"):
+    with (
+        outside_meshes(),
+        saying_what_is_lost("The fit"),
+        listening(progress, plan.first_progress) as listener,
+        plan.together(key, x, "fit"),
+    ):
         rows = plan.admit(key, x, listener and listener.read)
         with precision_for(rows.dtype):
             plan = plan.for_rows(rows)
@@ -136,10 +143,11 @@ def search_or_part(
     Several processes would each stop at another step: there the interrupt is raised.
     """
     interrupt = None if rows.is_multiprocess else Interrupt()
-    result = search(key, rows, plan, observer._replace(interrupt=interrupt), fixed)
-    if interrupt is not None and interrupt.came:
-        if not np.isfinite(np.asarray(result.objective)):
+    with saying_what_is_lost("The fit"):
+        result = search(key, rows, plan, observer._replace(interrupt=interrupt), fixed)
+        if interrupt is not None and interrupt.came and not np.isfinite(np.asarray(result.objective)):
             raise KeyboardInterrupt
+    if interrupt is not None and interrupt.came:
         n_running = int(np.sum(np.asarray(result.restarts.status) == Status.RUNNING))
         warn_of_interrupt(
             f"the best so far comes back, with status {Status(int(result.status)).name} after {int(result.n_steps)} "
@@ -158,7 +166,8 @@ def search(
     """
     of = plan.search
     states = start(key, rows, of.init, plan.n_components, plan.family, plan.settings, of.n_restarts, fixed)
-    return in_users_unit(best_of_runs(states, rows, plan.settings, of, plan.n_components, observer), rows)
+    with observer.noting():
+        return in_users_unit(best_of_runs(states, rows, plan.settings, of, plan.n_components, observer), rows)
 
 
 def best_of_runs(

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from .._base import check
+from .._base.mesh import outside_meshes
 from .._base.precision import precision_for
 from .._base.status import FAILED
 from ..families import Family
@@ -18,10 +19,11 @@ from ..mixture import Mixture
 from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.door import admit
+from ..rows.options import RowOptions, Workload
 from . import _check
 from .bootstrap import settled
 from .fit import search
-from .observer import Interrupt, Observer, warn_of_interrupt
+from .observer import Interrupt, Observer, saying_what_is_lost, warn_of_interrupt
 from .plan import Plan
 from .progress import Count, listening
 from .result import FitResult
@@ -87,13 +89,15 @@ def likelihood_ratio_test(
     A fit is sound unless it failed or has a component on the ridge (`spurious`), where the likelihood depends on the
     ridge and not on the rows. A search takes such a run only if it has no other.
 
-    key: a JAX random key. x: an array, or `Batches` without weights. n_components: K. n_replicates: B. n_restarts: R,
-    for each fit. tol: as for `fit`, in nats of the mean; if None, 1e-3, from where the best fits are polished (see
-    `fit`), or with polish=False a change of 1e-4 nats of the total. In float32 the statistic has an error of about
-    1e-6 · N: use float64 past some ten thousand rows. progress: True for a bar on standard error, or a function that is
-    called with (done, B) after each replicate. Everything else as for `fit`.
+    key: a JAX random key. x: an array, or `Batches` without weights; what `fit` reads in blocks is read into memory.
+    n_components: K. n_replicates: B. n_restarts: R, for each fit. tol: as for `fit`, in nats of the mean; if None,
+    1e-3, from where the best fits are polished (see `fit`), or with polish=False a change of 1e-4 nats of the total. In
+    float32 the statistic has an error of about 1e-6 · N: use float64 past some ten thousand rows. progress: True for a
+    bar on standard error, or a function that is called with (done, B) after each replicate. Everything else as for
+    `fit`.
 
-    Ctrl-C ends the work early: the p-value is then by the samples that are done, with a warning.
+    Ctrl-C ends the work early: the p-value is then by the samples that are done, with a warning; NaN before the first.
+    Where the statistic itself is not there yet, it is a KeyboardInterrupt.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: replicates with a fit that is not sound are NaN, and are left out and counted.
@@ -113,7 +117,8 @@ def likelihood_ratio_test(
         polish=polish,
     )
     n_components, n_restarts = plan.n_components, plan.search.n_restarts
-    batches = admit(x, None, n_components + 1, n_restarts, chunk_size, dtype)
+    with outside_meshes(), saying_what_is_lost("The test"):
+        batches = admit(x, RowOptions(None, chunk_size, dtype), Workload(n_components + 1, n_restarts))
     n_rows = rows_check.unweighted(batches.row_weights())
     rows_check.enough_rows(n_rows, None, n_components + 1)
     if not plan.search.polish:
@@ -122,28 +127,29 @@ def likelihood_ratio_test(
 
     def statistic(key: Array, batches: Batches) -> tuple[float, Mixture]:
         """The statistic of the user's rows or of a sample, and their best fit of K components."""
-        with precision_for(batches.dtype):
+        with outside_meshes(), precision_for(batches.dtype):
             smaller, larger = both_fits(key, batches, plan)
         gain = _log_likelihood(larger) - _log_likelihood(smaller)
         return float(np.maximum(0.0, 2.0 * n_rows * gain)), smaller.mixture
 
     of_rows, of_samples = jax.random.split(key)
-    observed, null = statistic(of_rows, batches)
+    with saying_what_is_lost("The test"):
+        observed, null = statistic(of_rows, batches)
     replicates = np.full(n_replicates, np.nan)
     tell = (lambda now: progress(now.n_done, now.n_parts)) if callable(progress) else progress
     observer, index = Observer(interrupt=Interrupt()), 0
     with observer.heeding(), listening(tell, None) as listener:
         for index in range(n_replicates):
             of_sample, of_fits = jax.random.split(jax.random.fold_in(of_samples, index))
-            sample = Batches.of(null.sample(of_sample, n_rows), chunk_size=batches.chunk_size, dtype=batches.dtype)
+            with outside_meshes():
+                sample = Batches.of(null.sample(of_sample, n_rows), chunk_size=batches.chunk_size, dtype=batches.dtype)
             replicates[index], _ = statistic(of_fits, sample)
             if listener is not None:
                 listener(Count(index + 1, n_replicates, "samples"))
     if observer.is_interrupted:
-        if not index:
-            raise KeyboardInterrupt
         replicates = replicates[:index]
-        warn_of_interrupt(f"of {n_replicates} samples {index} are done, and the p-value is by those.")
+        what_for = "and the p-value is by those" if index else "so there is no p-value"
+        warn_of_interrupt(f"of {n_replicates} samples {index} are done, {what_for}.")
     sound = replicates[~np.isnan(replicates)]
     # There is no p-value if a fit to the rows themselves is not sound, or if none to the samples are.
     has_failed = np.isnan(observed) or not len(sound)

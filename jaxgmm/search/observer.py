@@ -7,9 +7,11 @@ whether or not anybody is told of progress; what is over within that time is mad
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +22,8 @@ from ..rows.batches import Batches
 from ..rows.sizes import choose_width
 from .checkpoint import Entry, Journal
 from .progress import Snapshot
+
+T = TypeVar("T")
 
 BURST = 0.3
 """Seconds from one return to Python to the next."""
@@ -34,10 +38,32 @@ HURRIED = 8.0
 
 
 class Interrupt:
-    """Whether a search was interrupted that gives back what there is."""
+    """Whether a search was interrupted that gives back what there is.
+
+    As a block: Ctrl-C within it is noted, and ends the search where it looks next, instead of leaving the block with
+    nothing; in a part that `heeds` it, or if it is pressed twice, it is raised at once. So what is found is not lost
+    where Ctrl-C comes between two bursts. Handlers of signals are left alone in other threads than the main one, and
+    where the user has set one.
+    """
 
     def __init__(self) -> None:
-        self.came = False
+        self.came, self.heeds = False, 0
+
+    def __enter__(self) -> Interrupt:
+        is_main = threading.current_thread() is threading.main_thread()
+        self.is_noted = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self.is_noted:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_noted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.heeds or self.came:
+            signal.default_int_handler(number, frame)
+        self.came = True
 
 
 class Observer(NamedTuple):
@@ -57,15 +83,37 @@ class Observer(NamedTuple):
     def is_interrupted(self) -> bool:
         return self.interrupt is not None and self.interrupt.came
 
+    def stop(self) -> threading.Event:
+        """What threads look at: set where an interrupt was noted before they begin."""
+        stop = threading.Event()
+        if self.is_interrupted:
+            stop.set()
+        return stop
+
     @contextlib.contextmanager
     def heeding(self) -> Iterator[None]:
         """A block that an interrupt ends: it then goes on after the block, with `is_interrupted`."""
+        if self.interrupt is None:
+            yield
+            return
         try:
+            self.interrupt.heeds += 1
             yield
         except KeyboardInterrupt:
-            if self.interrupt is None:
-                raise
             self.interrupt.came = True
+        finally:
+            self.interrupt.heeds -= 1
+
+    def attempted(self, job: Callable[..., T], *arguments: Any) -> T | None:
+        """The result of a job; None if an interrupt came before or ends it."""
+        if not self.is_interrupted:
+            with self.heeding():
+                return job(*arguments)
+        return None
+
+    def noting(self) -> contextlib.AbstractContextManager[Any]:
+        """A block in which an interrupt is noted where nothing heeds it (see `Interrupt`)."""
+        return contextlib.nullcontext() if self.interrupt is None else self.interrupt
 
     def told(self, snapshot: Snapshot) -> None:
         if self.tell is not None:
@@ -85,19 +133,30 @@ NOBODY = Observer()
 
 
 def steps_of_a_burst(n_responsibilities: int, n_features: int, kind: Kind, slower: float = 1.0) -> int:
-    """Steps that take about `BURST` seconds, by arithmetic; more than there is time for on no machine of today."""
+    """Steps that take about `BURST` seconds, estimated, so low that no machine of today takes longer."""
     of_features = n_features if kind.is_diagonal else n_features**2
     seconds = OF_A_STEP * slower * n_responsibilities * (1.0 + of_features / 32.0)
     return int(np.clip(BURST / seconds, 1, np.iinfo(np.int32).max))
 
 
 def lanes_of_a_burst(n_components: int, rows: Batches) -> int | None:
-    """Lanes of one core that are started in about `BURST` seconds, by arithmetic; None where that is no matter."""
+    """Lanes of one core that are started in about `BURST` seconds, estimated; None, for no limit, except on a CPU."""
     if is_traced(rows) or jax.default_backend() != "cpu":
         return None
     n_responsibilities = n_components * rows.n_chunks * rows.chunk_size
     width = choose_width(n_components, 16, rows.chunk_size)  # lanes are stepped side by side by so many
     return -(-steps_of_a_burst(n_responsibilities, rows.n_features, DIAGONAL) // width) * width
+
+
+@contextlib.contextmanager
+def saying_what_is_lost(what: str) -> Iterator[None]:
+    """A KeyboardInterrupt that leaves this block says that there is nothing to give back."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not getattr(error, "__notes__", None):
+            error.add_note(f"{what} was interrupted before there was anything to give back.")
+        raise
 
 
 def warn_of_interrupt(what: str, stacklevel: int = 3) -> None:

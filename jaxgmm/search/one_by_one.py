@@ -7,7 +7,6 @@ depends on the number of runs; each run uses the form (FAST or SAFE) that it nee
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -74,7 +73,7 @@ def run(
     slower = HURRIED if how is Effort.HURRIED else 1.0
     at_first = steps_of_a_burst(of_each, batches.n_features, states.mixture.family.kind, slower)
     reached: dict[int, em.State] = {}
-    stop = threading.Event()
+    stop = observer.stop()
 
     def one(index: int) -> None:
         state, in_time = jax.tree.map(lambda leaf: leaf[index], states), at_first
@@ -97,13 +96,13 @@ def run(
         n_threads = 1
     with observer.heeding():
         at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)], stop)
-    for index, state in reached.items():
+    # A thread that was compiling when an interrupt came may still write: not to what is given back.
+    ended, lines = dict(reached), histories.copy() if observer.is_interrupted else histories
+    for index, state in ended.items():
         jax.tree.map(lambda many, one, index=index: many.__setitem__(index, one), states, state)
-    if (
-        observer.is_interrupted
-    ):  # it may have come between two lines: what is past the last step is not known to be whole
-        histories[np.arange(histories.shape[1]) > states.n_steps[:, None]] = np.nan
-    return states, histories
+    if observer.is_interrupted:  # maybe between two lines: what is past the last step is not known to be whole
+        lines[np.arange(lines.shape[1]) > states.n_steps[:, None]] = np.nan
+    return states, lines
 
 
 def to_ends(
@@ -171,7 +170,7 @@ def ascended(
                 state = state._replace(is_far=np.asarray(state.is_far))
         return state
 
-    waiting, reached, stop = iter(range(len(ascents))), list(ascents), threading.Event()
+    waiting, reached, stop = iter(range(len(ascents))), list(ascents), observer.stop()
 
     def work() -> None:
         for index in waiting:

@@ -32,7 +32,7 @@ from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import Observer
 from .progress import Snapshot, is_going
-from .result import FitResult, said_of_each, unfinished
+from .result import FitResult, for_each_result, unfinished
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Passes:
         broad: bool = False,
     ) -> em.State:
         mixtures = self._mixtures_from(seeds, counts, family, settings.ridge, nearest, broad)
-        return _lost_each(init_lanes(jax.vmap(fixed.onto)(mixtures), self.rows), mixtures, counts)
+        return _lost_if_empty_each(init_lanes(jax.vmap(fixed.onto)(mixtures), self.rows), mixtures, counts)
 
     def _mixtures_from(
         self,
@@ -89,7 +89,7 @@ class Passes:
         mixtures = self._mixtures_from(means[None], counts, family, settings.ridge)
         # The given means are kept; weights and covariances are those of the M-step.
         mixtures = Mixture(mixtures.log_weights, means[None], mixtures.scales, family)
-        return _lost_each(init_lanes(jax.vmap(fixed.onto)(mixtures), self.rows), mixtures, counts)
+        return _lost_if_empty_each(init_lanes(jax.vmap(fixed.onto)(mixtures), self.rows), mixtures, counts)
 
     def prepare(self, families: Sequence[Family], n_components: int, settings: em.Settings, n_runs: int) -> None:
         """Do nothing: the first pass over the rows needs its program at once."""
@@ -159,7 +159,7 @@ class Passes:
         return each
 
     def of_each(self, results: FitResult, also: Callable[[FitResult, Batches], Any]) -> Any:
-        return self.rows.sum(said_of_each, results, also=also)
+        return self.rows.sum(for_each_result, results, also=also)
 
     def ridge(self, ridge: Any, relative: float) -> Array:
         return ridge + relative * self.rows.variances()
@@ -188,7 +188,7 @@ def _on_all_rows(nearest: Moments, seeds: Array, counts: Array, *, kind: Kind) -
     return jax.vmap(partial(on_all_rows, kind))(nearest, seeds, counts)
 
 
-_lost_each = program(jax.vmap(lost_if_empty), hurried=True)
+_lost_if_empty_each = program(jax.vmap(lost_if_empty), hurried=True)
 
 
 @program

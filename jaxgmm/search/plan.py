@@ -24,9 +24,10 @@ from .._base.processes import together
 from .._version import __version__
 from ..families import SHELF, Family
 from ..rows.door import admit_rows
-from ..rows.resolution import rows_to_look_at, smeared
+from ..rows.options import RowOptions, Workload
+from ..rows.resolution import cell_variances, rows_to_look_at
 from ..rows.rows import Rows
-from ..rows.sharded import is_shared_out
+from ..rows.shares import is_sharded
 from . import _check
 from .driver import driver_of
 from .escape import ESCAPES
@@ -50,16 +51,7 @@ class Search(NamedTuple):
     polish: bool = False  # whether the best runs are run on to their optima
 
 
-class RowOptions(NamedTuple):
-    """How rows are read and placed."""
-
-    sample_weight: Any = None
-    chunk_size: int | None = None
-    dtype: Any = None
-    device: Any = None
-
-
-AS_THEY_COME = RowOptions()
+AS_GIVEN = RowOptions()
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class Plan:
         race: Any = None,
         escape: Any = None,
         polish: Any = False,
-        rows: RowOptions = AS_THEY_COME,
+        rows: RowOptions = AS_GIVEN,
         called: Mapping[str, str] | None = None,
     ) -> Plan:
         """From a user's arguments. TypeError or ValueError for the first invalid one."""
@@ -144,21 +136,10 @@ class Plan:
 
     def admit(self, key: Array, x: Any, read: Callable[[int, int], None] | None = None) -> Rows:
         """A user's rows, checked, placed on their devices and cut into chunks. read: see `admit_rows`."""
-        search, of = self.search, self.rows
+        search = self.search
         is_plain = self.settings.acceleration is None and not is_traced((key, self.settings, search.init))
         n_runs = search.n_restarts * len(self.counts) if is_plain else None
-        rows = admit_rows(
-            key,
-            x,
-            of.sample_weight,
-            self.n_components,
-            search.n_restarts,
-            of.chunk_size,
-            of.dtype,
-            of.device,
-            read,
-            n_runs,
-        )
+        rows = admit_rows(key, x, self.rows, Workload(self.n_components, search.n_restarts, n_runs), read)
         if search.escape is not None:
             rows.whole(f"escape={search.escape!r}", "its proposals are made of several passes each")
         return rows
@@ -166,19 +147,19 @@ class Plan:
     def together(self, key: Array, x: Any, call: str, **more: Any) -> AbstractContextManager[None]:
         """A context for the search, entered before the rows are admitted: if their processes search together, they are
         to be asked for the same. call: the public function; more: what it was asked for besides this plan."""
-        is_shared = jax.process_count() > 1 and (self.rows.device == "all" or is_shared_out(x))
+        is_shared = jax.process_count() > 1 and (self.rows.device == "all" or is_sharded(x))
         if not is_shared or is_traced((key, self.settings, self.search.init)):
             return nullcontext()
-        search, settings, of = self.search, self.settings, self.rows
+        search, settings, rows = self.search, self.settings, self.rows
         asked = {"jaxgmm": __version__, "the call": call, "key": np.asarray(jax.random.key_data(key)).tolist()}
         asked |= {"n_components": list(self.counts), "family": ", ".join(map(describe, self.families))}
         asked |= {"init": search.init if isinstance(search.init, str) else digest(search.init)}
         asked |= {"n_restarts": search.n_restarts, "max_steps": search.max_steps, "tol": settings.tol}
         asked |= {"ridge": np.asarray(settings.ridge).tolist(), "relative_ridge": self.relative_ridge}
         asked |= {"acceleration": settings.acceleration, "stopping": settings.stopping, "prior": settings.prior}
-        asked |= {"race": search.race, "escape": search.escape, "chunk_size": of.chunk_size, "device": of.device}
-        asked |= {"sample_weight": "None" if of.sample_weight is None else "given"}
-        asked |= {"dtype": "None" if of.dtype is None else np.dtype(of.dtype).name}
+        asked |= {"race": search.race, "escape": search.escape, "chunk_size": rows.chunk_size, "device": rows.device}
+        asked |= {"sample_weight": "None" if rows.sample_weight is None else "given"}
+        asked |= {"dtype": "None" if rows.dtype is None else np.dtype(rows.dtype).name}
         return together({**asked, **more})
 
     def for_rows(self, rows: Rows) -> Plan:
@@ -187,7 +168,7 @@ class Plan:
         settings = self.settings
         if self.of_resolution:
             check.concrete((rows.origin, settings.tol), 'ridge="resolution"')
-            ridge = smeared(rows_to_look_at(rows)).astype(rows.dtype)
+            ridge = cell_variances(rows_to_look_at(rows)).astype(rows.dtype)
             # A few rows coincide, or lie in a plane, by accident; of D rows the covariance is singular in any case.
             least_share = (rows.n_features + 1.5) / max(int(rows.n_rows), 1)
             settings = replace(settings, ridge=ridge, least_share=np.asarray(least_share, rows.dtype))
@@ -211,8 +192,8 @@ class Plan:
             how["devices"] = rows.n_copies
         how |= {"race": search.race, "escape": search.escape, "init": start}
         how |= {"polish": search.polish}
-        of = {"K": ", ".join(map(str, self.counts)), "families": ", ".join(map(describe, self.families))}
-        return {"key": digest(jax.random.key_data(key)), "data": digest(rows.fingerprint()), **of, **shape, **how}
+        what = {"K": ", ".join(map(str, self.counts)), "families": ", ".join(map(describe, self.families))}
+        return {"key": digest(jax.random.key_data(key)), "data": digest(rows.fingerprint()), **what, **shape, **how}
 
 
 def _distinct(families: Iterable[Any], name: str) -> list[Family]:
@@ -220,5 +201,8 @@ def _distinct(families: Iterable[Any], name: str) -> list[Family]:
     names = [family.name for family in chosen]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"Two different families are called {name!r}; a sweep tells its results apart by name.")
+            raise ValueError(
+                f"Two different families are called {name!r}, but a sweep tells its results apart by name. Give one of "
+                "them another name."
+            )
     return chosen

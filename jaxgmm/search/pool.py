@@ -14,7 +14,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,9 @@ from ..rows.sizes import choose_width
 
 WORTH_A_THREAD = 2**18
 """Responsibilities in a step that make one more thread worthwhile."""
+
+PATIENCE = 0.5
+"""Seconds that an interrupt waits for other threads, which look for it every `BURST` seconds."""
 
 
 class Pool(ABC):
@@ -165,7 +168,8 @@ def n_cores() -> int:
 
 def at_once(jobs: Sequence[Callable[[], T]], stop: threading.Event | None = None) -> list[T]:
     """The results of the jobs, each run in its own thread, the first in this one. If that is interrupted or fails,
-    `stop` is set, and the other jobs, which look at it, are waited for.
+    `stop` is set, and the other jobs, which look at it, are waited for; if interrupted, no longer than `PATIENCE`,
+    since one that compiles does not look: it ends by itself, and what it writes then is not to be read.
 
     JAX's settings are per thread, and are copied. If one cannot be copied, all jobs run in this thread.
     """
@@ -177,14 +181,18 @@ def at_once(jobs: Sequence[Callable[[], T]], stop: threading.Event | None = None
         with settings():
             return [jax.block_until_ready(job())] if jax.config.values == asked else []
 
-    with ThreadPoolExecutor(len(jobs) - 1) as pool:
-        try:
-            others = [pool.submit(with_settings, job) for job in jobs[1:]]
-            first = jax.block_until_ready(jobs[0]())
-            done = [other.result() for other in others]
-        except BaseException:
-            stop.set()  # before the pool waits for its threads
-            raise
+    pool = ThreadPoolExecutor(len(jobs) - 1)
+    others: list[Future[list[T]]] = []
+    try:
+        others = [pool.submit(with_settings, job) for job in jobs[1:]]
+        first = jax.block_until_ready(jobs[0]())
+        done = [other.result() for other in others]
+    except BaseException as error:
+        stop.set()
+        wait(others, PATIENCE if isinstance(error, KeyboardInterrupt) else None)
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return [first, *(of[0] if of else job() for of, job in zip(done, jobs[1:], strict=True))]
 
 

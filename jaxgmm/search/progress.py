@@ -11,7 +11,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TextIO
 
 import jax
@@ -80,6 +80,28 @@ class SweepProgress(NamedTuple):
     n_components: int
     cell: Progress  # of the current fit
     best: Any = None  # the best `Cell` so far
+
+
+class CellsInTurn:
+    """Reports the cells whose runs are made together, from snapshots of all: those that have ended since the last
+    snapshot, and the first that has not."""
+
+    def __init__(
+        self, report: Callable[[int, Progress, int], None], runs_of: Mapping[int, np.ndarray], max_steps: int
+    ) -> None:
+        """report: takes a cell's number of components, its progress, and how many cells before it have ended. runs_of:
+        the places of a cell's runs among all, by its number of components."""
+        self.report, self.left, self.max_steps, self.n_ended = report, list(runs_of.items()), max_steps, 0
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        while self.left:
+            count, runs = self.left[0]
+            cell = Progress.of(Snapshot(*(value[runs] for value in snapshot)), self.max_steps)
+            self.report(count, cell, self.n_ended)
+            if cell.n_running:
+                return
+            self.left.pop(0)
+            self.n_ended += 1
 
 
 class Count(NamedTuple):

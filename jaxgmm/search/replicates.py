@@ -62,13 +62,13 @@ def replicated(
     if observer.is_interrupted:
         n_done = sum(len(part[0]) for part in parts)
         if n_done < 2:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("The bootstrap was interrupted before two replicates were done.")
         warn_of_interrupt(f"of {n} replicates {n_done} are done, and come back.", stacklevel=4)
     return jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
 
 
 def _split(key: Array, n: int) -> np.ndarray:
     """`jax.random.split(key, n)` as key data."""
-    if threefry.speaks(key):
+    if threefry.matches(key):
         return threefry.split(np.asarray(jax.random.key_data(key)), (n,))
     return np.asarray(jax.random.key_data(jax.random.split(key, n)))

@@ -34,7 +34,7 @@ from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import Observer, lanes_of_a_burst
 from .pool import are_singles, pool_for
-from .result import ON_HOST, FitResult, is_on_host, said_of_each
+from .result import ON_HOST, FitResult, for_each_result, is_on_host
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Resident:
 
     def nearest_to(self, seeds: Array, counts: Any, kind: Kind, broad: bool = False) -> Moments:
         how = effort(int(self.rows.n_rows), seeds.shape[1], len(seeds))
-        return self._dealt(kind, _nearest_to.at(how), (seeds, counts), kind=kind, broad=broad)
+        return self._scattered(kind, _nearest_to.at(how), (seeds, counts), kind=kind, broad=broad)
 
     def from_seeds(
         self,
@@ -80,7 +80,7 @@ class Resident:
         broad: bool = False,
     ) -> em.State:
         """`from_seeds`, with the first M-step made at once."""
-        return self._dealt(family.kind, _start, (seeds, counts, nearest), ridge, fixed, family=family, broad=broad)
+        return self._scattered(family.kind, _start, (seeds, counts, nearest), ridge, fixed, family=family, broad=broad)
 
     def _may_start_later(self, seeds: Array, settings: em.Settings) -> bool:
         """Whether a run's first M-step may be left to the program of all later steps, so that none is compiled for
@@ -145,8 +145,8 @@ class Resident:
     ) -> tuple[em.State, Array]:
         if is_traced((states, settings, self.rows)) or is_transforming():
             return side_by_side.run_all((states, histories), self.rows, settings, np.int32(max_steps))
-        ways = one_by_one if self._are_better_one_by_one(states, settings) else side_by_side
-        return ways.to_ends(states, histories, self.rows, settings, max_steps, observer, entry)  # pyright: ignore
+        to_ends = one_by_one.to_ends if self._are_better_one_by_one(states, settings) else side_by_side.to_ends
+        return to_ends(states, histories, self.rows, settings, max_steps, observer, entry)  # pyright: ignore
 
     def ascended(self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer) -> list[Ascent]:
         # Nothing is kept on disk on the way: an ascent is a matter of seconds, and made again after a restart.
@@ -165,7 +165,7 @@ class Resident:
         n_results, n_components = results.mixture.means.shape[:2]
         if not self.rows.has_room:
             how = effort(int(self.rows.n_rows), n_components, n_results)
-            return _said_of_each.compiled(how, self.rows, results, also=also)
+            return _for_each_result.compiled(how, self.rows, results, also=also)
         alone = [jax.tree.map(lambda leaf, i=i: leaf[i], results) for i in range(n_results)]
         each = [also(replace(of, mixture=in_shared_family(of.mixture)), self.rows) for of in alone]
         return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *each)
@@ -173,7 +173,7 @@ class Resident:
     def ridge(self, ridge: Any, relative: float) -> Array:
         return _ridge.compiled(self.rows.has_room, self.rows, ridge, relative)  # pyright: ignore
 
-    def _dealt(
+    def _scattered(
         self, of_kind: Kind, program: Callable[..., T], lanes: tuple[Any, ...], *shared: Any, **static: Any
     ) -> T:
         """program(lanes, rows, *shared, **static), with the lanes scattered over cores or devices. lanes: the first
@@ -225,7 +225,7 @@ def _from_labels(labels: Any, batches: Batches, ridge: Any, *, n_components: int
     return from_labels(labels, n_components, batches, family, ridge)
 
 
-_said_of_each = program(said_of_each, static="also")
+_for_each_result = program(for_each_result, static="also")
 
 
 @program

@@ -163,8 +163,8 @@ def _best(states: em.State, histories: Array, ridge: Any, *, length: int) -> Fit
 
 def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitResult:
     """`best_of` for states with NumPy leaves."""
-    stands_on_it = spurious_on_host(states, ridge)
-    objective, winner = _winner(states, stands_on_it, np)
+    are_spurious = spurious_on_host(states, ridge)
+    objective, winner = _winner(states, are_spurious, np)
     state, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
     return FitResult(
         mixture=state.mixture,
@@ -173,7 +173,7 @@ def _best_on_host(states: em.State, histories: np.ndarray, ridge: Any) -> FitRes
         n_steps=state.n_steps,
         history=history,
         effective_counts=state.moments.mass,
-        spurious=stands_on_it[winner],  # pyright: ignore
+        spurious=are_spurious[winner],  # pyright: ignore
         restarts=Restarts(objective, states.status, states.n_steps, histories),  # pyright: ignore
     )
 
@@ -196,8 +196,8 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
     A run with a spurious component wins only if no run without one succeeded: its objective depends on how small the
     ridge is, and says nothing about the data.
     """
-    stands_on_it = lax.map(lambda mixture: is_spurious(mixture, ridge), states.mixture)
-    objective, winner = _winner(states, stands_on_it, jnp)
+    are_spurious = lax.map(lambda mixture: is_spurious(mixture, ridge), states.mixture)
+    objective, winner = _winner(states, are_spurious, jnp)
     best, history = jax.tree.map(lambda leaf: leaf[winner], (states, histories))
     return FitResult(
         mixture=best.mixture,
@@ -206,16 +206,16 @@ def best_of(states: em.State, histories: Array, ridge: Any) -> FitResult:
         n_steps=best.n_steps,
         history=history,
         effective_counts=best.moments.mass,
-        spurious=stands_on_it[winner],
+        spurious=are_spurious[winner],
         restarts=Restarts(objective, states.status, states.n_steps, histories),
     )
 
 
-def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
+def _winner(states: em.State, are_spurious: Any, xp: Any) -> tuple[Any, Any]:
     """The objectives (R,) by which runs compete, and the index of the best run. xp: NumPy or `jax.numpy`."""
     failed = xp.isin(states.status, xp.array(FAILED, np.int32)) | ~xp.isfinite(states.objective)
     objective = xp.where(failed, -xp.inf, states.objective)
-    sound = ~failed & ~xp.any(stands_on_it, axis=1)
+    sound = ~failed & ~xp.any(are_spurious, axis=1)
     # If every restart failed, return the one with the best last objective: it is still worth looking at.
     last_held = xp.where(xp.isfinite(states.objective), states.objective, -xp.inf)
     among = xp.where(sound, objective, -xp.inf)
@@ -223,7 +223,7 @@ def _winner(states: em.State, stands_on_it: Any, xp: Any) -> tuple[Any, Any]:
     return objective, xp.argmax(among)
 
 
-def said_of_each(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:
+def for_each_result(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:
     """also(result, batches) for each of the results (G, ...)."""
     return lax.map(lambda result: also(result, batches), results)
 

@@ -46,7 +46,7 @@ def seeds(
 
 def are_on_host(key: Any, counts: np.ndarray, batches: Batches) -> bool:
     """Whether `seeds` can be drawn on the host, and sooner than by a program."""
-    return batches.has_room and threefry.speaks(key) and int(batches.n_rows) * int(np.sum(counts)) <= ON_HOST
+    return batches.has_room and threefry.matches(key) and int(batches.n_rows) * int(np.sum(counts)) <= ON_HOST
 
 
 def from_seeds(

@@ -67,7 +67,7 @@ def room_for(n_components: int, rows: Rows) -> int:
 
 def pairs_of_keys(key: Array, n_restarts: int) -> Array:
     """A pair of keys for each run, (R, 2)."""
-    if is_transforming() or not threefry.speaks(key):
+    if is_transforming() or not threefry.matches(key):
         return jax.random.split(key, (n_restarts, 2))
     split = threefry.split(np.asarray(jax.random.key_data(key)), (n_restarts, 2))
     return jax.random.wrap_key_data(split, impl=jax.random.key_impl(key))  # pyright: ignore

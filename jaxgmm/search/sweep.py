@@ -6,38 +6,35 @@ Information criteria have scikit-learn's sign: smaller is better. For the held-o
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
 from jax import Array
 
-from .._base import check
+from .._base.mesh import outside_meshes
 from .._base.precision import precision_for
 from ..families import SHELF, Family
-from ..rows import _check as rows_check
-from ..rows.batches import Batches
+from ..rows.options import RowOptions
 from ..rows.rows import Rows
 from . import _check
-from .buckets import Bucket, bucket_of, buckets, fit_bucket
+from .buckets import Bucket, bucket_of, buckets, fit_bucket, stepped_padding
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .criteria import CRITERIA, Criterion
 from .driver import driver_of
 from .fit import observer_of, search
-from .observer import Observer
-from .plan import Plan, RowOptions
+from .folds import FOR_FOLDS, folds, folds_asked
+from .observer import Interrupt, Observer, saying_what_is_lost, warn_of_interrupt
+from .plan import Plan
 from .polish import is_polished
-from .progress import Listener, Progress, Snapshot, SweepProgress, listening
+from .progress import CellsInTurn, Listener, Progress, SweepProgress, listening
 from .race import Race
 from .result import FitResult, in_users_unit
 from .start import room_for
 from .table import Cell, Sweep, cell_of, counted, evidence_of, held_out_total, with_columns
-
-FOR_FOLDS = "n_folds", "a fold is a weight of 0 for every row of the others"
 
 
 def sweep(
@@ -90,15 +87,17 @@ def sweep(
     A fit with a spurious component (see `fit`) is set aside: chosen last, marked in the printed table, and explained by
     `Sweep.set_aside`. Where columns are rounded or repeat values, ridge="resolution" lets such fits compete.
 
-    Ctrl-C ends the search early: the finished cells are returned, with a warning, and `is_complete` is False.
+    Ctrl-C ends the search early: the finished cells are returned, with a warning, and `is_complete` is False. Where
+    none is finished, those that are being fitted are returned as far as they got, with status RUNNING and not polished;
+    where nothing is there yet, or several processes search together, it is a KeyboardInterrupt.
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
     chosen_by = _check.criterion(criterion, CRITERIA)
-    n_folds = _folds_asked(n_folds, chosen_by, init)
+    n_folds = folds_asked(n_folds, chosen_by, init)
     plan = Plan.of(
-        _listed(n_components, "n_components", "at least one number of components"),
-        _listed(families, "families", f"at least one of {', '.join(map(repr, SHELF))}"),
+        _check.listed(n_components, "n_components", "at least one number of components"),
+        _check.listed(families, "families", f"at least one of {', '.join(map(repr, SHELF))}"),
         n_restarts=n_restarts,
         init=init,
         tol=tol,
@@ -122,7 +121,12 @@ def sweep(
     n_fits = n_cells * (1 + n_folds)
     first = SweepProgress(0, n_fits, plan.family.name, next(iter(plan.counts)), plan.first_progress)
     asked = {"criterion": chosen_by.name, "n_folds": n_folds}
-    with listening(progress, first, chosen_by.name) as listener, plan.together(key, x, "sweep", **asked):
+    with (
+        outside_meshes(),
+        saying_what_is_lost("The search"),
+        listening(progress, first, chosen_by.name) as listener,
+        plan.together(key, x, "sweep", **asked),
+    ):
         rows = plan.admit(key, x, listener and listener.read)
         if n_folds:
             rows.whole(*FOR_FOLDS)
@@ -143,11 +147,7 @@ def sweep(
             except KeyboardInterrupt:
                 if not keeper.cells:
                     raise
-                warnings.warn(
-                    f"The search was interrupted: of {counted(n_cells, 'cell')} {len(keeper.cells)} are done, and come "
-                    "back.",
-                    stacklevel=2,
-                )
+                warn_of_interrupt(keeper.said_of_what_is_kept(n_cells))
     order = [(family.name, count) for family in plan.families for count in plan.counts]
     return with_columns(keeper.sweep(order, shared), x, rows, plan.settings.ridge)
 
@@ -170,7 +170,7 @@ def _fit_seeded(
         return [bucket_of(key, counts, training, seeding, n_restarts, plan.families) for counts in shared]
 
     parts = [_Part(rows, rows, buckets_of(rows))]
-    for training, held_out in _folds(key, rows, n_folds, plan.n_components):
+    for training, held_out in folds(key, rows, n_folds, plan.n_components):
         parts.append(_Part(training, held_out, buckets_of(training)))
     for family in plan.families:
         for index in range(len(shared)):
@@ -183,7 +183,10 @@ def _fit_given(key: Array, rows: Rows, plan: Plan, keeper: _Keeper, journal: Jou
     for family in plan.families:
         report = partial(keeper.report, family.name, count)
         own = replace(plan, families=(family,))
-        result = search(key, rows, own, observer_of(report, own, journal))
+        observer = observer_of(report, own, journal)._replace(interrupt=keeper.interrupt())
+        result = search(key, rows, own, observer)
+        if observer.is_interrupted:
+            keeper.keep_unfinished([(family.name, count, result, None)])
         alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
         evidence = [of[0] for of in jax.device_get(driver_of(rows).of_each(alone, evidence_of))]
         keeper.keep(family.name, count, result, evidence)
@@ -198,29 +201,8 @@ class _Part(NamedTuple):
     buckets: list[Bucket]
 
 
-def _folds(key: Array, rows: Rows, n_folds: int, n_components: int) -> Iterable[tuple[Batches, Batches]]:
-    """For each fold, the rows without it and the fold alone. Other rows get weight 0, so no row is moved."""
-    if not n_folds:
-        return
-    batches = rows.whole(*FOR_FOLDS)
-    weights = batches.row_weights()
-    counted_rows = np.flatnonzero(weights)
-    rows_check.enough_for_folds(len(counted_rows), n_folds, n_components)
-    shuffled = np.random.default_rng(np.asarray(jax.random.bits(key, (4,)))).permutation(counted_rows)
-    for fold in range(n_folds):
-        is_held_out = np.zeros(len(weights), bool)
-        is_held_out[shuffled[fold::n_folds]] = True
-        training, held_out = (np.where(counts, weights, 0.0) for counts in (~is_held_out, is_held_out))
-        yield batches.reweighted(training), batches.reweighted(held_out)
-
-
 def _fit_cells(
-    keeper: _Keeper,
-    parts: list[_Part],
-    index: int,
-    family: Family,
-    plan: Plan,
-    journal: Journal | None,
+    keeper: _Keeper, parts: list[_Part], index: int, family: Family, plan: Plan, journal: Journal | None
 ) -> None:
     """Fit the cells of a family and a bucket, and their folds."""
     counts = parts[0].buckets[index].counts
@@ -228,12 +210,15 @@ def _fit_cells(
     fitted: list[tuple[FitResult, Any]] = []
     for number, part in enumerate(parts):
         bucket = part.buckets[index]
-        tell = None if keeper.progress is None else _Watch(keeper, family.name, bucket)
-        observer = Observer(tell, journal)
+        tell = None if keeper.progress is None else keeper.in_turn(family.name, bucket)
+        observer = Observer(tell, journal, interrupt=keeper.interrupt())
         found = fit_bucket(bucket, part.training, part.judged, family, plan, evidence_of, observer)
         if number == 0:
             fitted = found
-        else:
+        if observer.is_interrupted:
+            alone = [(in_users_unit(result, parts[0].training), said) for result, said in fitted]
+            keeper.keep_unfinished((family.name, count, *each) for count, each in zip(counts, alone, strict=True))
+        if number:
             held_out += [held_out_total(result, said, float(part.judged.total_weight)) for result, said in found]
         keeper.n_done += len(counts)
     for place, (result, said) in enumerate(fitted):
@@ -241,21 +226,18 @@ def _fit_cells(
         keeper.keep(family.name, counts[place], in_users_unit(result, parts[0].training), said, mean)
 
 
+NOTHING_SAID = 0.0, np.nan
+"""`evidence_of` where there was no time for a pass: the log-likelihood is that of the objective."""
+
+
 class _Keeper:
     """Collects the finished cells, and reports progress to the listener."""
 
-    def __init__(
-        self,
-        criterion: Criterion,
-        progress: Listener | None,
-        n_fits: int,
-        plan: Plan,
-        rows: Rows,
-    ) -> None:
+    def __init__(self, criterion: Criterion, progress: Listener | None, n_fits: int, plan: Plan, rows: Rows) -> None:
         self.criterion, self.progress, self.n_fits = criterion, progress, n_fits
         self.max_steps, self.rows = plan.search.max_steps, rows
         self.is_polished = plan.search.polish and is_polished(plan.settings)
-        self.n_done = 0
+        self.n_done, self.is_unfinished = 0, False
         self.results: dict[tuple[str, int], FitResult] = {}
         self.cells: dict[tuple[str, int], Cell] = {}
 
@@ -267,10 +249,32 @@ class _Keeper:
             family, count, result, said, total, held_out, self.criterion, self.is_polished
         )
 
+    def interrupt(self) -> Interrupt | None:
+        """For the cells that are fitted next: as long as none is finished, an interrupt gives those back."""
+        return None if self.cells or self.rows.is_multiprocess else Interrupt()
+
+    def keep_unfinished(self, cells: Iterable[tuple[str, int, FitResult, Any]]) -> NoReturn:
+        """Keep those cells of which there is something, as an interrupt has left them, and raise it."""
+        self.is_unfinished, self.is_polished = True, False
+        for family, count, result, said in cells:
+            if np.isfinite(np.asarray(result.objective)):
+                self.keep(family, count, result, NOTHING_SAID if said is None else said)
+        raise KeyboardInterrupt
+
+    def said_of_what_is_kept(self, n_cells: int) -> str:
+        if not self.is_unfinished:
+            return f"of {counted(n_cells, 'cell')} {len(self.cells)} are done, and come back."
+        return f"of {counted(n_cells, 'cell')} none is done, and {len(self.cells)} come back as far as they got."
+
     def report(self, family: str, count: int, cell: Progress, ended: int = 0) -> None:
         if self.progress is not None:
             best = self.sweep(list(self.cells)).best_cell if self.cells else None
             self.progress(SweepProgress(self.n_done + ended, self.n_fits, family, count, cell, best))
+
+    def in_turn(self, family: str, bucket: Bucket) -> CellsInTurn:
+        """A callback that reports the cells of a bucket from snapshots of its runs."""
+        lanes = [own[:n] for own, n in zip(bucket.members, bucket.n_starts, strict=True)]
+        return CellsInTurn(partial(self.report, family), dict(zip(bucket.counts, lanes, strict=True)), self.max_steps)
 
     def sweep(self, order: Sequence[tuple[str, int]], shared: Iterable[tuple[int, ...]] = ()) -> Sweep:
         """The finished cells as a `Sweep`, in this order."""
@@ -283,52 +287,6 @@ class _Keeper:
             chosen_by=self.criterion,
             spurious=frozenset(of for of, result in results.items() if np.asarray(result.spurious).any()),
             groups=tuple(shared),
-            padding=_padding(results, shared),
+            padding=stepped_padding(results, shared),
             is_complete=len(done) == len(order),
         )
-
-
-class _Watch:
-    """Reports a bucket's cells in turn: those that have ended since the last snapshot, and the first that has not."""
-
-    def __init__(self, keeper: _Keeper, family: str, bucket: Bucket) -> None:
-        self.keeper, self.family, self.n_ended = keeper, family, 0
-        self.left = list(zip(bucket.counts, bucket.members, bucket.n_starts, strict=True))
-
-    def __call__(self, snapshot: Snapshot) -> None:
-        while self.left:
-            count, lanes, n_starts = self.left[0]
-            cell = Progress.of(Snapshot(*(value[lanes[:n_starts]] for value in snapshot)), self.keeper.max_steps)
-            self.keeper.report(self.family, count, cell, self.n_ended)
-            if cell.n_running:
-                return
-            self.left.pop(0)
-            self.n_ended += 1
-
-
-def _padding(results: dict[tuple[str, int], FitResult], shared: Iterable[tuple[int, ...]]) -> float:
-    """The share of padding among the components that were stepped."""
-    stepped = wanted = 0
-    for (_, count), result in results.items():
-        steps = int(np.asarray(result.restarts.n_steps).sum())
-        wanted += steps * count
-        stepped += steps * max((max(bucket) for bucket in shared if count in bucket), default=count)
-    return 1.0 - wanted / stepped if stepped else 0.0
-
-
-def _listed(value: Any, name: str, wanted: str) -> list[Any]:
-    values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-    if not values:
-        raise ValueError(f"{name} is empty: give {wanted}.")
-    return values
-
-
-def _folds_asked(n_folds: Any, criterion: Criterion, init: Any) -> int:
-    n_folds = check.count(n_folds, "n_folds", least=0)
-    if criterion.needs_folds and not n_folds:
-        n_folds = 5
-    if n_folds == 1:
-        raise ValueError("n_folds must be 0, or at least 2: what is held out is one part of several.")
-    if n_folds and not isinstance(init, str):
-        raise ValueError("A start of your own has seen all rows, the held-out ones too: name a seeding, or n_folds=0.")
-    return n_folds

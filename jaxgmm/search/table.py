@@ -55,7 +55,8 @@ class Sweep:
     spurious: frozenset[tuple[str, int]] = frozenset()  # (family, K) of fits with a spurious component
     groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, for each family
     padding: float = 0.0  # share of padding among the components that were stepped
-    is_complete: bool = True  # False if the search was interrupted: cells are then the finished ones
+    is_complete: bool = True  # False if the search was interrupted: cells are then the finished ones, or, where none
+    # is, those that were being fitted
     chosen_by: Criterion | None = None  # the criterion object, which may be a user's own
     of_columns: Columns | None = None  # of the rows: the ridge, resolutions and names; None where nothing was set aside
 

@@ -84,7 +84,7 @@ class Accelerated:
         moved = jnp.where(is_plain, goal, memory.point + trust.length * move)
         point = present(as_point(moved * units), target)
         new = moments_at(point, jnp.sum(moments.mass))
-        found = maximise(new, point.means, family, mixture.scales, settings.pull)
+        found = maximise(new, point.means, family, mixture.scales, settings.prior_with_ridge)
         return Proposal(found, memory._replace(point=flat(point) / units), is_plain)
 
     def learn(

@@ -21,7 +21,7 @@ class Plain:
 
     def propose(self, state: State, settings: Settings) -> Proposal:
         old = state.mixture
-        return Proposal(maximise(state.moments, old.means, old.family, old.scales, settings.pull))
+        return Proposal(maximise(state.moments, old.means, old.family, old.scales, settings.prior_with_ridge))
 
     def learn(
         self, state: State, proposal: Proposal, new: State, judged: State, settings: Settings, put_off: Array | bool

@@ -64,7 +64,7 @@ def gradient(here: Point, mixture: Mixture, moments: Moments, settings: Settings
     ridge = Ridge(settings.ridge)
 
     def expected(point: Point) -> Array:
-        new = maximise(moments_at(point, total), point.means, family, mixture.scales, settings.pull)
+        new = maximise(moments_at(point, total), point.means, family, mixture.scales, settings.prior_with_ridge)
         kind, mass = family.kind, moments.mass
         _, scatter = recentre(kind, mass, moments.first, moments.second, new.means - means)
         scatter = scatter + ridge.pseudo(kind, mass, means).of_components.scatter

@@ -103,7 +103,7 @@ def opened(path: str, file: BinaryIO | None = None) -> Opened:
 
 
 def encoding_of(opened: Opened, asked: str | None, path: str) -> tuple[str, str | None]:
-    """The encoding of a file, and a note where it was not told and is none of those of every day."""
+    """The encoding of a file, and a note where it was guessed and is an unusual one."""
     head = opened.head
     marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
     if asked is not None:
@@ -154,7 +154,9 @@ def faults_of(path: str) -> Iterator[None]:
     except csv.Error as error:
         raise ValueError(f"{path} cannot be read as a table: {error}. Is a quote not closed?") from None
     except UnicodeError as error:
-        raise ValueError(f"{path} cannot be read in this encoding: {error}.") from None
+        raise ValueError(
+            f"{path} cannot be read in this encoding: {error}. Name another with --encoding, in Python encoding=."
+        ) from None
     except OSError as error:
         if error.errno is None:  # the decompressors'
             raise ValueError(f"{path} is damaged: {error}.") from None

@@ -12,10 +12,11 @@ import numpy as np
 from jax import Array
 
 from ..._base import check, threefry
+from ..._base.mesh import outside_meshes
 from ..._base.precision import is_traced, is_transforming, precision_for
 from ...families import Family, shape_of_scales
 from ...mixture import Mixture
-from ...rows import _check as rows_check
+from ...rows.conversion import floating_dtype
 from .. import _check
 from ..plan import Plan
 from ..progress import listening
@@ -59,7 +60,8 @@ def fit_many(
 
     Each problem has its own status, and a failed one does not affect the others. A problem with fewer rows of positive
     weight than components is COLLAPSED from the start, and its mixture and objective are NaN. Ctrl-C ends the work
-    early: unfinished problems are returned as RUNNING, with NaN, and there is a warning.
+    early, with a warning: unfinished problems are returned as RUNNING, as far as they got, and with NaN where they had
+    not begun. Where there is nothing yet, it is a KeyboardInterrupt.
 
     Problems with similar numbers of rows share programs, which depend on D, K and the family, and not on B or R; if
     there is little work, they are compiled with less optimisation.
@@ -82,7 +84,7 @@ def fit_many(
         raise ValueError("fit_many takes numbers as its ridge: each problem would have a resolution of its own.")
     n_components, settings, n_restarts = plan.n_components, plan.settings, plan.search.n_restarts
     max_steps = min(plan.search.max_steps, MOST_STEPS)
-    dtype = None if dtype is None else rows_check.floating_dtype((), dtype)
+    dtype = None if dtype is None else floating_dtype((), dtype)
     if is_traced((key, xs, sample_weight, settings, init)) or is_transforming():
         check.concrete((key, xs, sample_weight, settings, init), "fit_many")
     problems = Problems.of(xs, sample_weight, dtype)
@@ -91,18 +93,18 @@ def fit_many(
     check.of_features(settings.ridge, shape[2])
     tell = (lambda now: progress(now.n_done, now.n_parts)) if callable(progress) else progress
     _check.progress(progress)
-    with precision_for(problems.dtype), listening(tell, None) as listener:
+    with outside_meshes(), precision_for(problems.dtype), listening(tell, None) as listener:
         keys = _pairs_of_keys(key, len(problems.lengths), n_restarts)
         impl = jax.random.key_impl(key)
         how = Common(plan.family, settings, plan.relative_ridge, max_steps, None if given else str(init), impl)
         work = Work(problems, keys, given, how, n_components, n_restarts, listener)
         work.run()
         if work.n_done < len(problems.lengths):
-            if not work.n_done:
-                raise KeyboardInterrupt
+            if not np.isfinite(work.found.objective).any():
+                raise KeyboardInterrupt("fit_many was interrupted before there was anything to give back.")
             warnings.warn(
                 f"fit_many was interrupted: of {len(problems.lengths)} problems {work.n_done} are done. The others "
-                "come back with status RUNNING, and NaN.",
+                "come back with status RUNNING: as far as they got, or with NaN where they had not begun.",
                 stacklevel=2,
             )
         return work.found.result(problems.exponents)
@@ -120,7 +122,7 @@ def _given(init: Any, family: Family, shape: tuple[int, int, int], dtype: np.dty
 
 def _pairs_of_keys(key: Array, n_problems: int, n_restarts: int) -> np.ndarray:
     """A pair of keys per run, as key data: those that `fit` would derive from `fold_in(key, b)`. -> (B, R, 2, ·)."""
-    if threefry.speaks(key):
+    if threefry.matches(key):
         of_each = threefry.fold_in(np.asarray(jax.random.key_data(key)), np.arange(n_problems))
         return threefry.split(of_each, (n_restarts, 2))
     of_each = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(key, b), (n_restarts, 2)))(

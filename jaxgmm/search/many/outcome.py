@@ -31,23 +31,23 @@ def spurious_of(states: em.State, ridges: np.ndarray) -> np.ndarray:
         some = asked[first : first + LOOKED_AT]
         filled = some[np.minimum(np.arange(LOOKED_AT), len(some) - 1)]
         few = jax.tree.map(lambda leaf, filled=filled: leaf[filled], states.mixture)
-        found[some] = np.asarray(_stand_on_ridge(few, ridges[filled]))[: len(some)]
+        found[some] = np.asarray(_are_spurious_each(few, ridges[filled]))[: len(some)]
     return found
 
 
 @program(hurried=True)
-def _stand_on_ridge(mixtures: Mixture, ridges: Array) -> Array:
+def _are_spurious_each(mixtures: Mixture, ridges: Array) -> Array:
     return lax.map(lambda each: is_spurious(*each), (mixtures, ridges))
 
 
-def winners(objective: np.ndarray, status: np.ndarray, stands_on_it: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def winners(objective: np.ndarray, status: np.ndarray, are_spurious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """By the rule of `result.best_of`: the objectives (B, R) by which runs compete, and each problem's best run (B,).
 
-    objective, status: (B, R). stands_on_it: (B, R, K).
+    objective, status: (B, R). are_spurious: (B, R, K).
     """
     failed = np.isin(status, FAILED) | ~np.isfinite(objective)
     competing = np.where(failed, -np.inf, objective)
-    sound = ~failed & ~stands_on_it.any(axis=2)
+    sound = ~failed & ~are_spurious.any(axis=2)
     last_held = np.where(np.isfinite(objective), objective, -np.inf)
     otherwise = np.where(failed.all(axis=1, keepdims=True), last_held, competing)
     among = np.where(sound.any(axis=1, keepdims=True), np.where(sound, competing, -np.inf), otherwise)
@@ -96,14 +96,14 @@ class Found:
             run_history=histories,
         )
 
-    def keep(self, problems: np.ndarray, states: em.State, histories: np.ndarray, stands_on_it: np.ndarray) -> None:
+    def keep(self, problems: np.ndarray, states: em.State, histories: np.ndarray, are_spurious: np.ndarray) -> None:
         """Store the runs of these problems (P,). states (P · R, ...): all runs of a problem, then those of the next."""
 
         def by_problem(leaf: Any) -> np.ndarray:
             return leaf.reshape(len(problems), -1, *leaf.shape[1:])
 
         objective, status = by_problem(states.objective), by_problem(states.status)
-        competing, winner = winners(objective, status, by_problem(stands_on_it))
+        competing, winner = winners(objective, status, by_problem(are_spurious))
         every = np.arange(len(problems))
 
         def put(many: np.ndarray, leaf: Any) -> None:
@@ -111,7 +111,7 @@ class Found:
 
         jax.tree.map(put, self.mixture, states.mixture)
         put(self.mass, states.moments.mass)
-        put(self.spurious, stands_on_it)
+        put(self.spurious, are_spurious)
         put(self.objective, states.objective)
         put(self.status, states.status)
         put(self.n_steps, states.n_steps)

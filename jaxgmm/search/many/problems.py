@@ -10,7 +10,7 @@ import numpy as np
 from ... import em
 from ...families import Family
 from ...mixture import Mixture
-from ...rows import _check as rows_check
+from ...rows.conversion import floating_dtype
 from ...rows.units import exponents_of, in_unit
 from .. import _check
 
@@ -31,9 +31,7 @@ class Problems(NamedTuple):
         if dtype is None:
             own = xs if isinstance(xs, (list, tuple)) else (xs,)
             is_wide = any(isinstance(x, jax.Array) and x.dtype == np.float64 for x in own)  # float64 is kept
-            dtype = np.dtype(
-                np.float64 if is_wide else jax.dtypes.canonicalize_dtype(rows_check.floating_dtype(dtypes))
-            )
+            dtype = np.dtype(np.float64 if is_wide else jax.dtypes.canonicalize_dtype(floating_dtype(dtypes)))
         weights = _check.weights_of_problems(sample_weight, lengths)
         _check.values_of_problems(rows, lengths, dtype, weights)
         exponents = np.zeros(len(lengths), int)

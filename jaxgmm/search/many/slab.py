@@ -141,7 +141,7 @@ def begin_slab(
             drawn = lanes.keys[which], lanes.restart[which]
         own = *_of_lanes(which, tables, lanes, given), drawn
         # Under `vmap`, the draws of JAX's other generators for a lane depend on the other lanes.
-        few = layout.pack(side_by_side(begun, own) if threefry.is_spoken(impl) else lax.map(begun, own))
+        few = layout.pack(side_by_side(begun, own) if threefry.is_threefry(impl) else lax.map(begun, own))
         return lax.dynamic_update_slice_in_dim(packed, few, index * width, axis=0)
 
     nothing = layout.pack(jax.tree.map(lambda leaf: leaf[None], blank))

@@ -30,7 +30,7 @@ from ..._base.programs import Effort, next_power_of_two
 from ..._base.status import Status
 from ...em.state import NOT_BEGUN, Fixed
 from ...rows.sizes import AT_ONCE
-from ..observer import BURST, HURRIED, steps_of_a_burst
+from ..observer import BURST, HURRIED, NOBODY, Interrupt, Observer, steps_of_a_burst
 from ..pool import at_once, n_cores
 from ..progress import Count, Listener
 from ..result import HISTORY
@@ -127,7 +127,7 @@ class Work:
         return width * int(np.clip(SLAB_BYTES // (of_a_lane * width), 2, STACKS))
 
     def run(self) -> None:
-        """Fit all units, or those that finish before an interrupt."""
+        """Fit all units; if interrupted, those that are under way are kept as far as they got."""
         n_threads = min(self.n_threads, max(1, len(self.units)))
         try:
             self._tell()
@@ -154,42 +154,54 @@ class Work:
             at_once(jobs)
 
     def _take(self, is_first: bool) -> None:
-        """Fit units one after the other until none is left. The first thread, the caller's, reports progress."""
-        n_problems = len(self.problems.lengths)
+        """Fit units one after the other until none is left. The first thread, the caller's, reports progress, and
+        interrupts reach it."""
+        n_problems, observer = len(self.problems.lengths), Observer(interrupt=Interrupt()) if is_first else NOBODY
         try:
             while True:
                 with self.lock:
                     if self.stop.is_set() or not self.units:
                         break
                     unit = self.units.pop()
-                self._do(unit)
+                with observer.noting():
+                    self._do(unit, observer)
+                if observer.is_interrupted:
+                    raise KeyboardInterrupt
                 if is_first and self.n_done < n_problems:
                     self._tell()
         except BaseException:
-            self.stop.set()  # the other threads stop within their current unit
+            self.stop.set()  # the other threads stop where they are
             raise
 
     def _tell(self) -> None:
         if self.listener is not None:
             self.listener(Count(self.n_done, len(self.problems.lengths), "problems"))
 
-    def _do(self, unit: _Unit) -> None:
-        """Make all runs of a unit's problems, and keep the best of each problem; nothing if stopped on the way."""
+    def _do(self, unit: _Unit, observer: Observer) -> None:
+        """Make all runs of a unit's problems, and keep the best of each problem, as far as it got if stopped."""
         places = np.repeat(np.arange(len(unit.problems)), self.n_restarts)
         runs = np.tile(np.arange(self.n_restarts), len(unit.problems))
         size = self._size(unit.n_rows)
         tables = self._tables(unit, size)
-        parts = [
-            self._solved(unit, tables, places[first : first + size], runs[first : first + size], size)
-            for first in range(0, len(places), size)
-        ]
-        if self.stop.is_set():
+        parts: list[Ended] = []
+        for first in range(0, len(places), size):
+            of = slice(first, first + size)
+            part = self._solved(unit, tables, places[of], runs[of], size, observer)
+            if part is None:
+                break
+            parts.append(part)
+        # All runs of a problem, or none of it.
+        n_kept = sum(len(part.state.status) for part in parts) // self.n_restarts
+        if not n_kept:
             return
-        state, history = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        stands_on_it = spurious_of(state, tables.ridge[places])
+        of = slice(n_kept * self.n_restarts)
+        state, history = jax.tree.map(lambda *leaves: np.concatenate(leaves)[of], *parts)
+        are_spurious = spurious_of(state, tables.ridge[places[of]])
+        is_over = np.all((state.status != Status.RUNNING).reshape(n_kept, -1), axis=1)
         with self.lock:
-            self.found.keep(unit.problems, state, history, stands_on_it)
-            self.n_done += len(unit.problems)
+            self.found.keep(unit.problems[:n_kept], state, history, are_spurious)
+            self.found.status[unit.problems[:n_kept][~is_over]] = Status.RUNNING
+            self.n_done += int(np.sum(is_over))
 
     def _tables(self, unit: _Unit, size: int) -> Tables:
         """The rows of a unit's problems, padded with rows of weight 0, and with problems that no lane uses."""
@@ -226,24 +238,32 @@ class Work:
         )
         return Tables(x, w, figures)
 
-    def _solved(self, unit: _Unit, tables: Tables, places: np.ndarray, runs: np.ndarray, size: int) -> Ended:
-        """Run at most one slab to its end, or until all is to stop. places: the indices of the runs' problems within
-        the unit."""
+    def _solved(
+        self, unit: _Unit, tables: Tables, places: np.ndarray, runs: np.ndarray, size: int, observer: Observer
+    ) -> Ended | None:
+        """Run at most one slab to its end, or until all is to stop; None if it has not begun. places: the indices of
+        the runs' problems within the unit."""
         begin, run = self._programs(unit, places, runs, size)
-        packed, history = begin(tables), no_history(size, self.capacity, tables.x.dtype)
+        packed, history = observer.attempted(begin, tables), no_history(size, self.capacity, tables.x.dtype)
         slower, kind = HURRIED if unit.effort is Effort.HURRIED else 1.0, self.how.family.kind
         burst = steps_of_a_burst(len(places) * unit.n_rows * self.n_components, tables.x.shape[2], kind, slower)
         n_made, goes_on = np.int32(NOT_BEGUN), True
         while goes_on and not self.stop.is_set():
             began, until = time.perf_counter(), np.int32(min(int(n_made) + burst, MOST))
-            found = run(packed, history, n_made, until, tables)
+            found = observer.attempted(run, packed, history, n_made, until, tables)
+            if found is None:
+                self.stop.set()
+                break
             packed, history, n_made, goes_on = *found[:2], *jax.device_get(found[2:])
             in_time = burst * BURST / max(time.perf_counter() - began, 1e-6)
             burst = max(1, int(min(in_time, 64 * burst)))
+        if n_made == NOT_BEGUN:
+            return None
         packed, history = jax.device_get((packed, history))
         blank = blank_state(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype)
         state = Layout.of(blank).unpack(packed[: len(places)])
-        status = np.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(np.int32)
+        is_at_end = (state.status == Status.RUNNING) & (np.logical_not(goes_on) | (state.n_steps >= self.how.max_steps))
+        status = np.where(is_at_end, Status.MAX_STEPS, state.status).astype(np.int32)
         return Ended(state._replace(status=status), history[: len(places), : self.length])
 
     def _programs(
