@@ -332,8 +332,7 @@ def test_step_is_differentiable_in_reverse(family, x64, rng):
     gradient = jax.jit(jax.grad(objective))(mixture)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
     for _ in range(3):
-        # A lower triangle's upper half is no parameter: its gradient is 0 and it is not moved.
-        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)) * (leaf != 0), mixture)
+        direction = direction_of(mixture, rng)
         along = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
         assert_close(along, difference(objective, mixture, direction), "derivatives", np.float64)
 
@@ -347,9 +346,14 @@ def test_run_is_differentiable_forwards(family, x64, rng):
     def objective(mixture):
         return run(mixture, batches).objective
 
-    direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)) * (leaf != 0), mixture)
+    direction = direction_of(mixture, rng)
     _, along = jax.jit(lambda m, d: jax.jvp(objective, (m,), (d,)))(mixture, direction)
     assert_close(along, difference(objective, mixture, direction), "derivatives", np.float64)
+
+
+def direction_of(mixture, rng):
+    """A random direction of its parameters. A lower triangle's upper half is none: its gradient is 0, it stays put."""
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * (np.asarray(leaf) != 0)), mixture)
 
 
 def difference(function, at, direction, step=1e-5):
