@@ -16,7 +16,7 @@ import pytest
 from jax import monitoring
 
 import jaxgmm
-from tests import FLAGS
+from tests import FLAGS, STRICT, be_strict
 
 GLOBAL = (
     "jax_enable_x64",
@@ -58,11 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Where tests are dealt out, the process that deals compiles nothing.
     """
+    be_strict()
     # Tracing makes many small objects that live, and JAX collects its own at each of Python's collections: a seventh of
     # the time, at the usual thresholds.
-    if os.environ.get("JAXGMM_TEST_STRICT"):  # every rank and dtype matched by hand, as in projects that ask for it
-        jax.config.update("jax_numpy_rank_promotion", "raise")
-        jax.config.update("jax_numpy_dtype_promotion", "strict")
     gc.freeze()
     gc.set_threshold(100_000, 10, 10)
     cache = getattr(config, "cache", None)
@@ -75,7 +73,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    return f"programs compiled on XLA's {FLAGS} flags (JAXGMM_TEST_FLAGS): XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}"
+    flags = f"XLA's {FLAGS} flags (JAXGMM_TEST_FLAGS): XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}"
+    return f"programs compiled on {flags}; ranks and dtypes are {'matched by hand' if STRICT else 'promoted'}"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """On default flags only files with such tests are imported: the others take seconds to be."""
+    if FLAGS == "default" and collection_path.match("test_*.py"):
+        return True if "default_flags" not in collection_path.read_text() else None
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
