@@ -23,7 +23,7 @@ STRICT = os.environ.get("JAXGMM_TEST_STRICT", "1") != "0"
 
 
 def be_strict() -> None:
-    """Every rank and every dtype is to be matched by hand from here on: what JAX would promote by itself is an error."""
+    """From here on every rank and dtype is to be matched by hand: what JAX would promote by itself is an error."""
     import jax  # not before the flags below are set
 
     if STRICT:
