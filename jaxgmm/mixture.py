@@ -56,13 +56,13 @@ class Mixture:
             check.mixture_shapes(weights, means)
             own_shape = shown_shape(chosen, *means.shape)
             check.covariances_shape(covariances, means.shape, own_shape, chosen.name)
-            mixture = cls(jnp.log(weights), means, chosen.read(covariances, means.shape[1]), chosen)
+            log_weights, scales, is_definite, is_resolved = _made(weights, means, covariances, family=chosen)
             if not is_traced((weights, means, covariances)):
                 is_matrix = covariances.shape != own_shape or is_matrix_shape(chosen, own_shape)
                 check.symmetric(covariances, is_matrix)
-                check.mixture_values(weights, means, mixture.scales.is_definite(), chosen.name)
-                check.resolved(mixture.scales.is_resolved(), means.dtype)
-            return mixture
+                check.mixture_values(weights, means, is_definite, chosen.name)
+                check.resolved(is_resolved, means.dtype)
+            return cls(log_weights, means, scales, chosen)
 
     @property
     def n_components(self) -> int:
@@ -156,6 +156,14 @@ class Mixture:
     def _n_listed(self) -> int:
         """How many components a listing has: one line is not worth leaving out."""
         return self.n_components if self.n_components <= 11 else 10
+
+
+@program(static="family", hurried=True)
+def _made(weights: Array, means: Array, covariances: Array, family: Family) -> tuple[Array, Any, Array, Array]:
+    """-> log weights, the covariances as their family keeps them, and which are definite, and resolved. (Operation by
+    operation, these are a dozen programs for every shape.)"""
+    scales = family.read(covariances, means.shape[1])
+    return jnp.log(weights), scales, scales.is_definite(), scales.is_resolved()
 
 
 def _weights(mixture: Mixture) -> Any:

@@ -4,6 +4,10 @@ Most of the tests' time is compilation, and most tests ask for answers that any 
 test process compiles as cheaply as XLA can. Tests marked `default_flags` are about what users run: what fusing costs in
 digits, what a program is lowered to, how often it is compiled. They run in a process of their own, on the flags that
 users have: JAXGMM_TEST_FLAGS=default. `make test` makes both runs.
+
+Test processes also run under JAX's strictest promotion of ranks and dtypes, which users' projects set: `be_strict`.
+JAXGMM_TEST_STRICT=0 turns that off. It changes no program and no value. Other programs that tests start, such as the
+command line, run as users have it.
 """
 
 from __future__ import annotations
@@ -14,6 +18,17 @@ from importlib import metadata
 FLAGS = os.environ.get("JAXGMM_TEST_FLAGS", "cheap")
 if FLAGS not in ("cheap", "default"):
     raise RuntimeError(f"JAXGMM_TEST_FLAGS must be 'cheap' or 'default', got {FLAGS!r}.")
+
+STRICT = os.environ.get("JAXGMM_TEST_STRICT", "1") != "0"
+
+
+def be_strict() -> None:
+    """From here on every rank and dtype is to be matched by hand: what JAX would promote by itself is an error."""
+    import jax  # not before the flags below are set
+
+    if STRICT:
+        jax.config.update("jax_numpy_rank_promotion", "raise")
+        jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def cheap_flags(jax_version: str) -> list[str]:

@@ -18,7 +18,7 @@ from hypothesis import configuration
 from jax import monitoring
 
 import jaxgmm
-from tests import FLAGS
+from tests import FLAGS, STRICT, be_strict
 
 # The same examples every time, within no time that a loaded machine might exceed, and nothing kept.
 hypothesis.settings.register_profile(
@@ -40,19 +40,29 @@ GLOBAL = (
 
 LONGEST = (
     "test_float32.py",
-    "test_covariances.py",
-    "test_seeding.py",
-    "test_selection.py",
     "test_em.py",
     "test_sharded.py",
-    "test_sklearn_suite.py",
-    "test_estimator.py",
-    "test_runs.py",
     "test_acceleration.py",
+    "test_runs.py",
+    "test_selection.py",
+    "test_covariances.py",
     "test_linalg.py",
-    "test_lowering.py",
+    "test_estimator.py",
+    "test_seeding.py",
+    "test_sklearn_suite.py",
+    "test_escape.py",
+    "test_bootstrap.py",
+    "test_online.py",
+    "test_many.py",
     "test_stream.py",
     "test_fused.py",
+    "test_checkpoint.py",
+    "test_against_mclust.py",
+    "test_against_sklearn.py",
+    "test_sources.py",
+    "test_manners.py",
+    "test_switches.py",
+    "test_lowering.py",
 )
 """Files that take longest, of both runs. Files are dealt out whole, one to a process: the last to begin should be
 short."""
@@ -66,11 +76,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Where tests are dealt out, the process that deals compiles nothing.
     """
+    be_strict()
     # Tracing makes many small objects that live, and JAX collects its own at each of Python's collections: a seventh of
     # the time, at the usual thresholds.
-    if os.environ.get("JAXGMM_TEST_STRICT"):  # every rank and dtype matched by hand, as in projects that ask for it
-        jax.config.update("jax_numpy_rank_promotion", "raise")
-        jax.config.update("jax_numpy_dtype_promotion", "strict")
     gc.freeze()
     gc.set_threshold(100_000, 10, 10)
     cache = getattr(config, "cache", None)
@@ -85,7 +93,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    return f"programs compiled on XLA's {FLAGS} flags (JAXGMM_TEST_FLAGS): XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}"
+    flags = f"XLA's {FLAGS} flags (JAXGMM_TEST_FLAGS): XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}"
+    return f"programs compiled on {flags}; ranks and dtypes are {'matched by hand' if STRICT else 'promoted'}"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """On default flags only files with such tests are imported: the others take seconds to be."""
+    if FLAGS == "default" and collection_path.match("test_*.py"):
+        return True if "default_flags" not in collection_path.read_text() else None
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -19,9 +19,10 @@ jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
 import jaxgmm  # noqa: E402
 from jaxgmm.rows.door import admit_rows  # noqa: E402
 from jaxgmm.rows.options import RowOptions, Workload  # noqa: E402
-from tests import oracle  # noqa: E402
+from tests import be_strict, oracle  # noqa: E402
 from tests.laws import KINDS  # noqa: E402
 
+be_strict()
 if "JAXGMM_TEST_PROGRAMS" in os.environ:
     os.environ["JAXGMM_CACHE"] = ""  # off, for the command line
     jaxgmm.enable_cache(os.environ["JAXGMM_TEST_PROGRAMS"])

@@ -45,11 +45,11 @@ class ShrunkMeans:
 
     def means(self, mass, means, scales):
         mass = mass[:, None]
-        return (mass * means + self.strength * self.centre) / (mass + self.strength)
+        return (mass * means + self.strength * self.centre[None]) / (mass + self.strength)
 
     def pseudo(self, kind, mass, means):
         each = jnp.full_like(mass, self.strength)
-        return priors.Additions(of_components=families.Pseudo(1.0, kind.outer(each, means - self.centre)))
+        return priors.Additions(of_components=families.Pseudo(1.0, kind.outer(each, means - self.centre[None])))
 
     def log_density(self, mixture, mass):
         return priors.pseudo_log_density(self.pseudo(mixture.family.kind, mass, mixture.means), mixture)

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from scipy.stats import kstest, multivariate_normal
@@ -42,6 +43,14 @@ from . import benchmark_children as children
 from .tolerances import assert_close, tolerance
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _as_users_have_jax():
+    """Other packages are measured here, too, and they leave promotion to JAX."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
 
 TINY = {family: Problem(family, 1000, 3, 4) for family in ("full", "tied", "diag", "spherical")}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,7 @@ def case(family, n_features, n_components, n_rows=333, weights=None, chunk_size=
     return mixture, Batches.of(blobs.x.astype(np.float32), weights, chunk_size, fused=fused)
 
 
+@partial(jax.jit, static_argnames="tiling")  # what surrounds a kernel would be a dozen programs
 def interpreted(mixture, batches, tiling=None):
     """The sums by the kernels; the precision is one that a CPU has."""
     operands = prepare(mixture, batches.origin, Form.FAST)
@@ -60,11 +62,13 @@ def interpreted(mixture, batches, tiling=None):
     return fused.by_kernel(operands, batches, tiling, precision=lax.Precision.HIGHEST, interpret=True)
 
 
+@jax.jit
 def by_chunks(mixture, batches):
     """The moments of `expect`, whose fused form is XLA's on a CPU."""
-    return jax.jit(lambda m, b: expect(m, b, Form.FAST))(mixture, batches)
+    return expect(mixture, batches, Form.FAST)
 
 
+@jax.jit
 def moments(mixture, batches, sums):
     return finish(mixture.family.kind, Form.FAST, mixture.means, batches.origin, sums)
 
@@ -161,7 +165,7 @@ def test_where_there_is_no_card_the_chunks_run():
 
     def slope(b):
         moved = lambda means: Mixture(mixture.log_weights, means, mixture.scales, mixture.family)  # noqa: E731
-        return jax.grad(lambda means: expect(moved(means), b).objective)(mixture.means)
+        return jax.jit(jax.grad(lambda means: expect(moved(means), b).objective))(mixture.means)
 
     np.testing.assert_array_equal(slope(batches), slope(plain))
 
@@ -170,7 +174,7 @@ def test_where_there_is_no_card_the_chunks_run():
             moved = Mixture(mixture.log_weights, means, mixture.scales, mixture.family)
             return em.step(em.init(moved, b), b).objective
 
-        return jax.grad(after)(mixture.means)
+        return jax.jit(jax.grad(after))(mixture.means)
 
     np.testing.assert_array_equal(slope_of_a_step(batches), slope_of_a_step(plain))
 

@@ -24,12 +24,10 @@ from jaxgmm._base.packed import (
 from tests import oracle
 from tests.tolerances import assert_close
 
-pytestmark = pytest.mark.default_flags
-
 
 def definite(rng, *leading, n_features):
     factor = np.eye(n_features) + 0.3 / np.sqrt(n_features) * rng.normal(size=(*leading, n_features, n_features))
-    return jnp.asarray(factor @ np.swapaxes(factor, -1, -2))
+    return factor @ np.swapaxes(factor, -1, -2)
 
 
 def own_inverse(factor):
@@ -48,21 +46,22 @@ every_batch = pytest.mark.parametrize("leading", [(), (4,), (2, 4)], ids=["one",
 few_and_more = pytest.mark.parametrize("n_features", [1, 3, 6])  # up to four all matrices are factored together
 
 
+@pytest.mark.default_flags
 @every_pair
 @every_batch
 @few_and_more
 def test_values_are_jax_s_own(pair, leading, n_features, x64, rng):
     """For one matrix and for any leading axes, alone and under nested vmap."""
     mine, theirs = pair
-    matrices = own_cholesky(
-        definite(rng, *leading, n_features=n_features)
-    )  # lower, and of positive diagonal: fit for both
-    matrices = matrices if mine is inverse_lower else matrices @ jnp.swapaxes(matrices, -1, -2)
-    assert_close(jax.jit(mine)(matrices), jax.jit(theirs)(matrices), "matrices", np.float64)
-    lanes = jnp.stack([matrices, 2.0 * matrices])
-    assert_close(jax.jit(jax.vmap(mine))(lanes), jax.jit(theirs)(lanes), "matrices", np.float64)
+    matrices = definite(rng, *leading, n_features=n_features)
+    matrices = np.linalg.cholesky(matrices) if mine is inverse_lower else matrices
+    lanes = np.stack([matrices, 2.0 * matrices])
+    expected = jax.jit(theirs)(lanes)
+    assert_close(jax.jit(mine)(matrices), expected[0], "matrices", np.float64)
+    assert_close(jax.jit(jax.vmap(mine))(lanes), expected, "matrices", np.float64)
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("n_features", [63, 64, 65, 130])
 def test_large_factors(n_features, dtype, rng):
     """In blocks: the factor multiplied out is the matrix, its inverse times itself the identity."""
@@ -76,14 +75,13 @@ def test_large_factors(n_features, dtype, rng):
 
 
 @every_pair
-@every_batch
-@few_and_more
+@pytest.mark.parametrize(("leading", "n_features"), [((), 3), ((), 6), ((4,), 1), ((2, 4), 3), ((2, 4), 6)])
 def test_derivatives_are_jax_s_own(pair, leading, n_features, x64, rng):
     """Forwards, backwards and second derivatives of a scalar made from the result; and backwards under vmap."""
     mine, theirs = pair
     matrices = definite(rng, *leading, n_features=n_features)
-    tangent, weights = jnp.asarray(rng.normal(size=(2, *matrices.shape)))
-    tangent = tangent + jnp.swapaxes(tangent, -1, -2)
+    tangent, weights = rng.normal(size=(2, *matrices.shape))
+    tangent = tangent + np.swapaxes(tangent, -1, -2)
 
     def through(function):
         # A factor of something symmetric in both cases, so that nothing depends on which triangle is read.
@@ -112,11 +110,12 @@ def test_what_has_no_factor_is_nan(pair, n_features):
     mine, _ = pair
     identity = np.eye(n_features)
     bad = [-identity, np.zeros_like(identity)] if mine is cholesky else [np.full_like(identity, np.nan)]
-    result = np.asarray(mine(jnp.asarray(np.stack([identity, *bad]), np.float32)))
+    result = np.asarray(jax.jit(mine)(np.stack([identity, *bad]).astype(np.float32)))
     assert np.array_equal(result[0], identity)
     assert np.isnan(result[1:]).any(axis=(1, 2)).all()
 
 
+@pytest.mark.default_flags
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the calls in question are the CPU's")
 @pytest.mark.parametrize("n_lanes", [None, 3], ids=["alone", "vmap"])
 @pytest.mark.parametrize("family", ["full", "tied"])
@@ -146,14 +145,20 @@ def test_no_lapack_call_takes_a_batch(family, n_lanes):
 @pytest.mark.parametrize("n_features", [1, 2, 4, 5, 8, 9, 16, 24])
 def test_pairs_of_features_are_quadratic_forms_and_second_moments(n_features, x64, rng):
     """packed(A) · features = xᵀAx, and unpacked sums of features = Σ x xᵀ."""
-    x = jnp.asarray(rng.normal(size=(n_features, 7)))
+    x = rng.normal(size=(n_features, 7))
     matrices = definite(rng, 2, n_features=n_features)
-    products = quadratic_features(x)[n_features:]
-    assert np.array_equal(quadratic_features(x)[:n_features], x)
-    forms = np.einsum("in,kij,jn->kn", x, matrices, x)
-    assert_close(pack_symmetric(matrices) @ products, forms, "matrices", np.float64, factor=n_features)
-    scatter = unpack_symmetric(jnp.sum(products, axis=1), n_features)
-    assert_close(scatter, np.asarray(x @ x.T), "matrices", np.float64, factor=n_features)
+
+    @jax.jit
+    def found(x, matrices):
+        features = quadratic_features(x)
+        products = features[n_features:]
+        forms = pack_symmetric(matrices) @ products
+        return features[:n_features], forms, unpack_symmetric(jnp.sum(products, axis=1), n_features)
+
+    first, forms, scatter = found(x, matrices)
+    assert np.array_equal(first, x)
+    assert_close(forms, np.einsum("in,kij,jn->kn", x, matrices, x), "matrices", np.float64, factor=n_features)
+    assert_close(scatter, x @ x.T, "matrices", np.float64, factor=n_features)
 
 
 @pytest.mark.parametrize("n_features", range(1, 25))
@@ -166,36 +171,39 @@ def test_slabs_cover_every_pair(n_features):
     assert covered.max() == 1
 
 
+@pytest.mark.default_flags
 def test_columns_are_exact(dtype, rng):
     """Also what is huge, tiny or subnormal, beside each other."""
     rows = rng.normal(size=(50, 5)) * 10.0 ** rng.integers(-30, 30, (50, 5))
-    rows = jnp.asarray(rows, dtype)
-    assert np.array_equal(columns(rows), np.asarray(rows).T)
+    rows = rows.astype(dtype)
+    assert np.array_equal(jax.jit(columns)(rows), rows.T)
 
 
 @pytest.mark.parametrize("n_components", [1, 5, 6, 12])
 @pytest.mark.parametrize("n_numbers", [1, 10**6, 10**9])
 def test_over_components_is_a_vmap(n_components, n_numbers, rng):
     """Whatever the stacks that it is done in."""
-    arrays = jnp.asarray(rng.normal(size=(n_components, 2))), jnp.asarray(rng.normal(size=n_components))
+    arrays = rng.normal(size=(n_components, 2)), rng.normal(size=n_components)
 
     def one(component):
         row, number = component
         return row * number, row.sum() + number
 
-    for own, expected in zip(over_components(one, arrays, n_numbers), jax.vmap(one)(arrays), strict=True):
+    both = jax.jit(lambda arrays: (over_components(one, arrays, n_numbers), jax.vmap(one)(arrays)))(arrays)
+    for own, expected in zip(*both, strict=True):
         assert_close(own, expected, "matrices", np.float32)
 
 
 @pytest.mark.parametrize("n_features", [3, 9, 30, 100])
 def test_lower_triangles_alone(n_features, x64, rng):
     """What is computed from lower triangles by `slabs` is what the whole matrices give."""
-    x, mean = jnp.asarray(rng.normal(size=(n_features, 7))), jnp.asarray(rng.normal(size=n_features))
-    factor = own_cholesky(definite(rng, n_features=n_features))
-    squares = jnp.sum(jnp.square(factor @ x - mean[:, None]), axis=0)
-    assert_close(lower_squares(factor, x, mean), squares, "matrices", np.float64, factor=n_features)
-    scatter = mirror(lower_product(2.0 * x, x))
-    assert_close(scatter, np.asarray(2.0 * x @ x.T), "matrices", np.float64, factor=n_features)
+    x, mean = rng.normal(size=(n_features, 7)), rng.normal(size=n_features)
+    factor = np.linalg.cholesky(definite(rng, n_features=n_features))
+    found = jax.jit(lambda factor, x, mean: (lower_squares(factor, x, mean), mirror(lower_product(2.0 * x, x))))
+    squares, scatter = found(factor, x, mean)
+    expected = np.sum(np.square(factor @ x - mean[:, None]), axis=0)
+    assert_close(squares, expected, "matrices", np.float64, factor=n_features)
+    assert_close(scatter, 2.0 * x @ x.T, "matrices", np.float64, factor=n_features)
 
 
 @pytest.mark.parametrize("subscripts", ["kij,kj->ki", "kij,klj,kl->ki", "kj,kj->k", "ki,kj->ikj", "kij,kij->k"])
@@ -203,10 +211,14 @@ def test_lower_triangles_alone(n_features, x64, rng):
 def test_products_of_a_batch(subscripts, size, x64, rng):
     """Written out as sums or as products, alone and in lanes."""
     terms = subscripts.split("->")[0].split(",")
-    arrays = [jnp.asarray(rng.normal(size=(3, *(size for _ in term[1:])))) for term in terms]
+    arrays = [rng.normal(size=(3, *(size for _ in term[1:]))) for term in terms]
     expected = np.einsum(subscripts, *arrays)
-    assert_close(einsum(subscripts, *arrays), expected, "matrices", np.float64, factor=size)
-    lanes = jax.vmap(lambda *of_lane: einsum(subscripts, *of_lane))(*(jnp.stack([x, 2.0 * x]) for x in arrays))
+
+    def product(*arrays):
+        return einsum(subscripts, *arrays)
+
+    assert_close(jax.jit(product)(*arrays), expected, "matrices", np.float64, factor=size)
+    lanes = jax.jit(jax.vmap(product))(*(np.stack([x, 2.0 * x]) for x in arrays))
     assert_close(lanes, np.stack([expected, expected * 2.0 ** len(terms)]), "matrices", np.float64, factor=size)
 
 

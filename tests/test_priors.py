@@ -66,7 +66,7 @@ class PlacedMeans:
             return means
         covariance = jnp.broadcast_to(scales.dense(), (*means.shape, means.shape[1]))
         # (mass Σ⁻¹ + I/v)⁻¹ (mass Σ⁻¹ x̄ + m₀/v), with both sides times Σ.
-        left = mass[:, None, None] * jnp.eye(means.shape[1], dtype=means.dtype) + covariance / self.variance
+        left = mass[:, None, None] * jnp.eye(means.shape[1], dtype=means.dtype)[None] + covariance / self.variance
         pull = jnp.einsum("kij,j->ki", covariance, self.centre, precision="highest") / self.variance
         # One after the other: for a batch LAPACK's solver is not to be relied on (see `_base.linalg._one_by_one`).
         return jax.lax.map(lambda system: jnp.linalg.solve(*system), (left, mass[:, None] * means + pull))
@@ -75,7 +75,7 @@ class PlacedMeans:
         return Additions()
 
     def log_density(self, mixture, mass):
-        return -0.5 * jnp.sum(jnp.square(mixture.means - self.centre)) / self.variance
+        return -0.5 * jnp.sum(jnp.square(mixture.means - self.centre[None])) / self.variance
 
 
 PRIORS = {
@@ -162,11 +162,11 @@ def test_the_m_step_is_the_numerical_maximum(family, prior, x64):
         means, covariances = unpacked(vector)
         inverse, log_det = jnp.linalg.inv(covariances), jnp.linalg.slogdet(covariances)[1]
         shift = means - about
-        second = moments.second if is_full else jnp.eye(D) * moments.second[:, None]
+        second = moments.second if is_full else jnp.eye(D)[None] * moments.second[:, None]
         cross = moments.first[:, :, None] * shift[:, None]
         scatter = second - cross - jnp.swapaxes(cross, 1, 2) + mass[:, None, None] * shift[:, :, None] * shift[:, None]
         raised = -0.5 * jnp.sum(mass * log_det + jnp.einsum("kij,kji->k", scatter, inverse))
-        away = means - CENTRE
+        away = means - CENTRE[None]
         if isinstance(prior, ShrunkMeans):
             raised -= 0.5 * jnp.sum(log_det + prior.strength * jnp.einsum("ki,kij,kj->k", away, inverse, away))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -202,11 +203,21 @@ SCRIPT = """
         return "nothing"
 
 
-    if task == "differs":
+    if task == "errors":
         said = {name: differs(**asked | more) for name, more in differing.items()}
         del asked["family"], asked["init"]
         said["the call"] = differs(call=[jaxgmm.fit, jaxgmm.sweep][own > 0], **asked)
-        print("said", own, json.dumps(said), flush=True)
+        print("differs", own, json.dumps(said), flush=True)
+        rows = x[own_rows]
+        bad = np.where(np.arange(len(rows))[:, None] == 7, np.nan, rows)
+        copies = NamedSharding(jax.make_mesh((1, 2), ("a", "b")), PartitionSpec("a"))
+        said = {
+            "not finite": refused(bad if own else rows),
+            "negative": refused(rows, sample_weight=np.where(np.arange(len(rows)) == 5, 1.0 - 2.0 * own, 1.0)),
+            "features": refused(rows[:, : 3 - own]),
+            "copies": refused(jax.make_array_from_callback(x.shape, copies, lambda place: x[place])),
+        }
+        print("refused", own, json.dumps(said), flush=True)
     elif task in ("stays", "leaves", "killed", "absent"):
 
         def fault(progress):
@@ -218,18 +229,10 @@ SCRIPT = """
         for _ in range(own + (task != "absent")):
             jaxgmm.fit(jax.random.key(4), x[own_rows], 4, progress=fault, **asked)
             print("found", own, flush=True)
-    elif task == "refused":
-        rows = x[own_rows]
-        bad = np.where(np.arange(len(rows))[:, None] == 7, np.nan, rows)
-        copies = NamedSharding(jax.make_mesh((1, 2), ("a", "b")), PartitionSpec("a"))
-        said = {
-            "not finite": refused(bad if own else rows),
-            "negative": refused(rows, sample_weight=np.where(np.arange(len(rows)) == 5, 1.0 - 2.0 * own, 1.0)),
-            "features": refused(rows[:, : 3 - own]),
-            "copies": refused(jax.make_array_from_callback(x.shape, copies, lambda place: x[place])),
-        }
-        print("said", own, json.dumps(said), flush=True)
-    elif task == "lies":
+    else:
+        result = jaxgmm.fit(jax.random.key(4), x[own_rows], 4, "full", progress=told, **more)
+        print("fit", own, np.asarray(result.restarts.objective).tolist(), flush=True)
+    if task == "fit" and n == 2:
         by_rows = NamedSharding(jax.make_mesh((n,), ("rows",)), PartitionSpec("rows"))
         lying, weighing = (
             jax.make_array_from_callback(each.shape, by_rows, lambda place, each=each: each[place].astype(np.float32))
@@ -237,17 +240,18 @@ SCRIPT = """
         )
         del more["device"]
         result = jaxgmm.fit(jax.random.key(4), lying, 4, "full", sample_weight=weighing, **more)
-    else:
-        result = jaxgmm.fit(jax.random.key(4), x[own_rows], 4, "full", progress=told, **more)
-    if task in ("fit", "lies", "dies"):
-        print("found", own, np.asarray(result.restarts.objective).tolist(), flush=True)
+        print("lies", own, np.asarray(result.restarts.objective).tolist(), flush=True)
 """
+
+
+def written(folder):
+    (folder / "script.py").write_text(textwrap.dedent(SCRIPT))
+    return folder / "script.py"
 
 
 @pytest.fixture
 def script(tmp_path):
-    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    return tmp_path / "script.py"
+    return written(tmp_path)
 
 
 # Without a buffer `print` writes a line and its end one after the other, and those of two processes mix.
@@ -259,22 +263,35 @@ def launched(n_processes, script, *arguments):
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("n_processes", [2, 4])
-def test_processes_with_rows_of_their_own(n_processes, script):
-    """Each says the same, and what one process says of all rows."""
-    assert_each_says(n_processes, "fit", None, script)
-
-
-def test_rows_and_weights_that_lie_with_two_processes(script):
-    assert_each_says(2, "lies", 1.0 + np.arange(1004) % 3, script)
-
-
-def assert_each_says(n_processes, task, weights, script):
-    made = launched(n_processes, script, task)
+def said_by(made):
+    """What each process printed, by its task and the process's number."""
     assert made.returncode == 0, made.stderr
-    lines = sorted(line for line in made.stdout.splitlines() if line.startswith("found"))
-    assert [line.split()[1] for line in lines] == [str(number) for number in range(n_processes)]
-    objectives = [json.loads(line.split(maxsplit=2)[2]) for line in lines]
+    lines = re.findall(r"^(fit|lies|differs|refused) (\d) (.*)$", made.stdout, re.MULTILINE)  # JAX prints others
+    return {(task, int(own)): json.loads(text) for task, own, text in lines}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Of two processes, with rows of their own and with rows that lie with them. (One takes seconds to begin.)"""
+    return said_by(launched(2, written(tmp_path_factory.mktemp("both")), "fit"))
+
+
+def test_two_processes_with_rows_of_their_own(both):
+    """Each says the same, and what one process says of all rows."""
+    assert_each_says(both, 2, "fit", None)
+
+
+def test_four_processes_with_rows_of_their_own(script):
+    assert_each_says(said_by(launched(4, script, "fit")), 4, "fit", None)
+
+
+def test_rows_and_weights_that_lie_with_two_processes(both):
+    assert_each_says(both, 2, "lies", 1.0 + np.arange(1004) % 3)
+
+
+def assert_each_says(said, n_processes, task, weights):
+    assert sorted(own for what, own in said if what == task) == list(range(n_processes))
+    objectives = [said[task, own] for own in range(n_processes)]
     assert all(each == objectives[0] for each in objectives)
     x = oracle.blobs(seed=21, n_rows=1004, n_features=3, n_components=4, distance=4.0).x
     x = x if weights is None else x.astype(np.float32)
@@ -289,39 +306,39 @@ def test_a_process_that_dies_ends_the_others(script):
     made = launched(2, script, "dies")
     assert made.returncode == 7
     assert "a process ended with 7; the others are ended" in made.stderr
-    assert "found" not in made.stdout
+    assert "fit " not in made.stdout
     assert time.monotonic() - began < 60 + launch.GRACE
 
 
-def test_what_is_wrong_in_one_process_is_told_by_all(script):
+@pytest.fixture(scope="module")
+def errors(tmp_path_factory):
+    """What two processes say, one after the other, of all that one of them is asked or given otherwise."""
+    return said_by(launched(2, written(tmp_path_factory.mktemp("errors")), "errors"))
+
+
+def test_what_is_wrong_in_one_process_is_told_by_all(errors):
     """At once, and with its place where it is: the others would wait for its sums."""
-    made = launched(2, script, "refused")
-    assert made.returncode == 0, made.stderr
-    lines = [line.split(maxsplit=2) for line in made.stdout.splitlines() if line.startswith("said")]
-    said = {own: json.loads(text) for _, own, text in lines}
+    said = {own: errors["refused", own] for own in (0, 1)}
     for what, message in {
         "not finite": "x holds nan in row 7, column 0",
         "negative": "must not be negative: row 5",
     }.items():
-        assert message in said["1"][what]
-        assert "Process 1 was given what cannot be fitted" in said["0"][what]
+        assert message in said[1][what]
+        assert "Process 1 was given what cannot be fitted" in said[0][what]
     for what, message in {
         "features": "process 0 has 3 features, process 1 has 2",
         "copies": "process 1 holds no rows but copies of others'",
     }.items():
-        assert message in said["0"][what], what
-        assert message in said["1"][what], what
+        assert message in said[0][what], what
+        assert message in said[1][what], what
 
 
-def test_processes_that_are_asked_for_different_things_all_say_which(script):
+def test_processes_that_are_asked_for_different_things_all_say_which(errors):
     """Before the first sum: else one would wait for another that goes elsewhere, or each end with its own fit."""
-    made = launched(2, script, "differs")
-    assert made.returncode == 0, made.stderr
-    lines = [line.split(maxsplit=2) for line in made.stdout.splitlines() if line.startswith("said")]
-    said = {own: json.loads(text) for _, own, text in lines}
-    assert said["0"] == said["1"]
-    assert len(said["0"]) == 16
-    for name, message in said["0"].items():
+    said = errors["differs", 0]
+    assert said == errors["differs", 1]
+    assert len(said) == 16
+    for name, message in said.items():
         assert message.startswith(f"All processes must be given the same arguments: {name} is "), message
         assert " in process 0 and " in message
         assert message.endswith(" in process 1."), message

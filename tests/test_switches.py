@@ -17,8 +17,10 @@ X = (RNG.normal(size=(N, D)) + np.repeat([[8.0], [0.0]], N // 2, axis=0)).astype
 KEY = jax.random.key(0)
 
 SWITCHES = {
-    "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
-    "dtype promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "ranks by hand": lambda: jax.numpy_rank_promotion("raise"),  # the suite has these two on: tests/__init__.py
+    "dtypes by hand": lambda: jax.numpy_dtype_promotion("strict"),
+    "ranks promoted": lambda: jax.numpy_rank_promotion("allow"),  # JAX's own defaults
+    "dtypes promoted": lambda: jax.numpy_dtype_promotion("standard"),
     "no jit": lambda: jax.disable_jit(),
     "NaNs": lambda: jax.debug_nans(True),
     "infinities": lambda: jax.debug_infs(True),

@@ -81,10 +81,10 @@ def on_all_rows(kind: Kind, nearest: Moments, seeds: Array, count: Array | int) 
     total, n_features = jnp.sum(mass), seeds.shape[-1]
     total = jnp.where(total > 0.0, total, 1.0)
     origin = seeds[0]
-    centre = origin + jnp.sum(first + mass[:, None] * (seeds - origin), axis=0) / total
-    _, about_centre = recentre(kind, mass, first, second, centre - seeds)
+    centre = origin + jnp.sum(first + mass[:, None] * (seeds - origin[None]), axis=0) / total
+    _, about_centre = recentre(kind, mass, first, second, centre[None] - seeds)
     count = jnp.asarray(count, mass.dtype)
-    share = jnp.where(jnp.arange(len(mass)) < count, total / count, 0.0)
+    share = jnp.where(jnp.arange(len(mass), dtype=mass.dtype) < count, total / count, 0.0)
     each = share if len(second) == len(mass) else total[None]
     covariance = jnp.sum(about_centre, axis=0, keepdims=True) / total * count ** (-2.0 / n_features)
     return Moments(share, jnp.zeros_like(first), each.reshape(-1, *[1] * (second.ndim - 1)) * covariance, objective)

@@ -67,20 +67,20 @@ def _has_settled(change: Array, gain: Array, old: State, rounding: Array, settin
     Both must be small: under a large ridge the objective's change passes through 0 long before EM has converged. A
     fall that cancels the rise before it ends the run, too: in float32 a run can oscillate between two such mixtures.
     """
-    last, before = old.gain, old.gain_before
-    to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < settings.tol)
-    small = jnp.maximum(jnp.abs(change), jnp.abs(gain)) < settings.tol
+    last, before, tol = old.gain, old.gain_before, jnp.asarray(settings.tol, gain.dtype)
+    to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < tol)
+    small = jnp.maximum(jnp.abs(change), jnp.abs(gain)) < tol
     if settings.stopping == "gain":
         return to_and_fro | small
     # Two rates must agree that little is to come: one alone ended runs in their first steps, where gains fall by an
     # order each. The gains that they are made of must be small as well, and no run ends that "gain" would go on with.
-    small &= jnp.maximum(jnp.abs(last), jnp.abs(before)) < settings.tol
+    small &= jnp.maximum(jnp.abs(last), jnp.abs(before)) < tol
     now, then = gain / last, last / before
     rate = jnp.maximum(now, then)
     shrinks = (now >= 0.0) & (then >= 0.0) & (rate < 1.0) & jnp.isfinite(before)
     to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
-    at_rest = (jnp.abs(gain) < 4.0 * rounding) & (settings.tol > 0.0)  # rates would be ratios of rounding errors
-    return to_and_fro | (small & jnp.where(shrinks, jnp.abs(to_come) < settings.tol, at_rest))
+    at_rest = (jnp.abs(gain) < 4.0 * rounding) & (tol > 0.0)  # rates would be ratios of rounding errors
+    return to_and_fro | (small & jnp.where(shrinks, jnp.abs(to_come) < tol, at_rest))
 
 
 def _rounding(state: State) -> Array:

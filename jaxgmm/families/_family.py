@@ -103,6 +103,7 @@ def show_least(covariance: Covariance, kind: Kind, n_components: int) -> Array:
     return jnp.broadcast_to(variances, (n_components, *variances.shape[1:]))
 
 
+@lru_cache(256)
 def shown_shape(family: Family, n_components: int, n_features: int) -> tuple[int, ...]:
     """The shape in which a family shows its covariances."""
     dense = jax.ShapeDtypeStruct((n_components, n_features, n_features), jnp.float32)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from .. import em
-from .._base.linalg import cholesky
+from .._base.linalg import cholesky, of_rank
 from .._base.programs import program
 from ..covariances import Dense
 from ..em.state import Floor
@@ -61,13 +61,13 @@ def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
     factor = np.linalg.cholesky(covariance) if xp is np else cholesky(covariance)
     scales = mixture.scales
     is_whole = Dense(factor[None]).ridge_share(each) > SPURIOUS_ABOVE
-    alone = each > SPURIOUS_ABOVE * scales.variances()
-    among = alone & ~(each > SPURIOUS_ABOVE * covariance.diagonal())
+    alone = of_rank(each, 2) > SPURIOUS_ABOVE * scales.variances()
+    among = alone & of_rank(~(each > SPURIOUS_ABOVE * covariance.diagonal()), 2)
     found = scales.ridge_share(each) > SPURIOUS_ABOVE
     found = found & xp.isfinite(mixture.log_weights) & (~is_whole | xp.any(among, axis=-1))
     if least_share is None:
         return found
-    is_plane = (scales.ridge_share(xp.where(alone, xp.zeros_like(each), each)) > SPURIOUS_ABOVE) & ~is_whole
+    is_plane = (scales.ridge_share(xp.where(alone, xp.zeros_like(each[None]), each[None])) > SPURIOUS_ABOVE) & ~is_whole
     return found & (is_plane | (xp.exp(mixture.log_weights) < least_share))
 
 

@@ -19,7 +19,8 @@ from tests import oracle
 from tests.laws import KINDS, every_family
 from tests.tolerances import EPS, assert_close, in_deviations, relative_covariances, tolerance
 
-pytestmark = pytest.mark.default_flags
+on_the_users_flags = pytest.mark.default_flags
+"""Where digits are looked at; what holds by algebra is compiled cheaply."""
 
 K, D, N = 3, 4, 40
 TRUTH = json.loads((oracle.DATA / "multiprecision.json").read_text())
@@ -48,18 +49,19 @@ def dense_of(mixture):
 
 
 @partial(jax.jit, static_argnames="form")  # compiled as a whole, as it is used: compilers err where they fuse
-def exponent(mixture, origin, form, rows, constant=0.0):
+def exponent(mixture, origin, form, rows, constant):
     """constant − ½ (x − μ)ᵀ Σ⁻¹ (x − μ) of every component and row, (K, N)."""
     constants = jnp.full(len(mixture.means), constant, rows.dtype)
     return mixture.scales.exponent(mixture.scales.prepare(mixture.means, origin, constants, form), columns(rows))
 
 
+@on_the_users_flags
 @every_shape
 @pytest.mark.parametrize("form", Form)
 def test_exponent_is_that_of_the_dense_matrix(family, form, n_features, dtype, rng):
     """A constant − ½ (x − μ)ᵀ Σ⁻¹ (x − μ), whatever the form, about an origin that is not 0."""
     mixture, rows = well_conditioned(family, dtype, rng, n_features=n_features)
-    got = exponent(mixture, jnp.asarray(rng.normal(size=n_features), dtype), form, rows, constant=1.5)
+    got = exponent(mixture, jnp.asarray(rng.normal(size=n_features), dtype), form, rows, 1.5)
     residual = np.asarray(rows, np.float64)[None] - np.asarray(mixture.means, np.float64)[:, None]
     solved = np.linalg.solve(dense_of(mixture)[:, None], residual[..., None])[..., 0]
     assert got.dtype == dtype
@@ -70,22 +72,28 @@ def test_exponent_is_that_of_the_dense_matrix(family, form, n_features, dtype, r
 def test_the_rest_agrees_with_the_dense_matrix(family, dtype, rng):
     """log_det, variances and precision_diagonal; each of leading axis K or 1."""
     mixture, _ = well_conditioned(family, dtype, rng)
-    dense = np.asarray(mixture.scales.dense(), np.float64)
+
+    @jax.jit
+    def found(mixture):
+        of = mixture.scales
+        return of.dense(), of.log_det(), of.variances(), of.precision_diagonal(), of.is_definite()
+
+    dense, log_det, variances, precisions, is_definite = found(mixture)
+    dense = np.asarray(dense, np.float64)
     assert dense.shape[0] in (1, K)
-    assert_close(mixture.scales.log_det(), np.linalg.slogdet(dense)[1], "matrices", dtype, factor=D)
-    assert_close(mixture.scales.variances(), np.diagonal(dense, axis1=1, axis2=2), "matrices", dtype)
-    precisions = np.diagonal(np.linalg.inv(dense), axis1=1, axis2=2)
-    assert_close(mixture.scales.precision_diagonal(), precisions, "matrices", dtype)
-    assert np.all(np.asarray(mixture.scales.is_definite()))
+    assert_close(log_det, np.linalg.slogdet(dense)[1], "matrices", dtype, factor=D)
+    assert_close(variances, np.diagonal(dense, axis1=1, axis2=2), "matrices", dtype)
+    assert_close(precisions, np.diagonal(np.linalg.inv(dense), axis1=1, axis2=2), "matrices", dtype)
+    assert np.all(is_definite)
 
 
 @every_family
 def test_colour_gives_noise_the_covariance(family, dtype, rng):
     """Exactly: colour is linear in the noise, and the matrix of that map times its transpose is Σ."""
     mixture, _ = well_conditioned(family, dtype, rng)
+    colour = jax.jit(lambda mixture, labels: mixture.scales.colour(jnp.eye(D, dtype=dtype), labels))
     for k in range(K):
-        labels = jnp.full(D, k, jnp.int32)
-        rows = np.asarray(mixture.scales.colour(jnp.eye(D, dtype=dtype), labels), np.float64)  # row i is L e_i
+        rows = np.asarray(colour(mixture, np.full(D, k, np.int32)), np.float64)  # row i is L e_i
         assert_close(rows.T @ rows, dense_of(mixture)[k], "matrices", dtype)
 
 
@@ -105,6 +113,11 @@ def test_sample_follows_labels(family, rng):
     assert np.all(np.abs(np.bincount(labels, minlength=K) - expected) < 5 * np.sqrt(expected))
 
 
+@jax.jit
+def cancellation(mixture, origin):
+    return mixture.scales.cancellation(mixture.means, origin)
+
+
 @every_family
 def test_spread_is_the_distance_it_claims(family, dtype, rng):
     """At least the mean squared distance of the furthest mean from the origin in units of the variance."""
@@ -112,37 +125,48 @@ def test_spread_is_the_distance_it_claims(family, dtype, rng):
     for distance in (0.0, 10.0, 1e4):
         direction = rng.normal(size=D)
         origin = np.asarray(mixture.means[0], np.float64) - distance * direction / np.linalg.norm(direction)
-        spread = float(mixture.scales.cancellation(mixture.means, jnp.asarray(origin, dtype)))
+        spread = float(cancellation(mixture, origin.astype(dtype)))
         shift = np.asarray(mixture.means, np.float64) - origin
         claimed = np.max(np.mean(shift**2 / np.diagonal(dense_of(mixture), axis1=1, axis2=2), axis=1))
         assert spread >= claimed * (1 - 1e3 * EPS[dtype.name])
 
 
+@on_the_users_flags
 @every_shape
 def test_the_fast_form_loses_no_more_than_its_spread(family, n_features, rng):
     """FAST in float32 is off by at most the spread (and the row's own distance) times some eps, however far."""
     mixture, rows = well_conditioned(family, np.float32, rng, n_features=n_features)
     for distance in (0.0, 3.0, 30.0, 300.0):
         origin = jnp.asarray(rng.normal(size=n_features) * distance, jnp.float32)
-        fast, safe = (np.asarray(exponent(mixture, origin, form, rows), np.float64) for form in (Form.FAST, Form.SAFE))
-        spread = float(mixture.scales.cancellation(mixture.means, origin))
+        fast, safe = (
+            np.asarray(exponent(mixture, origin, form, rows, 0.0), np.float64) for form in (Form.FAST, Form.SAFE)
+        )
+        spread = float(cancellation(mixture, origin))
         allowed = 8 * n_features * EPS["float32"] * (spread - 2.0 * safe)
         assert np.all(np.abs(fast - safe) <= allowed)
 
 
+@on_the_users_flags
 def test_is_resolved_sees_a_singular_matrix(dtype):
     """A matrix without a correct digit in a pivot may be factored, by what rounding has made of it. It is not resolved:
     without a ridge it is no estimate."""
     good, thin = np.eye(2), np.array([[1.0, 1.0], [1.0, 1.0 + 2 * EPS[dtype.name]]])
-    read = SHELF["full"].read(jnp.asarray(np.stack([good, thin, -good]), dtype), 2)
-    assert np.asarray(read.is_definite()).tolist() == [True, True, False]
-    assert np.asarray(read.is_resolved()).tolist() == [True, False, False]
-    read = SHELF["diag"].read(jnp.asarray([[1.0, 1.0], [1.0, 0.0], [1.0, np.nan]], dtype), 2)
-    assert np.asarray(read.is_definite()).tolist() == np.asarray(read.is_resolved()).tolist() == [True, False, False]
+
+    @partial(jax.jit, static_argnames="family")
+    def read(covariances, family):
+        of = SHELF[family].read(covariances, 2)
+        return of.is_definite(), of.is_resolved()
+
+    is_definite, is_resolved = read(np.stack([good, thin, -good]).astype(dtype), "full")
+    assert is_definite.tolist() == [True, True, False]
+    assert is_resolved.tolist() == [True, False, False]
+    is_definite, is_resolved = read(np.array([[1.0, 1.0], [1.0, 0.0], [1.0, np.nan]], dtype), "diag")
+    assert is_definite.tolist() == is_resolved.tolist() == [True, False, False]
     with pytest.warns(UserWarning, match="component 0 is singular to the precision"):
         jaxgmm.Mixture.create([1.0], np.zeros((1, 2)), thin[None], dtype=dtype)
 
 
+@on_the_users_flags
 @pytest.mark.parametrize(
     "case", TRUTH["logpdf"], ids=lambda c: f"d{c['d']}-cond{c['cond']:.0e}-offset{c['offset']:.0e}"
 )
@@ -158,6 +182,7 @@ def test_log_density_against_60_digits(case, x64):
     assert np.all(np.abs(np.asarray(mixture.log_prob(x)) - truth) <= allowed)
 
 
+@on_the_users_flags
 @pytest.mark.parametrize(
     "case",
     [c for c in TRUTH["logpdf"] if c["offset"] == 0 and c["cond"] <= 1e4],
@@ -176,6 +201,7 @@ def test_log_density_in_float32_against_60_digits(case):
     assert np.all(np.abs(np.asarray(got, np.float64) - truth) <= allowed)
 
 
+@on_the_users_flags
 def test_far_away_points_against_60_digits(dtype):
     """Where every component density underflows, log-densities and log-responsibilities still have their digits."""
     case = TRUTH["mixture"]
@@ -190,6 +216,7 @@ def test_far_away_points_against_60_digits(dtype):
     assert np.all(np.abs(shares - exact) <= relative * (1 + np.abs(exact) + np.abs(truth)[:, None]))
 
 
+@on_the_users_flags
 @pytest.mark.parametrize("case", TRUTH["em_step"], ids=lambda c: f"{c['dataset']}-offset{c['offset']:.0e}")
 def test_one_em_step_against_60_digits(case, x64):
     """Weights, means and covariances of an M-step, and the log-likelihood under them, with data up to 1e6 away."""

@@ -167,12 +167,14 @@ def test_chunks_do_not_matter(family, dtype):
 
 @pytest.mark.parametrize("chunk_size", [10, 32, 50, 99, 100])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
-def test_no_size_of_chunks_matters(chunk_size, weights, dtype):
-    """Whether N fills the chunks or not, with and without weights: how rows are cut is no family's business."""
-    whole = expect_once(create(SHELF["diag"], dtype), cut(dtype, weights=weights))
-    chunked = expect_once(create(SHELF["diag"], dtype), cut(dtype, weights=weights, chunk_size=chunk_size))
+def test_no_size_of_chunks_matters(chunk_size, weights):
+    """Whether N fills the chunks or not, with and without weights: how rows are cut is no family's business, nor the
+    dtype's (`test_chunks_do_not_matter` has both)."""
+    mixture = create(SHELF["diag"], np.float32)
+    whole = expect_once(mixture, cut(np.float32, weights=weights))
+    chunked = expect_once(mixture, cut(np.float32, weights=weights, chunk_size=chunk_size))
     for name in Moments._fields:
-        assert_close(getattr(chunked, name), getattr(whole, name), "moments", dtype, factor=N, note=name)
+        assert_close(getattr(chunked, name), getattr(whole, name), "moments", np.float32, factor=N, note=name)
 
 
 expect_once = jax.jit(expect)
@@ -332,8 +334,7 @@ def test_step_is_differentiable_in_reverse(family, x64, rng):
     gradient = jax.jit(jax.grad(objective))(mixture)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
     for _ in range(3):
-        # A lower triangle's upper half is no parameter: its gradient is 0 and it is not moved.
-        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)) * (leaf != 0), mixture)
+        direction = direction_of(mixture, rng)
         along = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
         assert_close(along, difference(objective, mixture, direction), "derivatives", np.float64)
 
@@ -347,9 +348,14 @@ def test_run_is_differentiable_forwards(family, x64, rng):
     def objective(mixture):
         return run(mixture, batches).objective
 
-    direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)) * (leaf != 0), mixture)
+    direction = direction_of(mixture, rng)
     _, along = jax.jit(lambda m, d: jax.jvp(objective, (m,), (d,)))(mixture, direction)
     assert_close(along, difference(objective, mixture, direction), "derivatives", np.float64)
+
+
+def direction_of(mixture, rng):
+    """A random direction of its parameters. A lower triangle's upper half is none: its gradient is 0, it stays put."""
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * (np.asarray(leaf) != 0)), mixture)
 
 
 def difference(function, at, direction, step=1e-5):

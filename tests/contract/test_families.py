@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,8 +27,12 @@ def random_scatter(rng, mass=MASS, n_features=D):
 
 def estimate(family, scatter, mass=MASS, dtype=np.float64, previous=None):
     """The family's covariance from dense scatter matrices (K, D, D)."""
-    scatter = family.kind.project(jnp.asarray(scatter, dtype))
-    return family.estimate(scatter, jnp.asarray(mass, dtype), D, NO_PRIOR, previous)
+    return estimated(np.asarray(scatter, dtype), np.asarray(mass, dtype), previous, family)
+
+
+@partial(jax.jit, static_argnames="family")  # operation by operation, an estimate is a dozen programs
+def estimated(scatter, mass, previous, family):
+    return family.estimate(family.kind.project(scatter), mass, D, NO_PRIOR, previous)
 
 
 def precision_of(family):
@@ -36,7 +42,13 @@ def precision_of(family):
 
 def dense(family, covariance, n_components=K):
     """(K, D, D) in float64."""
-    return np.asarray(jnp.broadcast_to(covariance.dense(), (n_components, D, D)), np.float64)
+    return np.broadcast_to(np.asarray(dense_of(covariance, family), np.float64), (n_components, D, D))
+
+
+@partial(jax.jit, static_argnames="family")
+def dense_of(covariance, family):
+    del family  # tells covariances of different types apart, which JAX's cache of traces may not
+    return covariance.dense()
 
 
 def objective(covariances, scatter, mass=MASS):
@@ -132,11 +144,15 @@ def test_read_of_show_is_a_round_trip(family, dtype, rng):
 @even_a_strangers
 def test_a_ridge_stays_in_the_family(family, dtype, rng):
     """An estimate with a ridge is a member: projecting it changes nothing. And it is the larger matrix."""
-    scatter = family.kind.project(jnp.asarray(random_scatter(rng), dtype))
-    mass = jnp.asarray(MASS, dtype)
-    ridged = scatter + 0.7 * family.kind.diagonal(mass, jnp.ones(D, mass.dtype))
-    with_ridge = dense(family, family.estimate(ridged, mass, D, NO_PRIOR, None))
-    without = dense(family, family.estimate(scatter, mass, D, NO_PRIOR, None))
+    scatter, mass = random_scatter(rng).astype(dtype), MASS.astype(dtype)
+
+    @jax.jit
+    def ridged(scatter, mass):
+        scatter = family.kind.project(scatter) + 0.7 * family.kind.diagonal(mass, jnp.ones(D, mass.dtype))
+        return family.estimate(scatter, mass, D, NO_PRIOR, None)
+
+    with_ridge = dense(family, ridged(scatter, mass))
+    without = dense(family, estimate(family, scatter, dtype=dtype))
     again = dense(family, family.read(jnp.asarray(with_ridge, dtype), D))
     difference = relative_covariances(again, with_ridge)
     assert_close(difference, np.zeros_like(difference), precision_of(family), dtype)

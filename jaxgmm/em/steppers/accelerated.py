@@ -120,7 +120,8 @@ class Accelerated:
     def _trust(self, old: Trust, is_plain: Array, stands: Array, gain: Array, settings: Settings) -> Trust:
         """The trust after a step that gained `gain`. stands: whether the step was accepted."""
         # A proposal that gains little may be a bad one: plain EM steps then decide whether the run has converged.
-        once = jnp.where(gain < settings.tol, settings.steps_to_judge, self.n_plain_between).astype(jnp.int32)
+        is_little = gain < jnp.asarray(settings.tol, gain.dtype)
+        once = jnp.where(is_little, settings.steps_to_judge, self.n_plain_between).astype(jnp.int32)
         left = jnp.maximum(old.plainly - 1, (gain >= CALM).astype(jnp.int32))
         patience = jnp.where(stands, 1, jnp.minimum(2 * old.patience, PATIENCE))
         length = jnp.where(stands, jnp.minimum(2.0 * old.length, 1.0), jnp.maximum(old.length / 4.0, SHORTEST))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,12 +19,13 @@ from ._criterion import Evidence
 
 def aic(log_likelihood: Any, n_parameters: Any) -> Any:
     """Akaike 1974: −2 log L + 2 p. log_likelihood: the total, nats."""
-    return -2.0 * log_likelihood + 2.0 * n_parameters
+    return -2.0 * log_likelihood + 2.0 * _real(n_parameters, log_likelihood)
 
 
 def bic(log_likelihood: Any, n_parameters: Any, n: Any) -> Any:
     """Schwarz 1978: −2 log L + p log n. log_likelihood: the total, nats; n: the total weight of the rows."""
-    return -2.0 * log_likelihood + n_parameters * (jnp.log(n) if is_traced(n) else np.log(n))
+    n = _real(n, log_likelihood)
+    return -2.0 * log_likelihood + _real(n_parameters, log_likelihood) * (jnp.log(n) if is_traced(n) else np.log(n))
 
 
 def icl(log_likelihood: Any, n_parameters: Any, n: Any, entropy: Any) -> Any:
@@ -32,6 +34,13 @@ def icl(log_likelihood: Any, n_parameters: Any, n: Any, entropy: Any) -> Any:
     With the soft entropy it is their criterion; with the hard one it is mclust's.
     """
     return bic(log_likelihood, n_parameters, n) + 2.0 * entropy
+
+
+def _real(count: Any, log_likelihood: Any) -> Any:
+    """A JAX integer as a float of the log-likelihood's dtype: the two are not promoted under strict dtypes."""
+    if not (isinstance(count, jax.Array) and jnp.issubdtype(count.dtype, jnp.integer)):
+        return count
+    return count.astype(log_likelihood.dtype if isinstance(log_likelihood, jax.Array) else jnp.result_type(float))
 
 
 @dataclass(frozen=True)
