@@ -57,7 +57,7 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
 
 def _is_sound(mixture: Mixture, settings: Settings) -> Array:
     """Whether each matrix is positive definite; without a ridge, by more than rounding. -> (K,) or (1,)."""
-    has_ridge = jnp.all(jnp.asarray(settings.ridge) > 0.0)
+    has_ridge = jnp.all(jnp.asarray(settings.ridge) > 0)
     return mixture.scales.is_definite() & (has_ridge | mixture.scales.is_resolved())
 
 
@@ -95,6 +95,6 @@ def _is_point(mixture: Mixture, settings: Settings) -> Array:
     With a ridge such a component counts as an estimate, and `Covariance.ridge_share` shows it.
     """
     resolution = 4.0 * jnp.finfo(mixture.means.dtype).eps * jnp.abs(mixture.means)
-    has_none = jnp.broadcast_to(jnp.asarray(settings.ridge) <= 0.0, mixture.means.shape[-1:])
+    has_none = jnp.broadcast_to(jnp.asarray(settings.ridge) <= 0, mixture.means.shape[-1:])
     is_point = (mixture.scales.variances() <= jnp.square(resolution)) & has_none[None]
     return jnp.any(jnp.any(is_point, axis=-1) & jnp.isfinite(mixture.log_weights))
