@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from .._base.memory import to_device
-from ..rows.batches import Batches
 from ..rows.door import head_of, in_memory
 
 Like = Callable[[Any], Any]
@@ -51,11 +50,9 @@ class Read:
 
 def read(x: Any, sample_weight: Any) -> tuple[Any, Any]:
     """Rows and weights of a file, Blocks or a dask collection, read into memory; all else as it is."""
-    head = None if isinstance(x, Batches) else head_of(x, sample_weight)
-    if head is None:
-        return x, sample_weight
     rows, weights = in_memory(x, sample_weight)
-    return Read(rows, head.names), weights
+    head = None if rows is x else head_of(x, sample_weight)
+    return (x, sample_weight) if head is None else (Read(rows, head.names), weights)
 
 
 class _Through:
