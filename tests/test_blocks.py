@@ -369,7 +369,7 @@ def test_labels_beside_rows_are_not_weights():
 def test_files_are_refused_by_name(tmp_path):
     other = tmp_path / "x.xls"
     other.write_text("1 2 3")
-    with pytest.raises(ValueError, match=r"x\.xls: expected a path ending in one of \.npy, \.parquet"):
+    with pytest.raises(ValueError, match=r"x\.xls: expected a path ending in one of \.csv, .*\.npy, .*\.parquet"):
         Blocks.from_file(other)
     with pytest.raises(ValueError, match=r"columns of a \.npy file have no names"):
         Blocks.from_file(npy(tmp_path), columns=["a"])

@@ -113,6 +113,22 @@ def of_folder(folder):
     return Source(folder / "x.npy", folder / "x.npy" / "2.parquet", save_parquet)
 
 
+def save_csv(path, x):
+    np.savetxt(path, x, delimiter=",", header="a,b", comments="", fmt="%.9g")
+
+
+def of_text(folder):
+    save_csv(folder / "x.csv", X)
+    return Source(folder / "x.csv", folder / "x.csv", save_csv)
+
+
+def of_list(folder):
+    """Two files; the second is changed."""
+    save_npy(folder / "1.npy", X[: N // 3])
+    save_npy(folder / "2.npy", X[N // 3 :])
+    return Source([folder / "1.npy", folder / "2.npy"], folder / "2.npy", save_npy)
+
+
 def of_function(folder):
     held = {"x": X}
 
@@ -140,6 +156,8 @@ SOURCES = {
     "mapped blocks": of_mapped_blocks,
     "parquet": of_parquet,
     "folder": of_folder,
+    "text": of_text,
+    "list": of_list,
     "function": of_function,
     "dask": of_dask,
 }
@@ -480,8 +498,7 @@ def test_the_estimator_fits_what_fit_reads(source, tmp_path):
 
 
 def of_csv(folder):
-    np.savetxt(folder / "x.csv", X, delimiter=",", header="a,b", comments="", fmt="%.9g")
-    return folder / "x.csv"
+    return of_text(folder).rows
 
 
 def of_npz(folder):
@@ -506,13 +523,12 @@ def shared_out(folder):
 
 
 GIVEN = {
-    "list": lambda folder: X.tolist(),
+    "nested list": lambda folder: X.tolist(),
     "jax": lambda folder: jax.numpy.asarray(X),
     "sharded": shared_out,
     "pandas": lambda folder: frames("pandas")({"a": X[:, 0], "b": X[:, 1]}),
     "polars": lambda folder: frames("polars")({"a": X[:, 0], "b": X[:, 1]}),
     "arrow": lambda folder: frames("arrow")({"a": X[:, 0], "b": X[:, 1]}),
-    "csv": of_csv,
     "npz": of_npz,
     "paths": of_paths,
     "blocks": lambda folder: Blocks([X[:1000], X[1000:]]),

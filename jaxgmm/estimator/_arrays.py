@@ -50,11 +50,9 @@ class Read:
 
 def read(x: Any, sample_weight: Any) -> tuple[Any, Any]:
     """Rows and weights of a file, Blocks or a dask collection, read into memory; all else as it is."""
-    head = head_of(x, sample_weight)
-    if head is None:
-        return x, sample_weight
     rows, weights = in_memory(x, sample_weight)
-    return (x, sample_weight) if rows is x else (Read(rows, head.names), weights)  # `Batches` stay as they are
+    head = None if rows is x else head_of(x, sample_weight)
+    return (x, sample_weight) if head is None else (Read(rows, head.names), weights)
 
 
 class _Through:

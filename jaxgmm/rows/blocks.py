@@ -215,7 +215,10 @@ class Blocks:
 
     def in_memory(self) -> tuple[np.ndarray, np.ndarray | None]:
         """All rows (N, D), and their weights (N,) or None. ValueError where there are none, or no memory for them."""
-        rows, weights = joined(self.blocks(), self.name)
+        try:
+            rows, weights = joined(self.blocks())
+        except MemoryError:
+            raise ValueError(f"There is no memory for all rows of {self.name} at once, which this needs.") from None
         if not len(rows):
             raise ValueError(self._without_rows())
         return rows, weights

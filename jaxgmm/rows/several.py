@@ -67,15 +67,14 @@ class Several:
                 yield rows if weights is None else (rows, weights)
 
 
-def joined(blocks: Iterator[Block], name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Blocks as one array (N, D) with weights (N,) or None. ValueError where there is no memory for it."""
-    try:
-        parts = [
-            Block(np.array(rows), None if weights is None else np.array(weights), None) for rows, weights, _ in blocks
-        ]
-        if not parts:
-            return np.zeros((0, 1)), None
-        weights = None if parts[0].weights is None else np.concatenate([part.weights for part in parts])  # pyright: ignore
-        return np.concatenate([part.rows for part in parts]), weights
-    except MemoryError:
-        raise ValueError(f"There is no memory for all rows of {name} at once, which this needs.") from None
+def joined(blocks: Iterator[Block]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Blocks as one array (N, D) with weights (N,) or None; of none, an array without rows."""
+    rows: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    for block in blocks:
+        rows.append(np.array(block.rows))
+        if block.weights is not None:
+            weights.append(np.array(block.weights))
+    if not rows:
+        return np.zeros((0, 1)), None
+    return np.concatenate(rows), np.concatenate(weights) if weights else None
