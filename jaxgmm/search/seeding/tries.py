@@ -37,16 +37,13 @@ def log_likelihood(seeds: Array, rows: Columns, count: Array | int) -> Array:
     """
     x, weights = rows
     labels, _ = nearest(x, seeds, count)
-    total = jnp.sum(weights)
-    total = jnp.where(total > 0.0, total, 1.0)
+    powers = jnp.concatenate([jnp.ones_like(x[:1]), x, jnp.square(x)])
+    total, spread = _mass_and_spread(powers, weights)
+    total, spread = jnp.where(total > 0.0, total, 1.0), jnp.where(spread > 0.0, spread, 1.0)
     row = einsum("s,s->", weights, weights) / total
-    _, spread = _mean_and_spread(x, weights, total)
-    spread = jnp.where(spread > 0.0, spread, 1.0)
 
     def of(component: Array) -> Array:
-        members = jnp.where(labels == component, weights, 0.0)
-        mass = jnp.sum(members)
-        _, own = _mean_and_spread(x, members, jnp.where(mass > 0.0, mass, 1.0))
+        mass, own = _mass_and_spread(powers, jnp.where(labels == component, weights, 0.0))
         shrunk = (mass * own / spread + row) / (mass + row)
         term = mass * (jnp.log(mass / total) - 0.5 * jnp.sum(jnp.log(shrunk)))
         return jnp.where(mass > 0.0, term, jnp.where(component < count, -jnp.inf, 0.0))
@@ -54,7 +51,11 @@ def log_likelihood(seeds: Array, rows: Columns, count: Array | int) -> Array:
     return jnp.sum(lax.map(of, jnp.arange(len(seeds), dtype=jnp.int32)))
 
 
-def _mean_and_spread(x: Array, weights: Array, total: Array) -> tuple[Array, Array]:
-    """Means and variances of rows x (D, S) of weight `total`. -> (D,), (D,)."""
-    mean = einsum("s,ds->d", weights, x) / total
-    return mean, einsum("s,ds->d", weights, jnp.square(x - mean[:, None])) / total
+def _mass_and_spread(powers: Array, weights: Array) -> tuple[Array, Array]:
+    """Mass and variances of weighted rows, from their powers 0, 1 and 2, (1 + 2 D, S). -> (), (D,).
+
+    In one pass: x is about the middle of the table, and a figure of draws needs few digits.
+    """
+    sums = einsum("s,ps->p", weights, powers)
+    mass, (first, second) = sums[0], jnp.split(sums[1:] / jnp.where(sums[0] > 0.0, sums[0], 1.0), 2)
+    return mass, jnp.maximum(second - jnp.square(first), 0.0)
