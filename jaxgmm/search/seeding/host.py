@@ -18,6 +18,7 @@ from ...rows.survey import SAMPLE
 from .kmeans import DRAWS, LLOYD_STEPS, QUICK_STEPS, TRIES, is_quick
 from .random import BLOCK, DRAWS_OF_ROWS
 from .sample import Columns
+from .tries import CONSTANT
 
 AT_ONCE = 2**17
 """Most distances that are held at a time."""
@@ -137,12 +138,14 @@ def _log_likelihoods(labels: np.ndarray, x: np.ndarray, weights: np.ndarray, cou
     row = np.square(weights, dtype=np.float64).sum() / total
     mass = sums(weights)
     terms = np.log(mass / total)
+    shares = weights / total
     for feature in x.astype(np.float64):
-        centred = feature - einsum("s,s->", weights.astype(np.float64), feature) / total
-        spread = einsum("s,s->", weights.astype(np.float64), np.square(centred)) / total
-        centred /= np.sqrt(spread) if spread > 0.0 else 1.0
-        own = np.maximum(0.0, sums(weights * np.square(centred)) - np.square(sums(weights * centred)) / mass)
-        terms -= 0.5 * np.log((own + row) / (mass + row))
+        centred = feature - einsum("s,s->", shares, feature)
+        spread = einsum("s,s->", shares, np.square(centred))
+        if spread > CONSTANT * einsum("s,s->", shares, np.square(feature)):
+            centred /= np.sqrt(spread)
+            own = np.maximum(0.0, sums(weights * np.square(centred)) - np.square(sums(weights * centred)) / mass)
+            terms -= 0.5 * np.log((own + row) / (mass + row))
     return np.where(np.all(mass > 0.0, axis=1), np.sum(np.where(mass > 0.0, mass * terms, 0.0), axis=1), -np.inf)
 
 
