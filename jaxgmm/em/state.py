@@ -47,8 +47,8 @@ class Settings:
     a family's constraint, it is added to the scatter instead, which is the same for all of scikit-learn's types.
     acceleration: "squarem", "anderson" or "lbfgs" (see `steppers/`); None is plain EM. stopping: a run has converged
     when a step gains less than tol ("gain"; under acceleration, when two of EM's own in turn do, and all remaining ones
-    together would, by the rate at which the two shrink), or when three in turn did and all remaining steps together would
-    ("aitken": the gains are assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994; the
+    together would, by the rate at which the two shrink), or when three in turn did and all remaining steps together
+    would ("aitken": the gains are assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994; the
     rate is the larger of the last two). prior: an object with the
     methods of `jaxgmm.priors.Prior`, whose log-density, per unit of weight, is part of the objective; it and the ridge
     both apply. A state that was made under a prior is to be continued under the same prior.

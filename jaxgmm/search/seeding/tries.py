@@ -11,10 +11,9 @@ from ..._base.linalg import einsum
 from ...em.hard import nearest
 from .sample import Columns
 
-
 CONSTANT = 1e-4
-"""A feature whose variance is a smaller share of its mean square, about the middle of the table, is constant: what it has
-is rounding, and tells nothing of a draw."""
+"""A feature whose variance is a smaller share of its mean square, about the middle of the table, is constant: its
+variance is rounding, and tells nothing of a draw."""
 
 
 def best_of(draw: Callable[[Array], tuple[Array, Array]], n_tries: Array | int, like: Array) -> Array:
@@ -31,8 +30,8 @@ def best_of(draw: Callable[[Array], tuple[Array, Array]], n_tries: Array | int, 
 
 
 def log_likelihood(seeds: Array, rows: Columns, count: Array | int) -> Array:
-    """How likely the rows are under the start from seeds (K, D): each belongs to the nearest of the first `count`, whose
-    rows are one Gaussian with independent features. Nats less a constant; −inf if a seed has no rows.
+    """How likely the rows are under the start from seeds (K, D): each belongs to the nearest of the first `count`, the
+    rows of which are one Gaussian with independent features. Nats less a constant; −inf if a seed has no rows.
 
     It tells better than the sum of squared distances how high EM ends from there: of four draws of k-means++ the
     likeliest ends 0.002 nats a row higher than any one of them, the one with the smallest sum no higher (400 tables of
