@@ -12,6 +12,7 @@ from jaxgmm import Batches, GaussianMixture, Mixture
 from jaxgmm.families import SHELF
 from jaxgmm.rows.survey import SAMPLE
 from jaxgmm.search.seeding import SEEDINGS, host
+from jaxgmm.search.seeding.random import DRAWS_OF_ROWS
 from jaxgmm.search.seeding.sample import Columns, draw, rows_for_seeding, squared_distances
 from tests import oracle
 from tests.laws import every_family, every_kind
@@ -256,6 +257,48 @@ def test_restarts_differ_and_a_single_run_is_the_first_of_them(seeding: str, x64
         assert_close(host.seeds(pair, of_rows, seeding, K, K, np.array([restart]))[0], found, "means", np.float64)
     assert np.array_equal(drawn[0], drawn[2])  # the fourth is drawn with all care, as the first is
     assert not np.array_equal(drawn[0], drawn[1])
+
+
+def likelihood_of_start(seeds, x, weights):
+    """Each row's cluster is that of the nearest seed: a Gaussian with independent features, by the book."""
+    nearest = np.argmin(np.sum(np.square(x[:, None] - seeds[None]), axis=2), axis=1)
+    spread = np.average(np.square(x - np.average(x, axis=0, weights=weights)), axis=0, weights=weights)
+    row, total = np.sum(np.square(weights)) / np.sum(weights), 0.0
+    for k in range(len(seeds)):
+        own, mass = x[nearest == k], weights[nearest == k]
+        about = np.square(own - np.average(own, axis=0, weights=mass))
+        variance = ((mass @ about + row * spread) / (mass.sum() + row))[spread > 0.0]
+        total += mass.sum() * (np.log(mass.sum()) - 0.5 * np.sum(np.log(variance)))
+    return total
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_random_rows_are_the_likeliest_of_draws_that_share_no_row(weighted: bool, x64) -> None:
+    """By programs and in NumPy, for a table with a constant column as well; where rows are few there is one draw."""
+    rng = np.random.default_rng(7)
+    x = BLOBS.x * [1.0, 30.0, 0.0] + 5.0
+    weights = rng.integers(1, 4, N).astype(float) if weighted else np.ones(N)
+    rows = Columns(np.ascontiguousarray((x - x.mean(axis=0)).T), weights)
+    pairs = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(5), (6, 2))))
+    found = host.seeds(pairs, rows, "random_rows", K, K)
+    rises = []
+    for pair, seeds in zip(pairs, found, strict=True):
+        key = jax.random.wrap_key_data(pair[1])
+        by_program = SEEDINGS["random_rows"](key, Columns(*map(jnp.asarray, rows)), K, K)
+        assert_close(by_program, seeds, "means", np.float64)
+        order = np.argsort(-(np.log(weights) + np.asarray(jax.random.gumbel(key, (N,), np.float64))))
+        figures = [
+            likelihood_of_start(rows.x.T[order[K * i : K * i + K]], rows.x.T, weights) for i in range(DRAWS_OF_ROWS)
+        ]
+        assert is_row(seeds, rows.x.T[order[: K * DRAWS_OF_ROWS]])[0] // K == np.argmax(figures)
+        assert_close(likelihood_of_start(seeds, rows.x.T, weights), max(figures), "objective", np.float64)
+        rises.append(max(figures) - figures[0])
+    assert min(rises) >= 0.0
+    assert max(rises) > 0.0
+    few = Columns(rows.x[:, :6], weights[:6])
+    assert len(set(is_row(host.seeds(pairs, few, "random_rows", K, K)[0], few.x.T))) == K
+    alone = SEEDINGS["random_rows"](jax.random.wrap_key_data(pairs[0, 1]), Columns(*map(jnp.asarray, few)), K, K)
+    assert_close(alone, host.seeds(pairs, few, "random_rows", K, K)[0], "means", np.float64)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 700])

@@ -46,8 +46,9 @@ class Settings:
     limit. ridge: added to the diagonal of every covariance, () or one for each feature (D,). Where the sum would break
     a family's constraint, it is added to the scatter instead, which is the same for all of scikit-learn's types.
     acceleration: "squarem", "anderson" or "lbfgs" (see `steppers/`); None is plain EM. stopping: a run has converged
-    when a step gains less than tol ("gain"), or when three in turn did and all remaining steps together would
-    ("aitken": the gains are assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994; the
+    when a step gains less than tol ("gain"; under acceleration, when two of EM's own in turn do, and all remaining ones
+    together would, by the rate at which the two shrink), or when three in turn did and all remaining steps together
+    would ("aitken": the gains are assumed to shrink at a constant rate, as EM's do in the end; Böhning et al. 1994; the
     rate is the larger of the last two). prior: an object with the
     methods of `jaxgmm.priors.Prior`, whose log-density, per unit of weight, is part of the objective; it and the ridge
     both apply. A state that was made under a prior is to be continued under the same prior.
@@ -96,7 +97,11 @@ class Settings:
     @property
     def steps_to_judge(self) -> int:
         """How many consecutive plain EM steps it takes to tell whether a run has converged."""
-        return 3 if self.stopping == "aitken" else 1
+        if self.stopping == "aitken":
+            return 3
+        # An accelerated run soon is where EM's own steps are small, by an optimum or by a saddle, and only the rate at
+        # which they shrink tells one from the other.
+        return 1 if self.acceleration is None else 2
 
 
 class State(NamedTuple):

@@ -70,14 +70,19 @@ def _has_settled(change: Array, gain: Array, old: State, rounding: Array, settin
     last, before, tol = old.gain, old.gain_before, jnp.asarray(settings.tol, gain.dtype)
     to_and_fro = (last > 0.0) & (gain <= -0.5 * last) & (jnp.abs(gain + last) < tol)
     small = jnp.maximum(jnp.abs(change), jnp.abs(gain)) < tol
-    if settings.stopping == "gain":
+    if settings.steps_to_judge == 1:
         return to_and_fro | small
-    # Two rates must agree that little is to come: one alone ended runs in their first steps, where gains fall by an
-    # order each. The gains that they are made of must be small as well, and no run ends that "gain" would go on with.
-    small &= jnp.maximum(jnp.abs(last), jnp.abs(before)) < tol
-    now, then = gain / last, last / before
-    rate = jnp.maximum(now, then)
-    shrinks = (now >= 0.0) & (then >= 0.0) & (rate < 1.0) & jnp.isfinite(before)
+    # The gains that rates are made of must be small as well, and no run ends that plain EM by "gain" would go on with.
+    small &= jnp.abs(last) < tol
+    rate = gain / last
+    shrinks = (rate >= 0.0) & (rate < 1.0)
+    if settings.stopping == "aitken":
+        # Two rates must agree that little is to come: one alone ended runs in their first steps, where gains fall by
+        # an order each.
+        small &= jnp.abs(before) < tol
+        then = last / before
+        shrinks &= (then >= 0.0) & (then < 1.0) & jnp.isfinite(before)
+        rate = jnp.maximum(rate, then)
     to_come = gain * rate / jnp.where(shrinks, 1.0 - rate, 1.0)
     at_rest = (jnp.abs(gain) < 4.0 * rounding) & (tol > 0.0)  # rates would be ratios of rounding errors
     return to_and_fro | (small & jnp.where(shrinks, jnp.abs(to_come) < tol, at_rest))

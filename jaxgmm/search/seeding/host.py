@@ -16,8 +16,9 @@ from ..._base import threefry
 from ..._base.linalg import einsum
 from ...rows.survey import SAMPLE
 from .kmeans import DRAWS, LLOYD_STEPS, QUICK_STEPS, TRIES, is_quick
-from .random import BLOCK
+from .random import BLOCK, DRAWS_OF_ROWS
 from .sample import Columns
+from .tries import CONSTANT
 
 AT_ONCE = 2**17
 """Most distances that are held at a time."""
@@ -107,15 +108,45 @@ def _of_runs(
     keys: np.ndarray, x: np.ndarray, weights: np.ndarray, n_components: int, count: int, refine: bool, quick: bool
 ) -> np.ndarray:
     uniform = threefry.uniform(keys, n_components * TRIES * DRAWS, x.dtype)
-    tries = 1 if quick else TRIES
-    uniform = np.swapaxes(uniform.reshape(-1, n_components, TRIES, DRAWS), 1, 2)[:, :tries]
+    uniform = np.swapaxes(uniform.reshape(-1, n_components, TRIES, DRAWS), 1, 2)
     found = _greedy(uniform.reshape(-1, n_components, DRAWS), x, weights, n_components, count, quick)
     if refine:
         found = _lloyd(found, x, weights, QUICK_STEPS if quick else LLOYD_STEPS)
-    potentials = einsum("bs,s->b", nearest(x, found)[1], weights).reshape(-1, tries)
+    labels, distances = nearest(x, found)
+    figures = _log_likelihoods(labels, x, weights, count) if quick else -einsum("bs,s->b", distances, weights)
     whole = np.zeros((len(keys), n_components, len(x)), x.dtype)
-    whole[:, :count] = found.reshape(-1, tries, count, len(x))[np.arange(len(keys)), np.argmin(potentials, axis=1)]
+    whole[:, :count] = _best_of(found.reshape(-1, TRIES, count, len(x)), figures)
     return whole
+
+
+def _best_of(seeds: np.ndarray, figures: np.ndarray) -> np.ndarray:
+    """Of each run's draws (R, tries, K, D) that with the highest figure, as `tries.best_of` has it. -> (R, K, D)."""
+    figures = np.where(np.isnan(figures), -np.inf, figures).reshape(seeds.shape[:2])
+    return seeds[np.arange(len(seeds)), np.argmax(figures, axis=1)]
+
+
+def _log_likelihoods(labels: np.ndarray, x: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
+    """`tries.log_likelihood` of starts that give the rows these labels (B, S). -> (B,)."""
+    n_starts = len(labels)
+    flat = (labels + count * np.arange(n_starts)[:, None]).ravel()
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        each = np.broadcast_to(values, labels.shape).ravel()
+        return np.bincount(flat, each, n_starts * count).reshape(n_starts, count)
+
+    total = weights.sum(dtype=np.float64)
+    row = np.square(weights, dtype=np.float64).sum() / total
+    mass = sums(weights)
+    terms = np.log(mass / total)
+    shares = weights / total
+    for feature in x.astype(np.float64):
+        centred = feature - einsum("s,s->", shares, feature)
+        spread = einsum("s,s->", shares, np.square(centred))
+        if spread > CONSTANT * einsum("s,s->", shares, np.square(feature)):
+            centred /= np.sqrt(spread)
+            own = np.maximum(0.0, sums(weights * np.square(centred)) - np.square(sums(weights * centred)) / mass)
+            terms -= 0.5 * np.log((own + row) / (mass + row))
+    return np.where(np.all(mass > 0.0, axis=1), np.sum(np.where(mass > 0.0, mass * terms, 0.0), axis=1), -np.inf)
 
 
 def _greedy(
@@ -178,14 +209,22 @@ def _random_rows(
 ) -> np.ndarray:
     del quick
     tiny = np.finfo(x.dtype).tiny
-    found = np.zeros((len(keys), n_components, len(x)), x.dtype)
     with np.errstate(divide="ignore"):
         log_weights = np.log(weights)
-    for run, key in enumerate(keys):
-        uniform = np.maximum(tiny, threefry.uniform(key, len(weights), x.dtype) * (1.0 - tiny) + tiny)
-        noise = (-np.log(-np.log(uniform))).astype(x.dtype)
-        chosen = np.argsort(-(log_weights + noise), kind="stable")[:n_components]
-        found[run, : len(chosen)] = x[:, chosen].T
+    n_draws = max(1, min(DRAWS_OF_ROWS, int(np.count_nonzero(weights)) // count))
+    found = np.zeros((len(keys), n_components, len(x)), x.dtype)
+    at_once = max(1, AT_ONCE // (n_draws * len(weights)))
+    for start in range(0, len(keys), at_once):
+        uniform = threefry.uniform(keys[start : start + at_once], len(weights), x.dtype)
+        noise = -np.log(-np.log(np.maximum(tiny, uniform * (1.0 - tiny) + tiny)))
+        order = np.argsort(-(log_weights + noise.astype(x.dtype)), axis=1, kind="stable")[:, : n_draws * count]
+        drawn = np.moveaxis(x[:, order], 0, -1)
+        if n_draws == 1:
+            found[start : start + at_once, : drawn.shape[1]] = drawn
+            continue
+        labels, _ = nearest(x, drawn.reshape(-1, count, len(x)))
+        figures = _log_likelihoods(labels, x, weights, count)
+        found[start : start + at_once, :count] = _best_of(drawn.reshape(-1, n_draws, count, len(x)), figures)
     return found
 
 

@@ -13,13 +13,14 @@ from jax import Array, lax
 from ..._base.linalg import einsum
 from ...em.hard import nearest
 from .sample import Columns, draw, squared_distances
+from .tries import best_of, log_likelihood
 
 LLOYD_STEPS = 100
 """Most rounds of k-means; it stops as soon as no mean moves."""
 
 TRIES = 4
-"""Independent draws; the one with the smallest sum of squared distances gives the seeds. With eight well-separated
-clusters one draw in five misses one, which EM cannot repair; rows are few here, so more draws are cheap."""
+"""Independent draws. Of a careful run the one with the smallest sum of squared distances gives the seeds: with eight
+well-separated clusters one draw in five misses one, which EM cannot repair. Of a quick run it is the likeliest."""
 
 QUICK_STEPS = 2
 """Rounds of k-means of a quick run. The best of several k-means has mostly the same end: of four such restarts of 300
@@ -31,25 +32,26 @@ number of padded components (under JAX's default, `jax_threefry_partitionable`).
 
 
 ONE_IN = {"k-means++": 2, "k-means": 4}
-"""One run in so many, and the first, is seeded with all care, and the others by a single quick draw, so that restarts
-differ. A quick draw of k-means++ misses clusters that lie apart, where there are many: so it is every other one."""
+"""One run in so many, and the first, is seeded with all care, and the others by quick draws, so that restarts differ.
+Quick draws of k-means++ miss clusters that lie apart, where there are many: so it is every other one."""
 
 
 def is_quick(restart: Any, seeding: str) -> Any:
-    """Whether a run is seeded by a single quick draw, by its index in its search."""
+    """Whether a run is seeded by quick draws, by its index in its search."""
     return restart % ONE_IN.get(seeding, 1) != 0
 
 
 def kmeans_plus_plus(
     key: Array, rows: Columns, n_components: int, count: Array | int, restart: Array | int = 0
 ) -> Array:
-    """Greedy k-means++, the best of `TRIES`; of a quick run k-means++ once. -> seeds (K, D) about the rows' origin."""
+    """Greedy k-means++, the best of `TRIES`; of a quick run k-means++, the likeliest of them. -> seeds (K, D) about the
+    rows' origin."""
     return _best_of(_greedy, key, rows, n_components, count, is_quick(restart, "k-means++"))
 
 
 def kmeans(key: Array, rows: Columns, n_components: int, count: Array | int, restart: Array | int = 0) -> Array:
     """k-means (Lloyd's algorithm) from greedy k-means++, the best of `TRIES`; of a quick run, `QUICK_STEPS` rounds from
-    k-means++ once. -> seeds (K, D)."""
+    k-means++, the likeliest. -> seeds (K, D)."""
     return _best_of(_lloyd, key, rows, n_components, count, is_quick(restart, "k-means"))
 
 
@@ -63,17 +65,16 @@ def _best_of(
 ) -> Array:
     quick = jnp.asarray(is_quick)
 
-    def one(index: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-        seeds = seeding(uniform[index], rows, n_components, count, quick)
-        potential = einsum("s,s->", nearest(rows.x, seeds, count)[1], rows.weights)
-        is_better = (potential < best[1]) | (index == 0)
-        return jnp.where(is_better, seeds, best[0]), jnp.where(is_better, potential, best[1])
-
     # Drawn as a vector: with more axes the generator takes four times as long to compile.
     uniform = jax.random.uniform(key, (n_components * TRIES * DRAWS,), rows.x.dtype)
     uniform = jnp.swapaxes(uniform.reshape(n_components, TRIES, DRAWS), 0, 1)
-    none = jnp.zeros((n_components, len(rows.x)), rows.x.dtype), jnp.array(jnp.inf, rows.x.dtype)
-    return lax.fori_loop(jnp.int32(0), jnp.where(quick, 1, TRIES).astype(jnp.int32), one, none)[0]
+
+    def one(index: Array) -> tuple[Array, Array]:
+        seeds = seeding(uniform[index], rows, n_components, count, quick)
+        distances = einsum("s,s->", nearest(rows.x, seeds, count)[1], rows.weights)
+        return seeds, jnp.where(quick, log_likelihood(seeds, rows, count), -distances)
+
+    return best_of(one, TRIES, jnp.zeros((n_components, len(rows.x)), rows.x.dtype))
 
 
 def _greedy(uniform: Array, rows: Columns, n_components: int, count: Array | int, quick: Array) -> Array:
