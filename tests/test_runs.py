@@ -368,7 +368,7 @@ def heavy_tails(seed):
     return np.concatenate([rng.normal(0, 1, (60, 2)), rng.standard_t(1.5, (20, 2)) * 2])
 
 
-@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("seed", [0, 11])
 def test_no_run_that_is_out_wins(seed):
     """Where the one finalist collapses, or ends on the ridge, the next best goes on, to its end."""
     options = {"n_restarts": 16, "race": Race(3, 1), "tol": 1e-5, "max_steps": 500, "init": "random_rows"}
@@ -378,7 +378,7 @@ def test_no_run_that_is_out_wins(seed):
     assert int(result.n_steps) > 3
 
 
-@pytest.mark.parametrize("seed", [8, 9, 11])
+@pytest.mark.parametrize("seed", [11, 21, 26])
 def test_an_escape_ends_whole_and_sound(seed):
     """It leaves a spike for a fit that stands on the data, though that is lower, and no move is left unfinished.
 
