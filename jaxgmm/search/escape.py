@@ -21,6 +21,7 @@ from jax import Array, lax
 
 from .. import em
 from .._base.linalg import cholesky, columns, einsum
+from .._base.memory import to_device
 from .._base.programs import program
 from .._base.status import FAILED, Status
 from ..covariances import Diagonal, Form
@@ -78,7 +79,7 @@ def split_and_merge(
     """
     heights = [float(result.objective)]
     if np.sum(np.isfinite(np.asarray(result.mixture.log_weights))) < 3:
-        return replace(result, escapes=jnp.asarray(heights, result.objective.dtype))
+        return replace(result, escapes=to_device(np.asarray(heights, result.objective.dtype)))
 
     while np.isfinite(heights[-1]) and (states := observer.attempted(propose, result.mixture, batches)) is not None:
         beside = observer.seen_through(partial(_beside, result))
@@ -88,7 +89,7 @@ def split_and_merge(
             break
         result = replace(found, restarts=result.restarts)
         heights.append(float(result.objective))
-    return replace(result, escapes=jnp.asarray(heights, result.objective.dtype))
+    return replace(result, escapes=to_device(np.asarray(heights, result.objective.dtype)))
 
 
 def _is_better(found: FitResult, result: FitResult, tol: float) -> bool:
