@@ -45,4 +45,8 @@ _MEANING = {
 
 def explain(status: Any) -> str:
     """One sentence on what a status means and what to do."""
-    return _MEANING[Status(int(status))]
+    try:
+        number = int(status)
+    except TypeError:
+        raise TypeError(f"explain takes one status, such as result.status, got {type(status).__name__}.") from None
+    return _MEANING[Status(number)]

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..files import Watched
-from .cells import WITH_COMMA, number
+from .cells import WITH_COMMA, is_text, number
 from .form import SEPARATORS, Form, cells_of, form_of, named
 from .opening import Opened, encoding_of, faults_of, is_pipe, opened
 from .source import Reading, leave_out
@@ -160,7 +160,7 @@ class _Pass:
             for place in self.places:
                 value = number(row[place], self.form.decimal)
                 if value is None:
-                    raise ValueError(self._no_number(place, row[place].strip()))
+                    raise ValueError(self._no_number(place, row))
                 if value != value:
                     self._note_missing(place, row[place].strip())
                 values.append(value)
@@ -195,8 +195,8 @@ class _Pass:
             + hint
         )
 
-    def _no_number(self, place: int, text: str) -> str:
-        name = self.source.name(place)
+    def _no_number(self, place: int, row: list[str]) -> str:
+        name, text = self.source.name(place), row[place].strip()
         shown = text if len(text) <= 60 else text[:57] + "…"
         said = f"{self.source.path}: column {name!r} holds text, in data row {self.n_rows + 1} {shown!r}. "
         if WITH_COMMA.fullmatch(text) and self.form.decimal == ".":
@@ -206,7 +206,9 @@ class _Pass:
             return said + f"If cells are separated by {parts[0]}, say so with --separator."
         if self.form.decimal == "," and "." in text:
             return said + "The other numbers have decimal commas: --decimal says which it is."
-        return said + leave_out(name, [self.source.names[place] for place in range(len(self.source.names))])
+        shift, decimal = self.form.shift, self.form.decimal
+        texts = [other - shift for other in self.places if is_text(row[other], decimal)]
+        return said + leave_out(texts, [other - shift for other in self.places], self.source.names)
 
 
 def _head(opened: Opened, encoding: str) -> str:
