@@ -45,8 +45,4 @@ _MEANING = {
 
 def explain(status: Any) -> str:
     """One sentence on what a status means and what to do."""
-    try:
-        number = int(status)
-    except TypeError:
-        raise TypeError(f"explain takes one status, such as result.status, got {type(status).__name__}.") from None
-    return _MEANING[Status(number)]
+    return _MEANING[Status(int(status))]

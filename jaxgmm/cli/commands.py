@@ -31,12 +31,12 @@ from .._base.cache import enable_cache
 from .._base.status import FAILED, Status, explain
 from ..io import columns_of, load, save
 from ..mixture import Mixture
-from ..rows.readers import Reading, Source, listed, positions, reading
+from ..rows.readers import Reading, Source, positions, reading
 from ..search.progress import Bar
 from ..search.sweep import sweep
 from ..search.table import counted
 from . import options, tables
-from .columns import match
+from .columns import doubts, match
 from .pictures import pictures
 
 BLOCK = 65536
@@ -132,15 +132,10 @@ def _fit(arguments: argparse.Namespace) -> int:
     found = found.with_names(list(table.names))
     say: Callable[..., None] = (lambda *_: None) if arguments.quiet else _say
     say(tables.described(arguments.data, table))
-    same = [name for name, least, most in zip(table.names, x.min(axis=0), x.max(axis=0), strict=True) if least == most]
-    if same and len(x) > 1:
-        print(
-            f"jaxgmm: warning: the same value in every row of column {listed(same)}: that tells no rows apart, and the "
-            "variance is the ridge alone. Leave it out with --columns.",
-            file=sys.stderr,
-        )
+    for doubt in doubts(table.names, x):
+        print(f"jaxgmm: warning: {doubt} Leave it out with --columns.", file=sys.stderr)
     say(found)
-    size = f"{len(x)} rows x {x.shape[1]} columns"
+    size = f"{counted(len(x), 'row')} x {counted(x.shape[1], 'column')}"
     say(f"{counted(len(found.cells), 'fit')} of {size} in {seconds:.1f} s, compilation included.")
     if not found.is_complete:
         wanted = len(arguments.components) * len(dict.fromkeys(arguments.families))

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..files import Watched
-from .cells import WITH_COMMA, is_text, number
+from .cells import DECORATION, WITH_COMMA, is_text, number
 from .form import SEPARATORS, Form, cells_of, form_of, named
 from .opening import Opened, encoding_of, faults_of, is_pipe, opened
 from .source import Reading, leave_out
@@ -191,8 +191,8 @@ class _Pass:
             hint = f" Are cells separated by {named(form.separator)}? --separator says another sign."
         expected = f"{form.n_cells}{' as the header' if form.is_named and form.n_cells == len(form.names) else ''}"
         return (
-            f"{self.source.path}, line {line}: data row {self.n_rows + 1} has {len(row)} cells, expected {expected}."
-            + hint
+            f"{self.source.path}, line {line}: data row {self.n_rows + 1} has {len(row)} "
+            f"cell{'s' if len(row) != 1 else ''}, expected {expected}." + hint
         )
 
     def _no_number(self, place: int, row: list[str]) -> str:
@@ -204,10 +204,15 @@ class _Pass:
         parts = [what for sign, what in SEPARATORS.items() if sign in text and sign != self.form.separator]
         if self.form.n_cells == 1 and parts:
             return said + f"If cells are separated by {parts[0]}, say so with --separator."
+        plain = DECORATION.sub("", text)
+        if plain != text and number(plain, self.form.decimal) is not None and any(map(str.isdigit, plain)):
+            return said + f"Write such numbers without signs for thousands, percent or a currency, as {plain}."
         if self.form.decimal == "," and "." in text:
             return said + "The other numbers have decimal commas: --decimal says which it is."
         shift, decimal = self.form.shift, self.form.decimal
         texts = [other - shift for other in self.places if is_text(row[other], decimal)]
+        if self.n_rows and len(texts) == 1:  # below numbers
+            said += "If it marks a missing cell, drop or fill such rows. "
         return said + leave_out(texts, [other - shift for other in self.places], self.source.names)
 
 
