@@ -95,7 +95,7 @@ def test_bytes_that_are_no_utf8_may_stand_in_other_columns(table):
         (
             "a,b\n1,2\n3,*\n",
             None,
-            r"'\*'\. If it marks a missing cell, drop or fill such rows\. Leave it out: --columns a",
+            r"'\*'\. Drop or fill such rows if it marks a missing cell\. Or leave the column out: --columns a",
         ),
         ('a,b\n1,"1,234,567.5"\n', None, "Write such numbers without signs for thousands.* as 1234567.5"),
         ("a,b\n1,-$0.50\n", None, "percent or a currency, as -0.50"),

@@ -119,9 +119,10 @@ def _in_short(result: FitResult) -> str:
     *_, n_components, n_features = result.mixture.means.shape
     n_spiked = int(np.asarray(result.spurious).any(axis=-1).sum())
     warning = f"\nheld up by the ridge alone: a component of {n_spiked} of them" if n_spiked else ""
-    best_of = result.restarts.objective.shape[-1]
+    n_restarts = result.restarts.objective.shape[-1]
+    best_of = f"{n_restarts} restart" + ("s" if n_restarts != 1 else "")
     return (
-        f"FitResult of {len(status)} problems: {ends}; after {steps}{figures}, best of {best_of} restart{'s' if best_of != 1 else ''} each\n"
+        f"FitResult of {len(status)} problems: {ends}; after {steps}{figures}, best of {best_of} each\n"
         f"{n_components} Gaussians in {n_features} dimensions each, family {result.mixture.family.name!r}; result[b] "
         f"is that of problem b{warning}"
     )

@@ -211,9 +211,11 @@ class _Pass:
             return said + "The other numbers have decimal commas: --decimal says which it is."
         shift, decimal = self.form.shift, self.form.decimal
         texts = [other - shift for other in self.places if is_text(row[other], decimal)]
+        places, names = [other - shift for other in self.places], self.source.names
         if self.n_rows and len(texts) == 1:  # below numbers
-            said += "If it marks a missing cell, drop or fill such rows. "
-        return said + leave_out(texts, [other - shift for other in self.places], self.source.names)
+            said += "Drop or fill such rows if it marks a missing cell. "
+            return said + leave_out(texts, places, names, "Or leave the column out")
+        return said + leave_out(texts, places, names)
 
 
 def _head(opened: Opened, encoding: str) -> str:
