@@ -60,11 +60,11 @@ DATA: dict[str, tuple[Any, type[Exception], str]] = {
     "no rows": (X[:0], ValueError, r"0 sample\(s\)"),
     "no columns": (X[:, :0], ValueError, r"0 feature\(s\)"),
     "ragged": ([[1.0, 2.0], [3.0]], ValueError, "Are all rows of one length"),
-    "nan in a named column": (Frame(with_value(np.nan)), ValueError, "NaN: row 3, column 'b' is nan"),
+    "nan in a named column": (Frame(with_value(np.nan)), ValueError, r"NaN: row 3, column 1 \('b'\) is nan"),
     "text in a named column": (
         Frame(np.array([[1.0, "x" * 99]] * 3, object)),
         ValueError,
-        "row 0, column 'b' is 'x{58}… .*Encode or drop",
+        r"row 0, column 1 \('b'\) is 'x{58}… .*Encode or drop",
     ),
     "one-dimensional, of another kind": (list(X[:, 0]), ValueError, r"1D array.*numpy\.reshape\(.*, \(-1, 1\)\)"),
     "a dict": (dict(enumerate(X.T)), TypeError, r"got a dict.*numpy\.column_stack"),

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -113,7 +114,7 @@ def mixture(value: Any) -> None:
 def random_key(value: Any) -> None:
     """One of JAX's random keys, or its data in the legacy form; traced ones pass."""
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
-    is_key = isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    is_key = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     if (is_key and not shape) or (not is_key and dtype == np.uint32 and shape and len(shape) == 1):
         return
     if is_key:

@@ -91,7 +91,7 @@ def require_array(x: Any, name: str) -> None:
         what, instead = f"a path, {os.fsdecode(x)!r}", OF_SOURCES
     elif isinstance(x, (list, tuple)) and len(x) and isinstance(x[0], os.PathLike):
         what, instead = "a list of paths", OF_SOURCES
-    elif isinstance(x, Mapping):
+    elif isinstance(x, Mapping) and not hasattr(x, "toarray"):  # as a sparse matrix may be
         what, instead = f"a {type(x).__name__}", f"Make one of its columns: numpy.column_stack(list({name}.values()))."
     elif hasattr(x, "pieces"):
         what, instead = "Blocks", OF_SOURCES
@@ -207,10 +207,9 @@ def _is_missing(value: Any) -> bool:
 
 
 def cell_at(index: Iterable[int], names: Names | None = None) -> str:
-    """A cell's place in words, as "row 3, column 1", or "row 3, column 'a'" where columns have names."""
-    row, *column = [int(i) for i in index] or [None]
-    if row is None:
-        return "it"
-    if column and names is not None and column[0] < len(names):
-        return f"row {row}, column {names[column[0]]!r}"
-    return f"row {row}" + (f", column {column[0]}" if column else "")
+    """A cell's place in words, as "row 3, column 1", or "row 3, column 1 ('a')" where columns have names."""
+    place = [int(i) for i in index][:2]
+    said = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False)) or "it"
+    named = dict(enumerate(names or ()))
+    name = named.get(place[1], place[1]) if len(place) == 2 else None
+    return said if name is None or name == place[1] else f"{said} ({name!r})"
