@@ -51,8 +51,8 @@ def save(path: str | os.PathLike[str], mixture: Mixture, columns: Sequence[str |
     """
     if not isinstance(mixture, Mixture):
         raise TypeError(
-            f"save takes a Mixture, got {type(mixture).__name__}. A fit keeps its own under .mixture, an estimator "
-            "under .mixture_."
+            f"save takes a Mixture, got {type(mixture).__name__}. A fit keeps its own under .mixture, a sweep under "
+            ".best.mixture, an estimator under .mixture_."
         )
     if is_traced(mixture):
         raise TypeError("This mixture is being traced by a JAX transformation: save it outside of jit, vmap or grad.")

@@ -105,6 +105,7 @@ class Mixture:
     @keeps_precision
     def sample(self, key: Array, n: int, return_labels: bool = False) -> Array | tuple[Array, Array]:
         """n independent rows. -> x (n, D), or with `return_labels` also the components (n,) they came from."""
+        check.random_key(key)
         check.count(n, "n", least=0)
         x, labels = _sample.compiled(n * self.n_features <= SMALL // 16, self, key, n=n)
         return (x, labels) if return_labels else x

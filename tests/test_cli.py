@@ -314,6 +314,32 @@ def test_predict_prints_the_label_of_every_row(fitted, capsys):
     assert capsys.readouterr().out == (fitted[0] / "labels.csv").read_text()
 
 
+def test_a_model_is_found_in_the_folder_of_its_fit(fitted, failing, tmp_path, capsys):
+    for command in (["predict", "{}", str(FAITHFUL)], ["sample", "{}", "-n", "2"]):
+        printed = []
+        for model in (fitted[0], fitted[0] / "model.jaxgmm"):
+            assert main([part.format(model) for part in command]) == 0
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1] != ""
+    assert f"{tmp_path / 'model.jaxgmm'}: No such file" in failing("predict", tmp_path, FAITHFUL)
+
+
+def test_columns_that_tell_no_rows_apart_are_named(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = np.insert(rng.normal(size=(272, 2)), [0, 2], 5.0, axis=1)
+    np.savetxt(tmp_path / "d.csv", rows, delimiter=",", header="a,b,c,d", comments="")
+    arguments = (
+        f"fit {tmp_path / 'd.csv'} --components 1 --families full --restarts 1 --no-plots --quiet --out {tmp_path}"
+    )
+    assert main(arguments.split()) == 0
+    assert "the same value in every row of column 'a', 'd': that tells no rows apart" in capsys.readouterr().err
+    np.savetxt(tmp_path / "d.csv", np.c_[np.arange(3.0, 275.0), rows], delimiter=",", header="id,a,b,c,d", comments="")
+    assert main([*arguments.split(), "--columns", "id,b,c"]) == 0
+    assert "column 'id' counts the rows, as an index does" in capsys.readouterr().err
+    assert main([*arguments.split(), "--columns", "b,c"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_predict_prints_or_writes_responsibilities(fitted, tmp_path, capsys):
     model = str(fitted[0] / "model.jaxgmm")
     assert main(["predict", model, FAITHFUL, "--proba"]) == 0

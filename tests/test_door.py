@@ -33,6 +33,21 @@ class Sparse:
         return X
 
 
+class Frame:
+    """What the library can see of a data frame."""
+
+    columns = ("a", "b")
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape = values, values.shape
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def to_numpy(self) -> np.ndarray:
+        return self.values
+
+
 DATA: dict[str, tuple[Any, type[Exception], str]] = {
     "nan": (with_value(np.nan), ValueError, "NaN: row 3, column 1.*Drop or replace"),
     "infinity": (with_value(-np.inf), ValueError, "infinity: row 3, column 1 is -inf"),
@@ -45,6 +60,14 @@ DATA: dict[str, tuple[Any, type[Exception], str]] = {
     "no rows": (X[:0], ValueError, r"0 sample\(s\)"),
     "no columns": (X[:, :0], ValueError, r"0 feature\(s\)"),
     "ragged": ([[1.0, 2.0], [3.0]], ValueError, "Are all rows of one length"),
+    "nan in a named column": (Frame(with_value(np.nan)), ValueError, r"NaN: row 3, column 1 \('b'\) is nan"),
+    "text in a named column": (
+        Frame(np.array([[1.0, "x" * 99]] * 3, object)),
+        ValueError,
+        r"row 0, column 1 \('b'\) is 'x{58}… .*Encode or drop",
+    ),
+    "one-dimensional, of another kind": (list(X[:, 0]), ValueError, r"1D array.*numpy\.reshape\(.*, \(-1, 1\)\)"),
+    "a dict": (dict(enumerate(X.T)), TypeError, r"got a dict.*numpy\.column_stack"),
     "too few rows": (X[:2], ValueError, "n_components = 3, n_samples = 2"),
 }
 
@@ -131,6 +154,8 @@ def estimate(x: Any = X, sample_weight: Any = None, **settings: Any) -> Any:
     return model.fit(x, sample_weight=sample_weight).result_
 
 
+ONE = Mixture.create([1.0], np.zeros((1, 2)), np.eye(2)[None])
+
 DOORS = pytest.mark.parametrize("door", [fit, estimate])
 
 
@@ -143,6 +168,37 @@ def test_data(door: Callable[..., Any], case: str, compiles: list[str]) -> None:
     with pytest.raises(error, match=message):
         door(x)
     assert compiles == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda key: jaxgmm.fit(key, X, 3),
+        lambda key: jaxgmm.sweep(key, X, 3),
+        lambda key: jaxgmm.fit_many(key, [X], 3),
+        lambda key: jaxgmm.bootstrap(key, X, ONE),
+        lambda key: jaxgmm.likelihood_ratio_test(key, X, 1),
+        lambda key: ONE.sample(key, 3),
+    ],
+    ids=["fit", "sweep", "fit_many", "bootstrap", "likelihood_ratio_test", "sample"],
+)
+def test_keys(call: Callable[[Any], Any], compiles: list[str]) -> None:
+    """A seed, a generator of NumPy, the rows in the key's place, no key, several keys."""
+    several = jax.random.split(jax.random.key(0), 2)
+    compiles.clear()
+    for key, got in ((7, "int: 7"), (np.random.default_rng(0), "Generator"), (X, "ndarray"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=rf"such as jax\.random\.key\(0\), got {got}\. It comes first"):
+            call(key)
+    with pytest.raises(ValueError, match=r"one random key, got keys of shape \(2,\)"):
+        call(several)
+    assert compiles == []
+
+
+def test_keys_in_the_legacy_form_are_keys() -> None:
+    expected = ONE.sample(jax.random.key(7), 3)
+    for key in (jax.random.PRNGKey(7), np.array([0, 7], np.uint32)):
+        np.testing.assert_array_equal(ONE.sample(key, 3), expected)  # pyright: ignore
+    np.testing.assert_array_equal(jax.jit(lambda key: ONE.sample(key, 3))(jax.random.key(7)), expected)
 
 
 @DOORS

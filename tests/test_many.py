@@ -380,6 +380,11 @@ def test_what_cannot_be_used_is_named(xs, more, words):
         jaxgmm.fit_many(KEY, xs, **{"n_components": K} | more)
 
 
+def test_a_dict_of_tables_says_how_to_give_them():
+    with pytest.raises(TypeError, match=r"got a dict\. Give list\(xs\.values\(\)\)"):
+        jaxgmm.fit_many(KEY, dict(enumerate(X)), K)
+
+
 def test_mixtures_of_another_family_are_refused():
     mixture = jaxgmm.fit_many(KEY, X, K, "diag", max_steps=1).mixture
     with pytest.raises(ValueError, match="of family 'diag'"):

@@ -213,9 +213,9 @@ REFUSED = {
     "row names that repeat": ("x\n1,5\n1,7\n", r"no row names, since they repeat.*--separator.*--decimal"),
     "a short row far down": (
         "a,b\n" + "1,2\n" * 40_000 + "\n\n3\n",
-        "line 40004: data row 40001 has 1 cells, expected 2",
+        "line 40004: data row 40001 has 1 cell, expected 2",
     ),
-    "a short row below a cell of two lines": ('a,b\n"\n1",2\n3\n', "line 4: data row 2 has 1 cells"),
+    "a short row below a cell of two lines": ('a,b\n"\n1",2\n3\n', "line 4: data row 2 has 1 cell"),
     "a quote that is not closed": ('a,b\n1,"2\n3,4\n', "x.csv"),
     "a decimal comma late": ("a;b\n" + "1;2\n" * 300 + "3;1,5\n", r"data row 301 '1,5'.*decimal comma.*--decimal ,"),
     "a point among decimal commas": ("a;b\n1,5;2,5\n" + "1.234;2,5\n", r"'1,5'.*decimal comma.*--decimal ,"),

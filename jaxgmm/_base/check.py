@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -108,6 +109,18 @@ def mixture(value: Any) -> None:
     """A `Mixture`, and not a result that holds one."""
     if not hasattr(value, "log_weights"):
         raise TypeError(f"Expected a jaxgmm.Mixture, got {type(value).__name__}. A fit's is result.mixture.")
+
+
+def random_key(value: Any) -> None:
+    """One of JAX's random keys, or its data in the legacy form; traced ones pass."""
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    is_key = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if (is_key and not shape) or (not is_key and dtype == np.uint32 and shape and len(shape) == 1):
+        return
+    if is_key:
+        raise ValueError(f"key must be one random key, got keys of shape {shape}: take one, or map over them.")
+    got = f"{type(value).__name__}: {value}" if isinstance(value, (int, np.integer)) else type(value).__name__
+    raise TypeError(f"key must be a random key of JAX, such as jax.random.key(0), got {got}. It comes first.")
 
 
 def count(value: Any, name: str, least: int, most: int | None = None) -> int:

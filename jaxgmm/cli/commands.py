@@ -36,7 +36,7 @@ from ..search.progress import Bar
 from ..search.sweep import sweep
 from ..search.table import counted
 from . import options, tables
-from .columns import match
+from .columns import doubts, match
 from .pictures import pictures
 
 BLOCK = 65536
@@ -132,8 +132,10 @@ def _fit(arguments: argparse.Namespace) -> int:
     found = found.with_names(list(table.names))
     say: Callable[..., None] = (lambda *_: None) if arguments.quiet else _say
     say(tables.described(arguments.data, table))
+    for doubt in doubts(table.names, x):
+        print(f"jaxgmm: warning: {doubt} Leave it out with --columns.", file=sys.stderr)
     say(found)
-    size = f"{len(x)} rows x {x.shape[1]} columns"
+    size = f"{counted(len(x), 'row')} x {counted(x.shape[1], 'column')}"
     say(f"{counted(len(found.cells), 'fit')} of {size} in {seconds:.1f} s, compilation included.")
     if not found.is_complete:
         wanted = len(arguments.components) * len(dict.fromkeys(arguments.families))
@@ -168,7 +170,7 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    mixture, known = load(arguments.model), columns_of(arguments.model)
+    mixture, known = _model(arguments)
     notes: list[str] = []
 
     def chosen(source: Source) -> list[int]:
@@ -190,8 +192,8 @@ def _predict(arguments: argparse.Namespace) -> None:
 def _sample(arguments: argparse.Namespace) -> None:
     if arguments.n < 0:
         raise ValueError(f"-n must be at least 0, got {arguments.n}.")
-    mixture, known = load(arguments.model), columns_of(arguments.model) or ()
-    names = [name for name in known if isinstance(name, str)] or [f"x{d}" for d in range(mixture.n_features)]
+    mixture, known = _model(arguments)
+    names = [name for name in known or () if isinstance(name, str)] or [f"x{d}" for d in range(mixture.n_features)]
     key = jax.random.key(arguments.seed)
 
     def blocks() -> Iterator[np.ndarray]:
@@ -200,6 +202,13 @@ def _sample(arguments: argparse.Namespace) -> None:
             yield np.asarray(rows)
 
     tables.write_csv(sys.stdout, names, blocks())
+
+
+def _model(arguments: argparse.Namespace) -> tuple[Mixture, tuple[str | int, ...] | None]:
+    """The model, and what it knows of its columns; of a folder that `fit` has written, the model in it."""
+    path = Path(arguments.model)
+    path = path / "model.jaxgmm" if path.is_dir() else path
+    return load(path), columns_of(path)
 
 
 def _bench(arguments: argparse.Namespace) -> None:

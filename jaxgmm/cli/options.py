@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--progress", action="store_true", help="show progress even where standard error is no terminal")
 
     two = commands.add_parser("predict", help="label the rows of a table by a fitted model")
-    two.add_argument("model", metavar="MODEL", help="file that fit has written")
+    two.add_argument("model", metavar="MODEL", help="file that fit has written, or its folder")
     two.add_argument("data", metavar="DATA", help=table)
     two.add_argument("--columns", type=columns, metavar="COLUMNS", help=of_columns)
     two.add_argument(
@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("--quiet", action="store_true", help="print no notes on how the table was read")
 
     three = commands.add_parser("sample", help="draw rows from a fitted model, as CSV on standard output")
-    three.add_argument("model", metavar="MODEL", help="file that fit has written")
+    three.add_argument("model", metavar="MODEL", help="file that fit has written, or its folder")
     three.add_argument("-n", type=int, default=1000, metavar="N", help="how many rows (%(default)s)")
     three.add_argument("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
 

@@ -17,6 +17,7 @@ import numpy as np
 from .._base.files import atomically
 from ..rows.readers import READABLE as READABLE
 from ..rows.readers import Reading, Source, Text, positions, source_of
+from ..search.table import counted
 
 WRITABLE = (".csv", ".parquet")
 
@@ -150,5 +151,7 @@ def _all_finite(source: Source, values: np.ndarray, places: Sequence[int]) -> No
             if np.isnan(value):
                 known = source.missing
                 what = known[2] if known and known[:2] == (start + row, place) else "NaN"
-                raise ValueError(f"{where} missing ({what}). Drop or fill such rows.")
+                n_others = int(np.isnan(values).any(axis=1).sum()) - 1
+                more = f", and so are cells of {counted(n_others, 'other row')}" if n_others else ""
+                raise ValueError(f"{where} missing ({what}){more}. Drop or fill such rows.")
             raise ValueError(f"{where} {value}. Drop or mend such rows.")

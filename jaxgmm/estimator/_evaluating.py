@@ -16,6 +16,7 @@ from ..evaluation import evaluate, evaluate_few, is_few, labels_of
 from ..rows import _check as rows_check
 from ..rows.chunks import cut
 from ..rows.conversion import observations
+from ..rows.names import names_of
 from ..rows.sizes import choose_chunk_size
 from . import _check
 from ._arrays import as_labels, column_names, like, read
@@ -43,7 +44,7 @@ def admitted(estimator: Any, X: Any, sample_weight: Any = None) -> Any:
     _check.feature_names(column_names(X), getattr(estimator, "feature_names_in_", None), name)
     _check.same_features(getattr(estimator, "n_features_in_", n_features), n_features, name)
     _check.feature_count(x.shape[1], n_features, name)
-    rows_check.finite(x, weights=rows_check.row_weights(sample_weight, x.shape[0]))
+    rows_check.finite(x, "X", rows_check.row_weights(sample_weight, x.shape[0]), names_of(X))
     return x
 
 

@@ -18,6 +18,7 @@ from ..mixture import Mixture
 from ..rows import _check as rows_check
 from ..rows.conversion import observations
 from ..rows.door import head_of, in_batches
+from ..rows.names import names_of
 from ..rows.options import RowOptions, Workload
 from ..rows.rows import Rows
 from ..rows.shares import is_sharded
@@ -102,7 +103,7 @@ def task_of(estimator: Any, X: Any, sample_weight: Any) -> Task:
     is_apart = is_everywhere or first is not None or is_sharded(head)
     if not is_apart:
         sample_weight = rows_check.row_weights(sample_weight, len(head))
-        rows_check.finite(head, weights=sample_weight)
+        rows_check.finite(head, "X", sample_weight, names_of(X))
         rows_check.enough_rows(len(head), sample_weight, plan.n_components)
         if not isinstance(plan.search.init, str):
             _check.own_start(plan.search.init, (len(head), head.shape[1]), plan.n_components, plan.family)

@@ -14,6 +14,7 @@ from .._base.check import count
 from .._base.precision import is_traced
 from .._base.programs import program
 from .conversion import cell_at, from_elsewhere, native_dtype, unmasked
+from .names import Names
 
 
 def chunk_size(value: Any) -> int | None:
@@ -41,9 +42,9 @@ def same_dtype(of_rows: Any, of_mixture: Any) -> None:
         )
 
 
-def finite(x: np.ndarray | Array, name: str = "X", weights: Any = None) -> None:
+def finite(x: np.ndarray | Array, name: str = "X", weights: Any = None, names: Names | None = None) -> None:
     """No NaN and no infinity, or an error that names the first by row and column. Traced values pass, and rows of
-    weight 0."""
+    weight 0. names: of the columns, where they have some."""
     if is_traced(x) or not jnp.issubdtype(x.dtype, jnp.floating):
         return
     values = _where_it_lies(x)
@@ -61,10 +62,8 @@ def finite(x: np.ndarray | Array, name: str = "X", weights: Any = None) -> None:
             index[0] += start
             value = values[tuple(index)]
             what = "NaN" if np.isnan(value) else "infinity"
-            where = cell_at(index)
-            raise ValueError(
-                f"Input {name} contains {what}: {where} is {value}. Drop or replace such rows before fitting."
-            )
+            where = cell_at(index, names)
+            raise ValueError(f"Input {name} contains {what}: {where} is {value}. Drop or replace such rows.")
 
 
 def within(x: np.ndarray | Array, dtype: Any, name: str = "X", weights: Any = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from .files import require_whole
+from .names import Names, names_of
 
 
 def floating_dtype(values: Iterable[Any], dtype: Any = None) -> np.dtype:
@@ -40,11 +41,15 @@ def observations(x: Any, name: str = "X") -> np.ndarray | Array:
 
     Takes what NumPy can read, data frames, JAX arrays, and (without a copy) anything with `__dlpack__`.
     """
-    x = real_array(x, name)
+    given, x = x, real_array(x, name)
     if x.ndim == 1:
+        as_feature, as_row = (
+            f"{name}.reshape{shape}" if hasattr(given, "reshape") else f"numpy.reshape({name}, {shape})"
+            for shape in ((-1, 1), (1, -1))
+        )
         raise ValueError(
             f"Expected 2D array, got 1D array instead: {name} has shape {x.shape}. Reshape your data using "
-            f"{name}.reshape(-1, 1) if it is a single feature, or {name}.reshape(1, -1) if it is a single row."
+            f"{as_feature} if it is a single feature, or {as_row} if it is a single row."
         )
     if x.ndim != 2:
         raise ValueError(f"Expected 2D array {name} (N, D), found array with dim {x.ndim} of shape {x.shape}.")
@@ -58,6 +63,7 @@ def observations(x: Any, name: str = "X") -> np.ndarray | Array:
 def real_array(x: Any, name: str) -> np.ndarray | Array:
     """Real numbers of any shape, NumPy or JAX, of a dtype that JAX has; text is converted to numbers."""
     require_array(x, name)
+    names = names_of(x)
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         raise TypeError(f"{name} is a sparse matrix, but a dense array is required. Convert it with .toarray().")
     if not isinstance(x, (jax.Array, np.ndarray)):
@@ -72,7 +78,7 @@ def real_array(x: Any, name: str) -> np.ndarray | Array:
         )
     unmasked(x, name)
     if x.dtype == object or x.dtype.kind in "US":
-        x = _numbers(np.asarray(x), name)
+        x = _numbers(np.asarray(x), name, names)
     native = native_dtype(x.dtype, name)
     return x if x.dtype == native else x.astype(native)
 
@@ -85,6 +91,8 @@ def require_array(x: Any, name: str) -> None:
         what, instead = f"a path, {os.fsdecode(x)!r}", OF_SOURCES
     elif isinstance(x, (list, tuple)) and len(x) and isinstance(x[0], os.PathLike):
         what, instead = "a list of paths", OF_SOURCES
+    elif isinstance(x, Mapping) and not hasattr(x, "toarray"):  # as a sparse matrix may be
+        what, instead = f"a {type(x).__name__}", f"Make one of its columns: numpy.column_stack(list({name}.values()))."
     elif hasattr(x, "pieces"):
         what, instead = "Blocks", OF_SOURCES
     elif hasattr(x, "row_weights"):
@@ -166,7 +174,7 @@ def _with_missing(x: Any) -> Any:
     return x.to_numpy(dtype=found if found.kind == "f" else np.dtype(np.float64), na_value=np.nan)
 
 
-def _numbers(x: np.ndarray, name: str) -> np.ndarray:
+def _numbers(x: np.ndarray, name: str, names: Names | None = None) -> np.ndarray:
     """Objects and text as float64, or an error that names the first cell that is no number."""
     if np.any([isinstance(value, complex) for value in x.flat[:1000]]):
         raise ValueError(f"Complex data not supported: {name} holds complex numbers.")
@@ -178,16 +186,17 @@ def _numbers(x: np.ndarray, name: str) -> np.ndarray:
     except (TypeError, ValueError) as error:
         is_missing = np.array([_is_missing(value) for value in x.flat], bool).reshape(x.shape)
         if is_missing.any():  # NaN stands for it, as in a column of floats
-            return _numbers(np.where(is_missing, np.nan, x), name)
+            return _numbers(np.where(is_missing, np.nan, x), name, names)
         for index, value in np.ndenumerate(x):
             try:
                 float(value)
             except (TypeError, ValueError):
-                where = cell_at(index)
+                where, shown = cell_at(index, names), repr(value)
+                shown = shown if len(shown) <= 60 else shown[:59] + "…"
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(
-                    f"{name} must hold numbers only, but {where} is {value!r} ({type(value).__name__}): argument must "
-                    "be a string or a number. Encode or drop such columns."
+                    f"{name} must hold numbers only, but {where} is {shown} ({type(value).__name__}): argument must be "
+                    "a string or a number. Encode or drop such columns."
                 ) from None
         raise
 
@@ -197,6 +206,10 @@ def _is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
-def cell_at(index: Iterable[int]) -> str:
-    """A cell's place in words, as "row 3, column 1"."""
-    return ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), index, strict=False)) or "it"
+def cell_at(index: Iterable[int], names: Names | None = None) -> str:
+    """A cell's place in words, as "row 3, column 1", or "row 3, column 1 ('a')" where columns have names."""
+    place = [int(i) for i in index][:2]
+    said = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False)) or "it"
+    named = dict(enumerate(names or ()))
+    name = named.get(place[1], place[1]) if len(place) == 2 else None
+    return said if name is None or name == place[1] else f"{said} ({name!r})"

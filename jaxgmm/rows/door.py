@@ -18,6 +18,7 @@ from .batches import Batches
 from .blocks import Blocks
 from .conversion import floating_dtype, observations, require_array
 from .dask import DaskRows, client_of
+from .names import names_of
 from .options import RowOptions, Workload
 from .partitions import takes as is_dask
 from .replicated import ON_EACH, on_all_devices
@@ -114,9 +115,9 @@ def admit(x: Any, options: RowOptions, work: Workload) -> Batches:
             _check.enough_rows(int(x.n_rows), None, work.n_components)
         return x
     x, sample_weight = map(one_copy_of, in_memory(x, options.sample_weight))
-    x = observations(x, "x")
+    names, x = names_of(x), observations(x, "x")
     sample_weight, dtype = _check.row_weights(sample_weight, len(x)), _dtype_of(x, options.dtype)
-    _check.finite(x, "x", sample_weight)
+    _check.finite(x, "x", sample_weight, names)
     _check.within(x, dtype, "x", sample_weight)
     _check.enough_rows(len(x), sample_weight, work.n_components)
     return in_batches(x, options._replace(sample_weight=sample_weight, dtype=dtype), work)

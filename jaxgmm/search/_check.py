@@ -70,6 +70,8 @@ def problems(xs: Any) -> tuple[np.ndarray, np.ndarray, list[Any]]:
 
     xs is an array (B, N, D) or a sequence of arrays (N, D), of any N. Shapes are checked, values are not.
     """
+    if isinstance(xs, Mapping):
+        raise TypeError(f"xs must be a sequence of tables, got a {type(xs).__name__}. Give list(xs.values()).")
     parts = _parts_of(xs, "xs")
     if isinstance(parts, np.ndarray):
         if parts.ndim != 3 or 0 in (parts.shape[0], parts.shape[2]):
@@ -139,7 +141,7 @@ def values_of_problems(rows: np.ndarray, lengths: np.ndarray, dtype: Any, weight
     if np.isfinite(value):
         raise ValueError(f"xs contains {value} in {where}, which is too large for {dtype}. Scale it, or use float64.")
     what = "NaN" if np.isnan(value) else "infinity"
-    raise ValueError(f"xs contains {what}: {where} is {value}. Drop or replace such rows before fitting.")
+    raise ValueError(f"xs contains {what}: {where} is {value}. Drop or replace such rows.")
 
 
 def starts_of_problems(means: Any, shape: tuple[int, int, int]) -> np.ndarray:

@@ -160,6 +160,7 @@ def bootstrap(
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: `status` and `spurious` say how each replicate ended, and the figures leave out those that are not sound.
     """
+    check.random_key(key)
     if not isinstance(mixture, Mixture):
         raise TypeError(
             f"mixture must be a jaxgmm.Mixture, got {type(mixture).__name__}. A fit's is result.mixture; known "

@@ -94,6 +94,7 @@ def fit(
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; never after
     that: `result.status` and `result.restarts` say how the runs ended.
     """
+    check.random_key(key)
     plan = Plan.of(
         n_components,
         family,

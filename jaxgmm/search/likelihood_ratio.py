@@ -102,6 +102,7 @@ def likelihood_ratio_test(
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is fitted; after that
     never: replicates with a fit that is not sound are NaN, and are left out and counted.
     """
+    check.random_key(key)
     n_replicates = check.count(n_replicates, "n_replicates", least=1)
     _check.progress(progress)
     plan = Plan.of(

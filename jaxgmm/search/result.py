@@ -100,9 +100,10 @@ def _title_and_warning(result: FitResult) -> tuple[str, list[str]]:
     n_moves = 0 if result.escapes is None else len(result.escapes) - 1
     moves = f" and {n_moves} move{'s' if n_moves > 1 else ''} from there" if n_moves else ""
     spikes = [str(k) for k in np.flatnonzero(np.asarray(result.spurious))]
+    n_steps, n_restarts = int(result.n_steps), result.restarts.objective.size
     title = (
-        f"FitResult: {status.name} after {int(result.n_steps)} steps, mean log-likelihood "
-        f"{float(result.objective):.6f} nats, best of {result.restarts.objective.size} restarts{moves} "
+        f"FitResult: {status.name} after {n_steps} step{'s' if n_steps != 1 else ''}, mean log-likelihood "
+        f"{float(result.objective):.6f} nats, best of {n_restarts} restart{'s' if n_restarts != 1 else ''}{moves} "
         f"({explain(status)})"
     )
     return title, [f"held up by the ridge alone: component {', '.join(spikes)}"] if spikes else []
@@ -118,9 +119,10 @@ def _in_short(result: FitResult) -> str:
     *_, n_components, n_features = result.mixture.means.shape
     n_spiked = int(np.asarray(result.spurious).any(axis=-1).sum())
     warning = f"\nheld up by the ridge alone: a component of {n_spiked} of them" if n_spiked else ""
-    best_of = result.restarts.objective.shape[-1]
+    n_restarts = result.restarts.objective.shape[-1]
+    best_of = f"{n_restarts} restart" + ("s" if n_restarts != 1 else "")
     return (
-        f"FitResult of {len(status)} problems: {ends}; after {steps}{figures}, best of {best_of} restarts each\n"
+        f"FitResult of {len(status)} problems: {ends}; after {steps}{figures}, best of {best_of} each\n"
         f"{n_components} Gaussians in {n_features} dimensions each, family {result.mixture.family.name!r}; result[b] "
         f"is that of problem b{warning}"
     )

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from .._base import check
 from .._base.mesh import outside_meshes
 from .._base.precision import precision_for
 from ..families import SHELF, Family
@@ -93,6 +94,7 @@ def sweep(
 
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled.
     """
+    check.random_key(key)
     chosen_by = _check.criterion(criterion, CRITERIA)
     n_folds = folds_asked(n_folds, chosen_by, init)
     plan = Plan.of(

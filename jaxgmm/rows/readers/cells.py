@@ -17,6 +17,9 @@ WITH_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 
 WITH_POINT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
+DECORATION = re.compile(r"(?<=\d)[,'’_\s](?=\d{3})|\s*[$€£¥%]\s*")
+"""What stands in a number but is no part of it: signs for thousands, percent and currencies."""
+
 _WHOLE = re.compile(r"[+-]?\d+")
 
 

@@ -62,10 +62,10 @@ class ParquetTable:
     def check(self, places: Sequence[int]) -> None:
         for place in places:
             if not self._is_numeric(place):
-                others = [self.names[other] for other in self._features if self._is_numeric(other)]
+                texts = [other for other in places if not self._is_numeric(other)]
                 raise ValueError(
                     f"{self.path}: column {self.names[place]!r} holds {self._kind(place)}, not numbers. "
-                    f"{leave_out(self.names[place], others)}"
+                    f"{leave_out(texts, places, self.names)}"
                 )
 
     def blocks(self, places: Sequence[int], weight: int | None = None) -> Iterator[Any]:

@@ -145,9 +145,13 @@ def as_arguments(names: Sequence[str]) -> str:
     return shlex.quote(text.getvalue()) if len(names) <= 12 else text.getvalue() + ",…"
 
 
-def leave_out(name: str, names: Sequence[str]) -> str:
-    """What to do about a column that holds no numbers."""
-    others = [other for other in names if other != name and other]
+def leave_out(texts: Sequence[int], places: Sequence[int], names: Sequence[str], begin: str = "Leave it out") -> str:
+    """What to do about columns that hold no numbers: `texts`, some of the `places` that were read."""
+    others = [place for place in places if place not in texts and names[place]]
     if not others:
         return "Numbers are needed."
-    return f"Leave it out: --columns {as_arguments(others)} (in Python columns=)."
+    # By position where a name would not do.
+    asked = [names[place] if names.count(names[place]) == 1 else str(place) for place in others]
+    more = listed([names[place] for place in texts[1:]])
+    too = f", and {more} too" if more else ""
+    return f"{begin}{too}: --columns {as_arguments(asked)} (in Python columns=)."

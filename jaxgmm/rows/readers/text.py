@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..files import Watched
-from .cells import WITH_COMMA, number
+from .cells import DECORATION, WITH_COMMA, is_text, number
 from .form import SEPARATORS, Form, cells_of, form_of, named
 from .opening import Opened, encoding_of, faults_of, is_pipe, opened
 from .source import Reading, leave_out
@@ -160,7 +160,7 @@ class _Pass:
             for place in self.places:
                 value = number(row[place], self.form.decimal)
                 if value is None:
-                    raise ValueError(self._no_number(place, row[place].strip()))
+                    raise ValueError(self._no_number(place, row))
                 if value != value:
                     self._note_missing(place, row[place].strip())
                 values.append(value)
@@ -191,12 +191,12 @@ class _Pass:
             hint = f" Are cells separated by {named(form.separator)}? --separator says another sign."
         expected = f"{form.n_cells}{' as the header' if form.is_named and form.n_cells == len(form.names) else ''}"
         return (
-            f"{self.source.path}, line {line}: data row {self.n_rows + 1} has {len(row)} cells, expected {expected}."
-            + hint
+            f"{self.source.path}, line {line}: data row {self.n_rows + 1} has {len(row)} "
+            f"cell{'s' if len(row) != 1 else ''}, expected {expected}." + hint
         )
 
-    def _no_number(self, place: int, text: str) -> str:
-        name = self.source.name(place)
+    def _no_number(self, place: int, row: list[str]) -> str:
+        name, text = self.source.name(place), row[place].strip()
         shown = text if len(text) <= 60 else text[:57] + "…"
         said = f"{self.source.path}: column {name!r} holds text, in data row {self.n_rows + 1} {shown!r}. "
         if WITH_COMMA.fullmatch(text) and self.form.decimal == ".":
@@ -204,9 +204,18 @@ class _Pass:
         parts = [what for sign, what in SEPARATORS.items() if sign in text and sign != self.form.separator]
         if self.form.n_cells == 1 and parts:
             return said + f"If cells are separated by {parts[0]}, say so with --separator."
+        plain = DECORATION.sub("", text)
+        if plain != text and number(plain, self.form.decimal) is not None and any(map(str.isdigit, plain)):
+            return said + f"Write such numbers without signs for thousands, percent or a currency, as {plain}."
         if self.form.decimal == "," and "." in text:
             return said + "The other numbers have decimal commas: --decimal says which it is."
-        return said + leave_out(name, [self.source.names[place] for place in range(len(self.source.names))])
+        shift, decimal = self.form.shift, self.form.decimal
+        texts = [other - shift for other in self.places if is_text(row[other], decimal)]
+        places, names = [other - shift for other in self.places], self.source.names
+        if self.n_rows and len(texts) == 1:  # below numbers
+            said += "Drop or fill such rows if it marks a missing cell. "
+            return said + leave_out(texts, places, names, "Or leave the column out")
+        return said + leave_out(texts, places, names)
 
 
 def _head(opened: Opened, encoding: str) -> str:

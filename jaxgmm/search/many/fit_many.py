@@ -69,6 +69,7 @@ def fit_many(
     Raises ValueError or TypeError for arguments and data that cannot be used, before anything is compiled; values that
     are not finite are named by problem, row and column.
     """
+    check.random_key(key)
     plan = Plan.of(
         n_components,
         family,
