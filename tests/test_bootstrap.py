@@ -462,8 +462,8 @@ def test_two_clusters_are_not_one(of_faithful):
 
 
 def test_a_second_test_compiles_nothing(of_faithful, events):
-    """And what the first replicate compiled serves the others, unless a component of a sample gets so narrow that a step
-    takes its other form."""
+    """And what the first replicate compiled serves the others, unless a component of a sample gets so narrow that a
+    step takes its other form."""
     heard = of_faithful[2]
     assert heard[-1] - heard[0] <= 1
     x, key = two_clusters(n_rows=272)[0], jax.random.key(3)

@@ -99,8 +99,8 @@ class Settings:
         """How many consecutive plain EM steps it takes to tell whether a run has converged."""
         if self.stopping == "aitken":
             return 3
-        # An accelerated run soon comes to where EM's own steps are small: an optimum or a saddle. Only the rate at which
-        # they shrink tells one from the other.
+        # An accelerated run soon comes to where EM's own steps are small: an optimum or a saddle. Only the rate at
+        # which they shrink tells one from the other.
         return 1 if self.acceleration is None else 2
 
 
