@@ -113,9 +113,9 @@ def learn(ascent: Ascent, point: np.ndarray, stepped: em.State) -> Ascent:
     state, is_plain = ascent.state, bool(ascent.plainly > 0)
     has_failed = int(stepped.status) in FAILED or not np.isfinite(stepped.objective)
     if not has_failed and (is_plain or float(stepped.gain) > 0.0):
-        return _taken(ascent, point, stepped, is_plain)
+        return _accepted(ascent, point, stepped, is_plain)
     counted = state._replace(n_steps=state.n_steps + np.int32(1))
-    ascent = ascent._replace(state=counted, line=_with(ascent.line, state.objective))
+    ascent = ascent._replace(state=counted, line=_with_objective(ascent.line, state.objective))
     if is_plain:  # where even EM fails, the run stays where it was
         return ascent._replace(is_done=np.array(True))
     patience, n_small, length = int(ascent.patience), int(ascent.n_small), float(ascent.length)
@@ -150,7 +150,7 @@ def ended(ascent: Ascent) -> em.State:
     return state._replace(status=np.int32(status))  # pyright: ignore
 
 
-def _taken(ascent: Ascent, point: np.ndarray, stepped: em.State, is_plain: bool) -> Ascent:
+def _accepted(ascent: Ascent, point: np.ndarray, stepped: em.State, is_plain: bool) -> Ascent:
     step = _vector(ascent.whitening, *_target(stepped)) - point
     moves, changes, n_pairs = ascent.moves, ascent.changes, int(ascent.n_pairs)
     if np.any(ascent.step):  # there is a point before this one
@@ -175,12 +175,12 @@ def _taken(ascent: Ascent, point: np.ndarray, stepped: em.State, is_plain: bool)
         patience=ascent.patience if is_plain else np.array(1),
         plainly=np.array(max(int(ascent.plainly) - 1, 0)),
         n_small=np.array(n_small),
-        line=_with(ascent.line, stepped.objective),
+        line=_with_objective(ascent.line, stepped.objective),
         is_done=np.array(n_small > 1 or not np.all(np.isfinite(direction))),
     )
 
 
-def _with(line: np.ndarray, objective: Any) -> np.ndarray:
+def _with_objective(line: np.ndarray, objective: Any) -> np.ndarray:
     line = line.copy()
     line[np.argmax(np.isnan(line))] = objective
     return line
@@ -189,12 +189,12 @@ def _with(line: np.ndarray, objective: Any) -> np.ndarray:
 def _lbfgs(step: np.ndarray, moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
     """The two loops of L-BFGS, from the identity: the coordinates are whitened."""
     left, scaled = step, moves / np.sum(moves * changes, axis=1, keepdims=True)
-    shares = np.empty(len(moves))
+    amounts = np.empty(len(moves))
     for i in range(len(moves) - 1, -1, -1):
-        shares[i] = np.dot(scaled[i], left)
-        left = left - shares[i] * changes[i]
+        amounts[i] = np.dot(scaled[i], left)
+        left = left - amounts[i] * changes[i]
     for i in range(len(moves)):
-        left = left + (shares[i] * moves[i] - np.dot(changes[i], left) * scaled[i])
+        left = left + (amounts[i] * moves[i] - np.dot(changes[i], left) * scaled[i])
     return left
 
 

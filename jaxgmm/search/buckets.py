@@ -26,9 +26,10 @@ from .driver import driver_of, sees_all
 from .escape import ESCAPES
 from .observer import NOBODY, Observer
 from .plan import Plan
-from .polish import padded, polished, polished_result
+from .polish import polished, polished_result
 from .race import race_to_ends
 from .result import ON_HOST, FitResult, Restarts, best, best_of, history_length, trimmed
+from .runs import padded
 from .seeding.shelf import ON_ALL_ROWS
 from .start import room_for, seeds_of
 

@@ -24,7 +24,7 @@ from .driver import driver_of
 from .observer import Observer
 from .progress import Snapshot
 from .result import HISTORY, FitResult, best, trimmed, unfinished
-from .runs import put_back, taken
+from .runs import padded, put_back, taken
 from .spurious import spurious_on_host
 
 FINALISTS = 3
@@ -136,12 +136,6 @@ def _ascended(
     return states, lines
 
 
-def padded(lines: np.ndarray, length: int) -> np.ndarray:
-    """Histories (..., steps), with NaN past the end, of at least this length."""
-    missing = max(0, length - lines.shape[-1])
-    return np.pad(lines, [(0, 0)] * (lines.ndim - 1) + [(0, missing)], constant_values=np.nan)
-
-
 def _long_enough(histories: Any, lines: np.ndarray) -> Any:
     return padded(np.asarray(histories), lines.shape[1]) if histories.shape[1] < lines.shape[1] else histories
 
@@ -157,7 +151,7 @@ def _snapshot(states: em.State) -> Snapshot:
 
 
 def _are_same(mixtures: Mixture, run: int, other: int) -> bool:
-    """Whether two runs stand near the same optimum. Of host mixtures (R, ...)."""
+    """Whether two runs stand near the same optimum, by the other's standard deviations. Of host mixtures (R, ...)."""
     one, two = (jax.tree.map(lambda leaf, run=run: leaf[run], mixtures) for run in (run, other))
     there = np.isfinite(two.log_weights)
     within = np.sqrt(np.diagonal(two.scales.weighted_sum(np.exp(two.log_weights))))

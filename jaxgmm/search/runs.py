@@ -44,6 +44,12 @@ def no_history(states: em.State, max_steps: int) -> Any:
     return np.full((len(states.objective), capacity), np.nan, states.objective.dtype)
 
 
+def padded(lines: np.ndarray, length: int) -> np.ndarray:
+    """Histories (..., steps), with NaN past the end, of at least this length."""
+    missing = max(0, length - lines.shape[-1])
+    return np.pad(lines, [(0, 0)] * (lines.ndim - 1) + [(0, missing)], constant_values=np.nan)
+
+
 def taken(states: em.State, histories: Any, chosen: np.ndarray) -> tuple[em.State, Any]:
     """The chosen runs, on the host if the others are."""
     if isinstance(states.objective, np.ndarray):
