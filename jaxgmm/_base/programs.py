@@ -161,6 +161,7 @@ class Program:
         return self._jitted.lower(hash(jax.tree.structure((args, kwargs))), *args, **kwargs)
 
     def _nested(self, *args: Any, **kwargs: Any) -> Any:
+        """The plain jitted function, for calls inside a transformation."""
         return self._jitted(hash(jax.tree.structure((args, kwargs))), *args, **kwargs)
 
     def _key(self, how: Effort, args: Any, kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
