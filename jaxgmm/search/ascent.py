@@ -12,7 +12,6 @@ and half the product of the gradient and the quasi-Newton step estimates the gai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,14 +130,9 @@ def learn(ascent: Ascent, point: np.ndarray, stepped: em.State) -> Ascent:
     )
 
 
-def ascending(ascent: Ascent, step: Callable[[em.State], em.State]) -> Iterator[Ascent]:
-    """The ascent after each of its steps, until it has arrived. step: makes one step of EM."""
-    for _ in range(AT_MOST):
-        if ascent.is_done:
-            break
-        tried, point = propose(ascent)
-        ascent = learn(ascent, point, step(tried))
-        yield ascent
+def goes_on(ascent: Ascent) -> bool:
+    """Whether it has another step to make."""
+    return not ascent.is_done and bool(np.isnan(ascent.line[-1]))
 
 
 def ended(ascent: Ascent) -> em.State:
@@ -187,15 +181,14 @@ def _with_objective(line: np.ndarray, objective: Any) -> np.ndarray:
 
 
 def _lbfgs(step: np.ndarray, moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
-    """The two loops of L-BFGS, from the identity: the coordinates are whitened."""
-    left, scaled = step, moves / np.sum(moves * changes, axis=1, keepdims=True)
-    amounts = np.empty(len(moves))
-    for i in range(len(moves) - 1, -1, -1):
-        amounts[i] = np.dot(scaled[i], left)
-        left = left - amounts[i] * changes[i]
-    for i in range(len(moves)):
-        left = left + (amounts[i] * moves[i] - np.dot(changes[i], left) * scaled[i])
-    return left
+    """The direction of L-BFGS, from the identity, since the coordinates are whitened: in the compact form of Byrd,
+    Nocedal and Schnabel (1994, their 3.1), which is a few products of matrices instead of two loops over the pairs."""
+    products = np.dot(moves, changes.T)
+    upper = np.triu(products)
+    along = np.linalg.solve(upper, np.dot(moves, step))
+    changed = np.dot(along, changes)
+    back = np.diagonal(products) * along + np.dot(changes, changed - step)
+    return step + np.dot(np.linalg.solve(upper.T, back), moves) - changed
 
 
 def _target(state: em.State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

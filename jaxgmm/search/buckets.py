@@ -47,7 +47,7 @@ class Bucket(NamedTuple):
     """Runs with several numbers of components, which share a program."""
 
     counts: tuple[int, ...]
-    n_starts: tuple[int, ...]  # runs of each count; a single run for K = 1, since all starts converge to the same fit
+    n_starts: tuple[int, ...]  # runs of each count (`starts_of`)
     seeds: Array  # (L, K, D), K the largest of the counts
     lane_counts: np.ndarray  # (L,) int32: the number of components of each run
     members: np.ndarray  # (counts, R) int32: the runs of each count; if fewer than R, repeated in turn
@@ -99,6 +99,11 @@ def stepped_padding(results: dict[tuple[str, int], FitResult], shared: Iterable[
     return 1.0 - wanted / stepped if stepped else 0.0
 
 
+def starts_of(counts: Iterable[int], n_restarts: int) -> tuple[int, ...]:
+    """How many runs each count has: a single one for K = 1, since all starts converge to the same fit."""
+    return tuple(1 if count == 1 else n_restarts for count in counts)
+
+
 def bucket_of(
     key: Array,
     counts: tuple[int, ...],
@@ -108,7 +113,7 @@ def bucket_of(
     families: Iterable[Family],
 ) -> Bucket:
     """Seeds for `n_restarts` runs of every count, which do not depend on the other counts."""
-    starts = tuple(1 if count == 1 else n_restarts for count in counts)
+    starts = starts_of(counts, n_restarts)
     lane_counts = np.repeat(np.array(counts, np.int32), starts)
     restart = np.concatenate([np.arange(n, dtype=np.int32) for n in starts])
     first = np.cumsum([0, *starts[:-1]])

@@ -8,6 +8,7 @@ depends on the number of runs; each run uses the form (FAST or SAFE) that it nee
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -29,12 +30,17 @@ from ..families import Family
 from ..moments import Moments
 from ..priors import Ridge
 from ..rows.batches import Batches
-from .ascent import Ascent, ascending
+from .ascent import Ascent, goes_on, learn, propose
 from .checkpoint import Entry
 from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
 from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
 from .result import unfinished
+
+ONE_FORM_UP_TO = 8
+"""Features up to which a medium search (see `programs.effort`) makes all its steps in the SAFE form. A step then takes
+0.7 to 1.8 times as long as in the FAST one (5,000 rows, K = 10), but where clusters lie apart some runs need SAFE
+sooner or later, and each family would compile a second program: 0.8 to 1.9 s, as long as all its runs take."""
 
 WORTH_A_THREAD = 2**15
 """Responsibilities in a step of all runs from which a second thread is worth starting."""
@@ -80,7 +86,7 @@ def run(
         while state.status == Status.RUNNING and state.n_steps < limit and not stop.is_set():
             began, first = time.perf_counter(), int(state.n_steps)
             until = np.int32(min(limit, first + min(LINE, in_time)))
-            form = _form(state, batches)
+            form = _form(state, batches, how)
             found = _run.compiled(how, state, batches, settings, fixed, until, form=form)
             state, line = jax.device_get(found)
             made = np.arange(first + 1, int(state.n_steps) + 1)
@@ -145,44 +151,52 @@ def to_ends(
 def ascended(
     ascents: list[Ascent], batches: Batches, settings: em.Settings, n_runs: int, observer: Observer
 ) -> list[Ascent]:
-    """Ascents at their ends, each core taking another one. They share the program of a search of `n_runs` runs."""
+    """Ascents at their ends. They share the program of a search of `n_runs` runs.
+
+    This thread makes a run's arithmetic while the other cores make steps of other runs: threads of their own would wait
+    for one another, since most of an ascent is Python.
+    """
     states = [ascent.state for ascent in ascents]
     fixed = _nothing_fixed(jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])) if batches.has_room else None
-    n_components = states[0].mixture.means.shape[0]
-    how = _effort(n_components, batches, n_runs)
-
+    how = _effort(states[0].mixture.means.shape[0], batches, n_runs)
     held: dict[Form | None, Callable[..., Any]] = {}
 
-    def step(state: em.State) -> em.State:
-        limit = state.n_steps + np.int32(1)
-        while state.status == Status.RUNNING and state.n_steps < limit:
-            form = _form(state, batches)
-            if form not in held:
-                held[form] = _run.held(how, state, batches, settings, fixed, limit, form=form)
-            found, _ = held[form](state, batches, settings, fixed, limit)
-            # What an ascent looks at. The rest stays where it is, ready for the next call.
-            means, *numbers = map(np.asarray, (found.mixture.means, found.objective, found.n_steps, found.status))
-            moments = jax.tree.map(np.asarray, found.moments)
-            mixture = replace(found.mixture, means=means)
-            of_step = dict(zip(("objective", "n_steps", "status"), numbers, strict=True))
-            state = found._replace(mixture=mixture, moments=moments, gain=np.asarray(found.gain), **of_step)
-            if form is not None:
-                state = state._replace(is_far=np.asarray(state.is_far))
-        return state
+    def begun(state: em.State, limit: Any) -> em.State:
+        """The state after a step, which is being computed."""
+        form = _form(state, batches, how)
+        if form not in held:
+            held[form] = _run.held(how, state, batches, settings, fixed, limit, form=form)
+        return held[form](state, batches, settings, fixed, limit)[0]
 
-    waiting, reached, stop = iter(range(len(ascents))), list(ascents), observer.stop()
-
-    def work() -> None:
-        for index in waiting:
-            for ascent in ascending(ascents[index], step):
-                reached[index] = ascent
-                if stop.is_set():
-                    return
-
-    n_threads = 1 if jax.config.jax_disable_jit else min(n_cores(), len(ascents))  # pyright: ignore
+    reached, stop = list(ascents), observer.stop()
+    under_way: deque[tuple[int, np.ndarray, Any, em.State]] = deque()
     with observer.heeding():
-        at_once([work] * n_threads, stop)
+        n_at_once = n_cores() + 1  # one more than cores, so that none waits for this thread
+        going = [index for index, ascent in enumerate(ascents) if not ascent.is_done]
+        while (going or under_way) and not stop.is_set():
+            while going and len(under_way) < n_at_once:
+                index = going.pop(0)
+                tried, point = propose(reached[index])
+                limit = tried.n_steps + np.int32(1)
+                under_way.append((index, point, limit, begun(tried, limit)))
+            index, point, limit, found = under_way.popleft()
+            stepped = _looked_at(found)
+            if int(stepped.status) == Status.RUNNING and stepped.n_steps < limit:  # it needs the other form
+                under_way.append((index, point, limit, begun(stepped, limit)))
+                continue
+            reached[index] = learn(reached[index], point, stepped)
+            if goes_on(reached[index]):
+                going.insert(0, index)
     return jax.device_get(reached)
+
+
+def _looked_at(found: em.State) -> em.State:
+    """The state with what an ascent looks at on the host. The rest stays where it is, ready for the next call."""
+    means, *numbers = map(np.asarray, (found.mixture.means, found.objective, found.n_steps, found.status, found.gain))
+    moments = jax.tree.map(np.asarray, found.moments)
+    of_step = dict(zip(("objective", "n_steps", "status", "gain"), numbers, strict=True))
+    mixture = replace(found.mixture, means=means)
+    return found._replace(mixture=mixture, moments=moments, is_far=np.asarray(found.is_far), **of_step)
 
 
 def with_ridge_and_form(states: em.State, batches: Batches, settings: em.Settings) -> em.State:
@@ -199,7 +213,7 @@ def prepare(
 ) -> None:
     """Compile the programs that the runs are likely to need, in the background."""
     about = np.zeros((1, n_components, batches.n_features), batches.dtype)
-    nothing = about[..., 0]
+    nothing, how = about[..., 0], _effort(n_components, batches, n_runs)
 
     def one(family: Family) -> None:
         second = np.zeros((1, *family.kind.shape(n_components, batches.n_features)), batches.dtype)
@@ -209,8 +223,7 @@ def prepare(
         state = jax.tree.map(lambda leaf: leaf[0], states)
         fixed = _nothing_fixed(states) if batches.has_room else None
         # The state has already ended, so the program is compiled and returns at once.
-        how = _effort(n_components, batches, n_runs)
-        _run.compiled(how, state, batches, settings, fixed, np.int32(0), form=_form(state, batches))
+        _run.compiled(how, state, batches, settings, fixed, np.int32(0), form=_form(state, batches, how))
 
     in_background([partial(one, family) for family in families])
 
@@ -233,9 +246,10 @@ def _effort(n_components: int, batches: Batches, n_runs: int) -> Effort:
     return Effort.HURRIED if batches.has_room else effort(int(batches.n_rows), n_components, n_runs)
 
 
-def _form(state: em.State, batches: Batches) -> Form | None:
-    """The form of a run's next step; None for a small table: SAFE throughout, since FAST is not worth a program."""
-    if batches.has_room:
+def _form(state: em.State, batches: Batches, how: Effort) -> Form | None:
+    """The form of a run's next step; None where it is SAFE throughout, since FAST is not worth a program: for small
+    tables, and in medium searches with few features."""
+    if batches.has_room or (how is Effort.BRISK and batches.n_features <= ONE_FORM_UP_TO):
         return None
     return Form.SAFE if state.is_far else Form.FAST
 

@@ -14,7 +14,7 @@ from jax import Array
 from .. import em
 from .._base.memory import own
 from .._base.precision import is_traced, is_transforming
-from .._base.programs import effort, program
+from .._base.programs import SMALL, Effort, effort, program
 from ..em.hard import assigned, from_labels, from_means, from_responsibilities
 from ..em.lanes import for_fits, one_lane
 from ..em.maximisation import maximise
@@ -164,7 +164,8 @@ class Resident:
     def of_each(self, results: FitResult, also: Callable[[FitResult, Batches], Any]) -> Any:
         n_results, n_components = results.mixture.means.shape[:2]
         if not self.rows.has_room:
-            how = effort(int(self.rows.n_rows), n_components, n_results)
+            is_soon_done = n_results * n_components * int(self.rows.n_rows) <= SMALL
+            how = Effort.HURRIED if is_soon_done else effort(int(self.rows.n_rows), n_components, n_results)
             return _for_each_result.compiled(how, self.rows, results, also=also)
         alone = [jax.tree.map(lambda leaf, i=i: leaf[i], results) for i in range(n_results)]
         each = [also(replace(of, mixture=in_shared_family(of.mixture)), self.rows) for of in alone]

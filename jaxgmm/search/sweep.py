@@ -22,7 +22,7 @@ from ..families import SHELF, Family
 from ..rows.options import RowOptions
 from ..rows.rows import Rows
 from . import _check
-from .buckets import Bucket, bucket_of, buckets, fit_bucket, stepped_padding
+from .buckets import Bucket, bucket_of, buckets, fit_bucket, starts_of, stepped_padding
 from .checkpoint import Checkpoint, Journal, checkpointing
 from .criteria import CRITERIA, Criterion
 from .driver import driver_of
@@ -166,7 +166,8 @@ def _fit_seeded(
     """Fit all cells and their folds, from seeds that the families share."""
     seeding, n_restarts = plan.search.init, plan.search.n_restarts
     for counts in shared:
-        driver_of(rows).prepare(plan.families, room_for(max(counts), rows), plan.settings, n_restarts)
+        n_runs = sum(starts_of(counts, n_restarts))
+        driver_of(rows).prepare(plan.families, room_for(max(counts), rows), plan.settings, n_runs)
 
     def buckets_of(training: Rows) -> list[Bucket]:
         return [bucket_of(key, counts, training, seeding, n_restarts, plan.families) for counts in shared]
