@@ -32,7 +32,7 @@ CACHES = ((None,), ("empty cache", "filled cache"))  # of compiled programs: the
 LATER = 3
 LIMIT = 900.0  # seconds for one contender in one dtype
 COMMON = {"tol": 1e-6, "max_steps": 500, "seeds": 3}
-FREE = {"n_restarts": 8, "tol": TOL, "their_restarts": 8, "seeds": 5, "polish": 1e-9}
+FREE = {"n_restarts": 8, "tol": TOL, "their_restarts": 8, "seeds": 5, "polish": 1e-6}
 LONGER = {**FREE, "n_restarts": 16, "tol": 1e-4}  # where ours may take more of the time that theirs does
 COMPARED = {
     "common_starts": (cells.common_starts, COMMON),

@@ -400,8 +400,8 @@ def test_cells_beside_scikit_learn():
     sections = {
         "sweep": sweep,
         "common_starts": {**asked, "tol": 1e-6, "max_steps": 500},
-        "free_starts": {**asked, "n_restarts": 8, "polish": 1e-9, "missing": "crashed"},
-        "longer_starts": {**asked, "n_restarts": 16, "tol": 1e-4, "their_restarts": 8, "polish": 1e-9, **seconds},
+        "free_starts": {**asked, "n_restarts": 8, "polish": 1e-6, "missing": "crashed"},
+        "longer_starts": {**asked, "n_restarts": 16, "tol": 1e-4, "their_restarts": 8, "polish": 1e-6, **seconds},
         "choices": {"n_restarts": 16, "tol": 1e-9, "device": "cpu", "missing": None, "sets": [choice]},
     }
     text = report.report([result(searches=sections)])
@@ -411,8 +411,8 @@ def test_cells_beside_scikit_learn():
     assert "missing: crashed" in text
     assert "8 restarts of ours to tol 0.001 and 8 of scikit-learn's by default" in text
     assert (
-        "16 restarts of ours to tol 0.0001 and 8 of scikit-learn's by default, each end then run on to tol 1e-09"
-        in text
+        "16 restarts of ours to tol 0.0001 and 8 of scikit-learn's by default, each end then run on to tol 1e-06 and "
+        "polished" in text
     )
     assert "A table took ours 2.00 s and scikit-learn 9.00 s" in text
     assert "| faithful | 272 × 2 | tied 3 (2314.30) | tied 2 (2314.40) | 1 | 1 | 0 | 1 |" in text

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from .._base.memory import own
 from .._base.mesh import one_copy_of
 from .._base.precision import precision_for
+from .._base.programs import program
 from .._base.status import explain
 from ..families import Family, is_matrix_shape, shown_shape
 from ..mixture import Mixture
@@ -136,12 +136,19 @@ def _fixed_start(estimator: Any, family: Family, n_features: int, dtype: Any) ->
     with precision_for(dtype):
         weights = means = scales = None
         if estimator.weights_init is not None:
-            weights = jnp.log(own(_check.weights_init(estimator.weights_init, n_components), dtype))
+            with np.errstate(divide="ignore"):
+                weights = np.log(_check.weights_init(estimator.weights_init, n_components))
+            weights = own(weights, dtype)
         if estimator.means_init is not None:
             means = own(_check.means_init(estimator.means_init, n_components, n_features), dtype)
         if estimator.precisions_init is not None:
             shape = shown_shape(family, n_components, n_features)
             is_matrix = is_matrix_shape(family, shape)
             covariances = _check.precisions_init(estimator.precisions_init, shape, is_matrix, family.name)
-            scales = family.read(own(covariances, dtype), n_features)
+            scales = _read(own(covariances, dtype), family=family, n_features=n_features)
         return FixedStart(weights, means, scales)
+
+
+@program(static=("family", "n_features"), hurried=True)
+def _read(covariances: Array, *, family: Family, n_features: int) -> Any:
+    return family.read(covariances, n_features)

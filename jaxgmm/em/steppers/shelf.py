@@ -8,11 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.precision import keeps_precision
+from ..._base.programs import program
+from ...mixture import Mixture
+from ...moments import Moments
 from ..state import Settings, State
 from ._stepper import Stepper
 from .accelerated import Accelerated
 from .anderson import anderson
 from .lbfgs import lbfgs
+from .memory import Memory
 from .plain import Plain
 from .squarem import squarem
 
@@ -35,7 +39,12 @@ def with_memory(state: State, settings: Settings) -> State:
         return state._replace(memory=None)
     if state.memory is not None:
         return state
-    return state._replace(memory=stepper_of(settings).remember(state.mixture, state.moments))
+    return state._replace(memory=_remembered(state.mixture, state.moments, method=settings.acceleration))
+
+
+@program(static="method", hurried=True)
+def _remembered(mixture: Mixture, moments: Moments, *, method: str) -> Memory:
+    return ACCELERATIONS[method].remember(mixture, moments)
 
 
 def with_own_memory(state: State, settings: Settings) -> State:
