@@ -16,7 +16,7 @@ from jax import Array
 from ._base import check, html
 from ._base.fork import refuse_if_forked
 from ._base.linalg import einsum
-from ._base.memory import from_host, own, to_host
+from ._base.memory import from_host, own, to_host, with_whole_rows
 from ._base.precision import is_traced, keeps_precision, precision_for
 from ._base.programs import SMALL, program
 from .covariances import Covariance
@@ -121,7 +121,7 @@ class Mixture:
     def _rows(self, x: Any) -> Array:
         rows = own(x if isinstance(x, jax.Array) else real_array(x, "x"), self.means.dtype)
         rows_check.last_axis(rows.shape, self.n_features)
-        return rows
+        return with_whole_rows(rows)
 
     def __repr__(self) -> str:
         if is_traced(self) or self.means.ndim != 2:

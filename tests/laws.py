@@ -16,6 +16,9 @@ KINDS = {name: SHELF[name] for name in ("full", "tied", "diag", "spherical")}
 
 WITH_STRANGERS = {**SHELF, "a stranger's": SharedSpherical()}
 
+ITERATIVE = {"VEI"}
+"""Families whose estimate is an inner iteration, which a step does not run to its last digit."""
+
 every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 even_a_strangers = pytest.mark.parametrize("family", WITH_STRANGERS.values(), ids=WITH_STRANGERS)
 every_kind = pytest.mark.parametrize("family", KINDS.values(), ids=KINDS)

@@ -12,8 +12,6 @@ import numpy as np
 
 DATA = Path(__file__).parent / "data"
 
-FAMILIES = ("full", "tied", "diag", "spherical", "EEI", "VEI")
-
 
 class Parameters(NamedTuple):
     weights: np.ndarray  # (K,)
@@ -123,7 +121,7 @@ def estimate(family: str, scatter: np.ndarray, mass: np.ndarray) -> np.ndarray:
                 break
         volumes = (variances / shape).mean(axis=1)
         return np.stack([np.diag(volume * shape) for volume in volumes])
-    raise KeyError(family)
+    raise KeyError(f"the estimate of {family} is to be written here")
 
 
 def em(

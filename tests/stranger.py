@@ -45,7 +45,9 @@ class ShrunkMeans:
 
     def means(self, mass, means, scales):
         mass = mass[:, None]
-        return (mass * means + self.strength * self.centre[None]) / (mass + self.strength)
+        total = mass + self.strength
+        shrunk = (mass * means + self.strength * self.centre[None]) / jnp.where(total > 0.0, total, 1.0)
+        return jnp.where(total > 0.0, shrunk, means)
 
     def pseudo(self, kind, mass, means):
         each = jnp.full_like(mass, self.strength)

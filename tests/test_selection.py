@@ -14,6 +14,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, Mixture, Status
 from jaxgmm.families import SHELF, Full
+from jaxgmm.search import criteria
 from jaxgmm.search.buckets import PADDING, buckets, padding
 from jaxgmm.search.criteria import aic, bic, entropy, icl, n_parameters, sums
 from jaxgmm.search.folds import folds
@@ -21,6 +22,7 @@ from jaxgmm.search.sweep import sweep
 from jaxgmm.search.table import Cell, Sweep
 from tests import oracle
 from tests.laws import KINDS
+from tests.stranger import ConsistentAIC
 from tests.tolerances import assert_close, assert_same_mixture
 
 
@@ -248,6 +250,16 @@ def test_the_table_is_made_of_the_results(found):
         soft = float(entropy(result.mixture, rows("faithful")))
         assert_close(row["icl"], row["bic"] + 2 * soft, "oracle", "float64")
         assert all(type(row[name]) is float for name in ("log_likelihood", "aic", "bic", "icl"))
+
+
+@pytest.mark.parametrize("is_chosen", [False, True])
+def test_a_criterion_on_the_shelf_is_a_column_where_it_is_chosen_by(is_chosen, monkeypatch):
+    monkeypatch.setitem(criteria.CRITERIA, "caic", ConsistentAIC())
+    swept = sweep(jax.random.key(0), rows("faithful"), [1, 2], "tied", **SETTINGS, criterion=["bic", "caic"][is_chosen])
+    assert ("caic" in swept.columns) == is_chosen
+    if is_chosen:
+        row = swept.table()[0]
+        assert_close(row["caic"], row["bic"] + row["n_params"], "oracle", "float64")
 
 
 def test_the_best_has_the_smallest_criterion(found):

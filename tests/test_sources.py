@@ -522,6 +522,20 @@ def shared_out(folder):
     return jax.device_put(X, jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("rows")))
 
 
+class OfSlices:
+    """An array that gives slices of rows and nothing else, as those of HDF5 and Zarr do."""
+
+    def __init__(self, x):
+        self._x, self.shape, self.ndim, self.dtype = x, x.shape, x.ndim, x.dtype
+
+    def __len__(self):
+        return len(self._x)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice)
+        return self._x[rows]
+
+
 GIVEN = {
     "nested list": lambda folder: X.tolist(),
     "jax": lambda folder: jax.numpy.asarray(X),
@@ -532,6 +546,8 @@ GIVEN = {
     "npz": of_npz,
     "paths": of_paths,
     "blocks": lambda folder: Blocks([X[:1000], X[1000:]]),
+    "from_array": lambda folder: Blocks.from_array(X),
+    "from_array, read by slices": lambda folder: Blocks.from_array(OfSlices(X)),
     **{name: lambda folder, of=of: of(folder).rows for name, of in SOURCES.items()},
 }
 

@@ -60,6 +60,12 @@ def gathered(x: jax.Array) -> jax.Array:
     return jax.device_put(np.asarray(x), min(x.devices(), key=lambda device: device.id))
 
 
+def with_whole_rows(x: jax.Array) -> jax.Array:
+    """An array of rows that is sharded by features along an Explicit axis as one that is not: any other unchanged."""
+    spec = getattr(getattr(jax.typeof(x), "sharding", None), "spec", ())
+    return gathered(x) if len(spec) == x.ndim > 0 and spec[-1] is not None else x
+
+
 def beside(array: jax.Array, tree: Any) -> Any:
     """A tree of arrays on the device of an array, and committed to it only if the array is."""
     return jax.device_put(tree, array.sharding if array.committed else None)

@@ -31,4 +31,14 @@ from .spherical import SphericalCovariance as SphericalCovariance
 from .tied import Tied as Tied
 from .vei import VEI as VEI
 
-SHELF: dict[str, Family] = {family.name: family for family in (Full(), Tied(), Diag(), Spherical(), EEI(), VEI())}
+SHELF: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Full(),
+        Tied(),
+        Diag(),
+        Spherical(),
+        EEI(),
+        VEI(),
+    )
+}

@@ -24,7 +24,7 @@ from .partitions import takes as is_dask
 from .replicated import ON_EACH, on_all_devices
 from .rows import Rows
 from .sharded import Sharded
-from .shares import is_sharded, one_copy, shares_of
+from .shares import is_sharded, shares_of
 from .sizes import choose_chunk_size
 from .streamed import Streamed
 
@@ -85,7 +85,7 @@ def head_of(x: Any, sample_weight: Any) -> Head | None:
 
 def _admit_everywhere(key: Array, x: Any, options: RowOptions, work: Workload) -> Rows:
     """Rows for all devices of the only process: each device has a shard of the rows, or all rows and some lanes."""
-    x, n_own = observations(one_copy(x), "x"), len(jax.local_devices())
+    x, n_own = observations(one_copy_of(x), "x"), len(jax.local_devices())
     n_bytes = x.size * _dtype_of(x, options.dtype).itemsize
     sample_weight = options.sample_weight
     if n_own == 1 or (n_own <= work.n_lanes and n_bytes <= ON_EACH):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from .._base.mesh import one_copy_of
 from .._base.precision import is_traced
 from . import _check, _check_parts
 from .collective import gather_exactly, in_all_or_none
@@ -44,13 +45,8 @@ def shares_of(x: Any, sample_weight: Any) -> tuple[list[Share], list[Any]]:
     return in_all_or_none(lambda: _cut(x, sample_weight)), jax.devices()
 
 
-def one_copy(x: Any) -> Any:
-    """One copy of an array that may be replicated over several devices; anything else unchanged."""
-    return x.addressable_shards[0].data if isinstance(x, jax.Array) and not is_traced(x) else x
-
-
 def _cut(x: Any, sample_weight: Any) -> list[Share]:
-    own, x = jax.local_devices(), one_copy(x)
+    own, x = jax.local_devices(), one_copy_of(x)
     if jax.process_count() == 1 or len(x):  # of several processes some may have no rows
         x = observations(x, "x")
     weights = _check.weights_of_rows(sample_weight, len(x))

@@ -1,9 +1,11 @@
 """Blocks of rows as a source gives them, checked against each other and cut into pieces of one size.
 
 A source of rows is one file of this folder with two functions: `takes(x)`, whether a user's x is one, and `source(x,
-sample_weight)`, which opens it; and a line on the shelf in `blocks.py`. What it opens is iterated over anew for every
-pass, or, like an array, has a `shape`, `weights` (N,) or None, and `read(first, after)`; `read_into(rows, first)` where
-it can read into given memory. `again()` opens it anew for another fit. Every error names what it read.
+sample_weight)`, which opens it; and a line on the shelf in `blocks.py`. What it opens has a `name`, and `again()` opens
+it anew for another fit. It is iterated over anew for every pass (`partitions.py`), or, like an array (`arrays.py`), has
+a `shape`, a `dtype` (None where only a read tells), `weights` (N,) or None, and `read(first, after)`; `read_into(rows,
+first)` where it can read into given memory. Where it knows more it says so: `columns`, their names; `unit`, what a
+block is called; `place_of(row)`, where a row came from. Every error names what it read.
 """
 
 from __future__ import annotations

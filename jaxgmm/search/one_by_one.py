@@ -168,12 +168,12 @@ def ascended(
             held[form] = _run.held(how, state, batches, settings, fixed, limit, form=form)
         return held[form](state, batches, settings, fixed, limit)[0]
 
-    reached, stop = list(ascents), observer.stop()
+    reached = list(ascents)
     under_way: deque[tuple[int, np.ndarray, Any, em.State]] = deque()
     with observer.heeding():
         n_at_once = n_cores() + 1  # one more than cores, so that none waits for this thread
         going = [index for index, ascent in enumerate(ascents) if not ascent.is_done]
-        while (going or under_way) and not stop.is_set():
+        while (going or under_way) and not observer.is_interrupted:
             while going and len(under_way) < n_at_once:
                 index = going.pop(0)
                 tried, point = propose(reached[index])

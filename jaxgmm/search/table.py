@@ -240,7 +240,9 @@ def cell_of(
     log_likelihood = _total(result, said, n)
     p = int(n_parameters(result.mixture))
     known = Evidence(log_likelihood, p, n, float(said[1]), held_out)
-    figures = {name: each.of(known) for name, each in {**CRITERIA, chosen_by.name: chosen_by}.items()}
+    # Of the shelf, those that every table has: another one is a column where it is chosen by.
+    asked = {name: each for name, each in CRITERIA.items() if name in Cell._fields} | {chosen_by.name: chosen_by}
+    figures = {name: each.of(known) for name, each in asked.items()}
     own = {name: figures.pop(name) for name in Cell._fields if name in figures}
     return Cell(
         family=family,
