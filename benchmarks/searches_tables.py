@@ -102,7 +102,7 @@ def beside(found: dict[str, Any]) -> list[str]:
     if "polish" in found:
         ours, theirs = found["n_restarts"], found["their_restarts"]
         starts = f"{ours} restarts of ours to tol {found['tol']:g} and {theirs} of scikit-learn's by default"
-        how = f"each end then run on to tol {found['polish']:g} and polished"
+        how = f"each end then run on to its optimum (tol {found['polish']:g})"
     title = (
         f"{grid(found)}, (N, D) = ({found['n']}, {found['d']}), {found['seeds']} tables, {starts}, {how}, float64: "
         "mean log-likelihood, ours less scikit-learn's, nats."

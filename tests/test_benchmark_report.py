@@ -411,8 +411,8 @@ def test_cells_beside_scikit_learn():
     assert "missing: crashed" in text
     assert "8 restarts of ours to tol 0.001 and 8 of scikit-learn's by default" in text
     assert (
-        "16 restarts of ours to tol 0.0001 and 8 of scikit-learn's by default, each end then run on to tol 1e-06 and "
-        "polished" in text
+        "16 restarts of ours to tol 0.0001 and 8 of scikit-learn's by default, each end then run on to its optimum "
+        "(tol 1e-06)" in text
     )
     assert "A table took ours 2.00 s and scikit-learn 9.00 s" in text
     assert "| faithful | 272 × 2 | tied 3 (2314.30) | tied 2 (2314.40) | 1 | 1 | 0 | 1 |" in text
