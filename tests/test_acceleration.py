@@ -240,9 +240,12 @@ def test_a_run_that_collapses_says_so(method, x64):
 
 
 @every_method
-def test_restarts_end_as_alone_and_as_in_bursts(method):
-    """Through fewer slots than runs, and whoever watches: memory belongs to a run, not to its slot."""
-    batches = Batches.of(BLOBS.x.astype(np.float32), None, 100)
+def test_restarts_end_as_alone_and_as_in_bursts(method, x64):
+    """Through fewer slots than runs, and whoever watches: memory belongs to a run, not to its slot.
+
+    In float64: in float32 the rounding of another program may lead Anderson's proposals to another plateau.
+    """
+    batches = Batches.of(BLOBS.x, None, 100)
     chosen = settings(method, 1e-6, 1e-6)
     states = starting.start(jax.random.key(0), batches, "random_rows", K, SHELF["spherical"], chosen, 40)
     at_once, histories = run_to_ends(states, batches, chosen, 80)
@@ -254,7 +257,7 @@ def test_restarts_end_as_alone_and_as_in_bursts(method):
     run = jax.jit(lambda state: em.run(state, batches, chosen, 80))
     for lane in (0, 17, 39):
         alone = run(jax.tree.map(lambda leaf, lane=lane: leaf[lane], states))
-        assert_close(at_once.objective[lane], alone.objective, "settled", np.float32)
+        assert_close(at_once.objective[lane], alone.objective, "settled", np.float64)
 
 
 def test_the_ways_in():
