@@ -11,6 +11,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Blocks, GaussianMixture, Status
 from jaxgmm._base import programs
+from jaxgmm.search import ascent
 from jaxgmm.search import checkpoint as checkpoints
 from tests.laws import KINDS, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, tolerance
@@ -162,3 +163,18 @@ def test_what_cannot_be_polished_is_refused_by_name():
         fit(X, K, polish="yes")
     with pytest.raises(TypeError, match="polish"):
         jax.jit(lambda x: jaxgmm.fit(jax.random.key(0), x, K, polish=True).objective)(X.astype(np.float32))
+
+
+@pytest.mark.parametrize("n_pairs", [0, 1, 12])
+def test_the_direction_is_that_of_the_two_loops_of_lbfgs(n_pairs, rng):
+    """Nocedal 1980, from the identity: what the compact form is a shorter way to write."""
+    root = rng.normal(size=(20, 20))
+    moves, slope = rng.normal(size=(n_pairs, 20)), rng.normal(size=20)
+    changes = moves @ (root @ root.T + np.eye(20))
+    left, amounts = slope, np.empty(n_pairs)
+    for i in reversed(range(n_pairs)):
+        amounts[i] = moves[i] @ left / (moves[i] @ changes[i])
+        left = left - amounts[i] * changes[i]
+    for i in range(n_pairs):
+        left = left + (amounts[i] - changes[i] @ left / (moves[i] @ changes[i])) * moves[i]
+    assert_close(ascent._lbfgs(slope, moves, changes), left, "oracle", np.float64)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import jax
@@ -101,6 +102,12 @@ def test_rows_on_a_mesh_with_explicit_axes(way, found):
     for name, expected in found["meshes"]["host"].items():
         ours = found["meshes"][way][name]
         assert_close(np.asarray(ours), np.asarray(expected), "log_density", np.float32, factor=4.0, note=name)
+
+
+def test_rows_sharded_by_features_along_an_explicit_axis(found):
+    expected, *others = found["by features"]
+    for other in others:
+        assert_close(np.asarray(other), np.asarray(expected), "log_density", np.float32, factor=4.0)
 
 
 def test_restarts_on_devices_go_on_where_they_were_interrupted(found):
@@ -353,10 +360,13 @@ IN_SECONDS = ("other arguments", "dies")
 )
 def test_what_one_process_does_alone_ends_all(fault, script):
     """None waits without end: all end with an error that says what happened, and none with a fit."""
+    began = time.monotonic()
     made = launched(2, script, fault)
     assert FAULTS[fault] in made.stderr
-    assert made.returncode == (7 if fault == "dies" else made.returncode) != 0
+    assert made.returncode == 7 if fault == "dies" else made.returncode != 0
     assert "fit " not in made.stdout
+    if fault in IN_SECONDS:
+        assert time.monotonic() - began < 60 + launch.GRACE
 
 
 @pytest.mark.parametrize("way", ["by the launcher", "by itself"])

@@ -61,7 +61,8 @@ def gathered(x: jax.Array) -> jax.Array:
 
 
 def with_whole_rows(x: jax.Array) -> jax.Array:
-    """An array of rows that is sharded by features along an Explicit axis as one that is not: any other unchanged."""
+    """Rows that are sharded by features along an Explicit axis as rows that lie on one device, or where traced on each
+    of the mesh; any others unchanged."""
     spec = getattr(getattr(jax.typeof(x), "sharding", None), "spec", ())
     return gathered(x) if len(spec) == x.ndim > 0 and spec[-1] is not None else x
 

@@ -14,6 +14,7 @@ from jax import Array
 from .._base import check
 from .._base.precision import is_traced
 from .._base.status import Status
+from ..density import FAST_UP_TO
 from ..families import SHELF, Family, shape_of_scales
 from ..mixture import Mixture
 from ..moments import Moments
@@ -117,7 +118,8 @@ class State(NamedTuple):
     gain_before: Array  # (): likewise the step before it
     memory: Memory | None = None  # of an accelerated run
     ridge_trace: Array | None = None  # (K,): tr(ridge Σ⁻¹) of each component, if the loop carries it
-    is_far: Array | None = None  # (): whether FAST is too inaccurate for the next step, likewise
+    # (): whether FAST is too inaccurate for the next step, likewise; a guess where no step is made in FAST.
+    is_far: Array | None = None
 
 
 class Fixed(NamedTuple):
@@ -225,3 +227,17 @@ def finish(state: State) -> State:
     """The state with which a run ends: one that is still running has reached the limit, MAX_STEPS."""
     status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status)
     return state._replace(status=status.astype(jnp.int32))
+
+
+def guessed_far(states: State, batches: Batches) -> np.ndarray:
+    """Which runs (R, ...) are likely to need the SAFE form: those with a mean further from the origin, in standard
+    deviations within components, than FAST allows. A wrong guess costs compiling one more program. -> (R,) bool."""
+    means, mass, second = (np.asarray(of) for of in (states.mixture.means, states.moments.mass, states.moments.second))
+    n_runs, _, n_features = means.shape
+    is_matrix = second.ndim == 4 and second.shape[-2:] == (n_features, n_features)
+    total = second.trace(axis1=-2, axis2=-1) if is_matrix else second
+    with np.errstate(all="ignore"):
+        within = total.reshape(n_runs, -1).sum(axis=1) / (mass.sum(axis=1) * n_features)
+        distance = np.square(means - np.asarray(batches.origin)).sum(axis=-1)
+        furthest = np.where(np.isfinite(states.mixture.log_weights), distance, 0.0).max(axis=1)
+        return ~(furthest <= FAST_UP_TO[means.dtype.itemsize] * within)

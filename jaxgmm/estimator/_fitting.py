@@ -145,10 +145,11 @@ def _fixed_start(estimator: Any, family: Family, n_features: int, dtype: Any) ->
             shape = shown_shape(family, n_components, n_features)
             is_matrix = is_matrix_shape(family, shape)
             covariances = _check.precisions_init(estimator.precisions_init, shape, is_matrix, family.name)
-            scales = _read(own(covariances, dtype), family=family, n_features=n_features)
+            scales = _scales_of(own(covariances, dtype), family=family, n_features=n_features)
         return FixedStart(weights, means, scales)
 
 
 @program(static=("family", "n_features"), hurried=True)
-def _read(covariances: Array, *, family: Family, n_features: int) -> Any:
+def _scales_of(covariances: Array, *, family: Family, n_features: int) -> Any:
+    # As a program: operation by operation it would be a dozen.
     return family.read(covariances, n_features)

@@ -130,8 +130,8 @@ def learn(ascent: Ascent, point: np.ndarray, stepped: em.State) -> Ascent:
     )
 
 
-def goes_on(ascent: Ascent) -> bool:
-    """Whether it has another step to make."""
+def has_next_step(ascent: Ascent) -> bool:
+    """Whether it has another step to make: it has not arrived, and its line, of finite objectives, has room."""
     return not ascent.is_done and bool(np.isnan(ascent.line[-1]))
 
 
@@ -182,7 +182,10 @@ def _with_objective(line: np.ndarray, objective: Any) -> np.ndarray:
 
 def _lbfgs(step: np.ndarray, moves: np.ndarray, changes: np.ndarray) -> np.ndarray:
     """The direction of L-BFGS, from the identity, since the coordinates are whitened: in the compact form of Byrd,
-    Nocedal and Schnabel (1994, their 3.1), which is a few products of matrices instead of two loops over the pairs."""
+    Nocedal and Schnabel (1994, their 3.1), which is a few products of matrices instead of two loops over the pairs.
+
+    Of their letters S is `moves`, Y `changes`, R `upper` and D the diagonal of `products`.
+    """
     products = np.dot(moves, changes.T)
     upper = np.triu(products)
     along = np.linalg.solve(upper, np.dot(moves, step))

@@ -2,7 +2,8 @@
 
 On a CPU a step of one run keeps a core busy as soon as a chunk has some ten thousand responsibilities, and starting the
 program for the next run costs a fifth of a millisecond. In return no batched program has to be compiled, and no shape
-depends on the number of runs; each run uses the form (FAST or SAFE) that it needs, and makes its own number of steps.
+depends on the number of runs; each run uses the form (FAST or SAFE) that it needs,
+unless one form serves all (`_form`), and makes its own number of steps.
 """
 
 from __future__ import annotations
@@ -23,14 +24,13 @@ from .. import em
 from .._base.programs import Effort, effort, program
 from .._base.status import Status
 from ..covariances import Form
-from ..density import FAST_UP_TO
 from ..em.loop import advance
-from ..em.state import NOT_BEGUN, Fixed, is_running, unstarted
+from ..em.state import NOT_BEGUN, Fixed, guessed_far, is_running, unstarted
 from ..families import Family
 from ..moments import Moments
 from ..priors import Ridge
 from ..rows.batches import Batches
-from .ascent import Ascent, goes_on, learn, propose
+from .ascent import Ascent, has_next_step, learn, propose
 from .checkpoint import Entry
 from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
 from .pool import at_once, in_background, n_cores
@@ -40,10 +40,18 @@ from .result import unfinished
 ONE_FORM_UP_TO = 8
 """Features up to which a medium search (see `programs.effort`) makes all its steps in the SAFE form. A step then takes
 0.7 to 1.8 times as long as in the FAST one (5,000 rows, K = 10), but where clusters lie apart some runs need SAFE
-sooner or later, and each family would compile a second program: 0.8 to 1.9 s, as long as all its runs take."""
+sooner or later, and each family would compile a second program, for longer than its runs take (by hand, Zen 3: see "One
+form or two" in `benchmarks/README.md`)."""
 
 WORTH_A_THREAD = 2**15
 """Responsibilities in a step of all runs from which a second thread is worth starting."""
+
+WORTH_A_THREAD_TO_ASCEND = 2**18
+"""Responsibilities in a step of one ascent for each thread that ascends: a step then takes some milliseconds, and its
+arithmetic in Python one."""
+
+AT_ONCE = 2
+"""Ascents of one thread that have a step under way: while one is computed, the other's arithmetic is made."""
 
 LINE = 256
 """Most steps of one call: the length of the array that their objectives are written to."""
@@ -153,12 +161,13 @@ def ascended(
 ) -> list[Ascent]:
     """Ascents at their ends. They share the program of a search of `n_runs` runs.
 
-    This thread makes a run's arithmetic while the other cores make steps of other runs: threads of their own would wait
-    for one another, since most of an ascent is Python.
+    A thread makes one ascent's arithmetic while JAX makes a step of another: on a CPU the steps that one thread begins
+    run one at a time. Where a step takes no longer than its arithmetic, threads would wait for each other's Python.
     """
     states = [ascent.state for ascent in ascents]
     fixed = _nothing_fixed(jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])) if batches.has_room else None
-    how = _effort(states[0].mixture.means.shape[0], batches, n_runs)
+    n_components = states[0].mixture.means.shape[0]
+    how = _effort(n_components, batches, n_runs)
     held: dict[Form | None, Callable[..., Any]] = {}
 
     def begun(state: em.State, limit: Any) -> em.State:
@@ -168,14 +177,13 @@ def ascended(
             held[form] = _run.held(how, state, batches, settings, fixed, limit, form=form)
         return held[form](state, batches, settings, fixed, limit)[0]
 
-    reached = list(ascents)
-    under_way: deque[tuple[int, np.ndarray, Any, em.State]] = deque()
-    with observer.heeding():
-        n_at_once = n_cores() + 1  # one more than cores, so that none waits for this thread
-        going = [index for index, ascent in enumerate(ascents) if not ascent.is_done]
-        while (going or under_way) and not observer.is_interrupted:
-            while going and len(under_way) < n_at_once:
-                index = going.pop(0)
+    reached, stop = list(ascents), observer.stop()
+
+    def ascend(mine: deque[int]) -> None:
+        under_way: deque[tuple[int, np.ndarray, Any, em.State]] = deque()
+        while (mine or under_way) and not stop.is_set():
+            while mine and len(under_way) < AT_ONCE:
+                index = mine.popleft()
                 tried, point = propose(reached[index])
                 limit = tried.n_steps + np.int32(1)
                 under_way.append((index, point, limit, begun(tried, limit)))
@@ -185,8 +193,15 @@ def ascended(
                 under_way.append((index, point, limit, begun(stepped, limit)))
                 continue
             reached[index] = learn(reached[index], point, stepped)
-            if goes_on(reached[index]):
-                going.insert(0, index)
+            if has_next_step(reached[index]):
+                mine.appendleft(index)  # to its end, before another begins
+
+    going = [index for index, ascent in enumerate(ascents) if has_next_step(ascent)]
+    n_threads = max(1, min(n_cores(), len(going), n_components * int(batches.n_rows) // WORTH_A_THREAD_TO_ASCEND))
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        n_threads = 1
+    with observer.heeding():
+        at_once([partial(ascend, deque(going[first::n_threads])) for first in range(n_threads)], stop)
     return jax.device_get(reached)
 
 
@@ -228,20 +243,6 @@ def prepare(
     in_background([partial(one, family) for family in families])
 
 
-def guessed_far(states: em.State, batches: Batches) -> np.ndarray:
-    """Which runs (R, ...) are likely to need the SAFE form: those with a mean further from the origin, in standard
-    deviations within components, than FAST allows. A wrong guess costs compiling one more program. -> (R,) bool."""
-    means, mass, second = (np.asarray(of) for of in (states.mixture.means, states.moments.mass, states.moments.second))
-    n_runs, _, n_features = means.shape
-    is_matrix = second.ndim == 4 and second.shape[-2:] == (n_features, n_features)
-    total = second.trace(axis1=-2, axis2=-1) if is_matrix else second
-    with np.errstate(all="ignore"):
-        within = total.reshape(n_runs, -1).sum(axis=1) / (mass.sum(axis=1) * n_features)
-        distance = np.square(means - np.asarray(batches.origin)).sum(axis=-1)
-        furthest = np.where(np.isfinite(states.mixture.log_weights), distance, 0.0).max(axis=1)
-        return ~(furthest <= FAST_UP_TO[means.dtype.itemsize] * within)
-
-
 def _effort(n_components: int, batches: Batches, n_runs: int) -> Effort:
     return Effort.HURRIED if batches.has_room else effort(int(batches.n_rows), n_components, n_runs)
 
@@ -249,7 +250,8 @@ def _effort(n_components: int, batches: Batches, n_runs: int) -> Effort:
 def _form(state: em.State, batches: Batches, how: Effort) -> Form | None:
     """The form of a run's next step; None where it is SAFE throughout, since FAST is not worth a program: for small
     tables, and in medium searches with few features."""
-    if batches.has_room or (how is Effort.BRISK and batches.n_features <= ONE_FORM_UP_TO):
+    has_few = batches.n_features <= ONE_FORM_UP_TO and jax.default_backend() == "cpu"
+    if batches.has_room or (how is Effort.BRISK and has_few):
         return None
     return Form.SAFE if state.is_far else Form.FAST
 

@@ -164,6 +164,7 @@ class Resident:
     def of_each(self, results: FitResult, also: Callable[[FitResult, Batches], Any]) -> Any:
         n_results, n_components = results.mixture.means.shape[:2]
         if not self.rows.has_room:
+            # One pass for each result: where it is short, compiling well would take longer than it saves.
             is_soon_done = n_results * n_components * int(self.rows.n_rows) <= SMALL
             how = Effort.HURRIED if is_soon_done else effort(int(self.rows.n_rows), n_components, n_results)
             return _for_each_result.compiled(how, self.rows, results, also=also)

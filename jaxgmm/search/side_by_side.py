@@ -15,10 +15,10 @@ from .. import em
 from .._base.programs import program
 from .._base.status import Status
 from ..covariances import Form
+from ..em.state import guessed_far
 from ..rows.batches import Batches
 from .checkpoint import Entry
 from .observer import BURST, Observer, steps_of_a_burst
-from .one_by_one import guessed_far
 from .pool import Pool, Threads, at_once, pool_for
 from .progress import Snapshot, is_going
 from .queue import Queue, Slots, bytes_of_a_run, ended, ended_on_host, queue, queue_on_host, work

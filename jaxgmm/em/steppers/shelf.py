@@ -44,6 +44,7 @@ def with_memory(state: State, settings: Settings) -> State:
 
 @program(static="method", hurried=True)
 def _remembered(mixture: Mixture, moments: Moments, *, method: str) -> Memory:
+    # As a program: operation by operation it would be dozens.
     return ACCELERATIONS[method].remember(mixture, moments)
 
 
