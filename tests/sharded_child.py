@@ -146,7 +146,7 @@ def on_meshes(x: np.ndarray) -> dict[str, dict[str, Any]]:
     return found
 
 
-def by_features(x: np.ndarray) -> list[Any]:
+def of_rows_by_features(x: np.ndarray) -> list[Any]:
     """Log-densities of rows (n, 3) on the host, and of such as lie on three devices by features, eagerly and jitted."""
     axis = jax.sharding.AxisType.Explicit
     mesh = jax.make_mesh((3,), ("features",), axis_types=(axis,), devices=jax.devices()[:3])
@@ -220,7 +220,7 @@ def main() -> None:
     found["sweep in memory"] = [[cell.log_likelihood, cell.icl] for cell in swept.cells]
     found["restarts on devices"] = of_restarts(x)
     found["meshes"] = on_meshes(x[:96].astype(np.float32))
-    found["by features"] = by_features(x[:96].astype(np.float32))
+    found["by features"] = of_rows_by_features(x[:96].astype(np.float32))
     models = [
         jaxgmm.GaussianMixture(K, random_state=0, device=device, n_init=n_init).fit(x)
         for n_init in (1, 8)
