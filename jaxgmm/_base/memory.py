@@ -63,7 +63,7 @@ def gathered(x: jax.Array) -> jax.Array:
 def with_whole_rows(x: jax.Array) -> jax.Array:
     """Rows that are sharded by features along an Explicit axis as rows that lie on one device, or where traced on each
     of the mesh; any others unchanged."""
-    spec = getattr(getattr(jax.typeof(x), "sharding", None), "spec", ())
+    spec: Any = getattr(getattr(jax.typeof(x), "sharding", None), "spec", ())
     return gathered(x) if len(spec) == x.ndim > 0 and spec[-1] is not None else x
 
 
