@@ -17,6 +17,7 @@ from jaxgmm._base import threefry as _threefry
 from jaxgmm._base.programs import Effort, program
 from jaxgmm.evaluation import evaluate_few, labels_of, log_prob_of, responsibilities_of
 from jaxgmm.families import SHELF
+from jaxgmm.search import one_by_one
 from jaxgmm.search import start as starting
 from jaxgmm.search.seeding import SEEDINGS, host
 from jaxgmm.search.seeding.sample import Columns
@@ -181,3 +182,13 @@ def test_every_family_knows_the_shape_of_its_covariances():
         assert [leaf.shape for leaf in jax.tree.leaves(fitted.mixture.scales)] == [
             leaf.shape for leaf in jax.tree.leaves(shapes)
         ]
+
+
+@pytest.mark.parametrize(("n_features", "n_programs"), [(8, 1), (9, 2)])
+def test_a_medium_search_of_few_features_makes_all_steps_with_one_program(n_features, n_programs, rng):
+    """Where clusters lie so far apart that FAST alone would not do."""
+    x = rng.normal(size=(5000, n_features)) + 40.0 * (np.arange(5000) % 2)[:, None]
+    before = set(programs._PROGRAMS)
+    jaxgmm.sweep(jax.random.key(0), x.astype(np.float32), 10, "diag", 16, max_steps=3, tol=0.0, init="random_rows")
+    made = [key for key in programs._PROGRAMS if key not in before and key[0] is one_by_one._run]
+    assert len(made) == n_programs
