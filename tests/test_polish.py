@@ -11,7 +11,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Blocks, GaussianMixture, Status
 from jaxgmm._base import programs
-from jaxgmm.search import ascent
+from jaxgmm.search import ascent, one_by_one
 from jaxgmm.search import checkpoint as checkpoints
 from tests.laws import KINDS, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, tolerance
@@ -178,3 +178,23 @@ def test_the_direction_is_that_of_the_two_loops_of_lbfgs(n_pairs, rng):
     for i in range(n_pairs):
         left = left + (amounts[i] - changes[i] @ left / (moves[i] @ changes[i])) * moves[i]
     assert_close(ascent._lbfgs(slope, moves, changes), left, "oracle", np.float64)
+
+
+def test_an_interrupt_while_several_ascend_keeps_what_they_have(monkeypatch):
+    """The cells come back as far as they got, and the search says that it is not complete."""
+    looked_at, seen = one_by_one._looked_at, []
+
+    def interrupted(found):
+        seen.append(found)
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        return looked_at(found)
+
+    monkeypatch.setattr(one_by_one, "_looked_at", interrupted)
+    with pytest.warns(UserWarning, match="The search was interrupted"):
+        found = jaxgmm.sweep(jax.random.key(0), X, [2, 3, 4], ["full"], 2, dtype=np.float64)
+    assert len(seen) == 8
+    assert not found.is_complete
+    assert {cell.status for cell in found.cells} <= {"RUNNING", "CONVERGED"}
+    assert all(np.isfinite(cell.log_likelihood) for cell in found.cells)
+    assert len(found.cells) == 3

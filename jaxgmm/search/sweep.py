@@ -291,5 +291,5 @@ class _Keeper:
             spurious=frozenset(of for of, result in results.items() if np.asarray(result.spurious).any()),
             groups=tuple(shared),
             padding=stepped_padding(results, shared),
-            is_complete=len(done) == len(order),
+            is_complete=len(done) == len(order) and not self.is_unfinished,
         )
