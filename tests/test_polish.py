@@ -186,15 +186,15 @@ def test_an_interrupt_while_several_ascend_keeps_what_they_have(monkeypatch):
 
     def interrupted(found):
         seen.append(found)
-        if len(seen) == 8:
+        if len(seen) == 4:  # no ascent ends in so few
             raise KeyboardInterrupt
         return looked_at(found)
 
     monkeypatch.setattr(one_by_one, "_looked_at", interrupted)
     with pytest.warns(UserWarning, match="The search was interrupted"):
         found = jaxgmm.sweep(jax.random.key(0), X, [2, 3, 4], ["full"], 2, dtype=np.float64)
-    assert len(seen) == 8
+    assert len(seen) == 4
     assert not found.is_complete
-    assert {cell.status for cell in found.cells} <= {"RUNNING", "CONVERGED"}
+    assert {cell.status for cell in found.cells} == {"RUNNING"}
     assert all(np.isfinite(cell.log_likelihood) for cell in found.cells)
     assert len(found.cells) == 3

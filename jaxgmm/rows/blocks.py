@@ -207,7 +207,7 @@ class Blocks:
             yield from (block._replace(names=block.names or self.known_names) for block in self._checked())
             return
         source, (n_rows, n_features) = self._source, self._source.shape
-        dtype = source.dtype or self.head()[0].dtype  # which some know only when they have read
+        dtype = self.head()[0].dtype if source.dtype is None else source.dtype
         step = max(1, AT_ONCE // (n_features * dtype.itemsize))
         for first in range(0, n_rows, step):
             part = slice(first, min(first + step, n_rows))
