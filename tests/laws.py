@@ -22,3 +22,13 @@ ITERATIVE = {"VEI"}
 every_family = pytest.mark.parametrize("family", SHELF.values(), ids=SHELF)
 even_a_strangers = pytest.mark.parametrize("family", WITH_STRANGERS.values(), ids=WITH_STRANGERS)
 every_kind = pytest.mark.parametrize("family", KINDS.values(), ids=KINDS)
+
+PAIRS = dict(zip(KINDS, ("float64", "float32", "float32", "float64"), strict=True))
+
+each_kind_in_a_dtype = pytest.mark.parametrize(
+    ("family", "dtype"),
+    [(KINDS[kind], dtype) for kind, dtype in PAIRS.items()],
+    ids=[f"{kind}-{dtype}" for kind, dtype in PAIRS.items()],
+    indirect=["dtype"],
+)
+"""For laws about loops that need programs of their own: each dtype with matrices and without, instead of all pairs."""

@@ -160,7 +160,7 @@ def test_every_proposal_is_a_mixture_of_the_family(family, x64):
 
 
 @pytest.mark.parametrize("chunk_size", [64, 256])
-@pytest.mark.parametrize("family", ["full", "tied", "spherical"])
+@pytest.mark.parametrize("family", ["tied", "spherical"])
 def test_halves_are_those_of_the_definition(family, chunk_size, rng, dtype):
     """Each component's rows on the upper side of the plane through its mean, across its axis, by responsibility."""
     x, weight = X.astype(dtype), rng.integers(0, 3, N)

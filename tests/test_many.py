@@ -16,12 +16,12 @@ from jaxgmm.search import pool, progress, result
 from jaxgmm.search.many import buckets, outcome, slab
 from jaxgmm.search.many import work as many
 from tests import oracle
+from tests.laws import KINDS, each_kind_in_a_dtype
 from tests.test_compile_once import nothing_new
 from tests.tolerances import assert_close, assert_same_mixture
 
 K, D = 2, 2
 LENGTHS = (40, 97, 25, 60)
-FAMILIES = ("full", "tied", "diag", "spherical")
 KEY = jax.random.key(7)
 EXACT = {"tol": 0.0, "max_steps": 6}
 """So many steps: where a run stops by its tol, the last digit may decide between two of them."""
@@ -52,7 +52,7 @@ def assert_same(actual, expected, dtype, note=""):
     assert_close(actual.effective_counts, expected.effective_counts, "moments", dtype, factor=100.0, note=note)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each_kind_in_a_dtype
 def test_each_problem_comes_out_as_alone(family, dtype):
     """Problem b is `fit` with the key `fold_in(key, b)`: same starts, same steps."""
     xs = tables(dtype)
@@ -109,7 +109,7 @@ def test_aitken_and_relative_ridge_are_those_of_fit(x64):
         assert_close(found[b].objective, alone.objective, "objective", np.float64)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_own_starts_stand_as_given(family, x64):
     """Means (B, K, D), and a stack of mixtures: as `fit` from each of them."""
     xs = tables(np.float64)

@@ -12,7 +12,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Batches, Mixture, em, online
 from tests import oracle
-from tests.laws import KINDS
+from tests.laws import KINDS, each_kind_in_a_dtype
 from tests.tolerances import assert_close, assert_same_mixture
 
 N, D, K = 20_000, 2, 3
@@ -49,7 +49,7 @@ def test_a_stationary_stream_ends_where_em_over_all_rows_does(family):
     assert int(state.n_batches) == 3 * N // BATCH
 
 
-@pytest.mark.parametrize("family", KINDS)
+@each_kind_in_a_dtype
 def test_with_a_share_of_1_over_t_the_first_pass_is_an_average(family, dtype):
     """Two halves of a batch under one mixture, by decay 1, are the batch: the moments are averages of the batches'."""
     mixture = start(family, dtype)

@@ -134,11 +134,11 @@ def test_fit_is_repeatable_and_sound(family, seeding):
 
 
 @pytest.fixture(scope="module")
-def eight_tables():
-    """Eight tables of 2000 × 4 with eight clusters, and what scikit-learn's k-means start comes to on each."""
+def four_tables():
+    """Four tables of 2000 × 4 with eight clusters, and what scikit-learn's k-means start comes to on each."""
     mixture = pytest.importorskip("sklearn.mixture")
     tables = []
-    for i in range(8):
+    for i in range(4):
         x = oracle.blobs(seed=100 + i, n_rows=2000, n_features=4, n_components=8, distance=4.0).x.astype(np.float32)
         theirs = mixture.GaussianMixture(8, covariance_type="tied", tol=1e-6, max_iter=1000, random_state=i)
         tables.append((x, theirs.fit(x.astype(np.float64)).score(x.astype(np.float64))))
@@ -146,14 +146,14 @@ def eight_tables():
 
 
 @every_seeding
-def test_tied_does_not_collapse_onto_the_saddle(seeding, eight_tables):
-    """Every start reaches scikit-learn's log-likelihood from k-means, or better, on each of eight tables.
+def test_tied_does_not_collapse_onto_the_saddle(seeding, four_tables):
+    """Every start reaches scikit-learn's log-likelihood from k-means, or better, on each of four tables.
 
     With one-hot rows as responsibilities a tied covariance starts as wide as the data, and EM stays where all
     components are equal.
     """
     n_restarts = 8 if seeding.startswith("k-means") else 32
-    for i, (x, theirs) in enumerate(eight_tables):
+    for i, (x, theirs) in enumerate(four_tables):
         result = jaxgmm.fit(
             jax.random.key(i), x, 8, "tied", init=seeding, n_restarts=n_restarts, tol=1e-6, max_steps=1000
         )
@@ -222,18 +222,22 @@ def test_random_responsibilities_are_a_start_that_goes_on(data_set: str, n_compo
     assert np.all(np.asarray(runs.objective)[np.asarray(runs.status) == jaxgmm.Status.CONVERGED] > single + 0.05)
 
 
-@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
-def test_random_responsibilities_give_each_component_all_rows(kind: str, x64) -> None:
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [("full", "array"), ("full", "blocks"), ("tied", "batches"), ("diag", "blocks"), ("spherical", "array")],
+)
+def test_random_responsibilities_give_each_component_all_rows(kind: str, way: str, x64) -> None:
     """A K-th of the rows each, and K^(−2/D) of their covariance: by programs, in NumPy, and block by block."""
     x = BLOBS.x * [1.0, 3.0, 0.2] + 7.0
     family, whole = SHELF[kind], np.cov(x.T, bias=True) * K ** (-2.0 / D)
     expected = {"tied": whole, "diag": np.diag(np.diag(whole)), "spherical": np.eye(D) * np.trace(whole) / D}
     how = {"init": "random_responsibilities", "n_restarts": 2, "max_steps": 0, "ridge": 0.0}
-    for rows in (x, Batches.of(x, chunk_size=128), jaxgmm.Blocks(lambda: iter([x[:100], x[100:]]))):
-        found = jaxgmm.fit(jax.random.key(0), rows, K, family, **how).mixture
-        assert_close(found.weights, np.full(K, 1.0 / K), "weights", np.float64)
-        of_all = np.broadcast_to(found.covariances, (K, D, D))
-        assert_close(of_all, np.broadcast_to(expected.get(kind, whole), (K, D, D)), "covariances", np.float64)
+    ways = {"array": lambda: x, "batches": lambda: Batches.of(x, chunk_size=128)}
+    ways |= {"blocks": lambda: jaxgmm.Blocks(lambda: iter([x[:100], x[100:]]))}
+    found = jaxgmm.fit(jax.random.key(0), ways[way](), K, family, **how).mixture
+    assert_close(found.weights, np.full(K, 1.0 / K), "weights", np.float64)
+    of_all = np.broadcast_to(found.covariances, (K, D, D))
+    assert_close(of_all, np.broadcast_to(expected.get(kind, whole), (K, D, D)), "covariances", np.float64)
 
 
 @pytest.mark.parametrize("seeding", ["k-means", "k-means++"])

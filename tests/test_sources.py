@@ -270,7 +270,7 @@ LIES = {
     "one row": ("x.npy", lambda path: np.save(path, X[0]), "must be a matrix"),
     "an archive": ("x.npy", an_archive, "archive of several"),
     "empty": ("x.npy", lambda path: path.write_bytes(b""), "is no NumPy array"),
-    "text called npy": ("X.NPY", lambda path: path.write_text("1,2\n3,4\n"), "is no NumPy array"),
+    "text called npy": ("X.NPY", lambda path: path.write_text("1,2\n3,4\n"), "is no NumPy file, whatever"),
     "a pipe": ("x.npy", os.mkfifo, "no regular file"),
     "text called parquet": ("x.PARQUET", lambda path: path.write_text("1,2\n"), "cannot be read as Parquet"),
     "a damaged page": ("x.parquet", damaged_page, "cannot be read as Parquet"),

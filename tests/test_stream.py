@@ -16,7 +16,7 @@ from jaxgmm.rows.door import admit_rows
 from jaxgmm.rows.options import RowOptions, Workload
 from jaxgmm.rows.streamed import Streamed
 from tests import oracle
-from tests.laws import KINDS
+from tests.laws import each_kind_in_a_dtype
 from tests.tolerances import assert_close, assert_same_mixture
 
 N, D, K = 2000, 3, 4
@@ -35,7 +35,7 @@ def in_blocks(x, weights, cuts=(0, 1, 700, 700, 1999, N)):
     return Blocks(parts)
 
 
-@pytest.mark.parametrize("family", KINDS)
+@each_kind_in_a_dtype
 def test_a_streamed_fit_is_the_fit_in_memory(family, dtype, monkeypatch):
     """From the same start, for as many steps; in several blocks a pass, the last of which is padded."""
     same_as_in_memory(family, dtype, False, monkeypatch)

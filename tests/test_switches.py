@@ -70,6 +70,28 @@ def test_answers_are_the_same_under_each_switch(switch, what, plain):
     assert_close(found, plain[what], "log_density", np.float32, factor=4.0)
 
 
+LESS_USED = {
+    "blocks": lambda: jaxgmm.fit(KEY, jaxgmm.Blocks([X[:40], X[40:]]), K, "diag", n_restarts=2, max_steps=3).objective,
+    "fit_many": lambda: jaxgmm.fit_many(KEY, [X[:50], X], K, "diag", max_steps=3).objective,
+    "online": lambda: jaxgmm.online.update(jaxgmm.online.init(start()), X).objective,
+    "partial_fit": lambda: GaussianMixture(K, random_state=0).partial_fit(X).partial_fit(X).score(X),
+    "acceleration": lambda: jaxgmm.fit(KEY, X, K, "diag", init=start().means, acceleration="lbfgs").objective,
+    "ratio": lambda: jaxgmm.likelihood_ratio_test(KEY, X, 1, "diag", 3).statistic / N,
+    "bootstrap": lambda: jaxgmm.bootstrap(KEY, X, start(), 2, max_steps=2).objective,
+}
+
+
+@pytest.mark.parametrize("what", LESS_USED)
+def test_what_jax_looks_for_is_a_value_here(what):
+    """A history is NaN past its end, the logarithm of a weight of 0 is infinite: no error for sound rows."""
+    plain = LESS_USED[what]()
+    for switch in ("NaNs", "infinities"):
+        with SWITCHES[switch]():
+            found = LESS_USED[what]()
+        one, other = (np.asarray(each, np.float64) for each in (found, plain))
+        assert_close(one, other, "log_density", np.float32, factor=4.0)
+
+
 @pytest.mark.parametrize("lead", [(0,), (2, 0)])
 @pytest.mark.parametrize(("name", "tail"), [("log_prob", ()), ("predict", ()), ("responsibilities", (K,))])
 def test_no_rows_have_no_densities(name, tail, lead):

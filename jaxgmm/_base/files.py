@@ -26,7 +26,10 @@ def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with open(target, "wb") as file:  # raises for a directory
             yield file
         return
-    draft = os.path.join(os.path.dirname(target), draft_name())
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{os.fspath(path)} cannot be written: there is no folder {folder}.")
+    draft = os.path.join(folder, draft_name())
     try:
         # "x" rather than tempfile, whose files only their owner may read.
         with open(draft, "xb") as file:
@@ -34,7 +37,13 @@ def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, target)
-        _settle(os.path.dirname(target))
+        _settle(folder)
+    except OSError as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        if error.filename == draft:  # of which the caller knows nothing
+            raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
+        raise
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)

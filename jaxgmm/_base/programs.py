@@ -128,9 +128,10 @@ class Program:
     def compiled(self, how: Effort | bool, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function, compiled with a given effort: an `Effort`, or True for HURRIED and False for WELL."""
         refuse_if_forked()
-        if jax.config.jax_debug_infs:  # pyright: ignore
-            # Infinities are values here: the logarithm of a weight of 0, a gain that is not known yet.
-            with jax.debug_infs(False):
+        if jax.config.jax_debug_infs or jax.config.jax_debug_nans:  # pyright: ignore
+            # Both are values here: the logarithm of a weight of 0 is infinite, as is a gain that is not known yet, and
+            # a history is NaN past its end. What went wrong is said by a status.
+            with jax.debug_infs(False), jax.debug_nans(False):
                 return self.compiled(how, *args, **kwargs)
         how = how if isinstance(how, Effort) else Effort.HURRIED if how else Effort.WELL
         static, traced, key = self._key(how, args, kwargs)
@@ -148,7 +149,8 @@ class Program:
         """The program for arguments of these shapes, without the static ones: for many calls in a row, which then need
         not be looked up. It is kept as long as this is."""
         static, _, key = self._key(how, args, kwargs)
-        if jax.config.jax_disable_jit or jax.config.jax_debug_infs or key is None:  # pyright: ignore
+        is_debugging = jax.config.jax_debug_infs or jax.config.jax_debug_nans  # pyright: ignore
+        if jax.config.jax_disable_jit or is_debugging or key is None:  # pyright: ignore
             return functools.partial(self.compiled, how, **static)
         return _kept(key, static).call
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from ..rows.readers import Source, as_arguments, listed, positions
 
 Known = tuple[str | int, ...] | None
@@ -85,21 +83,3 @@ def _said(names: Sequence[str], source: Source, places: Sequence[int], by_positi
     if not names and not source.is_named:
         who = "neither it nor the model has names of columns"
     return f"{who}, so by position: {taken}" + (f" for {listed(names)}" if names else "")
-
-
-def doubts(names: Sequence[str], x: np.ndarray) -> list[str]:
-    """Sentences on columns of rows x (N, D) that seldom belong in a fit: of one value, or the numbers of the rows."""
-    if len(x) < 3:
-        return []
-    columns = list(zip(names, x.T, strict=True))
-    same = [name for name, column in columns if column.min() == column.max()]
-    numbers = [name for name, column in columns if column[1] == column[0] + 1 and (np.diff(column) == 1).all()]
-    said = []
-    if same:
-        said.append(
-            f"the same value in every row of column {listed(same)}: that tells no rows apart, and its variance is the "
-            "ridge alone."
-        )
-    if numbers:
-        said.append(f"column {listed(numbers)} counts the rows, as an index does, and is fitted like the others.")
-    return said

@@ -36,7 +36,8 @@ from ..search.progress import Bar
 from ..search.sweep import sweep
 from ..search.table import counted
 from . import options, tables
-from .columns import doubts, match
+from .columns import match
+from .doubts import of_columns, of_search
 from .pictures import pictures
 
 BLOCK = 65536
@@ -132,25 +133,14 @@ def _fit(arguments: argparse.Namespace) -> int:
     found = found.with_names(list(table.names))
     say: Callable[..., None] = (lambda *_: None) if arguments.quiet else _say
     say(tables.described(arguments.data, table))
-    for doubt in doubts(table.names, x):
+    is_finite = np.isfinite(x).all(axis=1)  # but for rows of weight 0
+    for doubt in of_columns(table.names, x[is_finite]):
         print(f"jaxgmm: warning: {doubt} Leave it out with --columns.", file=sys.stderr)
     say(found)
     size = f"{counted(len(x), 'row')} x {counted(x.shape[1], 'column')}"
     say(f"{counted(len(found.cells), 'fit')} of {size} in {seconds:.1f} s, compilation included.")
-    if not found.is_complete:
-        wanted = len(arguments.components) * len(dict.fromkeys(arguments.families))
-        is_any_done = any(cell.status != Status.RUNNING.name for cell in found.cells)
-        when = f"after {len(found.cells)} of {counted(wanted, 'fit')}" if is_any_done else "within the first fits"
-        print(f"jaxgmm: warning: interrupted {when}: what follows is the best of those.", file=sys.stderr)
-    if status is not Status.CONVERGED:
-        print(f"jaxgmm: warning: the best fit is {status.name}: {explain(status)}.", file=sys.stderr)
-
-    if not found.is_sound(found.best_cell):
-        print(
-            "jaxgmm: warning: a component of every fit, and of the best, stands on the ridge alone; the table says in "
-            "which columns.",
-            file=sys.stderr,
-        )
+    for said in of_search(found, arguments):
+        print(f"jaxgmm: warning: {said}", file=sys.stderr)
 
     out, mixture = arguments.out, found.best.mixture
     save(out / "model.jaxgmm", mixture, table.columns(is_all=arguments.columns is None and weights is None))
@@ -164,7 +154,7 @@ def _fit(arguments: argparse.Namespace) -> int:
             print('jaxgmm: no pictures without matplotlib: pip install "jaxgmm[plot]"', file=sys.stderr)
         else:
             names = table.names if table.is_named else None
-            written += pictures(out, found, x, np.concatenate(labels)[:, 0], names)
+            written += pictures(out, found, x[is_finite], np.concatenate(labels)[is_finite, 0], names)
     say(f"Wrote {', '.join(written)} to {out}.")
     return 0 if found.is_complete else 130
 
@@ -238,7 +228,7 @@ def _read(arguments: argparse.Namespace) -> tuple[tables.Table, np.ndarray | Non
             raise ValueError(f"{source.path} has no column besides the weights {source.names[place]!r}.")
         return [*features, place]
 
-    table = tables.read(arguments.data, chosen, _reading(arguments))
+    table = tables.read(arguments.data, chosen, _reading(arguments), is_weighted=arguments.weights is not None)
     if arguments.weights is None:
         return table, None
     weights = table.values[:, -1]
@@ -256,8 +246,11 @@ def _reading(arguments: argparse.Namespace) -> Reading:
 
 
 def _labels(mixture: Mixture, x: np.ndarray) -> Iterator[np.ndarray]:
+    """The most probable component of each row; −1 for a row that is not finite, as one of weight 0 may be."""
     for start in range(0, len(x), BLOCK):
-        yield np.asarray(mixture.predict(x[start : start + BLOCK]))[:, None]
+        rows = x[start : start + BLOCK]
+        labels = np.asarray(mixture.predict(rows))
+        yield np.where(np.isfinite(rows).all(axis=1), labels, -1)[:, None]
 
 
 def _responsibilities(mixture: Mixture, x: np.ndarray) -> Iterator[np.ndarray]:

@@ -43,10 +43,16 @@ class Table(NamedTuple):
         return self.names if self.is_named else None if is_all else self.places
 
 
-def read(path: str | os.PathLike[str], columns: Choice = None, reading: Reading = Reading()) -> Table:  # noqa: B008
+def read(
+    path: str | os.PathLike[str],
+    columns: Choice = None,
+    reading: Reading = Reading(),  # noqa: B008
+    is_weighted: bool = False,
+) -> Table:
     """The numbers in a file, all finite; those of standard input for the path "-".
 
-    columns: the ones to read, in this order; the others may then hold anything. Raises FileNotFoundError and the
+    columns: the ones to read, in this order; the others may then hold anything. is_weighted: whether the last of them
+    are weights: of a row of weight 0 no other number need be finite. Raises FileNotFoundError and the
     system's other errors, ImportError if Parquet needs pyarrow, and ValueError for a text column, a missing cell (with
     its row and column), rows of unequal length, or a file of another type.
     """
@@ -60,7 +66,7 @@ def read(path: str | os.PathLike[str], columns: Choice = None, reading: Reading 
         raise ValueError(f"{source.path} holds no data: {values.shape[0]} rows of {values.shape[1]} columns.")
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float64)
-    _all_finite(source, values, places)
+    _all_finite(source, values, places, is_weighted)
     names = tuple(source.names[place] for place in places)
     return Table(values, names, source.is_named, source.notes, tuple(places))
 
@@ -141,9 +147,12 @@ def require_pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def _all_finite(source: Source, values: np.ndarray, places: Sequence[int]) -> None:
+def _all_finite(source: Source, values: np.ndarray, places: Sequence[int], is_weighted: bool) -> None:
     for start in range(0, len(values), 65536):  # in blocks, so that no mask of a whole large table is made
-        wrong = ~np.isfinite(values[start : start + 65536])
+        block = values[start : start + 65536]
+        wrong = ~np.isfinite(block)
+        if is_weighted:
+            wrong[:, :-1] &= (block[:, -1] != 0.0)[:, None]
         if wrong.any():
             row, column = map(int, np.argwhere(wrong)[0])
             value, place = values[start + row, column], places[column]

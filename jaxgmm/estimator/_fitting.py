@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from .._base.memory import own
 from .._base.mesh import one_copy_of
 from .._base.precision import precision_for
 from .._base.programs import program
-from .._base.status import explain
+from .._base.status import Status, explain
 from ..families import Family, is_matrix_shape, shown_shape
 from ..mixture import Mixture
 from ..rows import _check as rows_check
@@ -26,7 +27,8 @@ from ..search.fingerprint import digest
 from ..search.fixed_start import NOTHING_FIXED, FixedStart
 from ..search.plan import Plan
 from ..search.result import FitResult
-from . import _check
+from ..search.unresolved import decided_by_rounding
+from . import _check, _sklearn
 from ._arrays import column_names, named
 from ._evaluating import placed
 
@@ -127,6 +129,26 @@ def require_finite(result: FitResult, n_restarts: int) -> None:
             "instance caused by singleton or collapsed samples). Try to decrease the number of components, "
             f"increase reg_covar, or scale the input data. None of {n_restarts} restarts ended finite: "
             f"{explain(result.status)}."
+        )
+
+
+def doubts(result: FitResult, plan: Plan) -> Iterator[tuple[str, type[Warning]]]:
+    """What a user is to be warned of: a run that did not converge, and a covariance that only rounding decides."""
+    status = Status(int(result.status))
+    if status != Status.CONVERGED and plan.search.max_steps > 0:
+        yield (
+            "Best performing initialization did not converge. Try different init parameters, or increase max_iter, "
+            f"tol, or check for degenerate data. Status {status.name}: {explain(status)}.",
+            _sklearn.convergence_warning(),
+        )
+    faint = np.flatnonzero(decided_by_rounding(result.mixture, plan.settings.ridge))
+    if len(faint):
+        dtype = result.mixture.means.dtype
+        yield (
+            f"The covariance of component {', '.join(map(str, faint))} is in some direction little more than the "
+            f"rounding errors of {dtype}, in which reg_covar is lost beside the variances: densities are not to be "
+            "relied on. Fit in float64, scale the features to unit variance, or enlarge reg_covar.",
+            _sklearn.convergence_warning(),
         )
 
 

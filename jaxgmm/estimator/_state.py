@@ -160,6 +160,14 @@ def unpack(estimator: Any, packed: Mapping[str, Any], defaults: Mapping[str, Any
         state.pop(name, None)
 
 
+def forget_if_changed(estimator: Any) -> None:
+    """Remove what a fit has said of its parameters where others have been set since."""
+    state = vars(estimator)
+    with _LOCK:
+        if any(name in state for name in OF_A_FIT) and _changed(state):
+            _forget(state)
+
+
 def _forget(state: dict[str, Any]) -> None:
     """Remove what a fit or a stream has said of the parameters that were there before. Counts that a user set stay."""
     if _is_as_shown("effective_counts_", state, state.get("_shown", {})):

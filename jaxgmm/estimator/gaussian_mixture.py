@@ -13,7 +13,7 @@ from .. import online
 from .._base import check
 from .._base.mesh import outside_meshes
 from .._base.programs import next_power_of_two
-from .._base.status import Status, explain
+from .._base.status import Status
 from ..evaluation import labels_of, log_prob_of, responsibilities_of
 from ..families import SHELF, Family
 from ..mixture import Mixture
@@ -30,7 +30,7 @@ from . import _check, _sklearn, _state
 from ._arrays import as_labels, like, read
 from ._evaluating import admitted, computing, evaluated, placed
 from ._figures import dtype_within, mean_log_likelihood, number
-from ._fitting import require_finite, task_of
+from ._fitting import doubts, require_finite, task_of
 from ._report import Report
 
 
@@ -125,7 +125,7 @@ class GaussianMixture:
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Fit to rows X (N, D) with weights (N,): an array or data frame, or what `jaxgmm.fit` reads in blocks, such as
         `Blocks`, a path, a dask collection. ValueError or TypeError for invalid arguments and data; a warning
-        (scikit-learn's, if it is imported) if the best restart did not converge."""
+        (scikit-learn's, if it is imported) if the best restart did not converge, or rounding decides a covariance."""
         del y
         task = task_of(self, X, sample_weight)
         with ExitStack() as searching, outside_meshes(), saying_what_is_lost("The fit"), computing(self, task.dtype):
@@ -144,13 +144,8 @@ class GaussianMixture:
             del self.feature_names_in_
         self._like = like(X)
         self._keep(result)
-        if not self.converged_ and plan.search.max_steps > 0:
-            warnings.warn(
-                "Best performing initialization did not converge. Try different init parameters, or increase "
-                f"max_iter, tol, or check for degenerate data. Status {self.status_.name}: {explain(self.status_)}.",
-                _sklearn.convergence_warning(),
-                stacklevel=2,
-            )
+        for said, category in doubts(result, plan):
+            warnings.warn(said, category, stacklevel=2)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -234,6 +229,7 @@ class GaussianMixture:
     @property
     def result_(self) -> FitResult:
         """The `FitResult` of the last fit. Setting one takes over its mixture and its figures."""
+        _state.forget_if_changed(self)
         if "result_" not in vars(self):
             raise AttributeError(
                 f"This {type(self).__name__} has no result_: only fit leaves one, and parameters that are set later, "

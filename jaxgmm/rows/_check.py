@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, NoReturn
 
@@ -22,9 +23,14 @@ def chunk_size(value: Any) -> int | None:
     return None if value is None else count(value, "chunk_size", least=1)
 
 
+class WithoutRows(ValueError):
+    """A source that has columns, or might have some, and no rows: among several such it is passed over."""
+
+
 def matrix_shape(shape: tuple[int, ...], name: str) -> None:
     if len(shape) != 2 or shape[0] < 1 or shape[1] < 1:
-        raise ValueError(f"{name} must be a matrix (N, D) with at least one row and one column, got shape {shape}.")
+        error = WithoutRows if len(shape) == 2 and shape[1] > 0 else ValueError
+        raise error(f"{name} must be a matrix (N, D) with at least one row and one column, got shape {shape}.")
 
 
 def last_axis(shape: tuple[int, ...], n_features: int) -> None:
@@ -104,6 +110,9 @@ def weights_of_rows(weights: Any, n_rows: int) -> np.ndarray | Array | None:
         weights = from_elsewhere(weights, "sample_weight")
     if weights.shape != (n_rows,):
         raise ValueError(f"sample_weight must have shape ({n_rows},), one weight a row, got {weights.shape}.")
+    if weights.dtype == object:
+        with contextlib.suppress(TypeError, ValueError):  # numbers, as a column of mixed kinds may hold
+            weights = weights.astype(np.float64) if not any(isinstance(of, str) for of in weights) else weights
     if weights.dtype == object or weights.dtype.kind in "UScmM":
         raise TypeError(f"sample_weight must hold real numbers, got dtype {weights.dtype}.")
     if is_traced(weights):

@@ -199,7 +199,7 @@ class Blocks:
         for rows, weights, names in self._checked():
             self._names = names
             return Block(rows[:1].copy(), None if weights is None else weights[:1].copy(), names)
-        raise ValueError(self._without_rows())
+        raise self._without_rows()
 
     def blocks(self) -> Iterator[Block]:
         """The blocks of one pass that have rows: rows (n, D), weights (n,) or None, and names or None."""
@@ -221,7 +221,7 @@ class Blocks:
         except MemoryError:
             raise ValueError(f"There is no memory for all rows of {self.name} at once, which this needs.") from None
         if not len(rows):
-            raise ValueError(self._without_rows())
+            raise self._without_rows()
         return rows, weights
 
     def place_of(self, row: int) -> str:
@@ -245,7 +245,7 @@ class Blocks:
             has_rows = has_rows or piece is not None
             yield piece and piece.counted()
         if not has_rows:
-            raise ValueError(self._without_rows())
+            raise self._without_rows()
 
     def _filled(self, size: int, dtype: Any) -> Iterator[Piece | None]:
         return filled(self._checked(dtype), size, dtype, self._store)
@@ -271,8 +271,10 @@ class Blocks:
             else:
                 yield from filled(iter([Block(rows, weights, None)]), size, dtype, self._store)
 
-    def _without_rows(self) -> str:
-        return (
+    def _without_rows(self) -> _check.WithoutRows:
+        if self._source is not None:
+            return _check.WithoutRows(f"{self.name} has no rows.")
+        return _check.WithoutRows(
             f"{self.name} gave no rows. If it has given some before, it is used up after one pass: give a list, or a "
             "function that makes a new iterator each time that it is called."
         )

@@ -132,6 +132,11 @@ def _of_path(path: str, sample_weight: Any) -> Stored:
             if stream.read(2) == b"PK":
                 raise ValueError(f"{path} is an archive of several arrays. Save the one to read with numpy.save.")
             stream.seek(0)
+            if stream.read(len(npy.MAGIC_PREFIX)) not in (npy.MAGIC_PREFIX, b""):
+                raise ValueError(
+                    f"{path} is no NumPy file, whatever its name says. A table of text should end in .csv or .txt."
+                )
+            stream.seek(0)
             shape, is_fortran, dtype = _header(stream)
         except OSError:
             raise

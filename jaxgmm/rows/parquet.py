@@ -166,7 +166,7 @@ def _chosen(path: str, schema: Any, columns: Sequence[str] | None, weights: str)
     """The names of the columns that are features."""
     names = schema.names
     listed = ", ".join(map(repr, names))
-    asked = names if columns is None else list(columns)
+    asked = names if columns is None else [columns] if isinstance(columns, str) else list(columns)
     for name in [*asked, *([weights] if weights else [])]:
         if name not in names:
             raise ValueError(f"{path} has no column {name!r}. It has {listed}.")

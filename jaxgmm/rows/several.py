@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from ._check import WithoutRows
 from .files import ending, is_path
 from .names import in_order
+from .readers.source import listed
 from .sources import Block
 
 ENDINGS = (".npy", ".npz", ".parquet", ".pq", ".parq", ".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
@@ -25,15 +28,21 @@ def takes(x: Any) -> bool:
 class Several:
     """Files, each opened by `open_file`. They have the columns of the first, in any order, and the widest dtype of all.
 
-    All are opened, and their first rows read, before anything is computed.
+    All are opened, and their first rows read, before anything is computed. Those without rows are passed over.
     """
 
     unit, weights = "block", None
 
     def __init__(self, paths: Sequence[Any], open_file: Callable[[Any], Any]) -> None:
         self.paths, self.open_file = tuple(paths), open_file
-        self.files = [open_file(path) for path in paths]
-        heads = [file.head()[0] for file in self.files]
+        self.files, heads = [], []
+        for path in paths:
+            with contextlib.suppress(WithoutRows):
+                file = open_file(path)
+                heads.append(file.head()[0])
+                self.files.append(file)
+        if not self.files:
+            raise WithoutRows(f"None of the {len(paths)} files has rows: {listed(list(map(str, paths)), 3)}.")
         self.dtype = np.result_type(np.float32, *(head.dtype for head in heads))
         self.columns = self.files[0].column_names()
         for file, head in zip(self.files, heads, strict=True):

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -121,7 +120,7 @@ class Passes:
                 entry.keep((states, histories), is_done)
             if is_done:
                 states = _stopped(states)
-                return unfinished(states, is_on) if len(going) else states, jnp.asarray(histories)
+                return unfinished(states, is_on) if len(going) else states, jax.device_put(histories)
             # Pad to a power of two, so that few programs are compiled; duplicates rewrite the same row.
             n_lanes = min(len(states.status), next_power_of_two(len(going)))
             chosen = going[np.minimum(np.arange(n_lanes), len(going) - 1)]

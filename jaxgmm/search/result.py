@@ -22,6 +22,7 @@ from ..mixture import Mixture
 from ..rows.batches import Batches
 from ..rows.rows import Rows
 from .spurious import is_spurious, spurious_on_host
+from .unresolved import unresolved
 
 HISTORY = 16384
 """Most steps whose objectives are kept; a run may make more."""
@@ -64,6 +65,12 @@ class FitResult:
         """The old name of `spurious`, for one version."""
         return renamed("FitResult.held_up", "spurious", self.spurious)
 
+    @property
+    def unresolved(self) -> np.ndarray:
+        """Components whose covariance is, in some direction, little more than the rounding errors of its dtype, such as
+        that of fewer rows than features: (K,) bool. Fit in float64, or scale the features, or enlarge the ridge."""
+        return unresolved(self.mixture)
+
     __getstate__, __setstate__ = to_host, from_host
 
     def __getitem__(self, index: Any) -> FitResult:
@@ -95,7 +102,7 @@ class FitResult:
 
 
 def _title_and_warning(result: FitResult) -> tuple[str, list[str]]:
-    """How a fit ended; and, where there are any, which components stand on the ridge."""
+    """How a fit ended; and, where there are any, which components stand on the ridge, or on rounding errors."""
     status = Status(int(result.status))
     n_moves = 0 if result.escapes is None else len(result.escapes) - 1
     moves = f" and {n_moves} move{'s' if n_moves > 1 else ''} from there" if n_moves else ""
@@ -106,7 +113,11 @@ def _title_and_warning(result: FitResult) -> tuple[str, list[str]]:
         f"{float(result.objective):.6f} nats, best of {n_restarts} restart{'s' if n_restarts != 1 else ''}{moves} "
         f"({explain(status)})"
     )
-    return title, [f"held up by the ridge alone: component {', '.join(spikes)}"] if spikes else []
+    warning = [f"held up by the ridge alone: component {', '.join(spikes)}"] if spikes else []
+    if faint := [str(k) for k in np.flatnonzero(result.unresolved)]:
+        dtype = result.mixture.means.dtype
+        warning.append(f"in some direction little more than {dtype}'s rounding errors: component {', '.join(faint)}")
+    return title, warning
 
 
 def _in_short(result: FitResult) -> str:

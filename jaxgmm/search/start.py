@@ -51,12 +51,14 @@ def start(
 
 
 def _checked(init: Mixture, rows: Rows, n_components: int, family: Family) -> Mixture:
-    """A user's mixture in the rows' dtype. ValueError if it has another family or number of components."""
+    """A user's mixture in the rows' dtype. ValueError if it has another family or number of components or features."""
     if init.family != family or init.n_components != n_components:
         raise ValueError(
             f"init is a mixture of {init.n_components} components of family {init.family.name!r}; "
             f"{n_components} of family {family.name!r} were asked for."
         )
+    if init.n_features != rows.n_features:
+        raise ValueError(f"init is a mixture of {init.n_features} features, and the rows have {rows.n_features}.")
     return jax.tree.map(lambda leaf: leaf.astype(rows.dtype), init)
 
 

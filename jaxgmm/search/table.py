@@ -210,6 +210,8 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     if not isinstance(value, float):
         return str(value)
+    if not abs(value) < 1e15:  # of weights in whatever unit
+        return f"{value:.6g}"
     return f"{value:.2f}" if abs(value) >= 100.0 else f"{value:.4f}"
 
 

@@ -16,7 +16,7 @@ from jaxgmm.em.expectation import expect
 from jaxgmm.families import SHELF
 from jaxgmm.moments import Moments
 from tests import oracle
-from tests.laws import ITERATIVE, every_family, every_kind
+from tests.laws import ITERATIVE, each_kind_in_a_dtype, every_family, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, assert_same_parameters, tolerance
 
 N, D, K, STEPS = 100, 3, 3, 10
@@ -36,8 +36,10 @@ class Case(NamedTuple):
     dtype: np.dtype
 
 
-LAYOUTS = {"whole": (None, None), "chunked": (WEIGHTS, 32)}
-"""Chunks and weights come together: `test_chunks_do_not_matter` has each without the other."""
+CASES = {"whole, float32": (None, None), "chunked, weighted, float64": (WEIGHTS, 32)}
+"""What changes together makes half as many programs. `test_chunks_do_not_matter` has rows whole and in chunks in both
+dtypes, `test_weights_of_1_do_not_matter` both ways of having no weights, and `test_float32.py` the same rows in both
+dtypes."""
 
 
 def create(family, dtype, start=BLOBS.start):
@@ -48,12 +50,13 @@ def cut(dtype, x=BLOBS.x, weights=None, chunk_size=None):
     return Batches.of(np.asarray(x, dtype), weights, chunk_size, n_components=K, dtype=dtype)
 
 
-@pytest.fixture(params=LAYOUTS)
-def case(request, family, dtype):
-    weights, chunk_size = LAYOUTS[request.param]
-    settings = em.Settings(tol=0.0, ridge=RIDGE)
-    batches = cut(dtype, weights=weights, chunk_size=chunk_size)
-    return Case(create(family, dtype), batches, np.ones(N) if weights is None else weights, settings, dtype)
+@pytest.fixture(params=CASES)
+def case(request, family):
+    weights, chunk_size = CASES[request.param]
+    dtype, settings = np.dtype(request.param.split()[-1]), em.Settings(tol=0.0, ridge=RIDGE)
+    with jax.enable_x64(dtype == np.float64):
+        batches = cut(dtype, weights=weights, chunk_size=chunk_size)
+        yield Case(create(family, dtype), batches, np.ones(N) if weights is None else weights, settings, dtype)
 
 
 def run(mixture, batches, n_steps=STEPS, tol=0.0, ridge=RIDGE):
@@ -125,9 +128,10 @@ def test_em_is_the_oracle_s(family, case):
 
 @every_kind
 def test_integer_weights_are_repeated_rows(family, dtype):
-    """A row of weight 2 counts as two rows."""
+    """A row of weight 2 counts as two rows of weight 1."""
     weighted = run(create(family, dtype), cut(dtype, weights=COUNTS))
-    repeated = run(create(family, dtype), cut(dtype, np.repeat(BLOBS.x, COUNTS, axis=0)))
+    rows = np.repeat(BLOBS.x, COUNTS, axis=0)
+    repeated = run(create(family, dtype), cut(dtype, rows, weights=np.ones(len(rows))))
     assert_same_mixture(weighted.mixture, repeated.mixture, dtype)
     assert_close(weighted.objective, repeated.objective, "objective", dtype)
 
@@ -148,7 +152,7 @@ def test_zero_weight_is_an_absent_row(family, dtype):
     keep = np.arange(N) % 4 != 0
     x = np.where(keep[:, None], BLOBS.x, 1e30)
     zero = run(create(family, dtype), cut(dtype, x, weights=keep.astype(float)))
-    absent = run(create(family, dtype), cut(dtype, BLOBS.x[keep]))
+    absent = run(create(family, dtype), cut(dtype, BLOBS.x[keep], weights=np.ones(keep.sum())))
     assert_same_mixture(zero.mixture, absent.mixture, dtype)
     assert_close(zero.objective, absent.objective, "objective", dtype)
 
@@ -156,11 +160,19 @@ def test_zero_weight_is_an_absent_row(family, dtype):
 @every_kind
 def test_chunks_do_not_matter(family, dtype):
     """In four chunks the sums are those of the whole."""
-    for weights in (WEIGHTS, None):
-        whole = run(create(family, dtype), cut(dtype, weights=weights))
-        chunked = run(create(family, dtype), cut(dtype, weights=weights, chunk_size=32))
-        assert_same_mixture(chunked.mixture, whole.mixture, dtype)
-        assert_close(chunked.objective, whole.objective, "objective", dtype)
+    whole = run(create(family, dtype), cut(dtype, weights=WEIGHTS))
+    chunked = run(create(family, dtype), cut(dtype, weights=WEIGHTS, chunk_size=32))
+    assert_same_mixture(chunked.mixture, whole.mixture, dtype)
+    assert_close(chunked.objective, whole.objective, "objective", dtype)
+
+
+@every_kind
+def test_weights_of_1_do_not_matter(family):
+    """Nor where there are several chunks of them."""
+    plain = run(create(family, np.float32), cut(np.float32))
+    ones = run(create(family, np.float32), cut(np.float32, weights=np.ones(N), chunk_size=32))
+    assert_same_mixture(ones.mixture, plain.mixture, np.float32)
+    assert_close(ones.objective, plain.objective, "objective", np.float32)
 
 
 @pytest.mark.parametrize("chunk_size", [10, 32, 50, 99, 100])
@@ -200,7 +212,7 @@ def side_by_side(mixtures, batches, settings):
     return jax.vmap(one)(mixtures)
 
 
-@every_kind
+@each_kind_in_a_dtype
 def test_vmap_changes_nothing(family, dtype):
     """Three starts side by side end where each ends alone, and each stops for itself; in chunks, with weights."""
     batches = cut(dtype, weights=WEIGHTS, chunk_size=32)
@@ -219,9 +231,9 @@ def test_vmap_changes_nothing(family, dtype):
         assert_same_mixture(lane.mixture, single.mixture, dtype)
 
 
-@every_kind
+@pytest.mark.parametrize("family", [SHELF["full"], SHELF["diag"]], ids=["full", "diag"])
 def test_jit_changes_nothing(family, x64):
-    """The same step, operation by operation, under `jax.disable_jit`."""
+    """The same step, operation by operation, under `jax.disable_jit`; with matrices and without."""
     dtype = np.dtype(np.float64)
     tiny = oracle.blobs(seed=5, n_rows=7, n_features=2, n_components=2)
     mixture, batches = create(family, dtype, tiny.start), cut(dtype, tiny.x, chunk_size=8)
@@ -312,10 +324,10 @@ def test_numpy_input_follows_jax_s_rule(family):
 def test_float64_values_stay_float64_with_the_switch_off(family):
     """A mixture that is float64 already is run in float64, wherever JAX's switch stands."""
     mixture = create(family, np.float64)
-    state = run(mixture, cut(np.float64))
+    state = run(mixture, cut(np.float64, weights=WEIGHTS))
     assert state.objective.dtype == state.mixture.means.dtype == np.float64
     with jax.enable_x64(True):
-        expected = run(mixture, cut(np.float64))
+        expected = run(mixture, cut(np.float64, weights=WEIGHTS))
     assert_same_mixture(state.mixture, expected.mixture, np.float64)
 
 

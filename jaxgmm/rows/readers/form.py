@@ -19,8 +19,11 @@ SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars", " ": 
 ROWS, CELLS = 100, 20_000
 """Rows that are looked at, at most, and cells of them."""
 
-OF_ROWS = ("unnamed: 0", "rownames", "row.names", "index")
+OF_ROWS = ("rownames", "row.names", "index")
 """Names of columns, in lower case, that number or name the rows where their cells do."""
+
+_UNNAMED = re.compile(r"unnamed: \d+(\.\d+)?", re.IGNORECASE)
+"""What pandas calls a column without a name, as that of an index which was written and read back as a column."""
 
 _PIECES = re.compile(r'"((?:[^"]|"")*)"(?!\S)|(\S+)')
 
@@ -106,11 +109,12 @@ def form_of(head: str, is_whole_file: bool, reading: Reading, path: str) -> Form
     if names and all(is_number(name) for name in names if name):
         notes.append("a header of numbers")
     if has_row_names:
-        _require_row_names(body, names, n_cells, separator, path)
+        _require_row_names(body, names, n_cells, separator, decimal, _begin_quoted(lines), path)
         notes.append("row names left out, for which the header has no cell")
-    elif body and len(names) > 1 and _names_rows(names[0], body, decimal):
-        notes.append(f"{f'row names, {names[0]!r},' if names[0] else 'an index without a name'} left out")
-        features.remove(0)
+    elif body:
+        for place in _of_rows(names, body, decimal):
+            notes.append(f"{f'row names, {names[place]!r},' if names[place] else 'an index without a name'} left out")
+            features.remove(place)
     if ends_empty and len(names) == n_cells > 1 and not names[-1]:
         features.pop()  # a separator at the end of every line
     if not (has_row_names or ends_empty):
@@ -208,29 +212,60 @@ def _are_quoted(lines: Sequence[str]) -> bool:
     return re.fullmatch(r'("[^"]*"[,;\t| ]?)+', lines[0].strip()) is not None
 
 
-def _counts(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first column counts the rows, from 0 or 1."""
-    cells = [row[0] for row in rows]
+def _begin_quoted(lines: Sequence[str]) -> bool:
+    """Whether quotes are on the first cell of all lines but the first, as on R's row names."""
+    rest = [line for line in lines[1:] if line.strip()]
+    return bool(rest) and all(line.lstrip().startswith('"') for line in rest)
+
+
+def _counts(rows: Sequence[Sequence[str]], place: int = 0) -> bool:
+    """Whether a column counts the rows, from 0 or 1."""
+    cells = [row[place] for row in rows]
     return any(cells == [str(start + i) for i in range(len(cells))] for start in (0, 1))
 
 
-def _names_rows(name: str, rows: Sequence[Sequence[str]], decimal: str) -> bool:
-    """Whether the first column numbers or names the rows, as indices of pandas and row names of R do."""
-    cells = [row[0] for row in rows]
+def _of_rows(names: Sequence[str], rows: Sequence[Sequence[str]], decimal: str) -> list[int]:
+    """The first columns that number or name the rows, but for the last column of all."""
+    found: list[int] = []
+    for place in range(len(names) - 1):
+        whole = [row for row in rows if len(row) > place]
+        if (place and not _UNNAMED.fullmatch(names[place])) or not _names_rows(names[place], whole, place, decimal):
+            break
+        found.append(place)
+    return found
+
+
+def _names_rows(name: str, rows: Sequence[Sequence[str]], place: int, decimal: str) -> bool:
+    """Whether a column numbers or names the rows, as indices of pandas and row names of R do."""
+    cells = [row[place] for row in rows]
     are_texts = all(is_text(cell, decimal) for cell in cells)
+    if _UNNAMED.fullmatch(name):  # rows of an index may have been left out, or tables been joined
+        return are_texts or all(map(is_whole, cells))
     if not name:
         return (are_texts or all(map(is_whole, cells))) and len(set(cells)) == len(cells)
-    return name.lower() in OF_ROWS and (_counts(rows) or (are_texts and len(set(cells)) == len(cells)))
+    return name.lower() in OF_ROWS and (_counts(rows, place) or (are_texts and len(set(cells)) == len(cells)))
 
 
 def _require_row_names(
-    rows: Sequence[Sequence[str]], names: Sequence[str], n_cells: int, separator: str, path: str
+    rows: Sequence[Sequence[str]],
+    names: Sequence[str],
+    n_cells: int,
+    separator: str,
+    decimal: str,
+    are_quoted: bool,
+    path: str,
 ) -> None:
-    """Row names are all different: else the header, or the separator, is not what it seems."""
-    cells = [row[0] for row in rows if len(row) == n_cells]
-    if len(set(cells)) < len(cells):
+    """Row names are all different, and quoted, or texts, or count the rows: else the header, or the separator, is not
+    what it seems. Between commas whole numbers may be those before decimal commas, elsewhere they number rows."""
+    like = [row for row in rows if len(row) == n_cells]
+    cells = [row[0] for row in like]
+    reason = "since they repeat" if len(set(cells)) < len(cells) else ""
+    if not (reason or are_quoted or _counts(like) or all(is_text(cell, decimal) for cell in cells)):
+        if separator == "," or not all(map(is_whole, cells)):
+            reason = f"but numbers, such as {listed(cells, 2)}"
+    if reason:
         raise ValueError(
-            f"{path}: the header has {len(names)} cells and the rows have {n_cells}, the first of which are no row "
-            f"names, since they repeat. Mend the header, or say what separates cells, now {named(separator)}, with "
-            "--separator, and what decimals, with --decimal."
+            f"{path}: the header has {len(names)} cell{'' if len(names) == 1 else 's'} and the rows have {n_cells}, "
+            f"the first of which are no row names, {reason}. Mend the header, or take away a title above it, or say "
+            f"what separates cells, now {named(separator)}, with --separator, and what decimals, with --decimal."
         )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import operator
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 NAMED_SIGNS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "space": " ", "bar": "|"}
 """Words that stand for signs."""
@@ -106,19 +109,20 @@ class Chosen:
 
 
 def positions(columns: Sequence[str | int], names: Sequence[str], path: str) -> list[int]:
-    """Positions of the chosen columns. A string is a name or, if no column has that name, a position from 0."""
+    """Positions of the chosen columns, or of a single one. A string is a name or, if no column has that name, a
+    position from 0."""
     found: list[int] = []
-    for column in columns:
+    for column in [columns] if isinstance(columns, str) else columns:
         if isinstance(column, str) and names.count(column) > 1:
             raise ValueError(
                 f"{path} has {names.count(column)} columns called {column!r}: choose one by its position, from 0."
             )
         if isinstance(column, str) and column in names:
             place = names.index(column)
-        elif isinstance(column, int) or (column.isdecimal() and len(column) < 10):
-            place = int(column)
+        elif isinstance(column, str):
+            place = int(column) if column.isdecimal() and len(column) < 10 else -1
         else:
-            place = -1
+            place = _position(column)
         if not 0 <= place < len(names):
             raise ValueError(
                 f"{path} has no column {column!r}. It has {listed(names)} (or give a position from 0 to "
@@ -130,6 +134,16 @@ def positions(columns: Sequence[str | int], names: Sequence[str], path: str) -> 
     if not found:
         raise ValueError(f"No column of {path} is chosen. It has {listed(names)}.")
     return found
+
+
+def _position(column: Any) -> int:
+    """A whole number, of Python or NumPy. TypeError for what is neither that nor a name."""
+    try:
+        if not isinstance(column, (bool, np.bool_)):
+            return operator.index(column)
+    except TypeError:
+        pass
+    raise TypeError(f"columns must be names or positions from 0, got {column!r} of type {type(column).__name__}.")
 
 
 def listed(names: Sequence[str], limit: int = 12) -> str:

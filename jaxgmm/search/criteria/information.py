@@ -56,6 +56,19 @@ class Information:
         return float(self.formula(evidence))
 
 
-AIC = Information("aic", lambda of: aic(of.log_likelihood, of.n_parameters))
-BIC = Information("bic", lambda of: bic(of.log_likelihood, of.n_parameters, of.n))
-ICL = Information("icl", lambda of: icl(of.log_likelihood, of.n_parameters, of.n, of.entropy))
+# Functions with names, and not lambdas: a search holds its criterion, and can be pickled only with it.
+
+
+def _aic(of: Evidence) -> Any:
+    return aic(of.log_likelihood, of.n_parameters)
+
+
+def _bic(of: Evidence) -> Any:
+    return bic(of.log_likelihood, of.n_parameters, of.n)
+
+
+def _icl(of: Evidence) -> Any:
+    return icl(of.log_likelihood, of.n_parameters, of.n, of.entropy)
+
+
+AIC, BIC, ICL = Information("aic", _aic), Information("bic", _bic), Information("icl", _icl)
