@@ -257,6 +257,21 @@ def test_weights_are_taken_out_of_the_columns(tmp_path):
     assert np.allclose(weighted.covariances, repeated.covariances, rtol=1e-12)
 
 
+def test_a_row_of_weight_0_may_hold_what_is_missing(tmp_path, capsys):
+    """It is no row: as if it were not there, but for a line without a component."""
+    (tmp_path / "w.csv").write_text("a,n,b\n1,1,5\n2,1,3\nNA,0,7\n0,1,4\n")
+    np.savetxt(tmp_path / "r.csv", [[1, 5], [2, 3], [0, 4]], delimiter=",", header="a,b", comments="")
+    options = ["--components", "1", "--families", "full", "--quiet", "--ridge", "0.1", "--out"]
+    assert main(["fit", str(tmp_path / "w.csv"), "--weights", "n", *options, str(tmp_path / "w")]) == 0
+    assert main(["fit", str(tmp_path / "r.csv"), *options, str(tmp_path / "r")]) == 0
+    weighted, without = (jaxgmm.load(tmp_path / name / "model.jaxgmm") for name in "wr")
+    assert np.allclose(weighted.covariances, without.covariances, rtol=1e-12)
+    assert (tmp_path / "w" / "labels.csv").read_text().split() == ["component", "0", "0", "-1", "0"]
+    (tmp_path / "w.csv").write_text("a,n,b\n1,1,5\n2,NA,3\n0,1,4\n")
+    assert main(["fit", str(tmp_path / "w.csv"), "--weights", "n", *options, str(tmp_path / "w")]) == 2
+    assert "data row 2, column 'n' is missing (NA)" in capsys.readouterr().err
+
+
 def test_parquet_in_and_out(tmp_path):
     data = tmp_path / "data.parquet"
     tables.write(data, ["a", "b"], [x_of()])

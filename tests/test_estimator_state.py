@@ -118,6 +118,18 @@ def test_fewer_components_and_another_dtype() -> None:
     assert single.score_samples(X).dtype == np.float64
 
 
+@pytest.mark.parametrize("is_in_place", [False, True])
+def test_a_result_goes_as_soon_as_parameters_are_set(is_in_place: bool) -> None:
+    """Not only once they are used."""
+    model = fitted()
+    if is_in_place:
+        model.means_[0] += 1.0
+    else:
+        model.means_ = model.means_ + 1.0
+    with pytest.raises(AttributeError, match="only fit leaves one"):
+        _ = model.result_
+
+
 def test_what_a_fit_said_goes_with_its_parameters() -> None:
     model = fitted()
     model.means_ += 1.0

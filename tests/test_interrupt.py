@@ -260,7 +260,7 @@ def test_once_there_is_something_no_interrupt_loses_it(caller, monkeypatch, in_s
     monkeypatch.setattr(programs._One, "call", call)
     CALLERS[caller]()
     n_calls, came = seen["n"], []
-    for at in sorted({1, *np.linspace(1, 0.9 * n_calls, 12).astype(int).tolist()}):
+    for at in sorted({1, *np.linspace(1, 0.9 * n_calls, 8).astype(int).tolist()}):
         seen.update(n=0, at=at)
         try:
             with pytest.warns(UserWarning, match="interrupted: "):

@@ -258,6 +258,11 @@ def test_wrong_content_under_a_right_checksum(tmp_path, about, change, message):
         load(tmp_path / "forged")
 
 
+def test_a_folder_that_is_not_there_is_named_by_the_path_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no/such/m cannot be written: there is no folder .*no/such\.$"):
+        save(tmp_path / "no" / "such" / "m", example("full", "float32"))
+
+
 def test_what_cannot_be_saved_says_why(tmp_path, rng):
     result = jaxgmm.fit(jax.random.key(0), rng.normal(size=(30, 2)).astype(np.float32), 1, n_restarts=1)
     with pytest.raises(TypeError, match=r"save takes a Mixture, got FitResult.*\.mixture"):

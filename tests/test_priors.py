@@ -21,7 +21,7 @@ from jaxgmm.em.expectation import expect
 from jaxgmm.em.maximisation import maximise
 from jaxgmm.em.steppers.memory import METHODS
 from jaxgmm.em.steppers.point import gradient, moments_at, target_of
-from jaxgmm.families import DIAGONAL, FULL, Pseudo
+from jaxgmm.families import DIAGONAL, FULL, SHELF, Pseudo
 from jaxgmm.priors import Additions, Ridge, pseudo_log_density
 from tests import oracle
 from tests.laws import every_family
@@ -86,6 +86,11 @@ PRIORS = {
 
 every_prior = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
 
+PAIRS = {f"covariances-{name}": (PRIORS["covariances"], family) for name, family in SHELF.items()}
+PAIRS |= {f"{name}-full": (PRIORS[name], SHELF["full"]) for name in PRIORS if name != "covariances"}
+of_each = pytest.mark.parametrize(("prior", "family"), PAIRS.values(), ids=PAIRS)
+"""A prior of covariances with every family, each of which adds its pseudo-rows in its own way; any other with one."""
+
 
 def log_density(prior, means, covariances, is_shared):
     """The prior's log-density once more, in NumPy and float64, of dense covariances (K, D, D)."""
@@ -116,8 +121,7 @@ def run(family, prior, n_steps=20, dtype=np.float64, **more):
     return em.run(em.init(mixture, batches, chosen), batches, chosen, n_steps)
 
 
-@every_family
-@every_prior
+@of_each
 def test_the_posterior_never_falls_and_is_what_is_reported(family, prior, x64):
     mixture, batches, chosen = create(family), cut(), settings(prior)
 
@@ -268,9 +272,9 @@ def test_accelerations_raise_the_posterior(prior, method, x64):
     assert_close(found.objective, plain.objective, "settled", np.float64)
 
 
-@pytest.mark.parametrize("prior", [PRIORS["means"], PRIORS["covariances"]], ids=["means", "covariances"])
-@every_family
-def test_the_gradient_knows_the_prior(family, prior, x64):
+@pytest.mark.parametrize("pair", [name for name in PAIRS if not name.startswith("placed")])
+def test_the_gradient_knows_the_prior(pair, x64):
+    prior, family = PAIRS[pair]
     mixture, batches, chosen = create(family), cut(), settings(prior, ridge=0.1)
     state = em.init(mixture, batches, chosen)
     point, total = target_of(state.mixture, state.moments), batches.total_weight

@@ -22,6 +22,7 @@ from jaxgmm.search import start as starting
 from jaxgmm.search.seeding import SEEDINGS, host
 from jaxgmm.search.seeding.sample import Columns
 from tests import oracle
+from tests.laws import each_kind_in_a_dtype
 from tests.tolerances import assert_close, assert_same_mixture
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -105,7 +106,7 @@ def test_small_tables_of_other_lengths_counts_and_starts_compile_nothing(events)
 # What buckets must not change
 
 
-@kinds
+@each_kind_in_a_dtype
 @pytest.mark.parametrize("start", ["seeds", "means", "labels", "responsibilities", "mixture"])
 def test_a_small_search_is_the_search_that_it_is(family, start, dtype, monkeypatch):
     """Room for rows, padded components and NumPy's start come to what exact shapes come to; of one run, since among
@@ -117,9 +118,7 @@ def test_a_small_search_is_the_search_that_it_is(family, start, dtype, monkeypat
         "means": x[:K].copy(),
         "labels": own.integers(0, K, N),
         "responsibilities": own.dirichlet(np.ones(K), N).astype(dtype),
-        "mixture": jaxgmm.Mixture.create(*BLOBS.start, dtype=dtype)
-        if family == "full"
-        else jaxgmm.Mixture.create(BLOBS.start[0], BLOBS.start[1], BLOBS.start[2], family, dtype=dtype),
+        "mixture": jaxgmm.Mixture.create(*BLOBS.start, family, dtype=dtype),
     }[start]
     how = {"init": init, "sample_weight": WEIGHTS, "n_restarts": 1, "tol": 0.0, "max_steps": 5}
 

@@ -116,6 +116,18 @@ FORMS = {
         THREE,
         {"separated by spaces", "row names left out, for which the header has no cell"},
     ),
+    "names of rows that R quotes": (
+        '"a"\n"7",0.5\n"3",1.5\n',
+        "a",
+        [[0.5], [1.5]],
+        {"row names left out, for which the header has no cell"},
+    ),
+    "R's numbers of rows that were drawn": (
+        "a b\n7 0.5 1.5\n3 2.5 3.5\n",
+        "ab",
+        [[0.5, 1.5], [2.5, 3.5]],
+        {"separated by spaces", "row names left out, for which the header has no cell"},
+    ),
     "an index of pandas": (",a,b,c\n" + NUMBERED, "abc", THREE, {"an index without a name left out"}),
     "an index above which years stand": (
         ",2019,2020,2021\n" + NUMBERED,
@@ -130,6 +142,24 @@ FORMS = {
         {"an index without a name left out"},
     ),
     "an index read as a column": ("Unnamed: 0,a,b,c\n" + NUMBERED, "abc", THREE, {"row names, 'Unnamed: 0', left out"}),
+    "an index of joined tables": (
+        "Unnamed: 0,a\n0,0.5\n1,1.5\n0,2.5\n",
+        "a",
+        [[0.5], [1.5], [2.5]],
+        {"row names, 'Unnamed: 0', left out"},
+    ),
+    "an index written twice": (
+        "Unnamed: 0.1,Unnamed: 0,a\n0,4,0.5\n1,7,1.5\n",
+        "a",
+        [[0.5], [1.5]],
+        {"row names, 'Unnamed: 0.1', left out", "row names, 'Unnamed: 0', left out"},
+    ),
+    "numbers without a name": (
+        "Unnamed: 0,a\n0.25,1\n0.5,2\n",
+        ("Unnamed: 0", "a"),
+        [[0.25, 1], [0.5, 2]],
+        set(),
+    ),
     "Rdatasets": ("rownames,a\nMazda,0.5\nFord,1.5\n", "a", [[0.5], [1.5]], {"row names, 'rownames', left out"}),
     "a column called index that is none": ("index,a\n0.5,1\n0.25,2\n", ("index", "a"), [[0.5, 1], [0.25, 2]], set()),
     # Cells.
@@ -211,6 +241,12 @@ REFUSED = {
     "a header that is too long": ("a,b,c\n1,2\n3,4\n", "line 2: data row 1 has 2 cells, expected 3 as the header"),
     "a header that is too short": ("a\n1,2,3\n4,5,6\n", "line 2: data row 1 has 3 cells, expected 1 as the header"),
     "row names that repeat": ("x\n1,5\n1,7\n", r"no row names, since they repeat.*--separator.*--decimal"),
+    "a title above two columns": (
+        "Temperatures\n0.12,-0.13\n0.51,0.32\n",
+        r"the header has 1 cell and the rows have 2, .* no row names, but numbers, such as '0\.12', '0\.51'",
+    ),
+    "a name that is missing": ("a,b\n0.1,0.2,0.3\n0.4,0.5,0.6\n", "no row names, but numbers"),
+    "a column of decimal commas": ("temp\n44,03\n41,71\n", r"no row names, but numbers.*--decimal"),
     "a short row far down": (
         "a,b\n" + "1,2\n" * 40_000 + "\n\n3\n",
         "line 40004: data row 40001 has 1 cell, expected 2",
@@ -459,6 +495,24 @@ def test_text_is_read_in_blocks_as_often_as_asked(tmp_path, monkeypatch, rng):
         pieces = [piece for piece in blocks.pieces(128, np.float64) if piece is not None]
         assert np.array_equal(np.concatenate([p.rows[: p.count] for p in pieces]), values[:, [2, 0]])
         assert all((p.weights[: p.count] == 2.0).all() for p in pieces)
+
+
+@pytest.mark.parametrize(
+    "columns", [np.arange(2), np.flatnonzero([True, True, False]), ["a", np.int64(1)], ("0", "ab")]
+)
+def test_columns_are_chosen_by_positions_of_any_kind(tmp_path, columns):
+    (tmp_path / "x.csv").write_text("a,ab,b\n1,2,3\n4,5,6\n")
+    assert Blocks.from_file(tmp_path / "x.csv", columns).in_memory()[0].tolist() == [[1, 2], [4, 5]]
+
+
+def test_a_single_column_is_one_name_and_not_its_letters(tmp_path):
+    (tmp_path / "x.csv").write_text("a,ab,b\n1,2,3\n4,5,6\n")
+    pd.DataFrame({"a": [1.0, 4.0], "ab": [2.0, 5.0], "b": [3.0, 6.0]}).to_parquet(tmp_path / "x.parquet")
+    for name in ("x.csv", "x.parquet"):
+        assert Blocks.from_file(tmp_path / name, "ab").in_memory()[0].tolist() == [[2], [5]]
+    for wrong in (True, 0.5, None):
+        with pytest.raises(TypeError, match="columns must be names or positions from 0, got"):
+            Blocks.from_file(tmp_path / "x.csv", [wrong])
 
 
 def test_a_fit_reads_the_path_of_a_table_of_text(tmp_path, rng):

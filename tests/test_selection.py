@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -265,6 +266,15 @@ def test_a_criterion_on_the_shelf_is_a_column_where_it_is_chosen_by(is_chosen, m
 def test_the_best_has_the_smallest_criterion(found):
     assert found[0].best_cell == min(found[0].cells, key=lambda cell: cell.bic)
     assert found[0].best is found[0].results["full", 2]
+
+
+def test_a_search_comes_back_from_a_pickle(found):
+    """With its criterion, whichever of the shelf it is."""
+    kept = pickle.loads(pickle.dumps(found[0]))
+    assert kept.table() == found[0].table()
+    assert kept.best_cell == found[0].best_cell
+    for criterion in criteria.CRITERIA.values():
+        assert pickle.loads(pickle.dumps(criterion)) == criterion
 
 
 def test_the_table_may_be_changed_without_harm(found):

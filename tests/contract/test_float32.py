@@ -3,11 +3,14 @@ on the very same (float32-rounded) data, from the same labels, after the same nu
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
 
 import jaxgmm
+from jaxgmm import GaussianMixture
 from jaxgmm.covariances import Form
 from jaxgmm.em.expectation import expect
 from tests import oracle
@@ -120,6 +123,43 @@ def test_a_million_rows(family):
     """Sums over a million float32 rows need their compensation: an uncompensated one resolves a tenth of a row."""
     blobs = oracle.blobs(seed=9, n_rows=1_000_000, n_features=2, n_components=2)
     assert_float32_as_float64(blobs.x.astype(np.float32), blobs.labels, family, 10.0, n_steps=3, n_components=2)
+
+
+def in_a_plane(n_rows, n_features, scale):
+    """Float32 rows (N, D) of which the last feature is the sum of the others."""
+    x = np.random.default_rng(0).normal(size=(n_rows, n_features - 1))
+    return (scale * np.column_stack([x, x.sum(axis=1)])).astype(np.float32)
+
+
+PLANES = {
+    # name: (rows, whether float32 and a ridge of 1e-6 hold their covariance)
+    "a total": (in_a_plane(500, 4, 0.3), True),
+    "a total of larger numbers": (in_a_plane(500, 4, 100.0), False),
+    "fewer rows than features": (np.random.default_rng(0).normal(size=(40, 100)).astype(np.float32), True),
+    "of a larger scale": (10.0 * np.random.default_rng(0).normal(size=(40, 100)).astype(np.float32), False),
+    "pixels": (np.random.default_rng(0).integers(0, 256, (40, 64)).astype(np.float32), False),
+    "one row more than pixels": (np.random.default_rng(0).integers(0, 256, (65, 64)).astype(np.float32), True),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Best performing initialization")
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_covariance_that_rounding_decides_is_told(plane):
+    """It is float64's to one per cent, or there is a warning; in float64 there is none."""
+    x, is_held = PLANES[plane]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        single = GaussianMixture(1).fit(x)
+        double = GaussianMixture(1).fit(x.astype(np.float64))
+    told = [str(of.message) for of in said if "rounding errors of float32" in str(of.message)]
+    assert bool(told) != is_held
+    assert not any("float64, in which" in str(of.message) for of in said)
+    assert not double.result_.unresolved.any()
+    if is_held:
+        assert abs(single.score(x) / double.score(x.astype(np.float64)) - 1.0) < 0.01
+    else:
+        assert single.result_.unresolved.all()
+        assert "in some direction little more than float32's rounding errors: component 0" in repr(single.result_)
 
 
 @every_family
