@@ -87,7 +87,9 @@ def require_array(x: Any, name: str) -> None:
     """TypeError for a source of rows that is read in blocks, where an array is needed; ValueError for a mapped array
     whose file has been cut off."""
     require_whole(x)
-    if isinstance(x, (str, bytes, os.PathLike)):
+    if isinstance(x, bytes):
+        what, instead = "bytes", "Give a path as a string."
+    elif isinstance(x, (str, os.PathLike)):
         what, instead = f"a path, {os.fsdecode(x)!r}", OF_SOURCES
     elif isinstance(x, (list, tuple)) and len(x) and isinstance(x[0], os.PathLike):
         what, instead = "a list of paths", OF_SOURCES
