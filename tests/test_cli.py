@@ -269,7 +269,7 @@ def test_a_row_of_weight_0_may_hold_what_is_missing(tmp_path, capsys):
     assert (tmp_path / "w" / "labels.csv").read_text().split() == ["component", "0", "0", "-1", "0"]
     (tmp_path / "w.csv").write_text("a,n,b\n1,1,5\n2,NA,3\n0,1,4\n")
     assert main(["fit", str(tmp_path / "w.csv"), "--weights", "n", *options, str(tmp_path / "w")]) == 2
-    assert "data row 2, column 'n' is missing (NA)" in capsys.readouterr().err
+    assert "data row 2, column 'n' is missing ('NA')" in capsys.readouterr().err
 
 
 def test_parquet_in_and_out(tmp_path):

@@ -27,8 +27,6 @@ def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
         return
     folder = os.path.dirname(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{os.fspath(path)} cannot be written: there is no folder {folder}.")
     draft = os.path.join(folder, draft_name())
     try:
         # "x" rather than tempfile, whose files only their owner may read.
@@ -41,9 +39,11 @@ def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except OSError as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
-        if error.filename == draft:  # of which the caller knows nothing
-            raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
-        raise
+        if error.filename != draft:
+            raise
+        # The caller knows nothing of the draft.
+        more = "" if os.path.isdir(folder) else f", since there is no folder {folder}"
+        raise type(error)(error.errno, f"{error.strerror}{more}", os.fspath(path)) from None
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)

@@ -133,8 +133,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     found = found.with_names(list(table.names))
     say: Callable[..., None] = (lambda *_: None) if arguments.quiet else _say
     say(tables.described(arguments.data, table))
-    is_finite = np.isfinite(x).all(axis=1)  # but for rows of weight 0
-    for doubt in of_columns(table.names, x[is_finite]):
+    is_finite = np.isfinite(x).all(axis=1)  # a row of weight 0 need not be
+    shown = x if is_finite.all() else x[is_finite]
+    for doubt in of_columns(table.names, shown):
         print(f"jaxgmm: warning: {doubt} Leave it out with --columns.", file=sys.stderr)
     say(found)
     size = f"{counted(len(x), 'row')} x {counted(x.shape[1], 'column')}"
@@ -154,7 +155,7 @@ def _fit(arguments: argparse.Namespace) -> int:
             print('jaxgmm: no pictures without matplotlib: pip install "jaxgmm[plot]"', file=sys.stderr)
         else:
             names = table.names if table.is_named else None
-            written += pictures(out, found, x[is_finite], np.concatenate(labels)[is_finite, 0], names)
+            written += pictures(out, found, shown, np.concatenate(labels)[is_finite, 0], names)
     say(f"Wrote {', '.join(written)} to {out}.")
     return 0 if found.is_complete else 130
 

@@ -12,7 +12,6 @@ import numpy as np
 from ._check import WithoutRows
 from .files import ending, is_path
 from .names import in_order
-from .readers.source import listed
 from .sources import Block
 
 ENDINGS = (".npy", ".npz", ".parquet", ".pq", ".parq", ".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
@@ -42,7 +41,7 @@ class Several:
                 heads.append(file.head()[0])
                 self.files.append(file)
         if not self.files:
-            raise WithoutRows(f"None of the {len(paths)} files has rows: {listed(list(map(str, paths)), 3)}.")
+            raise WithoutRows(f"None of the {len(paths)} files has rows: the first is {os.fspath(paths[0])}.")
         self.dtype = np.result_type(np.float32, *(head.dtype for head in heads))
         self.columns = self.files[0].column_names()
         for file, head in zip(self.files, heads, strict=True):
