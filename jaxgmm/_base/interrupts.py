@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 import jax
@@ -16,6 +16,9 @@ import jax
 from .precision import is_transforming, settings_here
 
 T = TypeVar("T")
+
+LOOKED_AT_EVERY = 0.5
+"""Seconds after which a wait looks for a signal: one that comes just before the wait begins does not end it."""
 
 
 def interruptibly(job: Callable[[], T]) -> T:
@@ -38,6 +41,8 @@ def interruptibly(job: Callable[[], T]) -> T:
 
     # Not a daemon: a process that exits while XLA compiles may crash, so it waits those seconds.
     threading.Thread(target=in_this_thread, name="jaxgmm compiles").start()
+    while not outcome.done():
+        wait([outcome], LOOKED_AT_EVERY)
     found: list[Any] = outcome.result()
     return found[0] if found else job()
 
