@@ -9,10 +9,11 @@ import numpy as np
 from ..covariances import Dense
 from ..mixture import Mixture
 
-ROUNDING = 12.0
-"""Units of D · eps of a feature's variance below which what the features before it leave of that variance is taken for
-rounding. Of rows that lie in a plane, where it should be nothing, the sums of float32 left 0.5 to 10 (6 to 200
-features); 21 were there in earnest, and were right to three digits (by hand)."""
+ROUNDING, LEAST = 12.0, 256.0
+"""Units of D · eps, and of eps at least, of a feature's variance below which what the features before it leave of that
+variance is taken for rounding. Of rows that lie in a plane, where it should be nothing, the sums of float32 left up to
+127 eps with few features, and up to 10 D · eps with 64 to 200; 21 D · eps were there in earnest, and were right to
+three digits (by hand)."""
 
 RIDGE = 4.0
 """Units of eps of a variance below which a ridge that is added to it is lost."""
@@ -26,7 +27,7 @@ def unresolved(mixture: Mixture) -> np.ndarray:
         return np.zeros_like(counts)
     factor = np.asarray(mixture.scales.factor)
     left = np.square(np.diagonal(factor, axis1=-2, axis2=-1))
-    rounding = ROUNDING * factor.shape[-1] * np.finfo(factor.dtype).eps
+    rounding = max(ROUNDING * factor.shape[-1], LEAST) * np.finfo(factor.dtype).eps
     return (left <= rounding * np.square(factor).sum(axis=-1)).any(axis=-1) & counts
 
 
