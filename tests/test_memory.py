@@ -143,7 +143,7 @@ MEASURE = """
 
 
 @pytest.mark.slow
-@pytest.mark.default_flags  # on the cheap ones it takes ten times as long
+@pytest.mark.default_flags  # the memory that users' programs take
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux tells a process's peak")
 @without_matrices
 def test_a_fit_of_many_features_takes_little_more_than_the_data(family):

@@ -36,18 +36,14 @@ def atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(draft, target)
         _settle(folder)
-    except OSError as error:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.unlink(draft)
-        if error.filename != draft:
+        if not isinstance(error, OSError) or error.filename != draft:
             raise
         # The caller knows nothing of the draft.
         more = "" if os.path.isdir(folder) else f", since there is no folder {folder}"
         raise type(error)(error.errno, f"{error.strerror}{more}", os.fspath(path)) from None
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        raise
 
 
 def _settle(folder: str) -> None:

@@ -142,7 +142,6 @@ PLANES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Best performing initialization")
 @pytest.mark.parametrize("plane", PLANES)
 def test_a_covariance_that_rounding_decides_is_told(plane):
     """It is float64's to one per cent, or there is a warning; in float64 there is none."""
