@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -176,10 +177,22 @@ def _programs_end_with_their_module() -> Iterator[None]:
         give_memory_back()
 
 
+class Events(list[str]):
+    """What has happened since it was last cleared."""
+
+    def clear(self) -> None:
+        """Forget all, and what threads that earlier calls have left still do: programs compiled ahead of their use,
+        or for a call that was interrupted."""
+        for thread in threading.enumerate():
+            if thread.name.startswith("jaxgmm") and thread is not threading.current_thread():
+                thread.join()
+        super().clear()
+
+
 @pytest.fixture(scope="module")
 def events() -> Iterator[list[str]]:
     """The compile events of this process, as they come; the listener goes with the module."""
-    seen: list[str] = []
+    seen = Events()
 
     def listen(event: str, duration: float, **more: object) -> None:
         seen.append(event)

@@ -181,7 +181,7 @@ def at_once(jobs: Sequence[Callable[[], T]], stop: threading.Event | None = None
         with settings():
             return [jax.block_until_ready(job())] if jax.config.values == asked else []
 
-    pool = ThreadPoolExecutor(len(jobs) - 1)
+    pool = ThreadPoolExecutor(len(jobs) - 1, thread_name_prefix="jaxgmm works")
     others: list[Future[list[T]]] = []
     try:
         others = [pool.submit(with_settings, job) for job in jobs[1:]]
@@ -208,7 +208,7 @@ def in_background(jobs: Sequence[Callable[[], Any]]) -> None:
                     job()
 
     # Not a daemon: a process that exits while XLA compiles may crash, so it waits those seconds.
-    threading.Thread(target=all_of_them).start()
+    threading.Thread(target=all_of_them, name="jaxgmm prepares").start()
 
 
 def _in_turn(lanes: Any, n_parts: int) -> list[Any]:
