@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from ..._base.linalg import einsum
 from ...em.hard import nearest
-from .sample import Columns, draw, squared_distances
+from .sample import Columns, draw, squared_distances, sums_by_label
 from .tries import best_of, log_likelihood
 
 LLOYD_STEPS = 100
@@ -110,7 +110,7 @@ def _lloyd(uniform: Array, rows: Columns, n_components: int, count: Array | int,
     """k-means once. A cluster that loses all its rows keeps its mean."""
     most = jnp.where(quick, QUICK_STEPS, LLOYD_STEPS)
     x, weights = rows
-    components = jnp.arange(n_components, dtype=jnp.int32)
+    values = jnp.concatenate([jnp.ones_like(x[:1]), x])
 
     def moving(carry: tuple[Array, Array, Array]) -> Array:
         _, moved, n_steps = carry
@@ -120,13 +120,9 @@ def _lloyd(uniform: Array, rows: Columns, n_components: int, count: Array | int,
         seeds, _, n_steps = carry
         labels, _ = nearest(x, seeds, count)
 
-        def mean_of(component: tuple[Array, Array]) -> Array:
-            index, seed = component
-            members = jnp.where(labels == index, weights, 0.0)
-            mass = jnp.sum(members)
-            return jnp.where(mass > 0.0, einsum("s,ds->d", members, x) / jnp.where(mass > 0.0, mass, 1.0), seed)
-
-        means = lax.map(mean_of, (components, seeds))
+        sums = sums_by_label(values, weights, labels, n_components)
+        mass = sums[:, :1]
+        means = jnp.where(mass > 0.0, sums[:, 1:] / jnp.where(mass > 0.0, mass, 1.0), seeds)
         return means, jnp.any(means != seeds), n_steps + 1
 
     start = (_greedy(uniform, rows, n_components, count, quick), jnp.array(True), jnp.int32(0))

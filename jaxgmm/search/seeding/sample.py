@@ -54,6 +54,31 @@ def squared_distances(x: Array, points: Array) -> Array:
     return lax.map(lambda point: jnp.sum(jnp.square(x - point[:, None]), axis=0), points)
 
 
+BLOCK = 1024
+"""Rows whose labels are written out at a time, (K, BLOCK)."""
+
+
+def sums_by_label(values: Array, weights: Array, labels: Array, n_labels: int) -> Array:
+    """Weighted sums of values (P, S) over the rows of each label. -> (n_labels, P).
+
+    As matrix products: a pass over the values for each label takes ten times as long where both are many.
+    """
+    missing = -len(weights) % BLOCK
+    blocks = [
+        jnp.moveaxis(
+            jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, missing)]).reshape(*part.shape[:-1], -1, BLOCK), -2, 0
+        )
+        for part in (values, weights, labels)
+    ]
+    names = jnp.arange(n_labels, dtype=labels.dtype)[:, None]
+
+    def add(sums: Array, block: list[Array]) -> tuple[Array, None]:
+        values, weights, labels = block
+        return sums + einsum("ks,ps->kp", jnp.where(labels[None] == names, weights[None], 0.0), values), None
+
+    return lax.scan(add, jnp.zeros((n_labels, len(values)), values.dtype), blocks)[0]
+
+
 DRAWN_FROM = 64
 """Weights in a block, from which one is drawn."""
 

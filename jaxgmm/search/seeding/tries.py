@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from ..._base.linalg import einsum
 from ...em.hard import nearest
-from .sample import Columns
+from .sample import Columns, sums_by_label
 
 CONSTANT = 1e-4
 """A feature whose variance is a smaller share of its mean square, about the middle of the table, is constant: its
@@ -42,25 +43,26 @@ def log_likelihood(seeds: Array, rows: Columns, count: Array | int) -> Array:
     x, weights = rows
     labels, _ = nearest(x, seeds, count)
     powers = jnp.concatenate([jnp.ones_like(x[:1]), x, jnp.square(x)])
-    total, spread, square = _mass_and_spread(powers, weights)
+    sums = sums_by_label(powers, weights, labels, len(seeds))
+    total, spread, square = _mass_and_spread(jnp.sum(sums, axis=0))
     varies = spread > CONSTANT * square
     total, spread = jnp.where(total > 0.0, total, 1.0), jnp.where(varies, spread, 1.0)
     row = einsum("s,s->", weights, weights) / total
 
-    def of(component: Array) -> Array:
-        mass, own, _ = _mass_and_spread(powers, jnp.where(labels == component, weights, 0.0))
+    def of(component: Array, sums: Array) -> Array:
+        mass, own, _ = _mass_and_spread(sums)
         shrunk = jnp.where(varies, (mass * own / spread + row) / (mass + row), 1.0)
         term = mass * (jnp.log(mass / total) - 0.5 * jnp.sum(jnp.log(shrunk)))
         return jnp.where(mass > 0.0, term, jnp.where(component < count, -jnp.inf, 0.0))
 
-    return jnp.sum(lax.map(of, jnp.arange(len(seeds), dtype=jnp.int32)))
+    return jnp.sum(jax.vmap(of)(jnp.arange(len(seeds), dtype=jnp.int32), sums))
 
 
-def _mass_and_spread(powers: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Mass, variances and mean squares of weighted rows, from their powers 0, 1 and 2, (1 + 2 D, S). -> (), (D,), (D,).
+def _mass_and_spread(sums: Array) -> tuple[Array, Array, Array]:
+    """Mass, variances and mean squares of weighted rows, from the sums of their powers 0, 1 and 2, (1 + 2 D,). -> (),
+    (D,), (D,).
 
     In one pass: x is about the middle of the table, and a figure of draws needs few digits.
     """
-    sums = einsum("s,ps->p", weights, powers)
     mass, (first, second) = sums[0], jnp.split(sums[1:] / jnp.where(sums[0] > 0.0, sums[0], 1.0), 2)
     return mass, jnp.maximum(second - jnp.square(first), 0.0), second
