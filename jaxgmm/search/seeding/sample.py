@@ -64,19 +64,19 @@ def sums_by_label(values: Array, weights: Array, labels: Array, n_labels: int) -
     As matrix products: a pass over the values for each label takes ten times as long where both are many.
     """
     missing = -len(weights) % BLOCK
-    blocks = [
-        jnp.moveaxis(
-            jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, missing)]).reshape(*part.shape[:-1], -1, BLOCK), -2, 0
-        )
-        for part in (values, weights, labels)
-    ]
+
+    def in_blocks(part: Array) -> Array:
+        padded = jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, missing)])
+        return jnp.moveaxis(padded.reshape(*part.shape[:-1], -1, BLOCK), -2, 0)
+
     names = jnp.arange(n_labels, dtype=labels.dtype)[:, None]
 
-    def add(sums: Array, block: list[Array]) -> tuple[Array, None]:
+    def add(sums: Array, block: tuple[Array, Array, Array]) -> tuple[Array, None]:
         values, weights, labels = block
         return sums + einsum("ks,ps->kp", jnp.where(labels[None] == names, weights[None], 0.0), values), None
 
-    return lax.scan(add, jnp.zeros((n_labels, len(values)), values.dtype), blocks)[0]
+    none = jnp.zeros((n_labels, len(values)), values.dtype)
+    return lax.scan(add, none, (in_blocks(values), in_blocks(weights), in_blocks(labels)))[0]
 
 
 DRAWN_FROM = 64
