@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,10 @@ def test_small_tables_of_other_lengths_counts_and_starts_compile_nothing(events)
         found.bic(x[:77])
         found.predict_proba(x)
     GaussianMixture(K, random_state=1).fit(x, sample_weight=WEIGHTS)
+    with warnings.catch_warnings(record=True) as said:  # of what is looked at on the host
+        warnings.simplefilter("always")
+        GaussianMixture(1).fit(100.0 * x[:, [0, 1, 1]])
+    assert any("rounding errors" in str(of.message) for of in said)
     assert events.count(COMPILED) == 0
 
 

@@ -28,14 +28,19 @@ def unresolved(mixture: Mixture) -> np.ndarray:
     factor = np.asarray(mixture.scales.factor)
     left = np.square(np.diagonal(factor, axis1=-2, axis2=-1))
     rounding = max(ROUNDING * factor.shape[-1], LEAST) * np.finfo(factor.dtype).eps
-    return (left <= rounding * np.square(factor).sum(axis=-1)).any(axis=-1) & counts
+    return (left <= rounding * _variances(factor)).any(axis=-1) & counts
 
 
 def decided_by_rounding(mixture: Mixture, ridge: Any) -> np.ndarray:
     """Which of these have nothing else to decide that variance, since a ridge, () or (D,), is lost beside the
     variances. (K,) bool."""
     found = unresolved(mixture)
-    if not found.any():
+    if not isinstance(mixture.scales, Dense) or not found.any():
         return found
-    variances = np.asarray(mixture.scales.variances())
+    variances = _variances(np.asarray(mixture.scales.factor))
     return found & (np.asarray(ridge) < RIDGE * np.finfo(variances.dtype).eps * variances).any(axis=-1)
+
+
+def _variances(factor: np.ndarray) -> np.ndarray:
+    """Of the features, from a Cholesky factor, (..., D, D). In NumPy: a look at a result compiles nothing."""
+    return np.square(factor).sum(axis=-1)
