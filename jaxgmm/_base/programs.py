@@ -66,8 +66,8 @@ SHARED_UP_TO = 16
 """Number of components up to which all fits to small tables are padded to the same K and share programs."""
 
 SMALL = 2**20
-"""Responsibilities (padded components × rows × runs) up to which a search is small: a step of all its runs then takes
-less than 10 ms whatever the effort, and compiling a second program half a second."""
+"""Responsibilities (padded components × rows × runs) up to which a search is small, and shares programs: a step of all
+its runs then takes some milliseconds, and compiling programs of its own one to three seconds."""
 
 
 def components(count: int) -> int:
@@ -84,7 +84,7 @@ def chunks(n_rows: int) -> int:
 
 
 def is_small(n_rows: int, n_features: int, count: int, n_runs: int) -> bool:
-    """Whether a search is small: compiled with little optimisation, for padded shapes that many problems share."""
+    """Whether a search is small: compiled for padded shapes that many problems share, and with little optimisation."""
     padded = components(count)
     numbers = chunks(n_rows) * ROWS_AT_ONCE * n_features
     return (
