@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._base.linalg import einsum, over_components
-from ._base.packed import PACKED_UP_TO, lower_product, mirror, quadratic_features, unpack_symmetric
+from ._base.packed import PACKED_UP_TO, WRITTEN_OUT, lower_product, mirror, quadratic_features, unpack_symmetric
 from .covariances import Covariance
 
 
@@ -148,9 +148,14 @@ class Full(Kind):
         return first, mirror(second - first[:, :, None] * shift[:, None, :])
 
     def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Array]:
+        n_features = len(columns)
+
         def one(component: tuple[Array, Array]) -> tuple[Array, Array]:
             weight, mean = component
             residual = columns - mean[:, None]
+            if n_features == WRITTEN_OUT:
+                sums = einsum("n,fn->f", weight, quadratic_features(residual))
+                return sums[:n_features], unpack_symmetric(sums[n_features:], n_features)
             return einsum("n,in->i", weight, residual), lower_product(weight[None] * residual, residual)
 
         first, second = over_components(one, (weighted, means), columns.size)

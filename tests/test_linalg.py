@@ -194,7 +194,7 @@ def test_over_components_is_a_vmap(n_components, n_numbers, rng):
         assert_close(own, expected, "matrices", np.float32)
 
 
-@pytest.mark.parametrize("n_features", [3, 9, 30, 100])
+@pytest.mark.parametrize("n_features", [2, 3, 9, 30, 100])
 def test_lower_triangles_alone(n_features, x64, rng):
     """What is computed from lower triangles by `slabs` is what the whole matrices give."""
     x, mean = rng.normal(size=(n_features, 7)), rng.normal(size=n_features)
