@@ -406,7 +406,7 @@ def test_nothing_of_size_n_by_k_is_made(family, n_lanes):
     sizes = [int(np.prod(value.shape)) for value in intermediates(jaxpr.jaxpr)]
     assert len(sizes) > 100  # the walk went inside
     assert max(sizes) < n_rows * n_components
-    # More than that: one chunk's residuals from all means, and their products, for every lane (where they are many, from
+    # More than that: one chunk's residuals from all means and their products, for every lane (where they are many, from
     # some: see `over_components`).
     assert max(sizes) <= batches.chunk_size * 5 * n_components * (n_lanes or 1)
 
