@@ -148,18 +148,15 @@ class Full(Kind):
         return first, mirror(second - first[:, :, None] * shift[:, None, :])
 
     def about_means(self, weighted: Array, columns: Array, means: Array) -> tuple[Array, Array]:
-        n_features = len(columns)
-
         def one(component: tuple[Array, Array]) -> tuple[Array, Array]:
             weight, mean = component
             residual = columns - mean[:, None]
-            if n_features == WRITTEN_OUT:
-                sums = einsum("n,fn->f", weight, quadratic_features(residual))
-                return sums[:n_features], unpack_symmetric(sums[n_features:], n_features)
-            return einsum("n,in->i", weight, residual), lower_product(weight[None] * residual, residual)
+            if len(columns) == WRITTEN_OUT:
+                first, second = jnp.split(einsum("n,fn->f", weight, quadratic_features(residual)), [WRITTEN_OUT])
+                return first, unpack_symmetric(second, WRITTEN_OUT)
+            return einsum("n,in->i", weight, residual), mirror(lower_product(weight[None] * residual, residual))
 
-        first, second = over_components(one, (weighted, means), columns.size)
-        return first, mirror(second)
+        return over_components(one, (weighted, means), columns.size)
 
 
 class Pooled(Kind):
@@ -300,5 +297,4 @@ def recentre(kind: Kind, mass: Array, first: Array, second: Array, shift: Array)
     kind, the middle terms are mass·[(f−s)(f−s)ᵀ − f fᵀ] with f = first/mass.
     """
     mean = first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
-    moved = second - kind.outer(mass, mean) + kind.outer(mass, mean - shift)
-    return first - mass[:, None] * shift, moved
+    return first - mass[:, None] * shift, second - kind.outer(mass, mean) + kind.outer(mass, mean - shift)

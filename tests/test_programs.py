@@ -87,7 +87,7 @@ def test_structures_that_jax_takes_for_equal_are_told_apart():
 
 def test_small_tables_of_other_lengths_counts_and_starts_compile_nothing(events):
     """The first fit and prediction may; the bic of another mixture is asked of the same program."""
-    x = BLOBS.x.astype(np.float32)
+    x, key = BLOBS.x.astype(np.float32), jax.random.key(1)
     GaussianMixture(K, random_state=0, max_iter=300).fit(x).predict(x)
     events.clear()
     for n_components, n_rows, how in (
@@ -101,6 +101,7 @@ def test_small_tables_of_other_lengths_counts_and_starts_compile_nothing(events)
         found.bic(x[:77])
         found.predict_proba(x)
     GaussianMixture(K, random_state=1).fit(x, sample_weight=WEIGHTS)
+    jaxgmm.fit(key, x, 16, n_restarts=70, max_steps=2)
     with warnings.catch_warnings(record=True) as said:  # of what is looked at on the host
         warnings.simplefilter("always")
         GaussianMixture(1).fit(100.0 * x[:, [0, 1, 1]])

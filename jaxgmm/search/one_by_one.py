@@ -43,11 +43,6 @@ ONE_FORM_UP_TO = 8
 sooner or later, and each family would compile a second program, for longer than its runs take (by hand, Zen 3: see "One
 form or two" in `benchmarks/README.md`)."""
 
-HURRIED_UP_TO = 2**16
-"""Responsibilities of one run, with padding, up to which a small search is compiled HURRIED: 4,096 rows of up to 16
-components. From there on it is BRISK, which takes half a second more to compile and makes steps in a quarter of the
-time: 18 of 5,000 × 4 in 30 ms and not 90."""
-
 WORTH_A_THREAD = 2**15
 """Responsibilities in a step of all runs from which a second thread is worth starting."""
 
@@ -249,10 +244,7 @@ def prepare(
 
 
 def _effort(n_components: int, batches: Batches, n_runs: int) -> Effort:
-    n_rows = int(batches.n_rows)
-    if batches.has_room:
-        return Effort.HURRIED if n_rows * n_components <= HURRIED_UP_TO else Effort.BRISK
-    return effort(n_rows, n_components, n_runs)
+    return effort(int(batches.n_rows), n_components, n_runs, batches.has_room)
 
 
 def _form(state: em.State, batches: Batches, how: Effort) -> Form | None:

@@ -86,7 +86,7 @@ def seeds_of(
     if restarts is None:
         restarts = np.arange(len(counts), dtype=np.int32)
     batches = rows.sample
-    if small.are_on_host(keys, counts, batches):
+    if small.are_on_host(keys, batches):
         data = np.asarray(jax.random.key_data(keys))  # pyright: ignore
         return small.seeds(data, counts, restarts, batches, seeding, n_components)  # pyright: ignore
     lanes = jax.random.key_data(keys), counts, restarts
