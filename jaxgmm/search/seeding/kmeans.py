@@ -109,8 +109,6 @@ def _greedy(uniform: Array, rows: Columns, n_components: int, count: Array | int
 def _lloyd(uniform: Array, rows: Columns, n_components: int, count: Array | int, quick: Array) -> Array:
     """k-means once. A cluster that loses all its rows keeps its mean."""
     most = jnp.where(quick, QUICK_STEPS, LLOYD_STEPS)
-    x, weights = rows
-    values = jnp.concatenate([jnp.ones_like(x[:1]), x])
 
     def moving(carry: tuple[Array, Array, Array]) -> Array:
         _, moved, n_steps = carry
@@ -118,9 +116,8 @@ def _lloyd(uniform: Array, rows: Columns, n_components: int, count: Array | int,
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         seeds, _, n_steps = carry
-        labels, _ = nearest(x, seeds, count)
-
-        sums = sums_by_label(values, weights, labels, n_components)
+        labels, _ = nearest(rows.x, seeds, count)
+        sums = sums_by_label(rows, labels, n_components, degree=1)
         mass = sums[:, :1]
         means = jnp.where(mass > 0.0, sums[:, 1:] / jnp.where(mass > 0.0, mass, 1.0), seeds)
         return means, jnp.any(means != seeds), n_steps + 1

@@ -58,25 +58,27 @@ BLOCK = 1024
 """Rows whose labels are written out at a time, (K, BLOCK)."""
 
 
-def sums_by_label(values: Array, weights: Array, labels: Array, n_labels: int) -> Array:
-    """Weighted sums of values (P, S) over the rows of each label. -> (n_labels, P).
+def sums_by_label(rows: Columns, labels: Array, n_labels: int, degree: int) -> Array:
+    """Weighted sums of the powers of every feature, 1 to `degree`, over the rows of each label (S,), after their
+    weight. -> (n_labels, 1 + degree · D).
 
-    As matrix products: a pass over the values for each label takes ten times as long where both are many.
+    As matrix products of blocks: a pass over all rows for each label takes ten times as long where both are many, and
+    nothing of the size of the rows is stored.
     """
-    missing = -len(weights) % BLOCK
+    n_rows = len(rows.weights)
+    size = min(BLOCK, n_rows)
+    names, place = (jnp.arange(n, dtype=jnp.int32) for n in (n_labels, size))
 
-    def in_blocks(part: Array) -> Array:
-        padded = jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, missing)])
-        return jnp.moveaxis(padded.reshape(*part.shape[:-1], -1, BLOCK), -2, 0)
+    def add(index: Array, sums: Array) -> Array:
+        start = jnp.minimum(index * size, n_rows - size)  # the last block reaches back over rows that are counted
+        x, weights, given = (lax.dynamic_slice_in_dim(of, start, size, axis=-1) for of in (*rows, labels))
+        is_new = start + place >= index * size
+        members = jnp.where((given[None] == names[:, None]) & is_new[None], weights[None], 0.0)
+        powers = jnp.concatenate([jnp.ones_like(x[:1]), *(x**power for power in range(1, degree + 1))])
+        return sums + einsum("ks,ps->kp", members, powers)
 
-    names = jnp.arange(n_labels, dtype=labels.dtype)[:, None]
-
-    def add(sums: Array, block: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        values, weights, labels = block
-        return sums + einsum("ks,ps->kp", jnp.where(labels[None] == names, weights[None], 0.0), values), None
-
-    none = jnp.zeros((n_labels, len(values)), values.dtype)
-    return lax.scan(add, none, (in_blocks(values), in_blocks(weights), in_blocks(labels)))[0]
+    none = jnp.zeros((n_labels, 1 + degree * len(rows.x)), rows.x.dtype)
+    return lax.fori_loop(jnp.int32(0), jnp.int32(-(-n_rows // size)), add, none)
 
 
 DRAWN_FROM = 64

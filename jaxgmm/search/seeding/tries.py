@@ -42,8 +42,7 @@ def log_likelihood(seeds: Array, rows: Columns, count: Array | int) -> Array:
     """
     x, weights = rows
     labels, _ = nearest(x, seeds, count)
-    powers = jnp.concatenate([jnp.ones_like(x[:1]), x, jnp.square(x)])
-    sums = sums_by_label(powers, weights, labels, len(seeds))
+    sums = sums_by_label(rows, labels, len(seeds), degree=2)
     total, spread, square = _mass_and_spread(jnp.sum(sums, axis=0))
     varies = spread > CONSTANT * square
     total, spread = jnp.where(total > 0.0, total, 1.0), jnp.where(varies, spread, 1.0)
