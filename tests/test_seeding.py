@@ -13,7 +13,7 @@ from jaxgmm.families import SHELF
 from jaxgmm.rows.survey import SAMPLE
 from jaxgmm.search.seeding import SEEDINGS, host
 from jaxgmm.search.seeding.random import DRAWS_OF_ROWS
-from jaxgmm.search.seeding.sample import Columns, draw, rows_for_seeding, squared_distances
+from jaxgmm.search.seeding.sample import BLOCK, Columns, draw, rows_for_seeding, squared_distances, sums_by_label
 from tests import oracle
 from tests.laws import ITERATIVE, every_family, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, assert_same_parameters
@@ -370,3 +370,14 @@ def test_means_far_from_the_data_are_a_sound_start(offset: float) -> None:
     result = jaxgmm.fit(jax.random.key(0), rows, 1, init=np.zeros((1, 2)), max_steps=0)
     expected = np.cov(rows.T.astype(np.float64), bias=True)
     assert_close(result.mixture.covariances[0], expected, "variances", np.float32, factor=3.0)
+
+
+@pytest.mark.parametrize("n_rows", [7, BLOCK, 2 * BLOCK + 1])
+def test_sums_by_label_are_those_of_the_rows(n_rows, rng, x64):
+    """Every row counts once, however many fill the last block."""
+    x, weights, labels = rng.normal(size=(2, n_rows)), rng.uniform(size=n_rows), rng.integers(0, 3, n_rows)
+    rows = Columns(jnp.asarray(x), jnp.asarray(weights))
+    found = sums_by_label(rows, jnp.asarray(labels, jnp.int32), 4, degree=2)
+    powers = np.concatenate([np.ones((1, n_rows)), x, x**2])
+    expected = [(powers * weights)[:, labels == label].sum(axis=1) for label in range(4)]
+    assert_close(found, np.array(expected), "matrices", np.float64, factor=n_rows)
