@@ -16,8 +16,8 @@ from ..._base import threefry
 from ..._base.linalg import einsum
 from ...rows.survey import SAMPLE
 from .kmeans import DRAWS, LLOYD_STEPS, QUICK_STEPS, TRIES, is_quick
-from .random import BLOCK, DRAWS_OF_ROWS
-from .sample import Columns
+from .random import DRAWS_OF_ROWS
+from .sample import BLOCK, Columns
 from .tries import CONSTANT
 
 AT_ONCE = 2**17

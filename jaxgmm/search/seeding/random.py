@@ -7,12 +7,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..._base.linalg import einsum
-from .sample import Columns
+from .sample import BLOCK, Columns
 from .tries import best_of, log_likelihood
-
-BLOCK = 1024
-"""Rows whose responsibilities are held at a time."""
-
 
 DRAWS_OF_ROWS = 8
 """Draws of K rows, of which a run takes the likeliest. Best of four runs, on 200 tables of 300 × 2 with five clusters,

@@ -55,7 +55,7 @@ def squared_distances(x: Array, points: Array) -> Array:
 
 
 BLOCK = 1024
-"""Rows whose labels are written out at a time, (K, BLOCK)."""
+"""Rows whose responsibilities are held at a time, (K, BLOCK)."""
 
 
 def sums_by_label(rows: Columns, labels: Array, n_labels: int, degree: int) -> Array:
