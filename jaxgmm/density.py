@@ -56,15 +56,17 @@ def joint(mixture: Components, operands: Any, chunk: Chunk) -> Array:
 
 def normalise(joint: Array) -> tuple[Array, Array]:
     """Log-densities (n,) and responsibilities (K, n) from the log joint (K, n), with one exponential per entry."""
-    largest = jnp.max(joint, axis=0)
-    largest = lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
-    shares = jnp.exp(joint - largest[None])
-    total = jnp.sum(shares, axis=0)
+    largest = lax.stop_gradient(jnp.max(joint, axis=0))
     # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN stays NaN.
-    within = total != 0.0
-    return largest + jnp.log(total), shares * (1.0 / jnp.where(within, total, 1.0))[None] + (
-        (~within).astype(joint.dtype) / len(joint)
-    )[None]
+    is_out = largest == -jnp.inf
+    shares = jnp.exp(jnp.where(is_out[None], 0.0, joint - largest[None]))
+    total = jnp.sum(shares, axis=0)
+    log_total = jnp.log(total)
+    # To ask for NaN changes nothing, but reads `total` after its logarithm and `joint` after its exponential: XLA's
+    # older emitter (`Effort.BRISK`) does not vectorise a loop that may write over what it reads.
+    inverse = 1.0 / jnp.where(jnp.isnan(log_total), jnp.nan, total)
+    log_prob = jnp.where(jnp.isnan(joint[0]), jnp.nan, largest + log_total)
+    return log_prob, shares * inverse[None]
 
 
 def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T]) -> T:
