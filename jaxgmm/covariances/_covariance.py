@@ -34,7 +34,11 @@ class Covariance(Protocol):
     """
 
     def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Any:
-        """What `exponent` needs, computed once a step. means (K, D), origin (D,), constant (K,)."""
+        """What `exponent` needs, computed once a step. means (K, D), origin (D,), constant (K,).
+
+        In the SAFE form a pytree of arrays with a leading axis K, or 1 for what all components share: `em/in_turn.py`
+        takes a component out of it.
+        """
         ...
 
     def exponent(self, operands: Any, x: Array) -> Array:

@@ -63,13 +63,13 @@ class Whitened(NamedTuple):
 class SharedWhitened(NamedTuple):
     """Shared matrix: rows are whitened once for all components, then compared with the whitened means."""
 
-    origin: Array  # (D,)
-    whitener: Array  # (D, D)
+    origin: Array  # (1, D)
+    whitener: Array  # (1, D, D)
     means: Array  # (K, D), whitened
     constant: Array  # (K,)
 
     def exponent(self, x: Array) -> Array:
-        whitened = einsum("ij,jn->in", self.whitener, x - self.origin[:, None])
+        whitened = einsum("ij,jn->in", self.whitener[0], x - self.origin[0][:, None])
 
         def one(component: tuple[Array, Array]) -> Array:
             mean, constant = component
@@ -116,7 +116,7 @@ class Dense:
             each = jnp.broadcast_to(whitener, (len(means), *whitener.shape[1:]))
             whitened = einsum("kij,kj->ki", each, shift)
             if form is Form.SAFE:
-                return SharedWhitened(origin, whitener[0], whitened, constant)
+                return SharedWhitened(origin[None], whitener, whitened, constant)
             return SharedExpanded(origin, whitener[0], whitened, constant - 0.5 * jnp.sum(whitened * whitened, axis=1))
         if form is Form.SAFE:
             return Whitened(means, whitener, constant)

@@ -33,6 +33,7 @@ from ..rows.batches import Batches
 from ..rows.chunks import Scale
 from ..rows.door import as_batches
 from .expectation import expect
+from .in_turn import expect as expect_in_turn
 from .state import NOT_BEGUN, Fixed, Proposal, Settings, State, finish, initial, is_running, objective_of, resume
 from .steppers.shelf import stepper_of, with_memory, with_own_memory
 from .verdict import judge
@@ -137,8 +138,12 @@ def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -
     )
 
 
-def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form) -> tuple[State, Array]:
+def advance(
+    state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form, in_turn: bool = False
+) -> tuple[State, Array]:
     """`step` in a given form; for a run that has not begun the first M-step, with the parts that are `fixed`.
+
+    in_turn: whether the E-step takes one component after the other (see `in_turn.py`), in the SAFE form.
 
     -> the state, unchanged where the form is FAST and FAST is too inaccurate; and whether FAST is too inaccurate.
     """
@@ -151,6 +156,7 @@ def advance(state: State, batches: Batches, settings: Settings, fixed: Fixed | N
         proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
     is_far = ~is_fast(proposal.mixture, batches.origin)
     put_off = is_far if form is Form.FAST else jnp.array(False)
-    new = accept(state, proposal, expect(proposal.mixture, batches, form), batches, settings, put_off)
+    moments = expect_in_turn(proposal.mixture, batches) if in_turn else expect(proposal.mixture, batches, form)
+    new = accept(state, proposal, moments, batches, settings, put_off)
     status = jnp.where(lost & ~put_off, Status.COLLAPSED, new.status).astype(jnp.int32)
     return new._replace(status=status, n_steps=jnp.maximum(new.n_steps, jnp.where(put_off, NOT_BEGUN, 0))), is_far

@@ -36,14 +36,15 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
     def estimate(scatter: Array) -> Covariance:
         return family.estimate(scatter, total, n_features, of_matrices, previous)
 
-    scales = estimate(whole)
-    if not (family.kind.is_diagonal or isinstance(added.scatter, (float, int))):
-        scales = _factored(family.kind, estimate, scales, whole, total, added.scatter)
+    if family.kind.is_diagonal or isinstance(added.scatter, (float, int)):
+        scales = estimate(whole)
+    else:
+        scales = _factored(family.kind, estimate, whole, total, added.scatter)
     return Mixture(log_shares(mass), new, scales, family)
 
 
 def _factored(
-    kind: Kind, estimate: Callable[[Array], Covariance], scales: Covariance, scatter: Array, mass: Array, added: Array
+    kind: Kind, estimate: Callable[[Array], Covariance], scatter: Array, mass: Array, added: Array
 ) -> Covariance:
     """The covariances, with the rounding error of the sums added to those that it has made indefinite under a ridge.
 
@@ -51,22 +52,28 @@ def _factored(
     than features, or a feature is the sum of others: above all in float32, and in steps that move a mean far, whose
     sums were taken about another point. The next steps, about better means, need it no more.
     """
-    failed = lax.stop_gradient(~scales.is_definite())
     has_ridge = jnp.any(jnp.all(jnp.diagonal(added, axis1=-2, axis2=-1) > 0.0, axis=-1))
     variances = jnp.diagonal(per_mass(scatter, mass if len(scatter) > 1 else jnp.sum(mass), 0.0), axis1=-2, axis2=-1)
     amount = 8.0 * rounding_of(variances.shape[-1], variances.dtype) * jnp.max(variances, axis=0)
 
-    def again() -> Covariance:
-        found = estimate(scatter + kind.diagonal(mass, amount))
+    def attempt(scales: Covariance, is_second: Array) -> tuple[Covariance, None]:
+        failed = lax.stop_gradient(~scales.is_definite()) | ~is_second
 
-        def choose(new: Array, old: Array) -> Array:
-            if len(new) != len(failed):
-                return new
-            return jnp.where(jnp.reshape(failed, (-1,) + (1,) * (new.ndim - 1)), new, old)
+        def again() -> Covariance:
+            found = estimate(scatter + kind.diagonal(mass, jnp.where(is_second, amount, 0.0)))
 
-        return jax.tree.map(choose, found, scales)
+            def choose(new: Array, old: Array) -> Array:
+                if len(new) != len(failed):
+                    return new
+                return jnp.where(jnp.reshape(failed, (-1,) + (1,) * (new.ndim - 1)), new, old)
 
-    return lax.cond(any_lane(jnp.any(failed) & has_ridge), again, lambda: scales)
+            return jax.tree.map(choose, found, scales)
+
+        return lax.cond(any_lane(jnp.any(failed) & (has_ridge | ~is_second)), again, lambda: scales), None
+
+    # Two turns of one loop, so that the factorisation, the largest part of a small step's program, is compiled once.
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(estimate, scatter))
+    return lax.scan(attempt, nothing, jnp.array([False, True]))[0]
 
 
 def log_shares(mass: Array) -> Array:

@@ -2,8 +2,8 @@
 
 On a CPU a step of one run keeps a core busy as soon as a chunk has some ten thousand responsibilities, and starting the
 program for the next run costs a fifth of a millisecond. In return no batched program has to be compiled, and no shape
-depends on the number of runs; each run uses the form (FAST or SAFE) that it needs,
-unless one form serves all (`_form`), and makes its own number of steps.
+depends on the number of runs; each run uses the form (FAST or SAFE) that it needs, unless one serves all (`Way`), and
+makes its own number of steps.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -60,6 +61,20 @@ FIRST_BURST = 10
 """Steps of each run between the observer's report of the starts and the next report."""
 
 
+class Way(Enum):
+    """How the steps of one program make their E-step.
+
+    Where the other form is not worth a program, for small tables and in medium searches with few features, all steps
+    are SAFE; if the program is HURRIED, so that every number takes long, one component after the other, without those
+    that are padding (by hand, Zen 4: ten runs of 2,000 × 2, K = 5, take 45 ms and not 90).
+    """
+
+    FAST = "FAST until a step needs SAFE"
+    SAFE = "SAFE until FAST will do"
+    ALWAYS_SAFE = "SAFE"
+    IN_TURN = "SAFE, components in turn"
+
+
 def run(
     states: em.State,
     histories: np.ndarray,
@@ -94,8 +109,8 @@ def run(
         while state.status == Status.RUNNING and state.n_steps < limit and not stop.is_set():
             began, first = time.perf_counter(), int(state.n_steps)
             until = np.int32(min(limit, first + min(LINE, in_time)))
-            form = _form(state, batches, how)
-            found = _run.compiled(how, state, batches, settings, fixed, until, form=form)
+            way = _way(state, batches, how)
+            found = _run.compiled(how, state, batches, settings, fixed, until, way=way)
             state, line = jax.device_get(found)
             made = np.arange(first + 1, int(state.n_steps) + 1)
             _write(histories, index, made, line[: len(made)])
@@ -168,14 +183,14 @@ def ascended(
     fixed = _nothing_fixed(jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])) if batches.has_room else None
     n_components = states[0].mixture.means.shape[0]
     how = _effort(n_components, batches, n_runs)
-    held: dict[Form | None, Callable[..., Any]] = {}
+    held: dict[Way, Callable[..., Any]] = {}
 
     def begun(state: em.State, limit: Any) -> em.State:
         """The state after a step, which is being computed."""
-        form = _form(state, batches, how)
-        if form not in held:
-            held[form] = _run.held(how, state, batches, settings, fixed, limit, form=form)
-        return held[form](state, batches, settings, fixed, limit)[0]
+        way = _way(state, batches, how)
+        if way not in held:
+            held[way] = _run.held(how, state, batches, settings, fixed, limit, way=way)
+        return held[way](state, batches, settings, fixed, limit)[0]
 
     reached, stop = list(ascents), observer.stop()
 
@@ -238,7 +253,7 @@ def prepare(
         state = jax.tree.map(lambda leaf: leaf[0], states)
         fixed = _nothing_fixed(states) if batches.has_room else None
         # The state has already ended, so the program is compiled and returns at once.
-        _run.compiled(how, state, batches, settings, fixed, np.int32(0), form=_form(state, batches, how))
+        _run.compiled(how, state, batches, settings, fixed, np.int32(0), way=_way(state, batches, how))
 
     in_background([partial(one, family) for family in families])
 
@@ -247,13 +262,13 @@ def _effort(n_components: int, batches: Batches, n_runs: int) -> Effort:
     return effort(int(batches.n_rows), n_components, n_runs, batches.has_room)
 
 
-def _form(state: em.State, batches: Batches, how: Effort) -> Form | None:
-    """The form of a run's next step; None where it is SAFE throughout, since FAST is not worth a program: for small
-    tables, and in medium searches with few features."""
-    has_few = batches.n_features <= ONE_FORM_UP_TO and jax.default_backend() == "cpu"
-    if batches.has_room or (how is Effort.BRISK and has_few):
-        return None
-    return Form.SAFE if state.is_far else Form.FAST
+def _way(state: em.State, batches: Batches, how: Effort) -> Way:
+    """How a run's next steps are made."""
+    if batches.has_room:
+        return Way.IN_TURN if how is Effort.HURRIED else Way.ALWAYS_SAFE
+    if how is Effort.BRISK and batches.n_features <= ONE_FORM_UP_TO and jax.default_backend() == "cpu":
+        return Way.ALWAYS_SAFE
+    return Way.SAFE if state.is_far else Way.FAST
 
 
 def _nothing_fixed(states: em.State) -> Fixed:
@@ -278,21 +293,22 @@ def _ridge_traces(mixtures: Any, settings: em.Settings) -> Array:
     return jax.vmap(Ridge(settings.ridge).traces)(mixtures)
 
 
-@program(static="form")
+@program(static="way")
 def _run(
-    state: em.State, batches: Batches, settings: em.Settings, fixed: Fixed | None, limit: Array, *, form: Form | None
+    state: em.State, batches: Batches, settings: em.Settings, fixed: Fixed | None, limit: Array, *, way: Way
 ) -> tuple[em.State, Array]:
     """Run at most LINE steps, or until a step needs the other form. -> the state, and the objective after each step."""
-    first = state.n_steps
+    first, is_for_all = state.n_steps, way in (Way.ALWAYS_SAFE, Way.IN_TURN)
+    form = Form.FAST if way is Way.FAST else Form.SAFE
 
     def going(carry: tuple[em.State, Array]) -> Array:
         goes_on = is_running(carry[0], limit)
-        return goes_on if form is None else goes_on & (carry[0].is_far == (form is Form.SAFE))
+        return goes_on if is_for_all else goes_on & (carry[0].is_far == (form is Form.SAFE))
 
     def body(carry: tuple[em.State, Array]) -> tuple[em.State, Array]:
         state, line = carry
-        new, is_far = advance(state, batches, settings, fixed, form or Form.SAFE)
-        new = new._replace(is_far=state.is_far if form is None else is_far)
+        new, is_far = advance(state, batches, settings, fixed, form, way is Way.IN_TURN)
+        new = new._replace(is_far=state.is_far if is_for_all else is_far)
         return new, line.at[new.n_steps - first - 1].set(new.objective, mode="drop")
 
     return lax.while_loop(going, body, (state, jnp.zeros(LINE, state.objective.dtype)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ import pytest
 from jaxgmm import Batches, Mixture, Status, em
 from jaxgmm.covariances import Form
 from jaxgmm.em.expectation import expect
+from jaxgmm.em.in_turn import expect as expect_in_turn
 from jaxgmm.families import SHELF
 from jaxgmm.moments import FULL, Moments
 from tests import oracle
@@ -435,6 +438,32 @@ def test_fast_and_safe_forms_agree(family, n_features, dtype):
     for name in Moments._fields:
         assert_close(getattr(fast, name), getattr(safe, name), "moments", dtype, factor=N, note=name)
         assert_close(getattr(chosen, name), getattr(safe, name), "moments", dtype, factor=N, note=name)
+
+
+@every_kind
+def test_components_in_turn_have_the_moments_that_they_have_together(family, dtype):
+    """With a component of weight 0 among the others, padding after them, room for more rows, and a row of weight 0."""
+    blobs = oracle.blobs(seed=3, n_rows=N, n_features=D, n_components=K + 3)
+    mixture = create(family, dtype, blobs.start)
+    is_there = jnp.asarray([True, False, True, True, False, False])
+    mixture = replace(mixture, log_weights=jnp.where(is_there, mixture.log_weights, -jnp.inf))
+    x, weights = np.array(BLOBS.x, dtype), np.where(np.arange(N) == 7, 0.0, WEIGHTS)
+    x[7] = np.finfo(dtype).max
+    together = jax.jit(partial(expect, form=Form.SAFE))(mixture, cut(dtype, x, weights))
+    in_turn = jax.jit(expect_in_turn)(mixture, Batches.with_room(x, weights, dtype, 32))
+    for name in Moments._fields:
+        assert_close(getattr(in_turn, name), getattr(together, name), "moments", dtype, factor=N, note=name)
+
+
+def test_a_row_out_of_reach_is_shared_equally_in_turn_as_well(x64):
+    """One whose squared distance overflows has a log-density of −inf under every component."""
+    mixture = create(SHELF["full"], np.float64)
+    x = np.concatenate([BLOBS.x, np.full((1, D), 1e200)])
+    sides = expect(mixture, cut(np.float64, x), Form.SAFE), expect_in_turn(mixture, Batches.with_room(x, None, x.dtype))
+    for moments in sides:
+        assert float(moments.objective) == -np.inf
+        assert_close(jnp.sum(moments.mass), N + 1.0, "sum_to_one", np.float64, factor=N)
+    assert_close(sides[1].mass, sides[0].mass, "moments", np.float64, factor=N)
 
 
 def test_the_tutorial_s_diagonal_em(x64):
