@@ -13,7 +13,7 @@ Chunks come as columns, features by rows (D, n).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -43,9 +43,6 @@ class Statistics(NamedTuple):
 
 class Kind(ABC):
     """Which second moment is kept, and how. Stateless: two of one class are equal, also after pickling."""
-
-    is_separate: ClassVar[bool] = True
-    """Whether `about_means` gives of each component what it gives of that component alone."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other)
@@ -164,8 +161,6 @@ class Full(Kind):
 
 class Pooled(Kind):
     """One scatter matrix, summed over the components: (1, D, D)."""
-
-    is_separate: ClassVar[bool] = False
 
     def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return 1, n_features, n_features

@@ -53,7 +53,7 @@ def expect(mixture: Mixture, batches: Batches) -> Moments:
         def sums(weighted: Array, means: Array) -> tuple[Array, Array, Any]:
             return jnp.sum(weighted, axis=1), *kind.about_means(weighted, chunk.x, means)
 
-        if kind.is_separate:
+        if kind.shape(2, 1)[0] == 2:  # kept for each component, and not summed over them
             shapes = means.shape[:1], means.shape, kind.shape(*means.shape)
             mass, first, second = for_each(lambda k: sums(component(shares, k) * factor, component(means, k)), *shapes)
         else:

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 from jax import Array, lax
 
 from .. import em
-from .._base.programs import Effort, effort, program
+from .._base.programs import Effort, program
 from .._base.status import Status
 from ..covariances import Form
 from ..em.loop import advance
@@ -37,12 +36,7 @@ from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
 from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
 from .result import unfinished
-
-ONE_FORM_UP_TO = 8
-"""Features up to which a medium search (see `programs.effort`) makes all its steps in the SAFE form. A step then takes
-0.7 to 1.8 times as long as in the FAST one (5,000 rows, K = 10), but where clusters lie apart some runs need SAFE
-sooner or later, and each family would compile a second program, for longer than its runs take (by hand, Zen 3: see "One
-form or two" in `benchmarks/README.md`)."""
+from .way import Way, effort_of, way_of
 
 WORTH_A_THREAD = 2**15
 """Responsibilities in a step of all runs from which a second thread is worth starting."""
@@ -59,20 +53,6 @@ LINE = 256
 
 FIRST_BURST = 10
 """Steps of each run between the observer's report of the starts and the next report."""
-
-
-class Way(Enum):
-    """How the steps of one program make their E-step.
-
-    Where the other form is not worth a program, for small tables and in medium searches with few features, all steps
-    are SAFE; if the program is HURRIED, so that every number takes long, one component after the other, without those
-    that are padding (by hand, Zen 4: ten runs of 2,000 × 2, K = 5, take 45 ms and not 90).
-    """
-
-    FAST = "FAST until a step needs SAFE"
-    SAFE = "SAFE until FAST will do"
-    ALWAYS_SAFE = "SAFE"
-    IN_TURN = "SAFE, components in turn"
 
 
 def run(
@@ -97,7 +77,7 @@ def run(
 
     going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
     of_each = states.mixture.means.shape[1] * int(batches.n_rows)
-    how = _effort(states.mixture.means.shape[1], batches, len(states.objective))
+    how = effort_of(states.mixture.means.shape[1], batches, len(states.objective))
 
     slower = HURRIED if how is Effort.HURRIED else 1.0
     at_first = steps_of_a_burst(of_each, batches.n_features, states.mixture.family.kind, slower)
@@ -109,7 +89,7 @@ def run(
         while state.status == Status.RUNNING and state.n_steps < limit and not stop.is_set():
             began, first = time.perf_counter(), int(state.n_steps)
             until = np.int32(min(limit, first + min(LINE, in_time)))
-            way = _way(state, batches, how)
+            way = way_of(state, batches, how)
             found = _run.compiled(how, state, batches, settings, fixed, until, way=way)
             state, line = jax.device_get(found)
             made = np.arange(first + 1, int(state.n_steps) + 1)
@@ -182,12 +162,12 @@ def ascended(
     states = [ascent.state for ascent in ascents]
     fixed = _nothing_fixed(jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])) if batches.has_room else None
     n_components = states[0].mixture.means.shape[0]
-    how = _effort(n_components, batches, n_runs)
+    how = effort_of(n_components, batches, n_runs)
     held: dict[Way, Callable[..., Any]] = {}
 
     def begun(state: em.State, limit: Any) -> em.State:
         """The state after a step, which is being computed."""
-        way = _way(state, batches, how)
+        way = way_of(state, batches, how)
         if way not in held:
             held[way] = _run.held(how, state, batches, settings, fixed, limit, way=way)
         return held[way](state, batches, settings, fixed, limit)[0]
@@ -243,7 +223,7 @@ def prepare(
 ) -> None:
     """Compile the programs that the runs are likely to need, in the background."""
     about = np.zeros((1, n_components, batches.n_features), batches.dtype)
-    nothing, how = about[..., 0], _effort(n_components, batches, n_runs)
+    nothing, how = about[..., 0], effort_of(n_components, batches, n_runs)
 
     def one(family: Family) -> None:
         second = np.zeros((1, *family.kind.shape(n_components, batches.n_features)), batches.dtype)
@@ -253,22 +233,9 @@ def prepare(
         state = jax.tree.map(lambda leaf: leaf[0], states)
         fixed = _nothing_fixed(states) if batches.has_room else None
         # The state has already ended, so the program is compiled and returns at once.
-        _run.compiled(how, state, batches, settings, fixed, np.int32(0), way=_way(state, batches, how))
+        _run.compiled(how, state, batches, settings, fixed, np.int32(0), way=way_of(state, batches, how))
 
     in_background([partial(one, family) for family in families])
-
-
-def _effort(n_components: int, batches: Batches, n_runs: int) -> Effort:
-    return effort(int(batches.n_rows), n_components, n_runs, batches.has_room)
-
-
-def _way(state: em.State, batches: Batches, how: Effort) -> Way:
-    """How a run's next steps are made."""
-    if batches.has_room:
-        return Way.IN_TURN if how is Effort.HURRIED else Way.ALWAYS_SAFE
-    if how is Effort.BRISK and batches.n_features <= ONE_FORM_UP_TO and jax.default_backend() == "cpu":
-        return Way.ALWAYS_SAFE
-    return Way.SAFE if state.is_far else Way.FAST
 
 
 def _nothing_fixed(states: em.State) -> Fixed:
