@@ -8,12 +8,9 @@ the part's share of the time is up; those that are then left out are named in th
 |------------|----------|
 | `products` | rate of one large product of matrices, by precision; of float32-grade ones, how far off it is |
 | `loop`     | one iteration of a `while_loop` that does next to nothing: what an iteration cannot take less than |
-| `factors`  | Cholesky factors of K matrices and their inverses, by K and D |
 | `chunks`   | an EM iteration by the rows of a chunk |
-| `stages`   | an EM iteration cut off after each of its stages: the differences say where its time goes |
 | `kernels`  | the sums of an E-step by the fused kernels and by XLA, and how far both are from float64 |
 | `large`    | an EM iteration of problems for a card, beside the floor; memory above the data where it was a new peak |
-| `large_fused` | the same by the fused kernels |
 | `restarts` | thousands of restarts of a small problem in one call |
 """
 
@@ -34,15 +31,12 @@ from jax import lax
 from jax.lax import DotAlgorithmPreset, Precision
 
 import jaxgmm
-from jaxgmm import Batches, em
-from jaxgmm._base.linalg import cholesky, inverse_lower
+from jaxgmm import Batches
 from jaxgmm.covariances import Form
-from jaxgmm.density import normalise, prepare
+from jaxgmm.density import prepare
 from jaxgmm.em import kernel as fused
 from jaxgmm.em.expectation import expect, finish
-from jaxgmm.em.maximisation import maximise
 from jaxgmm.evaluation import log_prob_of, map_log_joint
-from jaxgmm.priors import Ridge
 
 from . import growth, isolate, limits, record
 from .child import near
@@ -58,7 +52,7 @@ LEAST = 15.0  # seconds under which a part is not begun
 OURS = 0.55
 """Share of the time left that is this section's, where the section iteration is still to come."""
 
-PROBLEMS = "diag_1M_16_64 full_1M_8_32 spherical_1M_128_1024 diag_1M_128_1024 full_1M_4_16 tied_1M_16_64".split()
+PROBLEMS = "diag_1M_16_64 full_1M_8_32 spherical_1M_128_1024 diag_1M_128_1024 full_1M_4_16".split()
 LARGE = (
     "full_1M_64_64 diag_1M_128_1024 spherical_1M_128_1024 full_10M_16_32 tied_10M_32_64 diag_10M_64_256 "
     "diag_100M_8_16 spherical_100M_16_32"
@@ -98,7 +92,7 @@ def _asked(name: str, device: str, seconds: float, options: Options) -> dict[str
         if answer["missing"] and kept.exists():
             answer |= json.loads(kept.read_text(encoding="utf-8"))
     rows, left_out = answer.get("rows", []), answer.get("left_out", [])
-    if name.startswith("large"):
+    if name == "large":
         rates = limits.measure(options)[device].get("float32", {"missing": "not measured"})
         for row in rows:
             if not row.get("missing"):
@@ -140,7 +134,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
     return min(seconds for seconds, _ in groups) / many
 
 
-def on_device(name: str, chunk_size: int | None = None, is_fused: bool = False) -> tuple[Any, Any]:
+def on_device(name: str, chunk_size: int | None = None) -> tuple[Any, Any]:
     """A start near the truth and float32 rows like those of `Problem.data`, but made where they are used."""
     problem = Problem.of(name)
     n, d, k = problem.n, problem.d, problem.k
@@ -151,7 +145,7 @@ def on_device(name: str, chunk_size: int | None = None, is_fused: bool = False) 
         which, noise = jax.random.split(jax.random.key(0))
         return means[jax.random.randint(which, (n,), 0, k)] + jax.random.normal(noise, (n, d), jnp.float32)
 
-    batches = Batches.of(drawn(means), None, chunk_size, n_components=k, fused=is_fused)
+    batches = Batches.of(drawn(means), None, chunk_size, n_components=k)
     return near(means, problem.family), batches
 
 
@@ -212,45 +206,8 @@ def loop(kernels: int) -> dict[str, Any]:
     return {"seconds": seconds_of(lambda: run(jnp.arange(16.0), np.int32(N_ITERATIONS))) / N_ITERATIONS}
 
 
-def factors(k: int, d: int) -> dict[str, Any]:
-    a = jax.random.normal(jax.random.key(0), (k, d, 2 * d))
-    matrices = jnp.einsum("kij,klj->kil", a, a, precision="highest") / d
-    factor, invert = jax.jit(cholesky), jax.jit(inverse_lower)
-    lower = factor(matrices)
-    return {"cholesky_s": seconds_of(lambda: factor(matrices)), "inverse_s": seconds_of(lambda: invert(lower))}
-
-
 def chunks(problem: str, chunk_size: int) -> dict[str, Any]:
     return {"seconds": iteration(*on_device(problem, chunk_size))["seconds"]}
-
-
-def stages(problem: str) -> dict[str, Any]:
-    mixture, batches = on_device(problem)
-    state = em.init(mixture, batches)
-
-    def over_chunks(stage: Callable[[Any, Any], Any]) -> Callable[[], Any]:
-        @jax.jit
-        def program(mixture: Any, batches: Any) -> Any:
-            operands = prepare(mixture, batches.origin, Form.FAST)
-
-            def of_chunk(chunk: Any) -> Any:
-                return jnp.sum(chunk.weights * stage(lambda x: mixture.scales.exponent(operands, x), chunk.x))
-
-            return batches.sum(of_chunk)
-
-        return lambda: program(mixture, batches)
-
-    e_step = jax.jit(partial(expect, form=Form.FAST))
-    m_step = jax.jit(lambda s: maximise(s.moments, s.mixture.means, s.mixture.family, s.mixture.scales, Ridge(1e-6)))
-    programs = {
-        "read_s": over_chunks(lambda joint, x: jnp.sum(x, axis=0)),
-        "joint_s": over_chunks(lambda joint, x: jnp.sum(joint(x), axis=0)),
-        "log_prob_s": over_chunks(lambda joint, x: normalise(joint(x))[0]),
-        "e_step_s": lambda: e_step(mixture, batches),
-        "m_step_s": lambda: m_step(state),
-        "step_s": lambda: em.step(state, batches, em.Settings(tol=0.0)),
-    }
-    return {name: seconds_of(program) for name, program in programs.items()}
 
 
 def kernels(problem: str) -> dict[str, Any]:
@@ -274,12 +231,8 @@ def kernels(problem: str) -> dict[str, Any]:
     return {**made, "xla_over_fused": made["xla_s"] / made["fused_s"]}
 
 
-def large(problem: str, is_fused: bool = False) -> dict[str, Any]:
-    mixture, batches = on_device(problem, is_fused=is_fused)
-    if is_fused:
-        operands = jax.eval_shape(lambda m: prepare(m, batches.origin, Form.FAST), mixture)
-        if jax.default_backend() != "gpu" or not fused.supports(mixture.family.kind, operands, batches):
-            raise isolate.Unsupported("there is no kernel for it here")
+def large(problem: str) -> dict[str, Any]:
+    mixture, batches = on_device(problem)
     score = jax.jit(lambda m, b: map_log_joint(m, b.rows, log_prob_of))
     before = jax.devices()[0].memory_stats()
     made = iteration(mixture, batches)
@@ -287,7 +240,7 @@ def large(problem: str, is_fused: bool = False) -> dict[str, Any]:
     is_new = before and after and after["peak_bytes_in_use"] > before["peak_bytes_in_use"]
     made["above_data_bytes"] = after["peak_bytes_in_use"] - before["bytes_in_use"] if is_new else None
     # Only where its result, a number a row, is small beside the data.
-    is_scored = not is_fused and Problem.of(problem).n <= 10**7
+    is_scored = Problem.of(problem).n <= 10**7
     return {**made, "score_s": seconds_of(lambda: score(mixture, batches)) if is_scored else None}
 
 
@@ -317,31 +270,24 @@ def each(**arguments: Iterable[Any]) -> list[dict[str, Any]]:
     return [dict(zip(arguments, values, strict=True)) for values in product(*arguments.values())]
 
 
-def untied(problems: Iterable[str]) -> list[str]:
-    return [name for name in problems if not name.startswith("tied")]
-
-
 PARTS = {
     "products": Part(40, products, each(size=[8192], precision=PRECISIONS), each(size=[256], precision=PRECISIONS)),
     "loop": Part(20, loop, each(kernels=(0, 1, 10)), each(kernels=(0, 1, 10))),
-    "factors": Part(45, factors, each(d=(8, 16, 32, 64, 128), k=(16, 64, 256, 1024)), each(d=[4], k=[3])),
-    "kernels": Part(90, kernels, each(problem=untied(PROBLEMS)), each(problem=QUICK_PROBLEMS)),
+    "kernels": Part(90, kernels, each(problem=PROBLEMS), each(problem=QUICK_PROBLEMS)),
     "large": Part(90, large, each(problem=LARGE), each(problem=QUICK_PROBLEMS)),
-    "large_fused": Part(60, partial(large, is_fused=True), each(problem=untied(LARGE)), each(problem=QUICK_PROBLEMS)),
     "chunks": Part(
         60,
         chunks,
         each(problem=PROBLEMS[:3], chunk_size=(2**12, 2**14, 2**16, 2**18, 2**20)),
         each(problem=QUICK_PROBLEMS, chunk_size=(256, 1024)),
     ),
-    "stages": Part(60, stages, each(problem=PROBLEMS), each(problem=QUICK_PROBLEMS)),
     "restarts": Part(
         40, restarts, each(problem=["full_5k_4_5"], restarts=(64, 4096)), each(problem=["full_1k_4_5"], restarts=[2])
     ),
 }
 
 
-IN_SHORT = ("products", "loop", "kernels", "large", "large_fused")
+IN_SHORT = ("products", "loop", "kernels", "large")
 """The parts that the short report shows."""
 
 

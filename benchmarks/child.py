@@ -100,6 +100,12 @@ class Fitted(NamedTuple):
         """Mean log-likelihood of rows x, nats."""
         return objective(self.family, x, self.weights, self.means, self.covariances)
 
+    def mixture(self, family: str) -> Any:
+        """As a mixture of ours, in float64."""
+        import jaxgmm
+
+        return jaxgmm.Mixture.create(self.weights, self.means, self.covariances, family, dtype=np.dtype("float64"))
+
 
 def of_ours(mixture: Any, steps: Any = 0) -> Fitted:
     weights, means, covariances = map(np.asarray, (mixture.weights, mixture.means, mixture.covariances))
@@ -114,6 +120,12 @@ def of_scikit_learn(model: Any) -> Fitted:
 def scikit_learn() -> Any:
     """Its GaussianMixture, silent about step limits."""
     return installed("sklearn.mixture").GaussianMixture
+
+
+def in_their_names(how: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `fit` by scikit-learn's names; those that are named so already stay."""
+    named = {"n_restarts": "n_init", "init": "init_params", "max_steps": "max_iter", "ridge": "reg_covar"}
+    return {named.get(name, name): value for name, value in how.items()}
 
 
 def estimator(contender: str) -> Any:

@@ -2,9 +2,10 @@
 
 import math
 import statistics
+from functools import partial
 from typing import Any
 
-from .markdown import NONE, bullets, digits, duration, paragraphs, size, table
+from .markdown import NONE, Columns, bullets, by_columns, digits, duration, paragraphs, percent, size, table
 from .ratios import OURS, REFERENCE, Place
 
 FLOOR = 1e-5  # nats: gaps under it are drawn as it, since tol leaves as much open
@@ -12,12 +13,15 @@ TIE = 1e-6  # nats
 IN_SHORT = ("1 start", "16 starts", "race of 16", "race of 16, escapes")
 
 
+def annealed(problem: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs of deterministic annealing, which only older results have."""
+    return (problem.get("annealing") or {}).get("runs", [])
+
+
 def top(problem: dict[str, Any]) -> float:
     """The highest objective that anyone came to; −inf where nobody came to any."""
-    made = [*problem["ways"], *problem["peers"]]
-    calls = [call["objective"] for one in made for call in one.get("calls", [])]
-    annealed = [run["objective"] for run in (problem["annealing"] or {}).get("runs", [])]
-    return max([*calls, *annealed], default=-math.inf)
+    calls = [call for one in (*problem["ways"], *problem["peers"]) for call in one.get("calls", [])]
+    return max([one["objective"] for one in (*calls, *annealed(problem))], default=-math.inf)
 
 
 def made(problem: dict[str, Any], whose: str) -> list[dict[str, Any]]:
@@ -33,27 +37,24 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
         "Full covariances, float64. Times of a call of ours are without compiling, which stands apart; medians over "
         "seeds. A gap is how far the mean log-likelihood lies under the best that anyone found, in nats.",
         *(part for problem in found["problems"] if top(problem) > -math.inf for part in of_problem(problem)),
-        *races(found),
+        *(races(found) if found.get("races") else []),
         *annealing(found["problems"]),
     ]
 
 
 def of_problem(problem: dict[str, Any]) -> list[str]:
     """Ours by the time that it took, and what scikit-learn's starts, one after the other, had found by then."""
-    peers = made(problem, "peers")
-    measured = {one["way"]: one for one in made(problem, "ways")}
-    lines = []
-    for way, missing in ((one["way"], one["missing"]) for one in problem["ways"]):
-        if missing:
-            lines.append([way, f"missing: {missing}", *[NONE] * (4 + len(peers))])
-            continue
-        one = measured[way]
-        gaps, moves = one["gaps"], ", ".join(str(call["moves"]) for call in one["calls"] if "moves" in call)
-        spread = f"{digits(statistics.median(gaps))} ({digits(min(gaps))}–{digits(max(gaps))})"
-        times = map(duration, (one["compile_s"], middle(one, "seconds")))
-        lines.append([way, len(gaps), *times, spread, moves or NONE, *(until(peer, one) for peer in peers)])
-    header = ["ours", "seeds", "compiling", "time", "gap (least–largest)", "moves"]
-    header += [f"until {peer['peer']} is as good" for peer in peers]
+    peers, measured = made(problem, "peers"), {one["way"]: one for one in made(problem, "ways")}
+    body: Columns = {
+        "seeds": lambda one: len(one["gaps"]),
+        "compiling": "compile_s",
+        "time": lambda one: duration(middle(one, "seconds")),
+        "gap (least–largest)": lambda one: (
+            f"{digits(statistics.median(one['gaps']))} ({digits(min(one['gaps']))}–{digits(max(one['gaps']))})"
+        ),
+        "moves": lambda one: ", ".join(str(call["moves"]) for call in one["calls"] if "moves" in call) or NONE,
+        **{f"until {peer['peer']} is as good": partial(until, peer) for peer in peers},
+    }
     ended = {one["peer"]: f"missing: {one['missing']}" for one in problem["peers"]}
     for one in peers:
         last = duration(one["calls"][-1]["seconds"])
@@ -61,7 +62,7 @@ def of_problem(problem: dict[str, Any]) -> list[str]:
     return [
         f"{problem['name']}, (N, D, K) = {size(problem)}, best found {top(problem):.5f}. Last columns: until "
         "scikit-learn's best so far was as good as the median of ours, and in brackets how many times as long that is.",
-        table(header, lines),
+        by_columns([measured.get(one["way"], one) for one in problem["ways"]], {"ours": "way"}, body),
         bullets(f"{peer}: {said}" for peer, said in ended.items()),
     ]
 
@@ -80,41 +81,42 @@ def until(peer: dict[str, Any], ours: dict[str, Any]) -> str:
 
 
 def races(found: dict[str, Any]) -> list[str]:
-    """For each problem, races by where they were cut."""
-    lines = []
-    for race in found["races"]:
-        for row in race["rows"]:
-            gaps = [digits(row[name]) for name in ("gap_race", "gap_equal_steps", "gap_whole")]
-            shares = [f"{100 * row[name]:.0f} %" for name in ("share_of_steps", "better", "worse")]
-            lines.append([f"{race['problem']}, {race['k']}", row["steps"], row["finalists"], *gaps, *shares])
-    if not lines:
-        return []
-    header = ["problem, K", "cut after", "finalists", "gap, race", "gap, whole at equal steps", "gap, all whole"]
+    """For each problem, races by where they were cut: of older results, which have them."""
+    rows = [{**row, **race} for race in found["races"] for row in race["rows"]]
+    body: Columns = {
+        "cut after": "steps",
+        "finalists": "finalists",
+        "gap, race": "gap_race",
+        "gap, whole at equal steps": "gap_equal_steps",
+        "gap, all whole": "gap_whole",
+        "steps": lambda row: percent(row["share_of_steps"]),
+        "above": lambda row: percent(row["better"]),
+        "below": lambda row: percent(row["worse"]),
+    }
     return [
         f"Races of {max(race['runners'] for race in found['races'])} starts, drawn {found['draws']} times from a pool "
         "of starts that were run whole: mean gaps to the pool's best, beside those of as many whole starts as make the "
         "same number of steps; the steps that a race makes, of those of all its starts; and how often it ends more "
         f"than {found['tie']:g} nats above, or below, those whole starts.",
-        table([*header, "steps", "above", "below"], lines),
+        by_columns(rows, {"problem, K": lambda row: f"{row['problem']}, {row['k']}"}, body),
     ]
 
 
 def annealing(problems: list[dict[str, Any]]) -> list[str]:
-    """What annealing came to from the starts of plain EM."""
+    """What annealing came to from the starts of plain EM, in older results."""
     lines = []
     for problem in problems:
-        runs = (problem["annealing"] or {}).get("runs", [])
+        runs = annealed(problem)
         plain = {run["seed"]: run["objective"] for run in runs if run["coldest"] == 1.0}
         for coldest in dict.fromkeys(run["coldest"] for run in runs):
             at = [run for run in runs if run["coldest"] == coldest]
             gaps = [top(problem) - run["objective"] for run in at]
-            steps = statistics.median(run["steps"] for run in at)
             above = sum(run["objective"] > plain[run["seed"]] + TIE for run in at)
-            shown, against = f"from β = {coldest:g}", f"{above} of {len(at)}"
-            if coldest == 1.0:
-                shown, against = "plain EM", NONE
-            mean_and_least = map(digits, (statistics.fmean(gaps), min(gaps)))
-            lines.append([problem["name"], shown, *mean_and_least, f"{steps:g}", against])
+            is_plain = coldest == 1.0
+            shown = [problem["name"], "plain EM" if is_plain else f"from β = {coldest:g}"]
+            shown += map(digits, (statistics.fmean(gaps), min(gaps)))
+            steps = f"{statistics.median(run['steps'] for run in at):g}"
+            lines.append([*shown, steps, NONE if is_plain else f"{above} of {len(at)}"])
     if not lines:
         return []
     header = ["problem", "annealing", "mean gap", "least gap", "steps", "above plain EM"]

@@ -100,6 +100,10 @@ def milliseconds(seconds: float | None) -> str:
     return digits(seconds, scale=1e3)
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def size(of: Mapping[str, Any]) -> str:
     return f"({of['n']}, {of['d']}, {of['k']})"
 

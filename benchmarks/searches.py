@@ -1,24 +1,22 @@
-"""What people run: 64 restarts, a search over K and types, a first fit to a small table, a photograph.
+"""What people run: 64 restarts, a search over K and types, a photograph.
 
 Ours against scikit-learn, each in its own process, with the mean log-likelihood (nats, in float64 by
 `problems.objective`) or the criterion reached beside every time. Both are given the same data, tol, step limit and
 ridge. scikit-learn is timed with its own default start (a k-means of its own for every restart) and, as "scikit-learn,
 k-means++" and in the first dtype, with the start that ours uses. A first call counts compiling; later calls fit other
 data of the same shape, or from other seeds: LATER of ours, and one of scikit-learn, which compiles nothing; of a sweep
-LATER of everyone, on the same tables. The sweep and the first fit, where ours is mostly compilation, are done in the
-first dtype.
+LATER of everyone, on the same tables. The sweep, where ours is mostly compilation, is done in the first dtype.
 
 Whether ours finds as good optima is asked of every cell of such a sweep: from the same starts, where it must, and with
-as many restarts of each program's own (`cells.py`).
+as many restarts of each program's own. First fits in fresh processes are measured by `first_calls`; older results have
+them here.
 """
 
-import math
-import tempfile
 from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-from . import cells, isolate, searching
+from . import isolate, searching
 from .options import Options
 from .ratios import OURS, REFERENCE
 from .searches_tables import tables as tables
@@ -26,18 +24,15 @@ from .searches_tables import tables as tables
 VARIANT = f"{REFERENCE}, k-means++"
 STARTS = {OURS: "k-means++", REFERENCE: "kmeans", VARIANT: "k-means++"}  # init, init_params
 TOL, MAX_STEPS = 1e-3, 200
-PROCESSES = 3
-WAYS = ("GaussianMixture", "fit")  # of ours
-CACHES = ((None,), ("empty cache", "filled cache"))  # of compiled programs: the second process finds those of the first
 LATER = 3
 LIMIT = 900.0  # seconds for one contender in one dtype
 COMMON = {"tol": 1e-6, "max_steps": 500, "seeds": 3}
 FREE = {"n_restarts": 8, "tol": TOL, "their_restarts": 8, "seeds": 5, "polish": 1e-6}
 LONGER = {**FREE, "n_restarts": 16, "tol": 1e-4}  # where ours may take more of the time that theirs does
 COMPARED = {
-    "common_starts": (cells.common_starts, COMMON),
-    "free_starts": (cells.free_starts, FREE),
-    "longer_starts": (cells.free_starts, LONGER),
+    "common_starts": (searching.common_starts, COMMON),
+    "free_starts": (searching.free_starts, FREE),
+    "longer_starts": (searching.free_starts, LONGER),
 }
 CHOICES = {"n_restarts": 16, "tol": 1e-9, "max_steps": 5_000}
 NOT_BELOW = 1e-6  # nats a row by which a cell of ours may lie under theirs
@@ -56,7 +51,6 @@ def measure(options: Options) -> dict[str, Any]:
         "restarts": beside_peers(options, searching.restarts, restarts, options.dtypes),
         "sweep": beside_peers(options, searching.sweep, sweep, options.dtypes[:1], {**STARTS, "tgmm": "kpp"}),
         **of_cells(options, grid),
-        "small": small(options, {"n": 2_000, "d": 2, "k": 5}, options.dtypes[0]),
         "photograph": beside_peers(options, searching.photograph, photograph, options.dtypes),
     }
 
@@ -75,8 +69,7 @@ def beside_peers(
         if options.wants(contender) and not is_variant and (contender == OURS or device == "cpu"):
             asked = {**request, "contender": contender.partition(",")[0], "init": init, "dtype": dtype}
             asked["later"] = LATER if contender == OURS or function is searching.sweep else 1
-            answer = isolate.ask(function, LIMIT, device, **asked)
-            found.append({**answer, "contender": contender})
+            found.append({**isolate.ask(function, LIMIT, device, **asked), "contender": contender})
     return {**request, "cells": found}
 
 
@@ -89,39 +82,5 @@ def of_cells(options: Options, grid: dict[str, Any]) -> dict[str, Any]:
             request: dict[str, Any] = {**grid, **how} | ({"seeds": 1} if options.quick else {})
             found[name] = {"not_below": NOT_BELOW, **isolate.ask(function, LIMIT, device, **request)}
     if options.wants(OURS) and not options.quick:
-        found["choices"] = isolate.ask(cells.choices, LIMIT, device, **CHOICES)
+        found["choices"] = isolate.ask(searching.choices, LIMIT, device, **CHOICES)
     return found
-
-
-def small(options: Options, size: dict[str, int], dtype: str) -> dict[str, Any]:
-    """A first and a second fit in a fresh process, at each program's defaults; ours also with a cache of programs."""
-    asked: list[tuple[str, str, str, tuple[str | None, ...]]] = []
-    for device in options.devices:
-        if device == "cpu" and options.wants(REFERENCE):
-            asked.append((REFERENCE, "GaussianMixture", device, CACHES[0]))
-        if options.wants(OURS):
-            quick = options.quick
-            ways = product(WAYS[-1:] if quick else WAYS, CACHES[-1:] if quick else CACHES)
-            asked += [(OURS, how, device, caches) for how, caches in ways]
-    count = 1 if options.quick else PROCESSES
-    found = [cell for of in asked for cell in in_fresh_processes(*of, count, {**size, "dtype": dtype})]
-    return {**size, "cells": found}
-
-
-def in_fresh_processes(
-    contender: str, how: str, device: str, caches: tuple[str | None, ...], count: int, request: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """For each cache, one after the other in a folder: of so many processes, the one whose first call took the middle
-    time."""
-    tried: dict[str | None, list[dict[str, Any]]] = {cache: [] for cache in caches}
-    for _ in range(count):
-        with tempfile.TemporaryDirectory() as folder:
-            # Every program is worth keeping here, however short its compilation was.
-            kept = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-            for cache, answers in tried.items():
-                environment = kept if cache else {}
-                asked = {**request, "contender": contender, "how": how}
-                answers.append(isolate.ask(searching.small, LIMIT, device, environment, **asked))
-    for answers in tried.values():
-        answers.sort(key=lambda answer: answer.get("first_call_s", math.inf))
-    return [{**of[(count - 1) // 2], "cache": cache} for cache, of in tried.items()]

@@ -1,7 +1,8 @@
-"""The children of `searches`: each function runs in a fresh process and times one contender at one task."""
+"""The children of `searches`: each function runs in a fresh process and times one contender at one task, or compares
+the ends of two. The comparisons are in float64."""
 
+import json
 import statistics
-import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -9,27 +10,46 @@ from typing import Any
 
 import numpy as np
 
-from .child import Fitted, compilations, estimator, installed, of_ours, of_scikit_learn, scikit_learn, unlike_clusters
-from .problems import RIDGE
-from .timing import stopwatch
+from .child import (
+    Fitted,
+    compilations,
+    estimator,
+    in_their_names,
+    installed,
+    of_ours,
+    of_scikit_learn,
+    scikit_learn,
+    stored,
+    unlike_clusters,
+)
+from .isolate import ROOT
+from .problems import RIDGE, shaped
+from .timing import spread, stopwatch
+
+OF_MCLUST = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical", "EEI": "EEI", "VEI": "VEI"}
+IN_ONE_DIMENSION = {"V": "full", "E": "tied"}
 
 
-def fit_of(contender: str, dtype: str, seed: int, x: Any, k: int, **how: Any) -> Fitted:
-    """A fit of full covariances by one contender. how: n_restarts, init, tol and max_steps, by our names."""
-    if contender == "jaxgmm":
-        import jax
+def our_fit(seed: int, x: Any, k: int, family: str = "full", **how: Any) -> Fitted:
+    """A fit of ours in the dtype of the rows. how: `fit`'s arguments."""
+    import jax
 
-        import jaxgmm
+    import jaxgmm
 
-        more: dict[str, Any] = {"dtype": np.dtype(dtype), "ridge": RIDGE}
-        result = jaxgmm.fit(jax.random.key(seed), x, k, "full", **how, **more)
-        return of_ours(result.mixture, result.n_steps)
-    theirs = {"n_init": how["n_restarts"], "init_params": how["init"], "tol": how["tol"], "max_iter": how["max_steps"]}
-    return of_scikit_learn(scikit_learn()(k, random_state=seed, reg_covar=RIDGE, **theirs).fit(x))
+    result = jaxgmm.fit(jax.random.key(seed), x, k, family, dtype=x.dtype, ridge=RIDGE, **how)
+    return of_ours(result.mixture, result.n_steps)
 
 
-def calls(fit: Callable[..., Fitted], tables: list[np.ndarray], **how: Any) -> dict[str, Any]:
+def their_fit(seed: int, x: Any, k: int, family: str = "full", **how: Any) -> Fitted:
+    """A fit of scikit-learn's. how: by our names, or theirs."""
+    model = scikit_learn()(k, covariance_type=family, random_state=seed, reg_covar=RIDGE, **in_their_names(how))
+    return of_scikit_learn(model.fit(x))
+
+
+def calls(contender: str, tables: list[np.ndarray], **how: Any) -> dict[str, Any]:
     """The first call and the later ones, each with its own table and seed, and what each of them reached."""
+    estimator(contender)  # so that no import is in the time of a first call
+    fit = our_fit if contender == "jaxgmm" else their_fit
     timed = [stopwatch(fit, seed, x, **how) for seed, x in enumerate(tables)]
     first, *later = (seconds for seconds, _ in timed)
     return {
@@ -42,17 +62,14 @@ def calls(fit: Callable[..., Fitted], tables: list[np.ndarray], **how: Any) -> d
 
 def restarts(contender: str, dtype: str, n: int, d: int, k: int, later: int, **how: Any) -> dict[str, Any]:
     """Many restarts on a table of full covariances; later calls on other tables of its shape."""
-    estimator(contender)  # so that no import is in the time of a first call
-    tables = [unlike_clusters(seed, n, d, k, dtype) for seed in range(1 + later)]
-    return calls(partial(fit_of, contender, dtype), tables, k=k, **how)
+    return calls(contender, [unlike_clusters(seed, n, d, k, dtype) for seed in range(1 + later)], k=k, **how)
 
 
 def photograph(contender: str, dtype: str, k: int, every: int, later: int, **how: Any) -> dict[str, Any]:
     """The colours of every pixel, or of every `every`-th; later calls from other seeds."""
     image = installed("sklearn.datasets").load_sample_image("china.jpg")
-    estimator(contender)
     x = (image.reshape(-1, 3)[::every] / 255.0).astype(dtype)
-    return {"n": len(x), "d": 3} | calls(partial(fit_of, contender, dtype), [x] * (1 + later), k=k, n_restarts=1, **how)
+    return {"n": len(x), "d": 3} | calls(contender, [x] * (1 + later), k=k, n_restarts=1, **how)
 
 
 def sweep(contender: str, dtype: str, n: int, d: int, later: int, **how: Any) -> dict[str, Any]:
@@ -60,7 +77,7 @@ def sweep(contender: str, dtype: str, n: int, d: int, later: int, **how: Any) ->
     tables = [unlike_clusters(seed, n, d, 5, dtype) for seed in range(1 + later)]
     is_ours = contender == "jaxgmm"
     heard = compilations() if is_ours else []
-    search = our_sweep if is_ours else partial(their_sweep, contender)
+    search: Callable[..., dict[str, Any]] = our_sweep if is_ours else partial(their_sweep, contender)
     timed, compiled = [], [0]
     for seed, x in enumerate(tables):
         timed.append(stopwatch(search, seed, x, **how))
@@ -81,37 +98,115 @@ def our_sweep(seed: int, x: np.ndarray, counts: list[int], **how: Any) -> dict[s
 
 
 def their_sweep(
-    contender: str,
-    seed: int,
-    x: np.ndarray,
-    counts: list[int],
-    families: list[str],
-    n_restarts: int,
-    init: str,
-    tol: float,
-    max_steps: int,
+    contender: str, seed: int, x: np.ndarray, counts: list[int], families: list[str], n_restarts: int, **how: Any
 ) -> dict[str, Any]:
     """The best cell by a peer that is fitted one cell after the other."""
-    peer = estimator(contender)
-    how = {"init_params": init, "tol": tol, "max_iter": max_steps, "random_state": seed, "reg_covar": RIDGE}
-    found = []
+    peer, found = estimator(contender), []
+    more = {"random_state": seed, "reg_covar": RIDGE, **in_their_names(how)}
     for family, k in product(families, counts):
-        model = peer(k, covariance_type=family, n_init=n_restarts if k > 1 else 1, **how)
+        model = peer(k, covariance_type=family, n_init=n_restarts if k > 1 else 1, **more)
         found.append({"family": family, "k": k, "bic": float(model.fit(x).bic(x))})
     return min(found, key=lambda cell: cell["bic"])
 
 
-def small(contender: str, how: str, dtype: str, n: int, d: int, k: int) -> dict[str, Any]:
-    """A first and a second fit, the import apart, at the program's defaults; "fit" is `jaxgmm.fit` with one restart."""
-    tables = [unlike_clusters(seed, n, d, k, dtype) for seed in range(2)]
-    is_fresh = "jax" not in sys.modules and "sklearn" not in sys.modules
-    seconds, peer = stopwatch(estimator, contender)
-    import_s = {"import_s": seconds if is_fresh else None}
-    if how == "fit":
-        defaults: dict[str, Any] = {"n_restarts": 1, "init": "k-means++", "tol": 1e-3, "max_steps": 200}
-        return import_s | calls(partial(fit_of, contender, dtype), tables, k=k, **defaults)
+def common_starts(
+    n: int, d: int, counts: list[int], families: list[str], seeds: int, tol: float, max_steps: int
+) -> dict[str, Any]:
+    """Each cell fitted by both from one k-means++ start of ours, given as weights, means and precisions."""
+    found = []
+    how = {"tol": tol, "max_steps": max_steps}
+    for seed, family, k in product(range(seeds), families, counts):
+        x = unlike_clusters(seed, n, d, 5, "float64")
+        start = our_fit(seed, x, k, family, n_restarts=1, max_steps=0)
+        asked = {"weights_init": start.weights, "means_init": start.means}
+        asked |= {"precisions_init": shaped(np.linalg.inv(start.covariances), family)}
+        # Ours begins with what the peer is given, so that both begin with the same numbers.
+        ours = our_fit(seed, x, k, family, init=start.mixture(family), **how)
+        found.append(cell(seed, family, k, ours, their_fit(seed, x, k, family, **how, **asked), x))
+    return {"cells": found}
 
-    def fit(seed: int, x: np.ndarray) -> Fitted:
-        return of_scikit_learn(peer(k, random_state=seed).fit(x))  # ours has its attributes
 
-    return import_s | calls(fit, tables)
+def free_starts(
+    n: int,
+    d: int,
+    counts: list[int],
+    families: list[str],
+    seeds: int,
+    n_restarts: int,
+    tol: float,
+    their_restarts: int,
+    polish: float,
+) -> dict[str, Any]:
+    """Each cell of a sweep of ours beside scikit-learn's fit, which but for its restarts is by default.
+
+    Both mixtures are then run on by ours to the tol `polish`, and polished: what is compared is the optimum that was
+    found, and not how near to it a tol stops. Seconds are of a table, without that, and of ours without the first,
+    which compiles.
+    """
+    import jax
+
+    import jaxgmm
+
+    peer = scikit_learn()
+    found: list[dict[str, Any]] = []
+    our_s, their_s = [], []
+    for seed in range(seeds):
+        x = unlike_clusters(seed, n, d, 5, "float64")
+        how: dict[str, Any] = {"tol": tol, "dtype": np.float64}
+        seconds, swept = stopwatch(jaxgmm.sweep, jax.random.key(seed), x, counts, families, n_restarts, **how)
+        our_s.append(seconds)
+        their_s.append(0.0)
+        for (family, k), result in swept.results.items():
+            model = peer(k, covariance_type=family, n_init=their_restarts, random_state=seed)
+            seconds, model = stopwatch(model.fit, x)
+            their_s[-1] += seconds
+            ends = (of_ours(result.mixture, result.n_steps), of_scikit_learn(model))
+            ours, theirs = (polished(x, end, family, polish) for end in ends)
+            found.append(cell(seed, family, k, ours, theirs, x))
+    return {"cells": found, "our_s": spread(our_s[1:]), "their_s": spread(their_s)}
+
+
+def polished(x: np.ndarray, found: Fitted, family: str, tol: float) -> Fitted:
+    """The optimum that a mixture lies under, with the steps that were made to the mixture.
+
+    EM goes on to `tol`, and an ascent from there. By the program of all steps: with an acceleration every type and K
+    would compile one of its own.
+    """
+    how: dict[str, Any] = {"tol": tol, "max_steps": 5_000, "polish": True, "init": found.mixture(family)}
+    return our_fit(0, x, len(found.weights), family, **how)._replace(steps=found.steps)
+
+
+def cell(seed: int, family: str, k: int, ours: Fitted, theirs: Fitted, x: np.ndarray) -> dict[str, Any]:
+    """Objectives (nats a row) and steps of both."""
+    of = {"seed": seed, "family": family, "k": k, "ours": ours.objective(x), "theirs": theirs.objective(x)}
+    return {**of, "our_steps": ours.steps, "their_steps": theirs.steps}
+
+
+def choices(n_restarts: int, tol: float, max_steps: int) -> dict[str, Any]:
+    """Sweeps of the data sets that mclust's fits are stored for, over the families and K that both have, by BIC.
+
+    mclust begins each fit from one hierarchical clustering. Without a ridge, which it has not.
+    """
+    import jax
+
+    import jaxgmm
+
+    found = []
+    for path in sorted((ROOT / "tests" / "data" / "mclust").glob("*.json")):
+        truth = json.loads(path.read_text())
+        names = OF_MCLUST if truth["d"] > 1 else IN_ONE_DIMENSION
+        theirs = {(names[f["model"]], f["G"]): f for f in truth["grid_default"] if f["model"] in names and "df" in f}
+        x = stored(path.stem, truth["d"])
+        counts = sorted({k for _, k in theirs})
+        more: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "ridge": 0.0, "dtype": np.float64}
+        swept = jaxgmm.sweep(jax.random.key(0), x, counts, list(names.values()), n_restarts, **more)
+        cells = [
+            {"family": of.family, "k": of.K, "ours": of.log_likelihood, "theirs": fit["loglik"], "status": of.status}
+            for of in swept.cells
+            if (fit := theirs.get((of.family, of.K)))
+        ]
+        best = max(theirs, key=lambda of: theirs[of]["bic_mclust"])
+        chosen = {"ours": [swept.best_cell.family, swept.best_cell.K, swept.best_cell.bic]}
+        chosen["theirs"] = [*best, -theirs[best]["bic_mclust"]]
+        found.append({"data": path.stem, "n": len(x), "d": x.shape[1], "chosen": chosen, "fits": cells})
+    return {"sets": found}
