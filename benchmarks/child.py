@@ -38,6 +38,12 @@ def unlike_clusters(seed: int, n: int, d: int, k: int, dtype: str) -> np.ndarray
     return (means[labels] + np.einsum("nij,nj->ni", factors[labels], rng.standard_normal((n, d)))).astype(dtype)
 
 
+def about_centres(rng: np.random.Generator, n: int, centres: Any) -> np.ndarray:
+    """Rows (N, D) of Gaussians of unit variance about these (K, D)."""
+    centres = np.asarray(centres)
+    return centres[rng.integers(0, len(centres), n)] + rng.normal(size=(n, centres.shape[1]))
+
+
 def stored(name: str, d: int) -> np.ndarray:
     """The first d columns of a table of `tests/data`, (N, D)."""
     path = ROOT / "tests" / "data" / f"{name}.csv"

@@ -23,7 +23,7 @@ from .contenders import CONTENDERS, Outcome
 from .iteration_tables import tables as tables
 from .options import LEFT_OUT, Options
 from .problems import Data, Problem
-from .timing import FEW, LASTS, PROBE, SLOW, of_iterations, pairs, spread, stopwatch
+from .timing import FEW, LASTS, PROBE, SLOW, Counted, of_iterations, pairs, spread, stopwatch
 
 TIME_LIMIT = 300.0  # seconds of one round of a cell, all included
 TOL, MAX_STEPS = 1e-3, 200  # of the fit to convergence
@@ -40,14 +40,12 @@ def measure(options: Options) -> dict[str, Any]:
     rivals = contenders.chosen(options.contenders, options.quick)
     rates = limits.measure(options)
     for problem, dtype, device in product(chosen, options.dtypes, options.devices):
-        places = [
-            {"problem": problem.name, "dtype": dtype, "device": device, "contender": contender.name}
-            for contender in rivals
-        ]
+        at_all = {"problem": problem.name, "dtype": dtype, "device": device}
+        places = [{**at_all, "contender": contender} for contender in rivals]
         firsts = [_first_round(problem, at, options) for at in places]
         for at, made in zip(places, firsts, strict=True):
             _second_round(made, at, options)
-            of = {**at, "n": problem.n, "d": problem.d, "k": problem.k, "family": problem.family}
+            of = {**at, **vars(problem)}
             fitted = made.pop("converged", {"missing": made["missing"]})
             converged += [{**of, **fitted}] if dtype == options.dtypes[0] else []
             floor = limits.floor(problem, dtype, rates[device][dtype])
@@ -66,7 +64,8 @@ def _first_round(problem: Problem, at: dict[str, str], options: Options) -> dict
     if reason is not None:
         return {"missing": reason}
     n_pairs = options.repeats - options.repeats // 2
-    return _asked(cell, at, options, n_pairs=n_pairs, converge=at["dtype"] == options.dtypes[0])
+    more = {"lasting": LASTS / 10 if options.quick else LASTS, "converge": at["dtype"] == options.dtypes[0]}
+    return _asked(cell, at, options, n_pairs=n_pairs, **more)
 
 
 def _second_round(made: dict[str, Any], at: dict[str, str], options: Options) -> None:
@@ -80,48 +79,42 @@ def _second_round(made: dict[str, Any], at: dict[str, str], options: Options) ->
     made["seconds_per_iteration"] = spread([seconds for runs in made["rounds"] for seconds in runs])
 
 
-def _asked(
-    function: Callable[..., dict[str, Any]], at: dict[str, str], options: Options, **more: Any
-) -> dict[str, Any]:
-    request = {**at, "quick": options.quick, **more}
+def _asked(function: Callable[..., Any], at: dict[str, str], options: Options, **more: Any) -> dict[str, Any]:
     environment = CONTENDERS[at["contender"]].environment
-    return isolate.run(function, request, options.limit(TIME_LIMIT), at["device"], environment)
+    return isolate.run(function, {**at, **more}, options.limit(TIME_LIMIT), at["device"], environment)
 
 
-def cell(
-    problem: str, dtype: str, device: str, contender: str, quick: bool, n_pairs: int, converge: bool
-) -> dict[str, Any]:
+def cell(n_pairs: int, lasting: float, converge: bool, **at: str) -> dict[str, Any]:
     """In a child: everything that is measured of one contender on one problem, but for the second round's pairs."""
-    chosen, data, call = _prepared(problem, dtype, device, contender, quick)
+    chosen, data, call = _prepared(**at)
     ended: dict[int, Outcome] = {}
-
-    def counted(iterations: int) -> tuple[float, int]:
-        seconds, ended[iterations] = call(iterations)
-        return seconds, ended[iterations].n_iterations
-
-    answer = of_iterations(counted, n_pairs, LASTS / 10 if quick else LASTS)
+    answer = of_iterations(_counted(call, ended), n_pairs, lasting)
     timed = answer["seconds_per_iteration"]
     answer |= {"rounds": [timed["runs"]], "objective_after": ended[PROBE].n_iterations}
     answer |= {"objective": problems.objective(chosen.family, data.x, *ended[PROBE][:3])}
     return answer | ({"converged": _to_convergence(call, chosen, data, timed["median"])} if converge else {})
 
 
-def again(
-    problem: str, dtype: str, device: str, contender: str, quick: bool, n_pairs: int, many: int
-) -> dict[str, Any]:
+def again(n_pairs: int, many: int, **at: str) -> dict[str, Any]:
     """In a child: more pairs of calls, of as many iterations as the first round made."""
-    _, _, call = _prepared(problem, dtype, device, contender, quick)
-
-    def counted(iterations: int) -> tuple[float, int]:
-        seconds, outcome = call(iterations)
-        return seconds, outcome.n_iterations
-
+    _, _, call = _prepared(**at)
+    counted = _counted(call, {})
     for iterations in (FEW, many):  # compiles
         counted(iterations)
     return {"runs": pairs(counted, many, n_pairs)[0]}
 
 
-def _prepared(problem: str, dtype: str, device: str, contender: str, quick: bool) -> tuple[Problem, Data, Call]:
+def _counted(call: Call, ended: dict[int, Outcome]) -> Counted:
+    """Of a call only how many iterations it made; where each ended is kept beside it."""
+
+    def counted(iterations: int) -> tuple[float, int]:
+        seconds, ended[iterations] = call(iterations)
+        return seconds, ended[iterations].n_iterations
+
+    return counted
+
+
+def _prepared(problem: str, dtype: str, device: str, contender: str) -> tuple[Problem, Data, Call]:
     chosen = Problem.of(problem)
     data = chosen.data(dtype)
     fit = CONTENDERS[contender].prepare(chosen, data, device)
@@ -140,10 +133,5 @@ def _to_convergence(call: Call, problem: Problem, data: Data, each: float) -> di
     # The first may have compiled.
     runs = sorted(runs[1:] or runs, key=lambda run: run[0])
     seconds, outcome = runs[len(runs) // 2]
-    return {
-        "missing": None,
-        "seconds": seconds,
-        "iterations": outcome.n_iterations,
-        "limit": limit,
-        "objective": problems.objective(problem.family, data.x, *outcome[:3]),
-    }
+    made = {"missing": None, "seconds": seconds, "iterations": outcome.n_iterations, "limit": limit}
+    return {**made, "objective": problems.objective(problem.family, data.x, *outcome[:3])}

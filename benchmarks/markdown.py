@@ -9,7 +9,7 @@ from .ratios import OURS, Place, section
 NONE = "–"
 
 Columns = Mapping[str, str | Callable[[Any], Any]]
-"""By header, the field of a measurement that a column shows in its unit, or what it shows of a measurement."""
+"""By header what a column shows of a measurement: a field in its unit, a format of fields, or what a function says."""
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
@@ -18,18 +18,25 @@ def table(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [header, marks, *lines])
 
 
-def by_columns(cells: Iterable[dict[str, Any]], head: Columns, body: Columns) -> str:
-    """A table with a line a measurement. Of one that is missing the first column of the body says why."""
+def by_columns(cells: Iterable[dict[str, Any]], head: Columns, body: Columns, title: str = "") -> str:
+    """A table with a line a measurement, under its title; nothing where there is none. Of one that is missing the first
+    column of the body says why."""
 
     def shown(cell: dict[str, Any], columns: Columns) -> list[Any]:
-        return [quantity(of, cell.get(of)) if isinstance(of, str) else of(cell) for of in columns.values()]
+        return [said(of, cell) for of in columns.values()]
+
+    def said(of: str | Callable[[Any], Any], cell: dict[str, Any]) -> Any:
+        if callable(of):
+            return of(cell)
+        return of.format(**cell) if "{" in of else quantity(of, cell.get(of))
 
     def line(cell: dict[str, Any]) -> list[Any]:
         is_missing = cell.get("missing") and body
         reason = [f"missing: {cell['missing']}", *[NONE] * (len(body) - 1)] if is_missing else []
         return [*shown(cell, head), *(reason or shown(cell, body))]
 
-    return table([*head, *body], map(line, cells))
+    lines = list(map(line, cells))
+    return paragraphs([title, table([*head, *body], lines)]) if lines else ""
 
 
 def of_calls(cells: list[dict[str, Any]], more: Columns) -> tuple[Columns, Columns]:

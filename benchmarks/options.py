@@ -3,6 +3,7 @@
 import functools
 import math
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,14 @@ class Options:
     def limit(self, seconds: float) -> float:
         """A child's time limit: what is begun in time may end a little after it."""
         return min(seconds, max(0.0, self.seconds_left()) + GRACE)
+
+
+def checked(what: str, names: tuple[str, ...], shelf: Collection[str]) -> tuple[str, ...]:
+    """These names. ValueError for one that is not on the shelf."""
+    for name in names:
+        if name not in shelf:
+            raise ValueError(f"no {what} is called {name!r}. Expected one of {', '.join(shelf)}.")
+    return names
 
 
 def sees_gpu() -> dict[str, Any]:

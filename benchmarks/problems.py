@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from .options import checked
+
 OVERLAP = 1.7
 """√D times the spread of the means in each feature: two means then lie about 2.4 sd apart whatever D is, so the
 clusters overlap, and EM does not come to rest within the steps that are timed."""
@@ -90,12 +92,7 @@ def chosen(names: tuple[str, ...] | None, quick: bool) -> tuple[Problem, ...]:
     ValueError for a name that is none.
     """
     shelf = {p.name: p for p in (replace(p, n=QUICK_ROWS) if quick else p for p in PROBLEMS)}
-    if names is None:
-        names = QUICK_NAMES if quick else tuple(shelf)
-    for name in names:
-        if name not in shelf:
-            raise ValueError(f"no problem is called {name!r}. Expected one of {', '.join(shelf)}.")
-    return tuple(shelf[name] for name in names)
+    return tuple(shelf[name] for name in checked("problem", names or (QUICK_NAMES if quick else tuple(shelf)), shelf))
 
 
 def objective(family: str, x: np.ndarray, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> float:

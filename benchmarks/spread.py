@@ -1,15 +1,13 @@
-"""Rows that are not in memory, and rows on several devices and in several processes. All figures are ours.
+"""Rows that are not in memory. All figures are ours.
 
 `streamed`: a file as large as the disk and LARGEST allow, fitted where it lies; beside it the rate at which the file is
 read, and that at which the same rows are computed in memory. `fits`: rows that are in memory anyway, by both ways: what
-reading in blocks costs. `scaling`: the same rows on one and two devices, and in one and two processes.
+reading in blocks costs. What one and two devices and processes come to on two cores is settled by
+`2026-11-28T082556Z-suite.json`, which the report shows.
 """
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -25,12 +23,10 @@ import jaxgmm
 from jaxgmm.em import lanes
 from jaxgmm.rows.door import admit_rows
 from jaxgmm.rows.options import RowOptions, Workload
-from jaxgmm.rows.sharded import Sharded
-from jaxgmm.rows.shares import shares_of
 
 from . import isolate
 from .child import clusters, near
-from .markdown import NONE, Columns, by_columns, digits, duration
+from .markdown import NONE, Columns, by_columns, digits, duration, percent
 from .options import Options
 from .ratios import Place
 from .timing import by_turns, spread, stopwatch
@@ -41,7 +37,6 @@ AT_ONCE = 2**25  # bytes written or read
 D, K = 16, 16
 FAMILIES = ("full", "diag")
 IN_MEMORY = 4_000_000  # rows
-SHARED_OUT = 2_000_000  # rows
 STEPS, REPEATS = 3, 5
 LIMIT = 900.0  # seconds
 TARGETS = {"resident_bytes": 1e9, "of_the_slower": 0.7, "overhead": 0.15}
@@ -57,9 +52,7 @@ def measure(options: Options) -> dict[str, Any]:
     for file in files:
         del file["path"]  # results name no folder of this machine
     in_memory = [ask(fits, n=100_000 if quick else IN_MEMORY, family=family) for family in families]
-    n = 100_000 if quick else SHARED_OUT
-    scaling = [ask(shared_out, n=n, way=way, number=of) for way in ("devices", "processes") for of in (1, 2)]
-    return {"d": D, "k": K, "targets": TARGETS, "streamed": files, "fits": in_memory, "scaling": scaling}
+    return {"d": D, "k": K, "targets": TARGETS, "streamed": files, "fits": in_memory}
 
 
 def streamed(path: str, n: int, family: str) -> dict[str, Any]:
@@ -75,8 +68,7 @@ def streamed(path: str, n: int, family: str) -> dict[str, Any]:
             forget(path)
             seconds, states = stopwatch(stepped, lanes.step_lanes, states, rows)
             timed.append(seconds)
-    x, _ = clusters(1, IN_MEMORY, D, K)
-    in_memory = in_memory_step(x, start)
+    in_memory = in_memory_step(clusters(1, IN_MEMORY, D, K)[0], start)
     return {
         "bytes": os.path.getsize(path),
         "survey_s": surveyed,
@@ -96,32 +88,11 @@ def fits(n: int, family: str) -> dict[str, Any]:
         np.save(path, x)
         array, file = jaxgmm.Blocks.from_array(x), jaxgmm.Blocks.from_file(path)
         measures = {"in memory": in_memory_step(x, start)}
-        measures |= {"array": spread_step(admitted(array), start), "memmap": spread_step(admitted(file), start)}
+        for name, blocks in (("array", array), ("memmap", file)):
+            rows = admitted(blocks)
+            measures[name] = partial(seconds_of_step, lanes.step_lanes, first_step(start, rows), rows)
         timed = by_turns(measures, REPEATS)
     return {"step_s": {name: spread(seconds) for name, seconds in timed.items()}}
-
-
-def shared_out(n: int, way: str, number: int) -> dict[str, Any]:
-    """In a child that starts others: a step of rows on so many devices, or in so many processes."""
-    command = [sys.executable, "-m", "jaxgmm.launch", "--processes", str(number if way == "processes" else 1)]
-    command += [str(Path(__file__).with_name("spread_process.py")), str(n), str(number if way == "devices" else 1)]
-    made = subprocess.run(command, cwd=isolate.ROOT, capture_output=True, text=True, timeout=LIMIT)
-    if made.returncode:
-        return {"missing": made.stderr[-500:]}
-    return json.loads(next(line for line in made.stdout.splitlines() if line.startswith("{")))
-
-
-def one_of_several(n: int) -> None:
-    """What each process runs; the first says what it measured."""
-    own, of = jax.process_index(), jax.process_count()
-    x, means = clusters(0, n, D, K)
-    rows = Sharded(jax.random.key(0), *shares_of(x[own * n // of : (own + 1) * n // of], None), K)
-    start = near(means, "full")
-    step = spread_step(rows, start)
-    timed = [step() for _ in range(REPEATS)]
-    reduced = sum(leaf.nbytes for leaf in jax.tree.leaves(first_step(start, rows).moments))
-    if own == 0:
-        print(json.dumps({"step_s": spread(timed), "reduced_bytes": reduced}), flush=True)
 
 
 def admitted(x: Any) -> Any:
@@ -132,22 +103,20 @@ def stepped(step: Any, state: Any, rows: Any) -> Any:
     return jax.block_until_ready(step(state, rows, jaxgmm.em.Settings(tol=0.0)))
 
 
+def seconds_of_step(step: Any, state: Any, rows: Any) -> float:
+    return stopwatch(stepped, step, state, rows)[0]
+
+
 def first_step(start: Any, rows: Any) -> Any:
-    """The state of a run over rows that are spread, after a step, which compiles."""
+    """The state of a run over rows in blocks, after a step, which compiles."""
     return stepped(lanes.step_lanes, lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows), rows)
-
-
-def spread_step(rows: Any, start: Any) -> Callable[[], float]:
-    """Seconds of a step over rows that are spread."""
-    states = first_step(start, rows)
-    return lambda: stopwatch(stepped, lanes.step_lanes, states, rows)[0]
 
 
 def in_memory_step(x: np.ndarray, start: Any) -> Callable[[], float]:
     """Seconds of a step over rows in memory."""
     batches = jaxgmm.Batches.of(x, n_components=K)
     state = stepped(jaxgmm.em.step, jaxgmm.em.init(start, batches), batches)
-    return lambda: stopwatch(stepped, jaxgmm.em.step, state, batches)[0]
+    return partial(seconds_of_step, jaxgmm.em.step, state, batches)
 
 
 def write(path: str, n: int) -> np.ndarray:
@@ -196,7 +165,8 @@ def watched() -> Iterator[list[int | None]]:
 
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
-    """The file, rows in memory by both ways, and rows that are shared out; what misses its aim is marked."""
+    """The file, rows in memory by both ways, and in older results rows that are shared out; what misses its aim is
+    marked."""
     aims = found["targets"]
 
     def marked(said: str, is_met: bool) -> str:
@@ -204,7 +174,7 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
 
     def share(cell: dict[str, Any]) -> str:
         of = max(cell["read_s"]["median"], cell["in_memory_s"]) / cell["step_s"]["median"]
-        return marked(f"{100 * of:.0f} %", of >= aims["of_the_slower"])
+        return marked(percent(of), of >= aims["of_the_slower"])
 
     def held(cell: dict[str, Any]) -> str:
         resident = cell["resident_bytes"]
@@ -235,14 +205,13 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
         "a mapped file in blocks": partial(beside_memory, name="memmap"),
     }
     of_several: Columns = {"step": "step_s", "bytes reduced": lambda cell: cell["reduced_bytes"]}
-    slower, over = (f"{100 * aims[name]:.0f} %" for name in ("of_the_slower", "overhead"))
+    said = "A step of full covariances, shared out:"
     return [
         f"### Rows in blocks, on devices, in processes, {place.label}",
-        f"A file, D = {found['d']}, K = {found['k']}, float32; aims: {slower} and {aims['resident_bytes'] / 1e6:.0f} "
-        "MB. **!** marks what misses its aim.",
+        f"A file, D = {found['d']}, K = {found['k']}, float32; aims: {percent(aims['of_the_slower'])} and "
+        f"{aims['resident_bytes'] / 1e6:.0f} MB. **!** marks what misses its aim.",
         by_columns(found["streamed"], head, of_file),
-        f"Rows that are in memory anyway, in memory and in blocks; aim: no more than {over} more.",
+        f"Rows that are in memory anyway, in memory and in blocks; aim: no more than {percent(aims['overhead'])} more.",
         by_columns(found["fits"], head, of_fits),
-        "A step of full covariances, shared out:",
-        by_columns(found["scaling"], {"on": on, "N": "n"}, of_several),
+        by_columns(found.get("scaling", []), {"on": on, "N": "n"}, of_several, said),
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import isolate
-from .child import estimator
+from .child import about_centres, estimator
 from .markdown import Columns, by_columns, duration
 from .options import Options
 from .ratios import OURS, REFERENCE, Place
@@ -33,46 +33,35 @@ def measure(options: Options) -> dict[str, Any]:
 
 def compare(init: str, count: int) -> dict[str, Any]:
     """In a child: how often each of the two ends higher, and the seconds of all fits but the first."""
-    differences, ends, spiked, seconds = [], [], 0, np.zeros(2)
+    differences, ends, seconds = [], [], np.zeros(2)
     kinds = [estimator(contender) for contender in (OURS, REFERENCE)]
     for index in range(count):
-        x = problem(index)
+        rng = np.random.default_rng(index)
+        x = about_centres(rng, N, rng.normal(size=(K, D)) * SPREADS[index % len(SPREADS)])
         models = [kind(K, n_init=N_INIT, init_params=init, random_state=index) for kind in kinds]
         times, (ours, theirs) = zip(*(stopwatch(model.fit, x) for model in models), strict=True)
         seconds += np.array(times) * (index > 0)
         reached = np.sort(np.asarray(ours.result_.restarts.objective))
         ends.append(1 + int(np.sum(np.diff(reached[np.isfinite(reached)]) > TIE)))
-        if min(np.linalg.eigvalsh(fit.covariances_).min() for fit in (ours, theirs)) < SPIKE:
-            spiked += 1
-        else:
+        if min(np.linalg.eigvalsh(fit.covariances_).min() for fit in (ours, theirs)) >= SPIKE:
             differences.append(float(ours.score(x)) - float(theirs.score(x)))
     apart = np.array(differences)
     won, lost = int(np.sum(apart > TIE)), int(np.sum(apart < -TIE))
-    found = {"won": won, "tied": len(apart) - won - lost, "lost": lost, "spiked": spiked}
+    found = {"won": won, "tied": len(apart) - won - lost, "lost": lost, "spiked": count - len(apart)}
     found |= {"higher_by": float(np.mean(apart)) if len(apart) else None, "ends": float(np.mean(ends))}
     return {**found, "seconds": seconds[0], "peer_seconds": seconds[1]}
 
 
-def problem(index: int) -> np.ndarray:
-    """Rows (N, D) of a problem."""
-    rng = np.random.default_rng(index)
-    means = rng.normal(size=(K, D)) * SPREADS[index % len(SPREADS)]
-    return means[rng.integers(0, K, N)] + rng.normal(size=(N, D))
-
-
 BODY: Columns = {
-    "won / tied / lost": lambda of: f"{of['won']} / {of['tied']} / {of['lost']}",
+    "won / tied / lost": "{won} / {tied} / {lost}",
     "spiked": "spiked",
     "higher by, nats a row": lambda of: "–" if of["higher_by"] is None else f"{of['higher_by']:+.4f}",
-    "distinct ends": lambda of: f"{of['ends']:.1f}",
+    "distinct ends": "{ends:.1f}",
     "ours / theirs": lambda of: f"{duration(of['seconds'])} / {duration(of['peer_seconds'])}",
 }
 
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
     """A line for each `init_params`."""
-    title = (
-        f"### Best of {found['n_init']} starts against scikit-learn's, {found['problems']} problems of {found['n']} × "
-        f"{found['d']}, K = {found['k']}, {place.label}"
-    )
-    return [title, by_columns(found["rows"], {"init_params": "init"}, BODY)]
+    title = "### Best of {n_init} starts against scikit-learn's, {problems} problems of {n} × {d}, K = {k}, "
+    return [by_columns(found["rows"], {"init_params": "init"}, BODY, title.format(**found) + place.label)]

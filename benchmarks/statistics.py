@@ -8,7 +8,6 @@ of Kolmogorov and Smirnov is about a continuous distribution, so a p-value is sp
 where there are more clusters than K.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +17,8 @@ import numpy as np
 import jaxgmm
 
 from . import isolate
-from .markdown import by_columns
+from .child import about_centres
+from .markdown import Columns, by_columns
 from .options import Options
 from .ratios import Place
 
@@ -46,16 +46,14 @@ def measure(options: Options) -> dict[str, Any]:
     return {**request, "level": LEVEL, "cells": cells}
 
 
-def p_values(
-    k: int, n: int, centres: Sequence[Sequence[float]], n_tables: int, n_samples: int, family: str
-) -> dict[str, Any]:
+def p_values(k: int, n: int, centres: list[list[float]], n_tables: int, n_samples: int, family: str) -> dict[str, Any]:
     """In a child: how many tables have each p-value, the share of small ones, and how uniform they are."""
     from scipy import stats  # comes with JAX
 
     ranks, spread_out = [], []
     for seed in range(n_tables):
         rng = np.random.default_rng(seed)
-        x = np.asarray(centres)[rng.integers(0, len(centres), n)] + rng.normal(size=(n, 2))
+        x = about_centres(rng, n, centres)
         found = jaxgmm.likelihood_ratio_test(jax.random.key(seed), x, k, family, n_samples, dtype="float64")
         if np.isfinite(found.p_value):
             ranks.append(found.p_value)
@@ -77,12 +75,12 @@ def continuous(statistic: float, replicates: np.ndarray, u: float) -> float:
 
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
-    head = {"clusters": "clusters", "N": "n", "K": "k"}
-    body = {
+    body: Columns = {
         f"p ≤ {found['level']}": lambda cell: f"{100 * cell['share']:.1f} %",
-        "mean p": lambda cell: f"{cell['mean']:.3f}",
+        "mean p": "{mean:.3f}",
         "Kolmogorov–Smirnov p": lambda cell: f"{cell['ks_p']:.3f}" if cell["is_null"] else "(not K clusters)",
         "no p-value": "n_left_out",
     }
     size = f"{found['n_tables']} tables, {found['n_samples']} samples each, {found['family']}"
-    return [f"### K against K + 1 components, {size}, {place.label}", by_columns(found["cells"], head, body)]
+    title = f"### K against K + 1 components, {size}, {place.label}"
+    return [title, by_columns(found["cells"], {"clusters": "clusters", "N": "n", "K": "k"}, body)]
