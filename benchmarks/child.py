@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from .isolate import ROOT, Unsupported
+from .isolate import Unsupported
 from .problems import OVERLAP, objective
 
 
@@ -36,22 +36,6 @@ def unlike_clusters(seed: int, n: int, d: int, k: int, dtype: str) -> np.ndarray
     factors = 0.8 * np.eye(d) + 0.3 * rng.standard_normal((k, d, d))
     labels = rng.integers(0, k, n)
     return (means[labels] + np.einsum("nij,nj->ni", factors[labels], rng.standard_normal((n, d)))).astype(dtype)
-
-
-def about_centres(rng: np.random.Generator, n: int, centres: Any) -> np.ndarray:
-    """Rows (N, D) of Gaussians of unit variance about these (K, D)."""
-    centres = np.asarray(centres)
-    return centres[rng.integers(0, len(centres), n)] + rng.normal(size=(n, centres.shape[1]))
-
-
-def stored(name: str, d: int) -> np.ndarray:
-    """The first d columns of a table of `tests/data`, (N, D)."""
-    path = ROOT / "tests" / "data" / f"{name}.csv"
-    return np.genfromtxt(path, delimiter=",", skip_header=1, ndmin=2)[:, :d]
-
-
-def standardised(x: np.ndarray) -> np.ndarray:
-    return (x - x.mean(axis=0)) / x.std(axis=0)
 
 
 def near(means: np.ndarray, family: str) -> Any:

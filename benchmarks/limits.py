@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import isolate
-from .markdown import digits, table
+from .markdown import Columns, by_columns, digits
 from .options import Options
 from .problems import Problem
 from .ratios import Place
@@ -46,13 +46,12 @@ def measure(options: Options) -> dict[str, Any]:
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
     """A line a dtype."""
-    lines = [
-        [dtype, digits(rates["gemm_flops_per_s"] / 1e9), digits(rates["copy_bytes_per_s"] / 1e9)]
-        for dtype, rates in found.get(place.device, {}).items()
-        if not rates.get("missing")
-    ]
-    header = ["dtype", "GFlop/s, one product", "GB/s, copy"]
-    return [f"### The machine's limits, {place.label}", table(header, lines)] if lines else []
+    rates = [{"dtype": dtype, **of} for dtype, of in found.get(place.device, {}).items() if not of.get("missing")]
+    body: Columns = {
+        "GFlop/s, one product": lambda of: digits(of["gemm_flops_per_s"] / 1e9),
+        "GB/s, copy": lambda of: digits(of["copy_bytes_per_s"] / 1e9),
+    }
+    return [by_columns(rates, {"dtype": "dtype"}, body, f"### The machine's limits, {place.label}")]
 
 
 def rates(dtype: str, size: int, n_bytes: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from jaxgmm import em
 
 from . import isolate
 from .child import clusters, near
-from .markdown import NONE, bullets, digits, table
+from .markdown import NONE, Columns, bullets, by_columns, digits
 from .options import Options
 from .ratios import Place
 
@@ -100,22 +100,17 @@ def above_on_device(call: Callable[[], Any]) -> int | None:
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
     """A line a call, and whether it grows with the rows."""
-    cells, target = place.cells(found), found["target_bytes"]
-    if not cells:
-        return []
-
-    def line(cell: dict[str, Any]) -> list[Any]:
-        data, above = (digits(cell[name], scale=1e-6) for name in ("data_bytes", "above_bytes"))
-        is_known = cell["above_bytes"] is not None
-        within = ("yes" if cell["above_bytes"] <= target else "**no**") if is_known else NONE
-        return [*(cell[name] for name in ("what", "family", "n", "d", "k")), data, cell["missing"] or above, within]
-
-    header = ["call", "type", "N", "D", "K", "data, MB", "above, MB", f"within {digits(target, scale=1e-6)} MB"]
-    growth = [
-        f"{of['what']}, {of['family']}: {of['bytes_per_row']:.3f} bytes a row, "
-        + ("grows" if of["grows"] else "no growth")
-        for of in place.cells(found, "growth")
-        if of["grows"] is not None
-    ]
+    target, label = found["target_bytes"], f"within {digits(found['target_bytes'], scale=1e-6)} MB"
+    head: Columns = {"call": "what", "type": "family", "N": "n", "D": "d", "K": "k"}
+    head = {**head, "data, MB": lambda cell: digits(cell["data_bytes"], scale=1e-6)}
+    body: Columns = {
+        "above, MB": lambda cell: digits(cell["above_bytes"], scale=1e-6),
+        label: lambda cell: (
+            NONE if cell["above_bytes"] is None else "yes" if cell["above_bytes"] <= target else "**no**"
+        ),
+    }
+    growth = [{**of, "said": "grows" if of["grows"] else "no growth"} for of in place.cells(found, "growth")]
+    said = "{what}, {family}: {bytes_per_row:.3f} bytes a row, {said}"
     title = f"### Memory above one copy of the data, {place.label}"
-    return [title, table(header, map(line, cells)), bullets(growth)]
+    shown = by_columns(place.cells(found), head, body, title)
+    return [shown, bullets(said.format(**of) for of in growth if of["grows"] is not None)]

@@ -1,6 +1,6 @@
 """Result files as tables and a picture: python -m benchmarks.report [RESULT.json …] [--short] [--plot …] …
 
-Prints tables for every device of every file (the newest file of the suite where none is named, and acceleration from
+Prints tables for every device of every file (the newest file of the suite where none is named, and what is settled from
 the newest that has it). Nothing is measured here, and no figure comes from elsewhere.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import card, first_calls, hard_tables, iteration_tables, picture, ratios, searches_tables
+from . import card, first_calls, hard_tables, iteration_tables, picture, ratios, searches_tables, settled
 from .markdown import bullets, paragraphs, provenance
 from .ratios import Place
 from .record import RESULTS, write
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = [load(path) for path in given.results or [newest(RESULTS)]]
         print(short(results) if given.short else report(results))
-        if not given.results and not given.short and not ratios.section(results[0], "acceleration"):
-            print("\n" + earlier(RESULTS, "acceleration"))
+        if not given.results and not given.short:
+            print(*("\n" + earlier(RESULTS, name) for name in settled.SECTIONS if not results[0].get(name)), sep="\n")
         for path, drawn in ((given.plot, picture.draw), (given.hard, picture.draw_hard)):
             if path is not None:
                 drawn(ratios.places(results), path)
@@ -58,7 +58,7 @@ def newest(folder: Path) -> Path:
 
 
 def earlier(folder: Path, name: str) -> str:
-    """A section from the last file of the suite that has it: its targets are to be seen whatever was measured since."""
+    """A section from the last file of the suite that has it: what is settled is seen whatever was measured since."""
     found = (load(path) for path in sorted(folder.glob("*-suite.json"), reverse=True))
     result = next((result for result in found if ratios.section(result, name)), {})
     kept = {of: value for of, value in result.items() if not isinstance(value, dict) or of in (*WHENCE, name)}
@@ -73,9 +73,10 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def of_section(name: str, place: Place) -> list[str]:
-    """Its paragraphs, by the module's `tables`."""
+    """Its paragraphs, by its module's `tables`, or by `settled`."""
     found = place.section(name)
-    return importlib.import_module(f"benchmarks.{name}").tables(found, place) if found else []
+    tables = settled.SECTIONS.get(name) or importlib.import_module(f"benchmarks.{name}").tables
+    return tables(found, place) if found else []
 
 
 def report(results: Sequence[dict[str, Any]]) -> str:

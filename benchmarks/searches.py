@@ -7,9 +7,9 @@ k-means++" and in the first dtype, with the start that ours uses. A first call c
 data of the same shape, or from other seeds: LATER of ours, and one of scikit-learn, which compiles nothing; of a sweep
 LATER of everyone, on the same tables. The sweep, where ours is mostly compilation, is done in the first dtype.
 
-Whether ours finds as good optima is asked of every cell of such a sweep: from the same starts, where it must, and with
-as many restarts of each program's own. First fits in fresh processes are measured by `first_calls`; older results have
-them here.
+Whether ours finds as good optima is asked of every cell of such a sweep, with as many restarts of each program's own.
+Older results have more: cells from the same starts, which tests hold to end alike, choices beside mclust's, and first
+fits in fresh processes, which `first_calls` measures.
 """
 
 from collections.abc import Callable
@@ -26,15 +26,9 @@ STARTS = {OURS: "k-means++", REFERENCE: "kmeans", VARIANT: "k-means++"}  # init,
 TOL, MAX_STEPS = 1e-3, 200
 LATER = 3
 LIMIT = 900.0  # seconds for one contender in one dtype
-COMMON = {"tol": 1e-6, "max_steps": 500, "seeds": 3}
 FREE = {"n_restarts": 8, "tol": TOL, "their_restarts": 8, "seeds": 5, "polish": 1e-6}
 LONGER = {**FREE, "n_restarts": 16, "tol": 1e-4}  # where ours may take more of the time that theirs does
-COMPARED = {
-    "common_starts": (searching.common_starts, COMMON),
-    "free_starts": (searching.free_starts, FREE),
-    "longer_starts": (searching.free_starts, LONGER),
-}
-CHOICES = {"n_restarts": 16, "tol": 1e-9, "max_steps": 5_000}
+COMPARED = {"free_starts": FREE, "longer_starts": LONGER}
 NOT_BELOW = 1e-6  # nats a row by which a cell of ours may lie under theirs
 
 
@@ -74,13 +68,11 @@ def beside_peers(
 
 
 def of_cells(options: Options, grid: dict[str, Any]) -> dict[str, Any]:
-    """Cells beside scikit-learn's, where both programs are asked for; and what ours and mclust choose on real data."""
-    device = options.devices[0]
+    """Cells beside scikit-learn's, where both programs are asked for."""
     found: dict[str, Any] = {}
     if options.wants(OURS) and options.wants(REFERENCE):
-        for name, (function, how) in COMPARED.items():
+        for name, how in COMPARED.items():
             request: dict[str, Any] = {**grid, **how} | ({"seeds": 1} if options.quick else {})
-            found[name] = {"not_below": NOT_BELOW, **isolate.ask(function, LIMIT, device, **request)}
-    if options.wants(OURS) and not options.quick:
-        found["choices"] = isolate.ask(searching.choices, LIMIT, device, **CHOICES)
+            answer = isolate.ask(searching.free_starts, LIMIT, options.devices[0], **request)
+            found[name] = {"not_below": NOT_BELOW, **answer}
     return found

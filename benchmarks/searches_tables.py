@@ -10,92 +10,73 @@ SAME = 0.05  # nats of the total: mclust stops at a relative change of 1e-5
 FAR = 1e-3  # nats: below that a tol of as much may be all there is to a difference
 
 
-def objectives(cell: dict[str, Any]) -> str:
-    return ", ".join(f"{value:.5f}" for value in cell["objectives"])
+def tables(found: dict[str, Any], place: Place) -> list[str]:
+    parts = [said for name, show in SHOWN.items() if found.get(name) for said in show(found[name], place)]
+    return [f"### Searches, {place.label}", *parts] if any(parts) else []
 
 
-def steps(cell: dict[str, Any]) -> str:
-    return ", ".join(map(str, cell["steps"]))
+def joined(name: str) -> Callable[[dict[str, Any]], str]:
+    """What shows all values of a field, a call each."""
+    return lambda cell: ", ".join(f"{one:.5f}" if isinstance(one, float) else str(one) for one in cell[name])
 
 
-def chosen(cell: dict[str, Any]) -> str:
-    return ", ".join(f"{of['family']} {of['k']} ({of['bic']:.1f})" for of in cell.get("chosen") or []) or NONE
+REACHED: Columns = {"mean log-likelihoods, nats": joined("objectives")}
+
+
+def restarts(found: dict[str, Any], place: Place) -> list[str]:
+    cells = place.cells(found)
+    columns = of_calls(cells, {**REACHED, "steps of the best": joined("steps")})
+    return [by_columns(cells, *columns, f"{found['n_restarts']} restarts, full, (N, D, K) = {size(found)}:")]
+
+
+def photograph(found: dict[str, Any], place: Place) -> list[str]:
+    cells = place.cells(found)
+    n = next((cell["n"] for cell in cells if not cell["missing"]), "?")
+    title = f"The pixels of a photograph ({n} × 3), K = {found['k']}, full, at most {found['max_steps']} steps:"
+    return [by_columns(cells, *of_calls(cells, {**REACHED, "steps": joined("steps")}), title)]
+
+
+def sweep(found: dict[str, Any], place: Place) -> list[str]:
+    """Times and choices; how many programs a sweep of ours compiled, and what several K in one program cost."""
+
+    def chosen(cell: dict[str, Any]) -> str:
+        return ", ".join("{family} {k} ({bic:.1f})".format(**of) for of in cell.get("chosen") or []) or NONE
+
+    def shared(cell: dict[str, Any]) -> str:
+        first, later = cell["programs"]
+        padding = [100 * one["padding"] for one in cell["chosen"]]
+        together = "; ".join(", ".join(map(str, group)) for group in cell["chosen"][0]["groups"])
+        return (
+            f"{cell['contender']}, {cell['dtype']}: {first} programs compiled by the first call, {later} by the "
+            f"second; {digits(min(padding))} to {digits(max(padding))} % of the components stepped were padding; the "
+            f"K that shared a program: {together}."
+        )
+
+    cells = place.cells(found)
+    title = f"{grid(found)}, {found['n_restarts']} restarts, (N, D) = ({found['n']}, {found['d']}), chosen by BIC:"
+    times = by_columns(cells, *of_calls(cells, {"chosen (BIC)": chosen}), title)
+    return [times, *(shared(cell) for cell in cells if cell.get("programs"))]
 
 
 def grid(found: dict[str, Any], word: str = "from") -> str:
     return f"K {word} {found['counts'][0]} to {found['counts'][-1]}, {len(found['families'])} types"
 
 
-def photograph_title(found: dict[str, Any]) -> str:
-    n = next((cell["n"] for cell in found["cells"] if not cell["missing"]), "?")
-    return f"The pixels of a photograph ({n} × 3), K = {found['k']}, full, at most {found['max_steps']} steps:"
+def small(found: dict[str, Any], place: Place) -> list[str]:
+    """First fits in fresh processes, which only older results have."""
+    head: Columns = {
+        "contender": lambda cell: " ".join(filter(None, [cell["contender"], cell["how"], cell["cache"]])),
+        "dtype": "dtype",
+    }
+    body: Columns = {"import": "import_s", "first fit": "first_call_s", "second fit": "second_call_s", **REACHED}
+    title = f"A first fit in a fresh process, (N, D, K) = {size(found)}, at the defaults:"
+    return [by_columns(place.cells(found), head, {**body, "steps": joined("steps")}, title)]
 
 
-REACHED = {"mean log-likelihoods, nats": objectives}
-TIMED: dict[str, tuple[Callable[[dict[str, Any]], str], Columns]] = {
-    "restarts": (
-        lambda found: f"{found['n_restarts']} restarts, full, (N, D, K) = {size(found)}:",
-        {**REACHED, "steps of the best": steps},
-    ),
-    "sweep": (
-        lambda found: (
-            f"{grid(found)}, {found['n_restarts']} restarts, (N, D) = ({found['n']}, {found['d']}), chosen by BIC:"
-        ),
-        {"chosen (BIC)": chosen},
-    ),
-    "photograph": (photograph_title, {**REACHED, "steps": steps}),
-}
-"""Parts that are a line a contender and dtype: the title, and the columns beside the times."""
-
-PARTS = ("restarts", "sweep", "common_starts", "free_starts", "longer_starts", "choices", "small", "photograph")
-
-SMALL_HEAD: Columns = {
-    "contender": lambda cell: " ".join(filter(None, [cell["contender"], cell["how"], cell["cache"]])),
-    "dtype": "dtype",
-}
-SMALL_BODY: Columns = {
-    "import": "import_s",
-    "first fit": "first_call_s",
-    "second fit": "second_call_s",
-    **REACHED,
-    "steps": steps,
-}
-
-
-def tables(found: dict[str, Any], place: Place) -> list[str]:
-    parts = [said for name in PARTS if found.get(name) for said in part(name, found[name], place)]
-    return [f"### Searches, {place.label}", *parts] if parts else []
-
-
-def part(name: str, found: dict[str, Any], place: Place) -> list[str]:
-    if name not in (*TIMED, "small"):
-        show = choices if name == "choices" else beside
-        return show(found) if found["device"] == place.device else []
-    cells = place.cells(found)
-    if not cells:
-        return []
-    if name == "small":
-        title = f"A first fit in a fresh process, (N, D, K) = {size(found)}, at the defaults:"
-        return [title, by_columns(cells, SMALL_HEAD, SMALL_BODY)]
-    title_of, more = TIMED[name]
-    compiled = [shared(cell) for cell in cells if cell.get("programs")]
-    return [title_of(found), by_columns(cells, *of_calls(cells, more)), *compiled]
-
-
-def shared(cell: dict[str, Any]) -> str:
-    """How many programs a sweep of ours compiled, and what several K in one program cost."""
-    first, later = cell["programs"]
-    padding = [100 * one["padding"] for one in cell["chosen"]]
-    together = "; ".join(", ".join(map(str, group)) for group in cell["chosen"][0]["groups"])
-    return (
-        f"{cell['contender']}, {cell['dtype']}: {first} programs compiled by the first call, {later} by the second; "
-        f"{digits(min(padding))} to {digits(max(padding))} % of the components stepped were padding; the K that shared "
-        f"a program: {together}."
-    )
-
-
-def beside(found: dict[str, Any]) -> list[str]:
+def beside(found: dict[str, Any], place: Place) -> list[str]:
     """Every cell of a sweep, ours beside scikit-learn's: a line for each type, and the worst cells."""
+    if found["device"] != place.device:
+        return []
     # An older result tells neither its tol nor their restarts, which were ours.
     found = {"tol": 1e-3, "their_restarts": found.get("n_restarts"), **found}
     starts, how = "from the same starts", f"tol {found['tol']:g}, {found.get('max_steps')} steps at most"
@@ -110,45 +91,58 @@ def beside(found: dict[str, Any]) -> list[str]:
     if found["missing"]:
         return [title, f"missing: {found['missing']}"]
     least, cells = found["not_below"], [{**cell, "off": cell["ours"] - cell["theirs"]} for cell in found["cells"]]
-
-    def line(name: str, offs: list[float]) -> list[Any]:
-        fine, above, far = (sum(test) for test in zip(*((o >= -least, o > least, o < -FAR) for o in offs), strict=True))
-        return [name, f"{fine} of {len(offs)}", above, far, f"{min(offs):+.1e}", f"{max(offs):+.1e}"]
-
-    of_types = (line(of, [cell["off"] for cell in cells if cell["family"] == of]) for of in found["families"])
-    header = ["type", f"no more than {least:g} below", f"more than {least:g} above", f"more than {FAR:g} below"]
-    worst = bullets(
-        f"{c['family']} {c['k']}, table {c['seed']}: {c['off']:+.1e} ({c['our_steps']} steps, scikit-learn "
-        f"{c['their_steps']})"
-        for c in sorted(cells, key=lambda cell: cell["off"])[:5]
-        if c["off"] < -least
-    )
+    of_types = {of: [cell["off"] for cell in cells if cell["family"] == of] for of in found["families"]}
+    offs = [{"type": of, "offs": some} for of, some in {**of_types, "all": [cell["off"] for cell in cells]}.items()]
+    body: Columns = {
+        f"no more than {least:g} below": lambda of: f"{sum(o >= -least for o in of['offs'])} of {len(of['offs'])}",
+        f"more than {least:g} above": lambda of: sum(o > least for o in of["offs"]),
+        f"more than {FAR:g} below": lambda of: sum(o < -FAR for o in of["offs"]),
+        "least": lambda of: f"{min(of['offs']):+.1e}",
+        "largest": lambda of: f"{max(of['offs']):+.1e}",
+    }
     took = ""
     if found.get("our_s") and found.get("their_s"):
         ours, theirs = (duration(found[of]["median"]) for of in ("our_s", "their_s"))
         took = f"A table took ours {ours} and scikit-learn {theirs}, in the middle."
-    shown = table([*header, "least", "largest"], [*of_types, line("all", [cell["off"] for cell in cells])])
-    return [title, shown, took, f"The lowest cells:\n\n{worst}" if worst else ""]
+    lowest = [cell for cell in sorted(cells, key=lambda cell: cell["off"])[:5] if cell["off"] < -least]
+    said = "{family} {k}, table {seed}: {off:+.1e} ({our_steps} steps, scikit-learn {their_steps})"
+    worst = "The lowest cells:\n\n" + bullets(said.format(**cell) for cell in lowest) if lowest else ""
+    return [title, by_columns(offs, {"type": "type"}, body), took, worst]
 
 
-def choices(found: dict[str, Any]) -> list[str]:
-    """What is chosen by BIC on real data, ours beside mclust's, and how the likelihoods of the cells compare."""
+def choices(found: dict[str, Any], place: Place) -> list[str]:
+    """What was chosen by BIC on real data, ours beside mclust's, and how the likelihoods of the cells compare, in older
+    results."""
+    if found["device"] != place.device:
+        return []
     title = (
         f"K and family by BIC on real data, {found['n_restarts']} restarts, tol {found['tol']:g}, beside mclust's "
         "choice among the same; cells by log-likelihood (the total, nats), ours against mclust's:"
     )
-    if found["missing"]:
-        return [title, f"missing: {found['missing']}"]
 
-    def line(of: dict[str, Any]) -> list[Any]:
-        offs = [fit["ours"] - fit["theirs"] for fit in of["fits"] if fit["status"] not in ("COLLAPSED", "NON_FINITE")]
-        chosen = (f"{family} {k} ({bic:.2f})" for family, k, bic in of["chosen"].values())
-        higher, lower = sum(off > SAME for off in offs), sum(off < -SAME for off in offs)
-        counts = (len(offs) - higher - lower, higher, lower, len(of["fits"]) - len(offs))
-        return [of["data"], f"{of['n']} × {of['d']}", *chosen, *counts]
+    def offs(of: dict[str, Any]) -> list[float]:
+        return [fit["ours"] - fit["theirs"] for fit in of["fits"] if fit["status"] not in ("COLLAPSED", "NON_FINITE")]
 
-    header = ["data", "size", "ours (BIC)", "mclust (BIC)", "same", "ours higher", "ours lower", "ours failed"]
-    return [title, table(header, map(line, found["sets"]))]
+    def chosen(whose: str) -> Callable[[dict[str, Any]], str]:
+        return lambda of: "{} {} ({:.2f})".format(*of["chosen"][whose])
+
+    body: Columns = {
+        "size": "{n} × {d}",
+        "ours (BIC)": chosen("ours"),
+        "mclust (BIC)": chosen("theirs"),
+        "same": lambda of: sum(abs(off) <= SAME for off in offs(of)),
+        "ours higher": lambda of: sum(off > SAME for off in offs(of)),
+        "ours lower": lambda of: sum(off < -SAME for off in offs(of)),
+        "ours failed": lambda of: len(of["fits"]) - len(offs(of)),
+    }
+    return [by_columns(found["sets"], {"data": "data"}, body, title)]
+
+
+SHOWN = {
+    **{"restarts": restarts, "sweep": sweep},
+    **dict.fromkeys(("common_starts", "free_starts", "longer_starts"), beside),
+    **{"choices": choices, "small": small, "photograph": photograph},
+}
 
 
 def readme(place: Place) -> str:

@@ -1,7 +1,6 @@
 """The children of `searches`: each function runs in a fresh process and times one contender at one task, or compares
 the ends of two. The comparisons are in float64."""
 
-import json
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -10,24 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .child import (
-    Fitted,
-    compilations,
-    estimator,
-    in_their_names,
-    installed,
-    of_ours,
-    of_scikit_learn,
-    scikit_learn,
-    stored,
-    unlike_clusters,
-)
-from .isolate import ROOT
-from .problems import RIDGE, shaped
+from .child import Fitted, compilations, estimator, in_their_names, installed, of_ours, of_scikit_learn, scikit_learn
+from .child import unlike_clusters as unlike_clusters
+from .problems import RIDGE
 from .timing import spread, stopwatch
-
-OF_MCLUST = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical", "EEI": "EEI", "VEI": "VEI"}
-IN_ONE_DIMENSION = {"V": "full", "E": "tied"}
 
 
 def our_fit(seed: int, x: Any, k: int, family: str = "full", **how: Any) -> Fitted:
@@ -109,23 +94,6 @@ def their_sweep(
     return min(found, key=lambda cell: cell["bic"])
 
 
-def common_starts(
-    n: int, d: int, counts: list[int], families: list[str], seeds: int, tol: float, max_steps: int
-) -> dict[str, Any]:
-    """Each cell fitted by both from one k-means++ start of ours, given as weights, means and precisions."""
-    found = []
-    how = {"tol": tol, "max_steps": max_steps}
-    for seed, family, k in product(range(seeds), families, counts):
-        x = unlike_clusters(seed, n, d, 5, "float64")
-        start = our_fit(seed, x, k, family, n_restarts=1, max_steps=0)
-        asked = {"weights_init": start.weights, "means_init": start.means}
-        asked |= {"precisions_init": shaped(np.linalg.inv(start.covariances), family)}
-        # Ours begins with what the peer is given, so that both begin with the same numbers.
-        ours = our_fit(seed, x, k, family, init=start.mixture(family), **how)
-        found.append(cell(seed, family, k, ours, their_fit(seed, x, k, family, **how, **asked), x))
-    return {"cells": found}
-
-
 def free_starts(
     n: int,
     d: int,
@@ -180,33 +148,3 @@ def cell(seed: int, family: str, k: int, ours: Fitted, theirs: Fitted, x: np.nda
     """Objectives (nats a row) and steps of both."""
     of = {"seed": seed, "family": family, "k": k, "ours": ours.objective(x), "theirs": theirs.objective(x)}
     return {**of, "our_steps": ours.steps, "their_steps": theirs.steps}
-
-
-def choices(n_restarts: int, tol: float, max_steps: int) -> dict[str, Any]:
-    """Sweeps of the data sets that mclust's fits are stored for, over the families and K that both have, by BIC.
-
-    mclust begins each fit from one hierarchical clustering. Without a ridge, which it has not.
-    """
-    import jax
-
-    import jaxgmm
-
-    found = []
-    for path in sorted((ROOT / "tests" / "data" / "mclust").glob("*.json")):
-        truth = json.loads(path.read_text())
-        names = OF_MCLUST if truth["d"] > 1 else IN_ONE_DIMENSION
-        theirs = {(names[f["model"]], f["G"]): f for f in truth["grid_default"] if f["model"] in names and "df" in f}
-        x = stored(path.stem, truth["d"])
-        counts = sorted({k for _, k in theirs})
-        more: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "ridge": 0.0, "dtype": np.float64}
-        swept = jaxgmm.sweep(jax.random.key(0), x, counts, list(names.values()), n_restarts, **more)
-        cells = [
-            {"family": of.family, "k": of.K, "ours": of.log_likelihood, "theirs": fit["loglik"], "status": of.status}
-            for of in swept.cells
-            if (fit := theirs.get((of.family, of.K)))
-        ]
-        best = max(theirs, key=lambda of: theirs[of]["bic_mclust"])
-        chosen = {"ours": [swept.best_cell.family, swept.best_cell.K, swept.best_cell.bic]}
-        chosen["theirs"] = [*best, -theirs[best]["bic_mclust"]]
-        found.append({"data": path.stem, "n": len(x), "d": x.shape[1], "chosen": chosen, "fits": cells})
-    return {"sets": found}

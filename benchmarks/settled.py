@@ -1,0 +1,133 @@
+"""Sections that no run measures any more, since their question is answered: how the report shows the results that
+README quotes.
+
+Each is called with what a result file holds of its section, and comes to Markdown. What was asked:
+
+| section | what was measured |
+|---|---|
+| `acceleration` | passes over the rows until EM is within 1e-6 nats of its optimum, plain and accelerated, in float64 |
+| `accuracy` | float32 against float64 after ten EM steps, by family, distance from the origin and between clusters |
+| `starts` | the best of n_init restarts, ours against scikit-learn's, by each `init_params` |
+| `statistics` | p-values of `likelihood_ratio_test` where K components are the truth, and where there is one more |
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+from .markdown import NONE, Columns, bullets, by_columns, digits, duration, table
+from .ratios import Place
+
+ACCELERATED = ("squarem", "anderson", "lbfgs")
+QUANTITIES = {"objective": "nats", "means": "sd", "covariances": "sd²"}
+
+
+def acceleration(found: dict[str, Any], place: Place) -> list[str]:
+    """Passes of every way, and whether each keeps what was aimed at before it was written."""
+    ways = ("plain", *ACCELERATED)
+    made: dict[str, dict[str, int | None]] = {
+        problem["name"]: dict.fromkeys(ways) | {run["way"]: run["passes"] for run in problem["runs"]}
+        for problem in found["problems"]
+        if not problem["missing"]
+    }  # None where the optimum was not reached
+    slowest = sorted(made, key=lambda name: made[name]["plain"] or math.inf, reverse=True)[:3]
+
+    def told(problem: dict[str, Any], way: str) -> str:
+        plain, n = made[problem["name"]]["plain"], made[problem["name"]][way]
+        return "not reached" if n is None else f"{n} ({digits(plain / n)})" if n and plain else f"{n}"
+
+    head: Columns = {
+        "problem": lambda problem: problem["name"] + (" *" if problem["name"] in slowest else ""),
+        "type": "family",
+    }
+    body: dict[str, Any] = {"plain": lambda problem: made[problem["name"]]["plain"]}
+    body |= {way: partial(told, way=way) for way in ACCELERATED}
+    return [
+        f"### Acceleration, {place.label}",
+        f"Passes over the rows until the mean log-likelihood is within {found['within']:g} nats of what plain EM ends "
+        "with, from the same start; in brackets how many times as many plain EM makes. *: the three slowest.",
+        by_columns(found["problems"], head, body),
+        *(targets(found["targets"], made, slowest) if found.get("targets") and made else []),
+    ]
+
+
+def targets(aims: dict[str, float], made: dict[str, dict[str, int | None]], slowest: list[str]) -> list[str]:
+    def is_met(name: str, way: str) -> bool | None:
+        plain, n = made[name]["plain"], made[name][way]
+        if n is None or plain is None:
+            return None if plain is None else False
+        return plain >= aims["slow"] * n if name in slowest else n <= aims["fast"] * plain
+
+    slow, fast = f"plain ≥ {aims['slow']:g} × its passes", f"passes ≤ {aims['fast']:g} × plain's"
+    said = {True: "met", False: "**missed**", None: NONE}
+    lines = [
+        [name, slow if name in slowest else fast, *(said[is_met(name, way)] for way in ACCELERATED)] for name in made
+    ]
+    n_met = [sum(is_met(name, way) is True for name in made) for way in ACCELERATED]
+    lines.append(["met", "", *(f"{n} of {len(made)}" for n in n_met)])
+    return ["What was aimed at:", table(["problem", "target", *ACCELERATED], lines)]
+
+
+def accuracy(found: dict[str, Any], place: Place) -> list[str]:
+    """A line for each family and number of rows: the worst of its situations. Those that break the promise in full."""
+    rows = place.cells(found, "rows")
+    grouped = dict.fromkeys((row["family"], row["n"]) for row in rows)
+    groups = []
+    for family, n in grouped:
+        of = [row for row in rows if (row["family"], row["n"]) == (family, n)]
+        made = [row for row in of if not row["missing"]]
+        groups.append({"family": family, "n": n, "made": made, "missing": not made and of[0]["missing"]})
+
+    def situations(group: dict[str, Any]) -> str:
+        return f"{len(group['made'])} ({sum(row['form'] == 'safe' for row in group['made'])})"
+
+    def kept(group: dict[str, Any]) -> str:
+        n_kept, n = sum(row["kept"] for row in group["made"]), len(group["made"])
+        return f"{n_kept} of {n}" if n_kept == n else f"**{n_kept} of {n}**"
+
+    errors = {f"{of}, {unit}": lambda group, of=of: worst(group["made"], of) for of, unit in QUANTITIES.items()}
+    body: Columns = {"situations (safe form)": situations, **errors, "kept": kept}
+    place_of = "{family}, N = {n}, {shift:g} sd from the origin, {apart:g} sd apart, {form} form: "
+    broken = [row for group in groups for row in group["made"] if not row["kept"]]
+    return [
+        f"### float32 against float64 after {found['steps']} steps, {place.label}",
+        "The error that comes nearest to what tests/tolerances.py promises, or exceeds it, and its share of that.",
+        by_columns(groups, {"family": "family", "N": "n"}, body),
+        bullets(place_of.format(**row) + ", ".join(f"{of} {worst([row], of)}" for of in QUANTITIES) for row in broken),
+    ]
+
+
+def worst(rows: list[dict[str, Any]], name: str) -> str:
+    """The largest share of a promise that is made use of, as the error and the share. NaN is the worst."""
+    shares = [(row[f"{name}_error"] / row["promised"][name], row[f"{name}_error"]) for row in rows]
+    share, error = max(shares, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
+    return f"{error:.1e} ({100.0 * share:.3g} %)"
+
+
+def starts(found: dict[str, Any], place: Place) -> list[str]:
+    """A line for each `init_params`."""
+    body: Columns = {
+        "won / tied / lost": "{won} / {tied} / {lost}",
+        "spiked": "spiked",
+        "higher by, nats a row": "{higher_by:+.4f}",
+        "distinct ends": "{ends:.1f}",
+        "ours / theirs": lambda of: f"{duration(of['seconds'])} / {duration(of['peer_seconds'])}",
+    }
+    title = "### Best of {n_init} starts against scikit-learn's, {problems} problems of {n} × {d}, K = {k}, "
+    return [title.format(**found) + place.label, by_columns(found["rows"], {"init_params": "init"}, body)]
+
+
+def statistics(found: dict[str, Any], place: Place) -> list[str]:
+    """A line for each number of clusters."""
+    body: Columns = {
+        f"p ≤ {found['level']}": lambda cell: f"{100 * cell['share']:.1f} %",
+        "mean p": "{mean:.3f}",
+        "Kolmogorov–Smirnov p": lambda cell: f"{cell['ks_p']:.3f}" if cell["is_null"] else "(not K clusters)",
+        "no p-value": "n_left_out",
+    }
+    title = "### K against K + 1 components, {n_tables} tables, {n_samples} samples each, {family}, "
+    head: Columns = {"clusters": "clusters", "N": "n", "K": "k"}
+    return [title.format(**found) + place.label, by_columns(found["cells"], head, body)]
+
+
+SECTIONS = {"acceleration": acceleration, "accuracy": accuracy, "starts": starts, "statistics": statistics}
