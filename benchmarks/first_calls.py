@@ -18,7 +18,7 @@ import numpy as np
 
 from . import isolate
 from .child import compilations, estimator
-from .markdown import Columns, by_columns, digits, duration, table
+from .markdown import by_columns, digits, duration, table
 from .options import Options
 from .ratios import OURS, REFERENCE, Place
 from .timing import by_turns, stopwatch
@@ -27,7 +27,6 @@ TYPES = ("full", "tied", "diag", "spherical")
 LIMIT = 1800.0  # seconds for one child
 NO_CACHE = {"JAXGMM_CACHE": "off"}
 ON_DISK = f"{OURS}, programs on disk"
-
 PROCESS = """
 import numpy as np
 from {module} import GaussianMixture
@@ -36,7 +35,6 @@ x[:1000] += 4
 GaussianMixture(5, random_state=0).fit(x).predict(x)
 """
 CACHED = "import jaxgmm; jaxgmm.enable_cache()" + PROCESS
-
 IRIS = "--components 1-5 --families full,tied,diag --restarts 8 --quiet".split()
 
 
@@ -71,8 +69,7 @@ def loops(most: int, repeats: int) -> dict[str, Any]:
         return answer.get("seconds", math.nan)
 
     found = by_turns({contender: partial(seconds, contender) for contender in (OURS, REFERENCE)}, repeats)
-    known = {name: [s for s in runs if not math.isnan(s)] for name, runs in found.items()}
-    return {"most": most, **summed(f"loop up to {most}", known)}
+    return {"most": most, **summed(f"loop up to {most}", found)}
 
 
 def command_line(repeats: int) -> dict[str, Any]:
@@ -86,8 +83,7 @@ def command_line(repeats: int) -> dict[str, Any]:
             table, out, cache = (str(Path(folder) / name) for name in ("iris.csv", "out", "cache"))
             np.savetxt(table, rows[0], delimiter=",", header="a,b,c,d", comments="")
             for seconds in found.values():
-                asked = ["-m", "jaxgmm", "fit", table, "--out", out, *IRIS]
-                seconds.append(ran(asked, {"JAXGMM_CACHE": cache}))
+                seconds.append(ran(["-m", "jaxgmm", "fit", table, "--out", out, *IRIS], {"JAXGMM_CACHE": cache}))
     return {"arguments": " ".join(IRIS), **summed("jaxgmm fit iris.csv", found)}
 
 
@@ -98,16 +94,15 @@ def ran(arguments: list[str], environment: dict[str, str]) -> float:
 
 
 def summed(what: str, found: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians, and every run; said aloud."""
-    median = {name: round(statistics.median(seconds), 3) for name, seconds in found.items() if seconds}
+    """Medians, and every run, NaN for one that failed; said aloud."""
+    runs = {name: [round(s, 3) for s in seconds if not math.isnan(s)] for name, seconds in found.items()}
+    median = {name: round(statistics.median(seconds), 3) for name, seconds in runs.items() if seconds}
     print(f"{what}: {isolate.in_short(median)}", flush=True)
-    return {"median_s": median, "runs_s": {name: [round(s, 3) for s in seconds] for name, seconds in found.items()}}
-
-
-# --- in children -----------------------------------------------------------------------------------------------------
+    return {"median_s": median, "runs_s": runs}
 
 
 def loop(contender: str, most: int) -> dict[str, Any]:
+    """In a child."""
     kind = estimator(contender)
     x = np.random.default_rng(0).normal(size=(500, 4))
     x[:250] += 3
@@ -120,22 +115,18 @@ def loop(contender: str, most: int) -> dict[str, Any]:
 
 
 def others() -> dict[str, Any]:
-    """Seconds of a first fit of (2000, 2), K = 5, and of fits that differ from it in one thing, each for the first time
-    in the process."""
-    ours, compiled = estimator(OURS), compilations()
+    """In a child: seconds of a first fit of (2000, 2), K = 5, and of fits that differ from it in one thing, each for
+    the first time in the process."""
+    ours, compiled, found = estimator(OURS), compilations(), {}
     x = np.random.default_rng(0).normal(size=(6000, 2))
-    tables = {"first": (x[:2000], 5, 1), "again": (x[:2000], 5, 1), "700 rows": (x[:700], 5, 1)}
-    tables |= {"6000 rows": (x, 5, 1), "K = 6": (x[:2000], 6, 1), "K = 12": (x[:2000], 12, 1)}
-    tables |= {"n_init = 3": (x[:2000], 5, 3), "n_init = 10": (x[:2000], 5, 10)}
-    found = {}
-    for name, (rows, k, n_init) in tables.items():
+    tables = {"first": (2000, 5, 1), "again": (2000, 5, 1), "700 rows": (700, 5, 1), "6000 rows": (6000, 5, 1)}
+    tables |= {"K = 6": (2000, 6, 1), "K = 12": (2000, 12, 1)}
+    tables |= {"n_init = 3": (2000, 5, 3), "n_init = 10": (2000, 5, 10)}
+    for name, (n, k, n_init) in tables.items():
         before = len(compiled)
-        seconds, _ = stopwatch(ours(k, n_init=n_init, random_state=0).fit, rows)
+        seconds, _ = stopwatch(ours(k, n_init=n_init, random_state=0).fit, x[:n])
         found[name] = {"seconds": round(seconds, 4), "programs": len(compiled) - before}
     return {"fits": found}
-
-
-# --- in the report ---------------------------------------------------------------------------------------------------
 
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
@@ -144,13 +135,13 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
     lines += [[f"K = 1 to {loop['most']}, 4 types, fit and bic of (500, 4)", *of_both(loop)] for loop in found["loops"]]
     first, second = (duration(found["command_line"]["median_s"][name]) for name in ("first", "second"))
     fits = [{"after": name, **of} for name, of in found["others"].get("fits", {}).items()]
-    columns: Columns = {"after a first fit of (2000, 2), K = 5": "after", "seconds": "seconds", "programs": "programs"}
+    head = {"after a first fit of (2000, 2), K = 5": "after"}
     return [
         "### First calls",
         table(["fresh process", OURS, REFERENCE, f"ours / {REFERENCE}"], lines),
         f"With programs on disk the first takes {duration(found['process']['median_s'][ON_DISK])}. "
         f"`jaxgmm fit iris.csv {found['command_line']['arguments']}` takes {first}, and {second} once more.",
-        by_columns(fits, columns, {}) if fits else "",
+        by_columns(fits, head, {"seconds": "seconds", "programs": "programs"}),
     ]
 
 

@@ -9,6 +9,7 @@ both of that file, and no run measures them again.
 """
 
 import math
+import statistics
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,10 +18,10 @@ import numpy as np
 
 from . import isolate
 from .child import of_ours, of_scikit_learn, scikit_learn
-from .hard_tables import tables as tables
+from .markdown import NONE, Columns, bullets, by_columns, digits, duration, paragraphs, percent, size, table
 from .options import Options
 from .problems import RIDGE
-from .ratios import OURS, REFERENCE
+from .ratios import OURS, REFERENCE, Place
 from .timing import stopwatch
 
 TOL, MAX_STEPS = 1e-4, 500
@@ -43,6 +44,9 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """How ours is asked to search: `fit`'s arguments, from k-means++ unless told."""
 QUICK_WAYS = ("1 start", "race of 16, escapes")
+FLOOR = 1e-5  # nats: gaps under it are drawn as it, since tol leaves as much open
+TIE = 1e-6  # nats
+IN_SHORT = ("1 start", "16 starts", "race of 16", "race of 16, escapes")
 
 
 class Hard(NamedTuple):
@@ -127,3 +131,149 @@ def theirs(problem: dict[str, Any], init: str, seconds: float) -> dict[str, Any]
         spent, best = spent + took, max(best, of_scikit_learn(model).objective(x))
         calls.append({"seed": len(calls), "seconds": spent, "objective": best, "steps": int(model.n_iter_)})
     return {"calls": calls}
+
+
+def annealed(problem: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs of deterministic annealing, which only older results have."""
+    return (problem.get("annealing") or {}).get("runs", [])
+
+
+def top(problem: dict[str, Any]) -> float:
+    """The highest objective that anyone came to; −inf where nobody came to any."""
+    calls = [call for one in (*problem["ways"], *problem["peers"]) for call in one.get("calls", [])]
+    return max([one["objective"] for one in (*calls, *annealed(problem))], default=-math.inf)
+
+
+def made(problem: dict[str, Any], whose: str) -> list[dict[str, Any]]:
+    """Those of "ways" or "peers" that were measured, with their calls' gaps to the best objective of all."""
+    found = [one for one in problem[whose] if not one["missing"]]
+    best = top(problem)
+    return [{**one, "gaps": [best - call["objective"] for call in one["calls"]]} for one in found]
+
+
+def tables(found: dict[str, Any], place: Place) -> list[str]:
+    return [
+        f"### Hard problems, {place.label}",
+        "Full covariances, float64. Times of a call of ours are without compiling, which stands apart; medians over "
+        "seeds. A gap is how far the mean log-likelihood lies under the best that anyone found, in nats.",
+        *(part for problem in found["problems"] if top(problem) > -math.inf for part in of_problem(problem)),
+        *(races(found) if found.get("races") else []),
+        *annealing(found["problems"]),
+    ]
+
+
+def of_problem(problem: dict[str, Any]) -> list[str]:
+    """Ours by the time that it took, and what scikit-learn's starts, one after the other, had found by then."""
+    peers, measured = made(problem, "peers"), {one["way"]: one for one in made(problem, "ways")}
+    body: Columns = {
+        "seeds": lambda one: len(one["gaps"]),
+        "compiling": "compile_s",
+        "time": lambda one: duration(middle(one, "seconds")),
+        "gap (least–largest)": lambda one: (
+            f"{digits(statistics.median(one['gaps']))} ({digits(min(one['gaps']))}–{digits(max(one['gaps']))})"
+        ),
+        "moves": lambda one: ", ".join(str(call["moves"]) for call in one["calls"] if "moves" in call) or NONE,
+        **{f"until {peer['peer']} is as good": partial(until, peer) for peer in peers},
+    }
+    ended = {one["peer"]: f"missing: {one['missing']}" for one in problem["peers"]}
+    for one in peers:
+        last = duration(one["calls"][-1]["seconds"])
+        ended[one["peer"]] = f"{len(one['gaps'])} starts in {last}, gap {digits(one['gaps'][-1])}"
+    return [
+        f"{problem['name']}, (N, D, K) = {size(problem)}, best found {top(problem):.5f}. Last columns: until "
+        "scikit-learn's best so far was as good as the median of ours, and in brackets how many times as long that is.",
+        by_columns([measured.get(one["way"], one) for one in problem["ways"]], {"ours": "way"}, body),
+        bullets(f"{peer}: {said}" for peer, said in ended.items()),
+    ]
+
+
+def middle(one: dict[str, Any], name: str) -> float:
+    return statistics.median(call[name] for call in one["calls"])
+
+
+def until(peer: dict[str, Any], ours: dict[str, Any]) -> str:
+    """When this peer's best so far was as good as the median of ours, and how many times as long as ours that is."""
+    reached = middle(ours, "objective") - TIE
+    there = next((call["seconds"] for call in peer["calls"] if call["objective"] >= reached), None)
+    if there is None:
+        return f"not in {duration(peer['calls'][-1]['seconds'])}"
+    return f"{duration(there)} ({digits(there / middle(ours, 'seconds'))})"
+
+
+def races(found: dict[str, Any]) -> list[str]:
+    """For each problem, races by where they were cut: of older results, which have them."""
+    rows = [{**row, **race} for race in found["races"] for row in race["rows"]]
+    body: Columns = {
+        "cut after": "steps",
+        "finalists": "finalists",
+        "gap, race": "gap_race",
+        "gap, whole at equal steps": "gap_equal_steps",
+        "gap, all whole": "gap_whole",
+        "steps": lambda row: percent(row["share_of_steps"]),
+        "above": lambda row: percent(row["better"]),
+        "below": lambda row: percent(row["worse"]),
+    }
+    return [
+        f"Races of {max(race['runners'] for race in found['races'])} starts, drawn {found['draws']} times from a pool "
+        "of starts that were run whole: mean gaps to the pool's best, beside those of as many whole starts as make the "
+        "same number of steps; the steps that a race makes, of those of all its starts; and how often it ends more "
+        f"than {found['tie']:g} nats above, or below, those whole starts.",
+        by_columns(rows, {"problem, K": lambda row: f"{row['problem']}, {row['k']}"}, body),
+    ]
+
+
+def annealing(problems: list[dict[str, Any]]) -> list[str]:
+    """What annealing came to from the starts of plain EM, in older results."""
+    lines = []
+    for problem in problems:
+        runs = annealed(problem)
+        plain = {run["seed"]: run["objective"] for run in runs if run["coldest"] == 1.0}
+        for coldest in dict.fromkeys(run["coldest"] for run in runs):
+            at = [run for run in runs if run["coldest"] == coldest]
+            gaps = [top(problem) - run["objective"] for run in at]
+            above = sum(run["objective"] > plain[run["seed"]] + TIE for run in at)
+            is_plain = coldest == 1.0
+            shown = [problem["name"], "plain EM" if is_plain else f"from β = {coldest:g}"]
+            shown += map(digits, (statistics.fmean(gaps), min(gaps)))
+            steps = f"{statistics.median(run['steps'] for run in at):g}"
+            lines.append([*shown, steps, NONE if is_plain else f"{above} of {len(at)}"])
+    if not lines:
+        return []
+    header = ["problem", "annealing", "mean gap", "least gap", "steps", "above plain EM"]
+    return ["Deterministic annealing, which is not offered, from the same k-means++ starts:", table(header, lines)]
+
+
+def readme(place: Place) -> str:
+    """In short: how long scikit-learn takes until it is as good as ours."""
+    lines = []
+    for problem in place.section("hard").get("problems", []):
+        peers = made(problem, "peers")
+        for one in made(problem, "ways"):
+            if peers and one["way"] in IN_SHORT:
+                seconds, gap = middle(one, "seconds"), top(problem) - middle(one, "objective")
+                name = f"{problem['name']} {size(problem)}, {one['way']}"
+                lines.append([name, duration(seconds), digits(gap), until(peers[0], one)])
+    if not lines:
+        return ""
+    said = (
+        f"Two problems with many optima in float64, {place.label}: the time of a call, without compiling; how far its "
+        "mean log-likelihood lies under the best that was found, in nats; and until the best of scikit-learn's starts "
+        "was as good, with how many times as long that is."
+    )
+    header = ["problem (N, D, K), search", OURS, "gap", f"{REFERENCE} as good after"]
+    return paragraphs([said, table(header, lines)])
+
+
+def curves(problem: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Points (seconds, gap) by name: ours a point a seed; a peer's best so far a point a start."""
+    named = {one["way"]: one for one in made(problem, "ways")} | {one["peer"]: one for one in made(problem, "peers")}
+    return {
+        name: [(call["seconds"], max(FLOOR, gap)) for call, gap in zip(one["calls"], one["gaps"], strict=True)]
+        for name, one in named.items()
+    }
+
+
+def whole_starts(problem: dict[str, Any]) -> list[tuple[float, float]]:
+    """The medians of (seconds, gap) of few starts and of many, without a race or escapes."""
+    found = [one for one in made(problem, "ways") if one["way"].split()[1:] in (["start"], ["starts"])]
+    return sorted((middle(one, "seconds"), max(FLOOR, statistics.median(one["gaps"]))) for one in found)

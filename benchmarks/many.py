@@ -8,7 +8,6 @@ defaults. That ends from common starts are alike is held by tests; older results
 """
 
 import statistics
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -38,14 +37,10 @@ def measure(options: Options) -> dict[str, Any]:
     tasks = []
     for task in QUICK_TASKS if options.quick else TASKS:
         cells = []
-        for device, dtype, contender in product(options.devices, options.dtypes, CONTENDERS):
-            # Peers on the CPU, and all but scikit-learn as it comes in the first dtype.
-            is_here = device == "cpu" and (contender == REFERENCE or dtype == options.dtypes[0])
-            if options.wants(contender) and (contender == OURS or is_here):
-                asked = {"contender": contender.partition(",")[0], "dtype": dtype, **task}
-                environment = ONE_THREAD if contender == ALONE else {}
-                answer = isolate.ask(timed, LIMIT, device, environment, **asked)
-                cells.append({**answer, "contender": contender})
+        for device, dtype, contender in options.places(CONTENDERS, options.dtypes):
+            asked = {"contender": contender.partition(",")[0], "dtype": dtype, **task}
+            answer = isolate.ask(timed, LIMIT, device, ONE_THREAD if contender == ALONE else {}, **asked)
+            cells.append({**answer, "contender": contender})
         tasks.append({**task, "cells": cells})
     return {"tasks": tasks, "timed": TIMED}
 

@@ -3,11 +3,13 @@
 import functools
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from . import isolate
+from .ratios import OURS, REFERENCE
 
 DEVICES = ("cpu", "gpu")
 DTYPES = ("float32", "float64")
@@ -32,6 +34,14 @@ class Options:
     def wants(self, contender: str) -> bool:
         """Whether this contender takes part; variants of one, "name, how", go by its name."""
         return self.contenders is None or contender.partition(",")[0] in self.contenders
+
+    def places(self, contenders: Iterable[str], dtypes: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+        """Device, dtype and contender of what is compared: ours everywhere; peers on the CPU, and all but scikit-learn
+        as it comes in the first dtype."""
+        for device, dtype, name in product(self.devices, dtypes, contenders):
+            is_here = device == "cpu" and (name == REFERENCE or dtype == self.dtypes[0])
+            if self.wants(name) and (name == OURS or is_here):
+                yield device, dtype, name
 
     def seconds_left(self) -> float:
         return math.inf if self.until is None else self.until - time.monotonic()

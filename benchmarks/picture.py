@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import hard_tables
-from .iteration_tables import contenders
+from . import hard
+from .iteration import ran
 from .markdown import size
 from .ratios import OURS, Place, Row, rows
 from .record import write
@@ -26,7 +26,7 @@ def draw(found: Sequence[Place], path: Path) -> None:
     panels = [(place, dtype, chosen) for place in found for dtype, chosen in by_dtype(rows(place)).items()]
     if not panels:
         raise ValueError("there is no iteration of ours with a peer's to compare: nothing to draw.")
-    peers = [name for name in contenders(row for _, _, chosen in panels for row in chosen) if name != OURS]
+    peers = [name for name in ran(row for _, _, chosen in panels for row in chosen) if name != OURS]
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(peers)}
     widest = max(len(chosen) for _, _, chosen in panels)
     width = 3.0 + widest * max(0.9, 0.18 * (len(peers) + 1))
@@ -72,11 +72,11 @@ def panel(ax: Any, chosen: list[Row], colours: dict[str, str]) -> None:
 
 def draw_hard(found: Sequence[Place], path: Path) -> None:
     """A panel for each hard problem of the first place that has any, written as PNG. ValueError where none has."""
-    problems = next((hard["problems"] for place in found if (hard := place.section("hard"))), [])
-    problems = [problem for problem in problems if hard_tables.top(problem) > -math.inf]
+    problems = next((of["problems"] for place in found if (of := place.section("hard"))), [])
+    problems = [problem for problem in problems if hard.top(problem) > -math.inf]
     if not problems:
         raise ValueError("no hard problem was measured: nothing to draw.")
-    shown = [hard_tables.curves(problem) for problem in problems]
+    shown = [hard.curves(problem) for problem in problems]
     peers = list(dict.fromkeys(one["peer"] for problem in problems for one in problem["peers"]))
     ways = list(dict.fromkeys(name for curves in shown for name in curves if name not in peers))
     figure, axes = empty(1, len(problems), (5.5 * len(problems), 4.6))
@@ -89,7 +89,7 @@ def draw_hard(found: Sequence[Place], path: Path) -> None:
                 at = ways.index(name)
                 style = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)], "markersize": 7}
                 ax.plot(*zip(*points, strict=True), linestyle="none", label=name, **style)
-        more = hard_tables.whole_starts(problem)
+        more = hard.whole_starts(problem)
         if len(more) > 1:
             ax.plot(*zip(*more, strict=True), color=COLOURS[0], linewidth=1, label="starts run whole, medians")
         ax.set(xscale="log", yscale="log")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import card, first_calls, hard_tables, iteration_tables, picture, ratios, searches_tables, settled
+from . import card, first_calls, hard, iteration, picture, ratios, searches_tables, settled
 from .markdown import bullets, paragraphs, provenance
 from .ratios import Place
 from .record import RESULTS, write
@@ -86,7 +86,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     if any(ratios.section(result, "options").get("quick") for result in results):
         parts.append("A quick run, which shows that the suite works, and nothing about speed.")
     if sum(bool(ratios.rows(place)) for place in found) > 1:
-        parts.append(iteration_tables.side_by_side(found))
+        parts.append(iteration.side_by_side(found))
     parts += [said for place in found for name in SECTIONS for said in of_section(name, place)]
     return paragraphs([*parts, *failures(results)])
 
@@ -94,9 +94,9 @@ def report(results: Sequence[dict[str, Any]]) -> str:
 def short(results: Sequence[dict[str, Any]]) -> str:
     """The tables of README, and what a card can do."""
     found = ratios.places(results)
-    parts = [iteration_tables.readme(found)]
+    parts = [iteration.readme(found)]
     for place in found:
-        parts += [iteration_tables.missing(place), *card.tables(place.section("card"), place, card.IN_SHORT)]
+        parts += [iteration.missing(place), *card.tables(place.section("card"), place, card.IN_SHORT)]
     return paragraphs([*parts, *failures(results)])
 
 
@@ -130,9 +130,9 @@ def update(path: Path, results: Sequence[dict[str, Any]]) -> None:
 def readme(results: Sequence[dict[str, Any]]) -> str:
     """What README shows. Of several files, those that are not in its table of iterations are told of at the end."""
     found = ratios.places(latest(results))
-    parts = [iteration_tables.readme(found)]
+    parts = [iteration.readme(found)]
     parts += [module.readme(place) for place in found for module in (searches_tables, first_calls)]
-    parts += map(hard_tables.readme, found)
+    parts += map(hard.readme, found)
     if len(results) > 1:
         parts += [f"{provenance(place)}." for place in found if not ratios.rows(place)]
     return paragraphs(parts)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import card, hard_tables, iteration_tables, picture, ratios, report
+from benchmarks import card, hard, iteration, picture, ratios, report
 
 PROBLEMS = ("full_2k_2_5", "diag_2k_8_32")
 
@@ -81,7 +81,7 @@ def test_ratios():
     assert (first.best_peer(), second.best_peer()) == ("quick", "scikit-learn")
     assert first.is_worse("wrong")
     assert not first.is_worse("quick")
-    lines = iteration_tables.summary(place, [first, second])
+    lines = iteration.summary(place, [first, second])
     assert "median 3.50, least 2.00 (diag_2k_8_32, float32)" in lines[0]
     assert "median 2.00, least 2.00 (" in lines[1]
 
@@ -350,9 +350,9 @@ def test_hard_problems(tmp_path):
     assert "- scikit-learn: 3 starts in 60.0 s, gap 0.125" in text
     assert "| grid, 25 | 10 | 4 | 0.002 | 0.004 | 0.001 | 25 % | 50 % | 12 % |" in text
     assert "| grid | from β = 0.5 | 0.25 | 0.25 | 60 | 1 of 1 |" in text
-    assert "| grid (500, 2, 25), race of 16 | 2.00 s | 0 | not in 60.0 s |" in hard_tables.readme(place)
+    assert "| grid (500, 2, 25), race of 16 | 2.00 s | 0 | not in 60.0 s |" in hard.readme(place)
     assert "Hard problems" in report.report([result(hard=hard_section())])
-    assert shown("hard") == hard_tables.readme(ratios.places([result()])[0]) == ""
+    assert shown("hard") == hard.readme(ratios.places([result()])[0]) == ""
     pytest.importorskip("matplotlib")
     picture.draw_hard(found, tmp_path / "hard.png")
     assert (tmp_path / "hard.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

@@ -31,7 +31,6 @@ from benchmarks import (
     ratios,
     record,
     searches,
-    searching,
     statistics,
     timing,
 )
@@ -474,12 +473,12 @@ def test_searches_end_where_they_should(contender):
     pytest.importorskip("sklearn")
     how = {"contender": contender, "dtype": "float64", "n": 400, "d": 2, "later": 1, "init": "k-means++"}
     how |= {"tol": 1e-3, "max_steps": 50}
-    made = searching.restarts(**how, k=2, n_restarts=2)
+    made = searches.restarts(**how, k=2, n_restarts=2)
     x = child.unlike_clusters(0, 400, 2, 2, "float64")
     single = -0.5 * (2.0 * np.log(2.0 * np.pi) + np.linalg.slogdet(np.cov(x.T, bias=True))[1] + 2.0)
     assert made["objectives"][0] > single
     assert len(made["objectives"]) == len(made["steps"]) == 2
-    swept = searching.sweep(**how, counts=[2], families=["full"], n_restarts=2)
+    swept = searches.sweep(**how, counts=[2], families=["full"], n_restarts=2)
     assert [(cell["family"], cell["k"]) for cell in swept["chosen"]] == [("full", 2)] * 2
 
 
@@ -498,7 +497,7 @@ def test_the_searches_that_are_asked_for(monkeypatch):
     assert restarts == [*both, ("jaxgmm", "float64"), ("scikit-learn", "float64")]
     assert [(cell["contender"], cell["dtype"]) for cell in made["sweep"]["cells"]] == [*both, ("tgmm", "float32")]
     later = {function: request["later"] for function, request in asked if request.get("init") == "kmeans"}
-    assert later == {searching.restarts: 1, searching.photograph: 1, searching.sweep: 3}
+    assert later == {searches.restarts: 1, searches.photograph: 1, searches.sweep: 3}
 
 
 def test_cells_of_a_sweep_beside_scikit_learn_s():
