@@ -39,28 +39,14 @@ def unlike_clusters(seed: int, n: int, d: int, k: int, dtype: str) -> np.ndarray
 
 
 def near(means: np.ndarray, family: str) -> Any:
-    """A start near the truth in float32: the means moved by half their spread."""
-    moved = means + 0.5 * OVERLAP / np.sqrt(means.shape[1]) * np.random.default_rng(1).standard_normal(means.shape)
-    return about(moved.astype(np.float32), family, "float32")
-
-
-def about(means: np.ndarray, family: str, dtype: str) -> Any:
-    """A mixture of equal weights and unit covariances about these means (K, D)."""
+    """A mixture near the truth in float32: equal weights, unit covariances, and the means (K, D) moved by half their
+    spread."""
     import jaxgmm
 
     k, d = means.shape
+    moved = means + 0.5 * OVERLAP / np.sqrt(d) * np.random.default_rng(1).standard_normal((k, d))
     dense = np.broadcast_to(np.eye(d), (k, d, d))
-    return jaxgmm.Mixture.create(np.full(k, 1.0 / k), means, dense, family, dtype=np.dtype(dtype))
-
-
-def form_of(mixture: Any, origin: Any) -> str:
-    """The form in which the library evaluates this mixture about this origin: "fast" or "safe". It is asked itself."""
-    import jax.numpy as jnp
-
-    from jaxgmm.covariances import Form
-    from jaxgmm.density import in_safe_form
-
-    return "safe" if bool(in_safe_form(mixture, origin, lambda form: jnp.array(form is Form.SAFE))) else "fast"
+    return jaxgmm.Mixture.create(np.full(k, 1.0 / k), moved, dense, family, dtype=np.dtype("float32"))
 
 
 def compilations() -> list[str]:

@@ -1,7 +1,7 @@
 """What a user waits for before anything is compiled: the first fit of a process, loops over K, the command line.
 
 Ours beside scikit-learn, each in fresh processes by turns, ours without programs on disk unless a row says so. First
-calls of whole searches are in `searches`; how a process fares that fits ever other shapes is in `shapes`.
+calls of whole searches are in `searches`.
 """
 
 import math
@@ -94,7 +94,7 @@ def ran(arguments: list[str], environment: dict[str, str]) -> float:
 
 
 def summed(what: str, found: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians, and every run, NaN for one that failed; said aloud."""
+    """Medians, and every run that did not fail; said aloud."""
     runs = {name: [round(s, 3) for s in seconds if not math.isnan(s)] for name, seconds in found.items()}
     median = {name: round(statistics.median(seconds), 3) for name, seconds in runs.items() if seconds}
     print(f"{what}: {isolate.in_short(median)}", flush=True)

@@ -7,6 +7,8 @@ Each is called with what a result file holds of its section, and comes to Markdo
 |---|---|
 | `acceleration` | passes over the rows until EM is within 1e-6 nats of its optimum, plain and accelerated, in float64 |
 | `accuracy` | float32 against float64 after ten EM steps, by family, distance from the origin and between clusters |
+| `growth` | how the time of an EM iteration grows with rows, components and features, and the fitted exponents |
+| `shapes` | 300 and 1,000 fits of random shapes in one process: programs, memory mappings, memory |
 | `starts` | the best of n_init restarts, ours against scikit-learn's, by each `init_params` |
 | `statistics` | p-values of `likelihood_ratio_test` where K components are the truth, and where there is one more |
 """
@@ -130,4 +132,40 @@ def statistics(found: dict[str, Any], place: Place) -> list[str]:
     return [title.format(**found) + place.label, by_columns(found["cells"], head, body)]
 
 
-SECTIONS = {"acceleration": acceleration, "accuracy": accuracy, "starts": starts, "statistics": statistics}
+def growth(found: dict[str, Any], place: Place) -> list[str]:
+    """A line for each size that grows; of exponents above the counted one it says so."""
+
+    def grown(line: dict[str, Any]) -> str:
+        return f"{line['family']}, {line['axis']}" + (f" ≥ {line['fitted_from']}" if line["fitted_from"] else "")
+
+    def fitted(line: dict[str, Any]) -> str:
+        is_fitted = line["exponent"] is not None
+        return f"{line['exponent']:.2f} ± {line['half_width']:.2f}" if is_fitted else "too few points"
+
+    def times(line: dict[str, Any]) -> str:
+        return ", ".join(point_said(point, line["axis"].lower()) for point in line["points"])
+
+    above = {True: "**above**", False: "no", None: NONE}
+    head: Columns = {"in": grown, "exponent counted": "expected"}
+    body: Columns = {"fitted, 95 %": fitted, "above it": lambda line: above[line["above"]]}
+    title = f"### Growth of the time of an iteration, {place.label}"
+    return [by_columns(place.cells(found, "lines"), head, {**body, "size: time of an iteration": times}, title)]
+
+
+def point_said(point: dict[str, Any], size: str) -> str:
+    took = point["seconds_per_iteration"]
+    return f"{point[size]}: {duration(took and took['median'])}{' safe' if point.get('form') == 'safe' else ''}"
+
+
+def shapes(found: dict[str, Any], place: Place) -> list[str]:
+    """A line a process."""
+
+    def resident(made: dict[str, Any]) -> str:
+        return ", ".join(f"{held / 2**20:.0f}" for held in made["resident_bytes_after"].values())
+
+    body: Columns = {"programs compiled": "programs", "kept": "programs_kept", "mappings, at most": "mappings"}
+    body = {**body, "MB resident after each 100 fits": resident, "seconds": "seconds"}
+    return ["### Fits of many shapes in one process", by_columns(found["processes"], {"fits": "n_fits"}, body)]
+
+
+SECTIONS = {section.__name__: section for section in (acceleration, accuracy, growth, shapes, starts, statistics)}
