@@ -50,10 +50,9 @@ def measure(options: Options) -> dict[str, Any]:
             of = {**at, **vars(problem)}
             fitted = made.pop("converged", {"missing": made["missing"]})
             converged += [{**of, **fitted}] if dtype == options.dtypes[0] else []
-            floor = limits.floor(problem, dtype, rates[device][dtype])
-            made |= {"flops": limits.flops(problem), "bytes": limits.bytes_read(problem, dtype), "floor_s": floor}
-            is_known = floor is not None and not made["missing"]
-            made["fraction_of_floor"] = floor / made["seconds_per_iteration"]["median"] if is_known else None
+            made |= {"flops": limits.flops(problem), "bytes": limits.bytes_read(problem, dtype)}
+            seconds = None if made["missing"] else made["seconds_per_iteration"]["median"]
+            made |= limits.share(problem, dtype, rates[device][dtype], seconds)
             cells.append({**of, **made})
             print(f"{' '.join(at.values())}: {isolate.in_short(made)}", flush=True)
     return {"tol": TOL, "cells": cells, "converged": converged}

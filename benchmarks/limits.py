@@ -27,9 +27,8 @@ from .ratios import Place
 from .timing import stopwatch
 
 RUNS = 5
-PRODUCT = {"cpu": 4096, "gpu": 8192}  # rows and columns of the factors
-COPIED = {"cpu": 2**28, "gpu": 2**31}  # bytes
-QUICK_PRODUCT, QUICK_COPIED = 1024, 2**25
+LARGE, QUICK = {"cpu": (4096, 2**28), "gpu": (8192, 2**31)}, (1024, 2**25)
+"""Rows and columns of the factors, and bytes that are copied."""
 TIME_LIMIT = 600.0
 
 
@@ -38,7 +37,7 @@ def measure(options: Options) -> dict[str, Any]:
     """Rates by device and dtype: {"cpu": {"float32": {"gemm_flops_per_s", "copy_bytes_per_s", ...}, ...}, ...}."""
 
     def one(device: str, dtype: str) -> dict[str, Any]:
-        size, n_bytes = (QUICK_PRODUCT, QUICK_COPIED) if options.quick else (PRODUCT[device], COPIED[device])
+        size, n_bytes = QUICK if options.quick else LARGE[device]
         return isolate.ask(rates, options.limit(TIME_LIMIT), device, dtype=dtype, size=size, n_bytes=n_bytes)
 
     return {device: {dtype: one(device, dtype) for dtype in options.dtypes} for device in options.devices}
@@ -99,3 +98,9 @@ def floor(problem: Problem, dtype: str, rates: dict[str, Any]) -> float | None:
     if rates.get("missing"):
         return None
     return max(flops(problem) / rates["gemm_flops_per_s"], bytes_read(problem, dtype) / rates["copy_bytes_per_s"])
+
+
+def share(problem: Problem, dtype: str, rates: dict[str, Any], seconds: float | None) -> dict[str, float | None]:
+    """The floor of an iteration, and its fraction of the seconds that one took, as they stand in results."""
+    least = floor(problem, dtype, rates)
+    return {"floor_s": least, "fraction_of_floor": least / seconds if least and seconds else None}

@@ -286,7 +286,7 @@ def test_a_card_s_parts_are_measured_one_by_one(monkeypatch, tmp_path):
 
 def test_a_card_s_part_that_is_ended_keeps_its_rows(monkeypatch):
     """What a child had measured when it was ended is in the result, beside the floor; shares fit the time there is."""
-    (problem,) = card.QUICK_PROBLEMS
+    problem = card.QUICK
     asked = []
 
     def run(function, request, *_):
@@ -329,7 +329,7 @@ def test_one_file_holds_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as a quick run does: set here, it is unset again
-    monkeypatch.setattr(limits, "QUICK_PRODUCT", 64)
+    monkeypatch.setattr(limits, "QUICK", (64, limits.QUICK[1]))
     arguments = "--quick --sections iteration --problems full_2k_2_5 --contenders jaxgmm --devices cpu --repeats 3"
     assert suite.main(arguments.split()) == 0
     (path,) = tmp_path.glob("*-quick.json")
