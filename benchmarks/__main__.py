@@ -17,14 +17,22 @@ from . import contenders, problems
 from .options import DEVICES, DTYPES, Options, visible_devices
 from .record import ROOT, Record
 
-SECTIONS = "limits card first_calls iteration searches many hard memory spread import_time".split()
+SECTIONS = "limits card first_calls iteration searches many hard memory spread".split()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """-> the exit status: 1 where a section failed; what the others measured is kept all the same."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    options = _options(given)
+    options = Options(
+        quick=given.quick,
+        devices=tuple(given.devices or visible_devices()),
+        dtypes=tuple(given.dtypes or (DTYPES[:1] if given.quick else DTYPES)),
+        contenders=given.contenders and tuple(given.contenders),
+        problems=given.problems and tuple(given.problems),
+        repeats=given.repeats or (3 if given.quick else 9),
+        until=given.minutes and time.monotonic() + 60.0 * given.minutes,
+    )
     if "gpu" in options.devices and "gpu" not in visible_devices():
         parser.error("JAX sees no GPU here.")
     try:
@@ -77,18 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, help="after which card and iteration begin nothing more (no limit)")
     parser.add_argument("--repeats", type=int, help="pairs of timed calls of a cell at most (9; 3 where quick)")
     return parser
-
-
-def _options(given: argparse.Namespace) -> Options:
-    return Options(
-        quick=given.quick,
-        devices=tuple(given.devices or visible_devices()),
-        dtypes=tuple(given.dtypes or (DTYPES[:1] if given.quick else DTYPES)),
-        contenders=given.contenders and tuple(given.contenders),
-        problems=given.problems and tuple(given.problems),
-        repeats=given.repeats or (3 if given.quick else 9),
-        until=given.minutes and time.monotonic() + 60.0 * given.minutes,
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What a user waits for before anything is compiled: the first fit of a process, loops over K, the command line.
+"""What a user waits for before anything is compiled: imports, the first fit of a process, loops over K, the command
+line.
 
 Ours beside scikit-learn, each in fresh processes by turns, ours without programs on disk unless a row says so. First
 calls of whole searches are in `searches`.
@@ -10,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import isolate
+from . import isolate, settled
 from .child import compilations, estimator
 from .markdown import by_columns, digits, duration, table
 from .options import Options
@@ -24,6 +26,7 @@ from .ratios import OURS, REFERENCE, Place
 from .timing import by_turns, stopwatch
 
 TYPES = ("full", "tied", "diag", "spherical")
+TARGET = 0.1  # seconds that jaxgmm adds to jax's import
 LIMIT = 1800.0  # seconds for one child
 NO_CACHE = {"JAXGMM_CACHE": "off"}
 ON_DISK = f"{OURS}, programs on disk"
@@ -41,11 +44,21 @@ IRIS = "--components 1-5 --families full,tied,diag --restarts 8 --quiet".split()
 def measure(options: Options) -> dict[str, Any]:
     quick = options.quick
     return {
+        "imports": imports(3 if quick else 15),
         "process": processes(1 if quick else 7),
         "loops": [loops(most, 1 if quick else 3) for most in ((2,) if quick else (20, 30))],
         "others": isolate.ask(others, LIMIT, environment=NO_CACHE),
         "command_line": command_line(1 if quick else 3),
     }
+
+
+def imports(repeats: int) -> dict[str, Any]:
+    """Seconds to import jax, and then jaxgmm, in fresh interpreters: a slow moment falls on both alike."""
+    # The first leaves files cached and bytecode written.
+    _, *made = (isolate.ask(import_both, LIMIT) for _ in range(1 + repeats))
+    runs = {name: [one[name] for one in made] for name in ("jax", "jaxgmm")}
+    median = {name: statistics.median(seconds) for name, seconds in runs.items()}
+    return {"unit": "s", "target": TARGET, "median": median, "runs": runs}
 
 
 def processes(repeats: int) -> dict[str, Any]:
@@ -101,6 +114,11 @@ def summed(what: str, found: dict[str, list[float]]) -> dict[str, Any]:
     return {"median_s": median, "runs_s": runs}
 
 
+def import_both() -> dict[str, Any]:
+    """In a child."""
+    return {name: round(stopwatch(import_module, name)[0], 4) for name in ("jax", "jaxgmm")}
+
+
 def loop(contender: str, most: int) -> dict[str, Any]:
     """In a child."""
     kind = estimator(contender)
@@ -142,6 +160,7 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
         f"With programs on disk the first takes {duration(found['process']['median_s'][ON_DISK])}. "
         f"`jaxgmm fit iris.csv {found['command_line']['arguments']}` takes {first}, and {second} once more.",
         by_columns(fits, head, {"seconds": "seconds", "programs": "programs"}),
+        *(settled.import_time(found["imports"], place) if "imports" in found else []),
     ]
 
 

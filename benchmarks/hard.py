@@ -182,7 +182,7 @@ def of_problem(problem: dict[str, Any]) -> list[str]:
     return [
         f"{problem['name']}, (N, D, K) = {size(problem)}, best found {top(problem):.5f}. Last columns: until "
         "scikit-learn's best so far was as good as the median of ours, and in brackets how many times as long that is.",
-        by_columns([measured.get(one["way"], one) for one in problem["ways"]], {"ours": "way"}, body),
+        by_columns([measured.get(one["way"]) or one for one in problem["ways"]], {"ours": "way"}, body),
         bullets(f"{peer}: {said}" for peer, said in ended.items()),
     ]
 

@@ -2,7 +2,7 @@
 
 In a child process the data lie as a JAX array. After a first run at the same shapes, which compiles, free memory goes
 back to the system and the peak is reset; then the peak during a run, less what was resident just before it, is the
-figure. On a GPU it is the allocator's peak, less what was in use. Null where neither can be read.
+figure. Null where it cannot be read. Of a GPU `card` has it.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ LIMIT = 300.0  # seconds
 
 
 def measure(options: Options) -> dict[str, Any]:
-    cells, growth = [], []
-    calls = CALLS[:1] if options.quick else CALLS
-    for device, family in product(options.devices, FAMILIES[:1] if options.quick else FAMILIES):
-        for (n, d), what in product(QUICK_SIZES if options.quick else SIZES, calls):
-            answer = isolate.ask(peak, LIMIT, device, n=n, d=d, k=K, family=family, what=what)
+    quick, cells, growth = options.quick, [], []
+    calls = CALLS[:1] if quick else CALLS
+    for family in FAMILIES[:1] if quick else FAMILIES:
+        for (n, d), what in product(QUICK_SIZES if quick else SIZES, calls):
+            answer = isolate.ask(peak, LIMIT, "cpu", n=n, d=d, k=K, family=family, what=what)
             cells.append({"dtype": "float32", "data_bytes": None, "above_bytes": None, **answer})
-        growth += [grows(cells, device, family, what) for what in calls]
+        growth += [grows(cells, "cpu", family, what) for what in calls]
     return {"target_bytes": TARGET, "steps": STEPS, "cells": cells, "growth": growth}
 
 
@@ -71,11 +71,10 @@ def peak(n: int, d: int, k: int, family: str, what: str) -> dict[str, Any]:
     def by_fit() -> Any:
         return jaxgmm.fit(key, x, k, family, n_restarts=1, init="random_rows", tol=0.0, max_steps=STEPS)
 
-    above = above_on_host if jax.default_backend() == "cpu" else above_on_device
     return {"data_bytes": x.nbytes, "above_bytes": above({"em": by_em, "fit": by_fit}[what])}
 
 
-def above_on_host(call: Callable[[], Any]) -> int | None:
+def above(call: Callable[[], Any]) -> int | None:
     """Bytes of the process's peak during a call, made for the second time, above those resident before it."""
     jax.block_until_ready(call())
     gc.collect()
@@ -87,15 +86,6 @@ def above_on_host(call: Callable[[], Any]) -> int | None:
     jax.block_until_ready(call())
     peak = isolate.held_bytes("VmHWM")
     return None if peak is None else max(0, peak - before)
-
-
-def above_on_device(call: Callable[[], Any]) -> int | None:
-    """Bytes of the device allocator's peak above those in use before a call. That peak cannot be reset: where the
-    making of the data reached higher, the figure is too large, never too small."""
-    before = jax.devices()[0].memory_stats()
-    jax.block_until_ready(call())
-    after = jax.devices()[0].memory_stats()
-    return after["peak_bytes_in_use"] - before["bytes_in_use"] if before and after else None
 
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:

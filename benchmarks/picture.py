@@ -18,7 +18,7 @@ INK = "#7d7d7d"  # a grey that reads on white and on black: the ground is transp
 MARKERS = "osD^vPX*<>"
 COLOURS = ("#3b8fd4", "#e08a1e", "#2aa079", "#c773ad", "#d9603b", "#8f7ae0", "#a59a2c", "#4fb0c6")
 INKED = "axes.edgecolor axes.labelcolor grid.color legend.labelcolor text.color xtick.color ytick.color".split()
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     **dict.fromkeys(INKED, INK),
     **{"axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.25, "grid.linewidth": 0.6},
     **{"axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False},

@@ -1,12 +1,14 @@
 """Where a measurement comes from, and the file that it is kept in. Every benchmark records through this."""
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +28,7 @@ class Record:
     provenance: dict[str, Any]
 
     @classmethod
-    def begin(cls, name: str, packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> Self:
+    def begin(cls, name: str, packages: Iterable[str]) -> Self:
         """A new file. One that exists is never touched: a second run in the same second is an error."""
         now = datetime.now(UTC)
         provenance = {
@@ -61,9 +63,17 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on and a reader can compare; no names of hosts, people or folders."""
+    """What the figures depend on and a reader can compare; no names of hosts, people or folders. `cpu_details` tell
+    processors of one name apart."""
+    said: dict[str, str] = {}
+    with contextlib.suppress(OSError):  # not Linux
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = said.get("flags", said.get("Features", "")).split()
+    widest = next((flag for flag in ("avx512f", "avx2", "sve", "asimd") if flag in flags), "")
     return {
-        **_cpu(),
+        "cpu": said.get("model name") or platform.processor() or "unknown",
+        "cpu_details": {"family": said.get("cpu family", ""), "model": said.get("model", ""), "vectors": widest},
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
         "system": platform.system(),
@@ -71,30 +81,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _cpu() -> dict[str, Any]:
-    """A processor's name, and what tells those of one name apart: family, model, and the widest vectors."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return {"cpu": platform.processor() or "unknown", "cpu_details": {}}
-    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    flags = said.get("flags", said.get("Features", "")).split()
-    widest = next((flag for flag in ("avx512f", "avx2", "sve", "asimd") if flag in flags), "")
-    details = {"family": said.get("cpu family", ""), "model": said.get("model", ""), "vectors": widest}
-    return {"cpu": said.get("model name") or platform.processor() or "unknown", "cpu_details": details}
-
-
-def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
     """Python's, jaxgmm's and the packages' versions, None for one that is not installed."""
 
-    def one(package: str) -> str | None:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return None
-
     own = {"python": platform.python_version(), "jaxgmm": __version__}  # the checkout's, installed or not
-    return own | {package: one(package) for package in packages}
+    return own | {name: next((found.version for found in distributions(name=name)), None) for name in packages}
 
 
 def _git(*arguments: str) -> str | None:

@@ -8,6 +8,7 @@ Each is called with what a result file holds of its section, and comes to Markdo
 | `acceleration` | passes over the rows until EM is within 1e-6 nats of its optimum, plain and accelerated, in float64 |
 | `accuracy` | float32 against float64 after ten EM steps, by family, distance from the origin and between clusters |
 | `growth` | how the time of an EM iteration grows with rows, components and features, and the fitted exponents |
+| `import_time` | what `import jaxgmm` adds to `import jax`; by now a part of `first_calls` |
 | `shapes` | 300 and 1,000 fits of random shapes in one process: programs, memory mappings, memory |
 | `starts` | the best of n_init restarts, ours against scikit-learn's, by each `init_params` |
 | `statistics` | p-values of `likelihood_ratio_test` where K components are the truth, and where there is one more |
@@ -168,4 +169,13 @@ def shapes(found: dict[str, Any], place: Place) -> list[str]:
     return ["### Fits of many shapes in one process", by_columns(found["processes"], {"fits": "n_fits"}, body)]
 
 
-SECTIONS = {section.__name__: section for section in (acceleration, accuracy, growth, shapes, starts, statistics)}
+def import_time(found: dict[str, Any], place: Place) -> list[str]:
+    """A sentence."""
+    median = found["median"]
+    target = f"; target {found['target']} s" if "target" in found else ""
+    return [f"`import jaxgmm` adds {digits(median['jaxgmm'])} s to `import jax`'s {digits(median['jax'])} s{target}."]
+
+
+SECTIONS = {
+    section.__name__: section for section in (acceleration, accuracy, growth, import_time, shapes, starts, statistics)
+}
