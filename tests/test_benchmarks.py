@@ -11,27 +11,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from scipy.stats import kstest, multivariate_normal
+from scipy.stats import multivariate_normal
 
 from benchmarks import __main__ as suite
 from benchmarks import (
-    accuracy,
     card,
-    cells,
     child,
     contenders,
-    growth,
     hard,
     isolate,
     iteration,
     limits,
     memory,
     problems,
-    races,
-    ratios,
     record,
     searches,
-    statistics,
     timing,
 )
 from benchmarks.contenders import CONTENDERS
@@ -39,7 +33,7 @@ from benchmarks.options import LEFT_OUT, Options
 from benchmarks.problems import Problem
 
 from . import benchmark_children as children
-from .tolerances import assert_close, tolerance
+from .tolerances import assert_close
 
 pytestmark = pytest.mark.slow
 
@@ -315,7 +309,7 @@ def test_a_card_s_parts_run_on_a_processor(name, tmp_path):
     assert made["rows"]
     assert not made["left_out"]
     for row in made["rows"]:
-        if name in ("kernels", "large_fused"):
+        if name == "kernels":
             assert row["missing"].startswith("there is no")
         elif "TF32" not in row.get("precision", ""):
             assert "missing" not in row
@@ -407,41 +401,6 @@ def test_seconds_of_a_step_are_a_difference():
         assert timed["iterations"]["made"] == timed["iterations"]["asked"]
 
 
-def test_exponents_are_those_of_a_power_law():
-    """With an interval, of the points that are large enough; flagged only if surely above."""
-    noise = np.exp(0.05 * np.random.default_rng(0).standard_normal(8))
-    points = [{"n": 2**i, "seconds_per_iteration": {"median": e * 4.0 ** (1.5 * i)}} for i, e in enumerate(noise)]
-    points += [{"n": 2**9, "seconds_per_iteration": None}]
-    found = growth.exponent(points, "n", expected=2, least=0)
-    assert abs(found["exponent"] - 3.0) < found["half_width"] < 0.2
-    assert found["above"]
-    assert not growth.exponent(points, "n", expected=3, least=0)["above"]
-    points[0]["seconds_per_iteration"] = {"median": 100.0}
-    assert growth.exponent(points, "n", 2, least=2)["exponent"] == pytest.approx(3.0, abs=0.2)
-    assert growth.exponent(points, "n", 2, least=64)["exponent"] is None
-
-
-def test_p_values_spread_between_their_neighbours_are_uniform_where_statistics_are_exchangeable():
-    """Ties too, as where half of all statistics are clipped at 0: a mean of 4,000 is 0.5 ± 0.0046."""
-    rng = np.random.default_rng(0)
-    drawn = np.maximum(rng.normal(size=(4000, 20)), 0.0)
-    drawn[:, 19] = np.nan  # a failed replicate
-    values = [statistics.continuous(one[0], one[1:], rng.uniform()) for one in drawn]
-    assert kstest(values, "uniform").pvalue > 0.01
-    assert statistics.continuous(3.0, np.array([1.0, 3.0, 5.0, np.nan]), 0.25) == (1 + 0.25 * 2) / 4
-
-
-def test_a_null_and_an_alternative_are_measured():
-    measured = statistics.measure(Options(quick=True))
-    assert [cell["is_null"] for cell in measured["cells"]].count(True) == 3
-    for cell in measured["cells"]:
-        assert cell["missing"] is None
-        assert sum(cell["counts"]) + cell["n_left_out"] == measured["n_tables"]
-    (title, table) = statistics.tables(measured, ratios.Place("cpu", "cpu", {}))
-    assert "2 tables, 3 samples each, full, cpu" in title
-    assert table.count("(not K clusters)") == 1
-
-
 def test_growth_of_memory_is_more_than_pages_blur():
     of = {"device": "cpu", "family": "full", "what": "em", "d": 4}
     sizes = ((10**5, 20e6), (10**6, 30e6), (10**7, 22e6))
@@ -451,20 +410,6 @@ def test_growth_of_memory_is_more_than_pages_blur():
     cells[2]["above_bytes"] = 60e6
     assert memory.grows(cells, "cpu", "full", "em") == {**of, "bytes_per_row": pytest.approx(40 / 9.9), "grows": True}
     assert memory.grows(cells, "cpu", "diag", "em")["grows"] is None
-
-
-def test_accuracy_is_held_against_the_table_of_tolerances():
-    objective, means, covariances = (tolerance(name, "float32") for name in ("objective", "means", "covariances"))
-    promised = accuracy.promised(-10.0, 0.0)
-    assert promised == {
-        "objective": objective.absolute + 10.0 * objective.relative,
-        "means": means.absolute,
-        "covariances": covariances.absolute,
-    }
-    row = accuracy.one("full", 500, shift=1e3, apart=10.0)
-    assert row["kept"]
-    assert row["steps"] == [accuracy.STEPS] * 2
-    assert 0.0 < row["means_error"] <= row["promised"]["means"]
 
 
 @pytest.mark.parametrize("contender", ["jaxgmm", "scikit-learn"])
@@ -503,20 +448,11 @@ def test_the_searches_that_are_asked_for(monkeypatch):
 def test_cells_of_a_sweep_beside_scikit_learn_s():
     """Of one component: both find the one optimum there is, and it is told what each took."""
     pytest.importorskip("sklearn")
-    made = cells.free_starts(300, 2, [1], ["full"], seeds=2, n_restarts=2, tol=1e-4, their_restarts=2, polish=1e-6)
+    how = {"counts": [1], "families": ["full"], "n_restarts": 2, "tol": 1e-4}
+    made = searches.free_starts(300, 2, seeds=2, their_restarts=2, polish=1e-6, **how)
     assert [cell["seed"] for cell in made["cells"]] == [0, 1]
     assert all(abs(cell["ours"] - cell["theirs"]) <= 1e-9 for cell in made["cells"])
     assert min(made["our_s"]["median"], made["their_s"]["median"]) > 0.0
-
-
-@pytest.mark.parametrize("family", ["full", "tied"])
-def test_cells_of_both_programs_from_one_start_end_alike(family):
-    pytest.importorskip("sklearn")
-    made = cells.common_starts(300, 2, [3], [family], seeds=1, tol=1e-6, max_steps=500)
-    (cell,) = made["cells"]
-    # Theirs makes one more M-step after the last gain that it measures.
-    assert abs(cell["ours"] - cell["theirs"]) <= 2e-6
-    assert cell["their_steps"] - cell["our_steps"] in (0, 1)
 
 
 def test_precisions_are_in_scikit_learn_s_shapes():
@@ -529,61 +465,10 @@ def test_precisions_are_in_scikit_learn_s_shapes():
 # Hard problems
 
 
-def test_a_race_is_known_from_whole_runs():
-    """The library's own race of the same starts ends with the same objective, after as many steps."""
-    import jax
-
-    import jaxgmm
-
-    problem = hard.QUICK[1]
-    x = problem.rows()
-    result, spurious = hard.whole(0, x, problem.k, 8)
-    runs = races.Runs.made(jax.device_get(result.restarts), np.asarray(spurious))
-    more = {"dtype": np.float64, "tol": hard.TOL, "max_steps": hard.MAX_STEPS, "ridge": hard.RIDGE}
-    for race in (None, jaxgmm.Race(5, 2)):
-        raced = jaxgmm.fit(jax.random.key(0), x, problem.k, n_restarts=8, race=race or False, **more)
-        everyone = np.arange(8)
-        best, steps = runs.race(everyone, 0, 2) if race else (runs.best(everyone, runs.end), runs.steps.sum())
-        assert float(raced.objective) == pytest.approx(best, abs=1e-12)
-        assert int(raced.restarts.n_steps.sum()) == steps
-
-
-def test_races_drawn_from_a_pool_by_hand():
-    """Two runs of four: who leads after the short run wins here, so that a race finds what whole runs find."""
-    end = np.array([-1.0, -2.0, -3.0, -4.0])
-    at = np.tile(end - 1.0, (len(races.STEPS), 1))
-    runs = races.Runs(np.full(4, 100), end, at, np.array([True, True, True, True]))
-    assert runs.race(np.array([3, 1]), 0, 1) == (-2.0, 105)
-    first, *_ = rows = races.races(runs, 2, draws=50)["rows"]
-    assert len(rows) == len(races.STEPS) * len(races.SHARES)
-    assert first["gap_race"] == first["gap_whole"] < first["gap_equal_steps"]
-    assert first["share_of_steps"] == pytest.approx(105 / 200)
-    assert (first["better"] > 0.0, first["worse"]) == (True, 0.0)
-    spurious = runs._replace(is_sound=np.array([False, True, True, True]))
-    assert spurious.best(np.arange(4), end) == -2.0
-
-
-def test_heat_is_another_mixture():
-    """Its ordinary responsibilities are the shares of (π N)^β."""
-    import jax
-
-    import jaxgmm
-
-    rng = np.random.default_rng(0)
-    factors = rng.normal(size=(3, 2, 2))
-    covariances = factors @ factors.transpose(0, 2, 1) + 0.1 * np.eye(2)
-    with jax.enable_x64(True):
-        mixture = jaxgmm.Mixture.create([0.2, 0.3, 0.5], rng.normal(size=(3, 2)), covariances, dtype=np.float64)
-        x = rng.normal(size=(50, 2))
-        powers = np.exp(0.3 * np.asarray(mixture.log_joint(x)))
-        found = np.asarray(hard.heated(mixture, 0.3).responsibilities(x))
-    np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), rtol=1e-9)
-
-
 def test_hard_problems_are_what_they_are_called():
-    for problem in (*hard.QUICK, *hard.PROBLEMS, *hard.TABLES):
+    for problem in (*hard.QUICK, *hard.PROBLEMS):
         assert problem.rows().shape == (problem.n, problem.d)
-    assert [len(hard.TABLES), *(problem.k for problem in hard.PROBLEMS)] == [3, 25, 50]
+    assert [problem.k for problem in hard.PROBLEMS] == [25, 50]
 
 
 def test_peers_search_until_the_time_is_up():
