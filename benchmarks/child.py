@@ -93,11 +93,6 @@ def of_scikit_learn(model: Any) -> Fitted:
     return Fitted(model.covariance_type, model.weights_, model.means_, model.covariances_, int(model.n_iter_))
 
 
-def scikit_learn() -> Any:
-    """Its GaussianMixture, silent about step limits."""
-    return installed("sklearn.mixture").GaussianMixture
-
-
 def in_their_names(how: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `fit` by scikit-learn's names; those that are named so already stay."""
     named = {"n_restarts": "n_init", "init": "init_params", "max_steps": "max_iter", "ridge": "reg_covar"}
@@ -108,7 +103,7 @@ def estimator(contender: str) -> Any:
     """A contender's estimator: a callable of K and arguments by scikit-learn's names -> what has fit, bic, n_iter_."""
     if contender == "tgmm":
         return OnTorch
-    return installed("jaxgmm").GaussianMixture if contender == "jaxgmm" else scikit_learn()
+    return installed("jaxgmm" if contender == "jaxgmm" else "sklearn.mixture").GaussianMixture
 
 
 class OnTorch:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import isolate
-from .child import of_ours, of_scikit_learn, scikit_learn
+from .child import estimator, of_ours, of_scikit_learn
 from .markdown import NONE, Columns, bullets, by_columns, digits, duration, paragraphs, percent, size, table
 from .options import Options
 from .problems import RIDGE
@@ -121,7 +121,7 @@ def ours(problem: dict[str, Any], how: dict[str, Any], seeds: int) -> dict[str, 
 def theirs(problem: dict[str, Any], init: str, seconds: float) -> dict[str, Any]:
     """In a child: scikit-learn's starts one after the other until the time is up, and the best so far after each, as
     n_init does."""
-    peer, asked = scikit_learn(), Hard(**problem)
+    peer, asked = estimator(REFERENCE), Hard(**problem)
     x = asked.rows()
     more: dict[str, Any] = {"tol": TOL, "max_iter": MAX_STEPS, "reg_covar": RIDGE, "init_params": init}
     calls: list[dict[str, Any]] = []

@@ -1,15 +1,15 @@
-"""What people run: 64 restarts, a search over K and types, a photograph.
+"""What people run: 64 restarts, and a search over K and types.
 
 Ours against scikit-learn, each in its own process, with the mean log-likelihood (nats, in float64 by
 `problems.objective`) or the criterion reached beside every time. Both are given the same data, tol, step limit and
 ridge. scikit-learn is timed with its own default start (a k-means of its own for every restart) and, as "scikit-learn,
 k-means++" and in the first dtype, with the start that ours uses. A first call counts compiling; later calls fit other
-data of the same shape, or from other seeds: LATER of ours, and one of scikit-learn, which compiles nothing; of a sweep
+data of the same shape: LATER of ours, and one of scikit-learn, which compiles nothing; of a sweep
 LATER of everyone, on the same tables. The sweep, where ours is mostly compilation, is done in the first dtype.
 
 Whether ours finds as good optima is asked of every cell of such a sweep, with as many restarts of each program's own.
-Older results have more: cells from the same starts, which tests hold to end alike, choices beside mclust's, and first
-fits in fresh processes, which `first_calls` measures.
+Older results have more: cells from the same starts, which tests hold to end alike, choices beside mclust's, first fits
+in fresh processes, which `first_calls` measures, and fits of the colours of a photograph.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from . import isolate
-from .child import Fitted, compilations, estimator, in_their_names, installed, of_ours, of_scikit_learn, unlike_clusters
+from .child import Fitted, compilations, estimator, in_their_names, of_ours, of_scikit_learn, unlike_clusters
 from .options import Options
 from .problems import RIDGE
 from .ratios import OURS, REFERENCE
@@ -47,11 +47,9 @@ def measure(options: Options) -> dict[str, Any]:
     grid = {**size, "counts": [2] if quick else list(range(1, 11)), "families": types}
     of_restarts = {**COMMON, **size, "k": 5, "n_restarts": 2 if quick else 64}
     of_sweep = {**COMMON, **grid, "n_restarts": 2 if quick else 8}
-    of_photograph = {**COMMON, "k": 8, "max_steps": 10 if quick else 50, "every": 64 if quick else 1}
     found = {
         "restarts": beside_peers(options, restarts, of_restarts, dtypes),
         "sweep": beside_peers(options, sweep, of_sweep, dtypes[:1], {**STARTS, "tgmm": "kpp"}),
-        "photograph": beside_peers(options, photograph, of_photograph, dtypes),
     }
     if options.wants(OURS) and options.wants(REFERENCE):
         for name, how in COMPARED.items():
@@ -92,30 +90,20 @@ def their_fit(seed: int, x: Any, k: int, family: str = "full", **how: Any) -> Fi
     return of_scikit_learn(model.fit(x))
 
 
-def calls(contender: str, tables: list[np.ndarray], **how: Any) -> dict[str, Any]:
-    """The first call and the later ones, each with its own table and seed, and what each of them reached."""
+def restarts(contender: str, dtype: str, n: int, d: int, k: int, later: int, **how: Any) -> dict[str, Any]:
+    """Many restarts on a table of full covariances, and later calls on other tables of its shape: seconds of the first
+    and of the later ones, and what each of them reached."""
     estimator(contender)  # so that no import is in the time of a first call
+    tables = [unlike_clusters(seed, n, d, k, dtype) for seed in range(1 + later)]
     fit = our_fit if contender == OURS else their_fit
-    timed = [stopwatch(fit, seed, x, **how) for seed, x in enumerate(tables)]
-    first, *later = (seconds for seconds, _ in timed)
+    timed = [stopwatch(fit, seed, x, k, **how) for seed, x in enumerate(tables)]
+    first, *later_s = (seconds for seconds, _ in timed)
     return {
         "first_call_s": first,
-        "second_call_s": statistics.median(later),
+        "second_call_s": statistics.median(later_s),
         "objectives": [fitted.objective(x) for (_, fitted), x in zip(timed, tables, strict=True)],
         "steps": [fitted.steps for _, fitted in timed],
     }
-
-
-def restarts(contender: str, dtype: str, n: int, d: int, k: int, later: int, **how: Any) -> dict[str, Any]:
-    """Many restarts on a table of full covariances; later calls on other tables of its shape."""
-    return calls(contender, [unlike_clusters(seed, n, d, k, dtype) for seed in range(1 + later)], k=k, **how)
-
-
-def photograph(contender: str, dtype: str, k: int, every: int, later: int, **how: Any) -> dict[str, Any]:
-    """The colours of every pixel, or of every `every`-th; later calls from other seeds."""
-    image = installed("sklearn.datasets").load_sample_image("china.jpg")
-    x = (image.reshape(-1, 3)[::every] / 255.0).astype(dtype)
-    return {"n": len(x), "d": 3} | calls(contender, [x] * (1 + later), k=k, n_restarts=1, **how)
 
 
 def sweep(contender: str, dtype: str, n: int, d: int, later: int, **how: Any) -> dict[str, Any]:

@@ -1,17 +1,12 @@
-"""Rows that are not in memory. All figures are ours.
+"""What it costs to read rows in blocks that are in memory anyway: an array, and a file that is in the system's cache.
 
-`streamed`: a file as large as the disk and LARGEST allow, fitted where it lies; beside it the rate at which the file is
-read, and that at which the same rows are computed in memory. `fits`: rows that are in memory anyway, by both ways: what
-reading in blocks costs. What one and two devices and processes come to on two cores is settled by
-`2026-11-28T082556Z-suite.json`, which the report shows.
+Two questions are settled, and shown of `2026-11-28T082556Z-suite.json`: a file of 20 GB is fitted where it lies at 0.9
+times the rate of what is slower, to read it or to compute as many rows in memory; and what one and two devices and
+processes come to on two cores.
 """
 
-import os
-import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,52 +26,18 @@ from .options import Options
 from .ratios import Place
 from .timing import by_turns, spread, stopwatch
 
-LARGEST = 20e9  # bytes of the file
-OF_DISK = 0.4  # of what is free
-AT_ONCE = 2**25  # bytes written or read
 D, K = 16, 16
 FAMILIES = ("full", "diag")
-IN_MEMORY = 4_000_000  # rows
-STEPS, REPEATS = 3, 5
+ROWS, QUICK_ROWS = 4_000_000, 100_000
+REPEATS = 5
 LIMIT = 900.0  # seconds
-TARGETS = {"resident_bytes": 1e9, "of_the_slower": 0.7, "overhead": 0.15}
+TARGETS = {"overhead": 0.15}
 
 
 def measure(options: Options) -> dict[str, Any]:
-    quick, families = options.quick, FAMILIES[: 1 if options.quick else None]
-    ask = partial(isolate.ask, time_limit=LIMIT)
-    with tempfile.TemporaryDirectory() as folder:
-        n = int((1e8 if quick else min(LARGEST, OF_DISK * shutil.disk_usage(folder).free)) / (4 * D))
-        path = str(Path(folder) / "rows.npy")
-        files = [ask(streamed, family=family, n=n, path=path) for family in families]
-    for file in files:
-        del file["path"]  # results name no folder of this machine
-    in_memory = [ask(fits, n=100_000 if quick else IN_MEMORY, family=family) for family in families]
-    return {"d": D, "k": K, "targets": TARGETS, "streamed": files, "fits": in_memory}
-
-
-def streamed(path: str, n: int, family: str) -> dict[str, Any]:
-    """In a child: write the file where it is not there, and time reading, streamed steps, and steps in memory."""
-    means = write(path, n)
-    read = [seconds_to_read(path) for _ in range(2)]
-    start, timed = near(means, family), []
-    with watched() as most:
-        surveyed, rows = stopwatch(admitted, np.load(path, mmap_mode="r"))
-        forget(path)
-        states = first_step(start, rows)
-        for _ in range(STEPS):
-            forget(path)
-            seconds, states = stopwatch(stepped, lanes.step_lanes, states, rows)
-            timed.append(seconds)
-    in_memory = in_memory_step(clusters(1, IN_MEMORY, D, K)[0], start)
-    return {
-        "bytes": os.path.getsize(path),
-        "survey_s": surveyed,
-        "read_s": spread(read),
-        "step_s": spread(timed),
-        "in_memory_s": min(in_memory() for _ in range(REPEATS)) * n / IN_MEMORY,  # of as many rows
-        "resident_bytes": most[0],
-    }
+    n, families = (QUICK_ROWS, FAMILIES[:1]) if options.quick else (ROWS, FAMILIES)
+    made = [isolate.ask(fits, LIMIT, n=n, family=family) for family in families]
+    return {"d": D, "k": K, "targets": TARGETS, "fits": made}
 
 
 def fits(n: int, family: str) -> dict[str, Any]:
@@ -86,86 +47,37 @@ def fits(n: int, family: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.npy"
         np.save(path, x)
-        array, file = jaxgmm.Blocks.from_array(x), jaxgmm.Blocks.from_file(path)
         measures = {"in memory": in_memory_step(x, start)}
-        for name, blocks in (("array", array), ("memmap", file)):
-            rows = admitted(blocks)
-            measures[name] = partial(seconds_of_step, lanes.step_lanes, first_step(start, rows), rows)
+        measures["array"] = step_in_blocks(jaxgmm.Blocks.from_array(x), start)
+        measures["memmap"] = step_in_blocks(jaxgmm.Blocks.from_file(path), start)
         timed = by_turns(measures, REPEATS)
     return {"step_s": {name: spread(seconds) for name, seconds in timed.items()}}
-
-
-def admitted(x: Any) -> Any:
-    return admit_rows(jax.random.key(0), x, RowOptions(dtype=np.float32), Workload(K))
-
-
-def stepped(step: Any, state: Any, rows: Any) -> Any:
-    return jax.block_until_ready(step(state, rows, jaxgmm.em.Settings(tol=0.0)))
-
-
-def seconds_of_step(step: Any, state: Any, rows: Any) -> float:
-    return stopwatch(stepped, step, state, rows)[0]
-
-
-def first_step(start: Any, rows: Any) -> Any:
-    """The state of a run over rows in blocks, after a step, which compiles."""
-    return stepped(lanes.step_lanes, lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows), rows)
 
 
 def in_memory_step(x: np.ndarray, start: Any) -> Callable[[], float]:
     """Seconds of a step over rows in memory."""
     batches = jaxgmm.Batches.of(x, n_components=K)
-    state = stepped(jaxgmm.em.step, jaxgmm.em.init(start, batches), batches)
-    return partial(seconds_of_step, jaxgmm.em.step, state, batches)
+    return seconds_of(jaxgmm.em.step, jaxgmm.em.init(start, batches), batches)
 
 
-def write(path: str, n: int) -> np.ndarray:
-    """A file of n rows about the same means, written once. -> means (K, D)."""
-    x, means = clusters(0, AT_ONCE // (4 * D), D, K)
-    if not os.path.exists(path):
-        file = np.lib.format.open_memmap(path, "w+", np.float32, (n, D))
-        for first in range(0, n, len(x)):
-            rows = file[first : first + len(x)]
-            rows[:] = np.roll(x, first // len(x), axis=0)[: len(rows)]
-        file.flush()
-    return means
+def step_in_blocks(x: Any, start: Any) -> Callable[[], float]:
+    """Seconds of a step over rows in blocks."""
+    rows = admit_rows(jax.random.key(0), x, RowOptions(dtype=np.float32), Workload(K))
+    return seconds_of(lanes.step_lanes, lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows), rows)
 
 
-def forget(path: str) -> None:
-    """Ask the system to drop the file's pages, so that the next pass reads the disk."""
-    if hasattr(os, "posix_fadvise"):
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def seconds_of(step: Callable[..., Any], state: Any, rows: Any) -> Callable[[], float]:
+    """Seconds of a step from the state after a first one, which compiles."""
 
+    def made(state: Any) -> Any:
+        return jax.block_until_ready(step(state, rows, jaxgmm.em.Settings(tol=0.0)))
 
-def seconds_to_read(path: str) -> float:
-    forget(path)
-    buffer = bytearray(AT_ONCE)
-    with open(path, "rb", buffering=0) as file:
-        return stopwatch(lambda: all(iter(lambda: file.readinto(buffer), 0)))[0]
-
-
-@contextmanager
-def watched() -> Iterator[list[int | None]]:
-    """The most anonymous memory that this process holds while the block runs, bytes; None where Linux does not say."""
-    most, ended = [isolate.held_bytes("RssAnon")], threading.Event()
-
-    def watch() -> None:
-        while most[0] is not None and not ended.wait(0.02):
-            most[0] = max(most[0], isolate.held_bytes("RssAnon") or 0)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield most
-    finally:
-        ended.set()
-        thread.join()
+    state = made(state)
+    return lambda: stopwatch(made, state)[0]
 
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
-    """The file, rows in memory by both ways, and in older results rows that are shared out; what misses its aim is
+    """Rows in memory by both ways, and in older results a file and rows that are shared out; what misses its aim is
     marked."""
     aims = found["targets"]
 
@@ -204,14 +116,17 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
         "an array in blocks": partial(beside_memory, name="array"),
         "a mapped file in blocks": partial(beside_memory, name="memmap"),
     }
+    parts = [f"### Rows in blocks, on devices, in processes, {place.label}"]
+    if found.get("streamed"):
+        title = (
+            f"A file, D = {found['d']}, K = {found['k']}, float32; aims: {percent(aims['of_the_slower'])} and "
+            f"{aims['resident_bytes'] / 1e6:.0f} MB. **!** marks what misses its aim."
+        )
+        parts.append(by_columns(found["streamed"], head, of_file, title))
+    title = (
+        f"Rows that are in memory anyway, in memory and in blocks; aim: no more than {percent(aims['overhead'])} more."
+    )
+    parts.append(by_columns(found["fits"], head, of_fits, title))
     of_several: Columns = {"step": "step_s", "bytes reduced": lambda cell: cell["reduced_bytes"]}
-    said = "A step of full covariances, shared out:"
-    return [
-        f"### Rows in blocks, on devices, in processes, {place.label}",
-        f"A file, D = {found['d']}, K = {found['k']}, float32; aims: {percent(aims['of_the_slower'])} and "
-        f"{aims['resident_bytes'] / 1e6:.0f} MB. **!** marks what misses its aim.",
-        by_columns(found["streamed"], head, of_file),
-        f"Rows that are in memory anyway, in memory and in blocks; aim: no more than {percent(aims['overhead'])} more.",
-        by_columns(found["fits"], head, of_fits),
-        by_columns(found.get("scaling", []), {"on": on, "N": "n"}, of_several, said),
-    ]
+    title = "A step of full covariances, shared out:"
+    return [*parts, by_columns(found.get("scaling", []), {"on": on, "N": "n"}, of_several, title)]

@@ -442,7 +442,7 @@ def test_the_searches_that_are_asked_for(monkeypatch):
     assert restarts == [*both, ("jaxgmm", "float64"), ("scikit-learn", "float64")]
     assert [(cell["contender"], cell["dtype"]) for cell in made["sweep"]["cells"]] == [*both, ("tgmm", "float32")]
     later = {function: request["later"] for function, request in asked if request.get("init") == "kmeans"}
-    assert later == {searches.restarts: 1, searches.photograph: 1, searches.sweep: 3}
+    assert later == {searches.restarts: 1, searches.sweep: 3}
 
 
 def test_cells_of_a_sweep_beside_scikit_learn_s():
