@@ -64,13 +64,13 @@ def compilations() -> list[str]:
 
 
 class Fitted(NamedTuple):
-    """What any program's fit is judged by. Covariances in scikit-learn's shape of `family`."""
+    """Where any program's fit ended. Covariances in scikit-learn's shape of `family`."""
 
     family: str
     weights: np.ndarray  # (K,)
     means: np.ndarray  # (K, D)
     covariances: np.ndarray
-    steps: int
+    steps: int  # that were made, whatever was asked for
 
     def objective(self, x: np.ndarray) -> float:
         """Mean log-likelihood of rows x, nats."""

@@ -12,11 +12,11 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .child import installed
+from .child import Fitted, installed
 from .isolate import Unsupported
 from .options import DEVICES, DTYPES, checked
 from .problems import RIDGE, Data, Problem, shaped
@@ -30,16 +30,7 @@ PACKAGES = (
 """Whose versions are written beside the results."""
 
 
-class Outcome(NamedTuple):
-    """Where a fit ended. Covariances in scikit-learn's shape of the problem's type."""
-
-    weights: np.ndarray  # (K,)
-    means: np.ndarray  # (K, D)
-    covariances: np.ndarray
-    n_iterations: int  # that were made, whatever was asked for
-
-
-Fit = Callable[[int, float], Outcome]
+Fit = Callable[[int, float], Fitted]
 
 
 @dataclass(frozen=True)
@@ -73,12 +64,12 @@ def ours(problem: Problem, data: Data, device: str) -> Fit:
     mixture = Mixture.create(data.weights, data.means, data.covariances, problem.family, dtype=data.x.dtype)
     batches = jax.block_until_ready(Batches.of(data.x, n_components=problem.k, dtype=data.x.dtype))
 
-    def fit(iterations: int, tol: float) -> Outcome:
+    def fit(iterations: int, tol: float) -> Fitted:
         # With the E-step under the start: a fit needs it, and the difference of two fits loses it.
         state = em.run(em.init(mixture, batches), batches, em.Settings(tol=tol, ridge=RIDGE), max_steps=iterations)
         found = (state.mixture.log_weights, state.mixture.means, state.mixture.covariances)
         weights, means, dense = map(np.asarray, jax.block_until_ready(found))
-        return Outcome(np.exp(weights), means, shaped(dense, problem.family), int(state.n_steps))
+        return Fitted(problem.family, np.exp(weights), means, shaped(dense, problem.family), int(state.n_steps))
 
     return fit
 
@@ -90,9 +81,9 @@ def scikit_learn(problem: Problem, data: Data, device: str, **more: Any) -> Fit:
     asked |= {"weights_init": data.weights, "means_init": data.means}
     asked |= {"precisions_init": data.covariances}  # units, as their inverses are
 
-    def fit(iterations: int, tol: float) -> Outcome:
+    def fit(iterations: int, tol: float) -> Fitted:
         model = peer(**asked, max_iter=iterations, tol=tol).fit(data.x)
-        return Outcome(model.weights_, model.means_, model.covariances_, int(model.n_iter_))
+        return Fitted(problem.family, model.weights_, model.means_, model.covariances_, int(model.n_iter_))
 
     return fit
 
@@ -118,12 +109,13 @@ def daal4py(problem: Problem, data: Data, device: str) -> Fit:
     }
     peer = installed("daal4py")
 
-    def fit(iterations: int, tol: float) -> Outcome:
+    def fit(iterations: int, tol: float) -> Fitted:
         # Its threshold is on the sum over rows. A threshold of 0 still stops at a change of exactly 0.
         algorithm = peer.em_gmm(**common, maxIterations=iterations, accuracyThreshold=tol * problem.n)
         found = algorithm.compute(data.x, *start)
         covariances = np.stack([np.asarray(one) for one in found.covariances]).reshape(data.covariances.shape)
-        return Outcome(found.weights.ravel(), np.asarray(found.means), covariances, int(found.nIterations.item()))
+        parameters = found.weights.ravel(), np.asarray(found.means), covariances
+        return Fitted(problem.family, *parameters, steps=int(found.nIterations.item()))
 
     return fit
 
@@ -134,10 +126,11 @@ def gmmx(problem: Problem, data: Data, device: str) -> Fit:
     x, weights, means, covariances = jax.block_until_ready([jax.numpy.asarray(a) for a in data])
     start = peer.GaussianMixtureModelJax.from_squeezed(means, covariances, weights, covariance_type=problem.family)
 
-    def fit(iterations: int, tol: float) -> Outcome:
+    def fit(iterations: int, tol: float) -> Fitted:
         found = peer.EMFitter(max_iter=iterations, tol=tol, reg_covar=RIDGE).fit(x, start)
-        fitted = jax.block_until_ready(found.gmm)
-        return Outcome(fitted.weights_numpy, fitted.means_numpy, fitted.covariances.values_numpy, int(found.n_iter))
+        gmm = jax.block_until_ready(found.gmm)
+        parameters = gmm.weights_numpy, gmm.means_numpy, gmm.covariances.values_numpy
+        return Fitted(problem.family, *parameters, steps=int(found.n_iter))
 
     return fit
 
@@ -151,14 +144,14 @@ def tgmm(problem: Problem, data: Data, device: str) -> Fit:
     asked |= {"init_weights": weights, "init_means": means, "init_covariances": covariances}
     size = 1.0  # of the mean log-likelihood, as far as is known
 
-    def fit(iterations: int, tol: float) -> Outcome:
+    def fit(iterations: int, tol: float) -> Fitted:
         nonlocal size
         # Its criterion is the relative change. It refuses 0, but nothing is less than NaN.
         model = peer(**asked, max_iter=iterations, tol=tol / size if tol else math.nan)
         model.fit(x)
         size = abs(float(model.lower_bound_)) or 1.0
         # n_iter_ is the index of the last iteration, counted from 0.
-        return from_torch(model.weights_, model.means_, model.covariances_, int(model.n_iter_) + 1)
+        return from_torch(problem.family, model.weights_, model.means_, model.covariances_, int(model.n_iter_) + 1)
 
     return fit
 
@@ -184,7 +177,7 @@ def torchgmm(problem: Problem, data: Data, device: str) -> Fit:
     how |= {"precision": "64-true" if x.dtype == torch.float64 else "32-true"}
     how |= dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
-    def fit(iterations: int, tol: float) -> Outcome:
+    def fit(iterations: int, tol: float) -> Fitted:
         model = bayes.GaussianMixtureModel(config).to(place)
         model.component_probs.copy_(weights)
         model.means.copy_(means)
@@ -192,7 +185,8 @@ def torchgmm(problem: Problem, data: Data, device: str) -> Fit:
         asked = {"convergence_tolerance": tol, "covariance_regularization": RIDGE, "is_batch_training": False}
         trainer = trainer_of(**how, max_epochs=iterations)
         trainer.fit(trained(model, **asked), loader)
-        return from_torch(model.component_probs, model.means, model.covariances, int(trainer.current_epoch))
+        parameters = model.component_probs, model.means, model.covariances
+        return from_torch(problem.family, *parameters, int(trainer.current_epoch))
 
     return fit
 
@@ -215,7 +209,7 @@ def pomegranate(problem: Problem, data: Data, device: str) -> Fit:
             self.made += 1
             super().from_summaries()
 
-    def fit(iterations: int, tol: float) -> Outcome:
+    def fit(iterations: int, tol: float) -> Fitted:
         shape = {"spherical": "sphere"}.get(problem.family, problem.family)
         starts = zip(means, covariances, strict=True)
         normals = [normal(mean.clone(), covariance.clone(), covariance_type=shape) for mean, covariance in starts]
@@ -226,7 +220,7 @@ def pomegranate(problem: Problem, data: Data, device: str) -> Fit:
         found, fitted = (torch.stack([getattr(one, of) for one in model.distributions]) for of in ("means", "covs"))
         if problem.family == "spherical":
             fitted = fitted.reshape(problem.k, -1)[:, 0]
-        return from_torch(model.priors, found, fitted, model.made)
+        return from_torch(problem.family, model.priors, found, fitted, model.made)
 
     return fit
 
@@ -242,10 +236,10 @@ def to_torch(data: Data, device: str) -> tuple[Any, str, list[Any]]:
     return torch, place, [torch.from_numpy(a).to(place) for a in data]
 
 
-def from_torch(weights: Any, means: Any, covariances: Any, n_iterations: int) -> Outcome:
+def from_torch(family: str, weights: Any, means: Any, covariances: Any, n_iterations: int) -> Fitted:
     """Of torch tensors on any device."""
     arrays = (tensor.detach().cpu().numpy() for tensor in (weights, means, covariances))
-    return Outcome(*arrays, n_iterations=n_iterations)
+    return Fitted(family, *arrays, steps=n_iterations)
 
 
 CONTENDERS = {

@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from . import contenders, isolate, limits, problems
-from .contenders import CONTENDERS, Outcome
+from .child import Fitted
+from .contenders import CONTENDERS
 from .markdown import NONE, bullets, digits, duration, milliseconds, paragraphs, provenance, table
 from .options import LEFT_OUT, Options
-from .problems import Data, Problem
+from .problems import Problem
 from .ratios import OURS, REFERENCE, WORSE, Place, Row, against_best, against_reference, rows
 from .timing import FEW, LASTS, PROBE, SLOW, Counted, of_iterations, pairs, spread, stopwatch
 
@@ -31,7 +34,7 @@ TIME_LIMIT = 300.0  # seconds of one round of a cell, all included
 TOL, MAX_STEPS = 1e-3, 200  # of the fit to convergence
 LONG_FIT, AGAIN = 6.0, 2.0  # seconds: what one may take where iterations are slow; fewer than AGAIN are repeated
 
-Call = Callable[..., tuple[float, Outcome]]
+Call = Callable[..., tuple[float, Fitted]]
 """call(iterations, tol=0.0) -> seconds, and where the fit ended."""
 
 
@@ -87,42 +90,42 @@ def _asked(function: Callable[..., Any], at: dict[str, str], options: Options, *
 
 def cell(n_pairs: int, lasting: float, converge: bool, **at: str) -> dict[str, Any]:
     """In a child: everything that is measured of one contender on one problem, but for the second round's pairs."""
-    chosen, data, call = _prepared(**at)
-    ended: dict[int, Outcome] = {}
+    x, call = _prepared(**at)
+    ended: dict[int, Fitted] = {}
     answer = of_iterations(_counted(call, ended), n_pairs, lasting)
     timed = answer["seconds_per_iteration"]
-    answer |= {"rounds": [timed["runs"]], "objective_after": ended[PROBE].n_iterations}
-    answer |= {"objective": problems.objective(chosen.family, data.x, *ended[PROBE][:3])}
-    return answer | ({"converged": _to_convergence(call, chosen, data, timed["median"])} if converge else {})
+    answer |= {"rounds": [timed["runs"]], "objective_after": ended[PROBE].steps}
+    answer |= {"objective": ended[PROBE].objective(x)}
+    return answer | ({"converged": _to_convergence(call, x, timed["median"])} if converge else {})
 
 
 def again(n_pairs: int, many: int, **at: str) -> dict[str, Any]:
     """In a child: more pairs of calls, of as many iterations as the first round made."""
-    _, _, call = _prepared(**at)
+    _, call = _prepared(**at)
     counted = _counted(call, {})
     for iterations in (FEW, many):  # compiles
         counted(iterations)
     return {"runs": pairs(counted, many, n_pairs)[0]}
 
 
-def _counted(call: Call, ended: dict[int, Outcome]) -> Counted:
+def _counted(call: Call, ended: dict[int, Fitted]) -> Counted:
     """Of a call only how many iterations it made; where each ended is kept beside it."""
 
     def counted(iterations: int) -> tuple[float, int]:
         seconds, ended[iterations] = call(iterations)
-        return seconds, ended[iterations].n_iterations
+        return seconds, ended[iterations].steps
 
     return counted
 
 
-def _prepared(problem: str, dtype: str, device: str, contender: str) -> tuple[Problem, Data, Call]:
+def _prepared(problem: str, dtype: str, device: str, contender: str) -> tuple[np.ndarray, Call]:
     chosen = Problem.of(problem)
     data = chosen.data(dtype)
     fit = CONTENDERS[contender].prepare(chosen, data, device)
-    return chosen, data, lambda iterations, tol=0.0: stopwatch(fit, iterations, tol)
+    return data.x, lambda iterations, tol=0.0: stopwatch(fit, iterations, tol)
 
 
-def _to_convergence(call: Call, problem: Problem, data: Data, each: float) -> dict[str, Any]:
+def _to_convergence(call: Call, x: np.ndarray, each: float) -> dict[str, Any]:
     """One fit until the mean log-likelihood changes by less than TOL, or MAX_STEPS; fewer where an iteration, which
     takes `each` seconds, is slow."""
     limit = MAX_STEPS if each < SLOW else int(LONG_FIT / each)
@@ -134,8 +137,8 @@ def _to_convergence(call: Call, problem: Problem, data: Data, each: float) -> di
     # The first may have compiled.
     runs = sorted(runs[1:] or runs, key=lambda run: run[0])
     seconds, outcome = runs[len(runs) // 2]
-    made = {"missing": None, "seconds": seconds, "iterations": outcome.n_iterations, "limit": limit}
-    return {**made, "objective": problems.objective(problem.family, data.x, *outcome[:3])}
+    made = {"missing": None, "seconds": seconds, "iterations": outcome.steps, "limit": limit}
+    return {**made, "objective": outcome.objective(x)}
 
 
 def tables(found: dict[str, Any], place: Place) -> list[str]:
