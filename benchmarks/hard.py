@@ -10,7 +10,6 @@ both of that file, and no run measures them again.
 
 import math
 import statistics
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -86,9 +85,7 @@ def measure(options: Options) -> dict[str, Any]:
     peers = [peer for peer in PEERS if options.wants(peer) and device == "cpu"]
     found = []
     for problem in QUICK if quick else PROBLEMS:
-        ask: Callable[..., dict[str, Any]] = partial(
-            isolate.ask, time_limit=LIMIT, device=device, problem=problem._asdict()
-        )
+        ask = partial(isolate.ask, time_limit=LIMIT, device=device, problem=problem._asdict())
         by_ours = [{**ask(ours, how=WAYS[way], seeds=1 if quick else SEEDS), "way": way} for way in ways]
         by_peers = [{**ask(theirs, init=PEERS[peer], seconds=problem.seconds), "peer": peer} for peer in peers]
         found.append({**problem._asdict(), "ways": by_ours, "peers": by_peers})

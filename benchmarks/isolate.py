@@ -21,14 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PREFIXES = ("OPENBLAS_", "OMP_", "MKL_", "KMP_", "GOTO_", "BLIS_", "XLA_", "JAX_", "NVIDIA_TF32_")
 """Environment variables that decide threads, BLAS kernels or what XLA does: recorded beside the results."""
 
+THREADS = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "GOTO", "MKL", "BLIS"))
 DROPPED = (
     "OPENBLAS_CORETYPE",  # BLAS kernels for another processor
-    # XLA reads none of these, so a limit that a shell sets would bind the peers alone.
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "GOTO_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
+    *THREADS,  # XLA reads none of these, so a limit that a shell sets would bind the peers alone
     "JAX_COMPILATION_CACHE_DIR",  # a first call would be no first call
 )
 """What a child does not inherit."""
@@ -38,12 +34,12 @@ class Unsupported(Exception):
     """Raised in a child for what cannot be measured; its message is the reason that is reported."""
 
 
+Child = Callable[..., dict[str, Any]]
+Environ = Mapping[str, str] | None  # of the environment
+
+
 def ask(
-    function: Callable[..., dict[str, Any]],
-    time_limit: float,
-    device: str | None = None,
-    environment: Mapping[str, str] | None = None,
-    **request: Any,
+    function: Child, time_limit: float, device: str | None = None, environment: Environ = None, **request: Any
 ) -> dict[str, Any]:
     """`run`, told in a line as the answer comes. -> what was asked, the device too, and what was answered, in one."""
     answer = run(function, request, time_limit, device, environment)
@@ -55,18 +51,18 @@ def ask(
 
 
 def run(
-    function: Callable[..., dict[str, Any]],
-    request: Mapping[str, Any],
+    function: Child,
+    request: dict[str, Any],
     time_limit: float,
     device: str | None = None,
-    environment: Mapping[str, str] | None = None,
+    environment: Environ = None,
 ) -> dict[str, Any]:
     """function(**request) in a fresh interpreter. -> its result, with "missing": None, or {"missing": reason}.
 
     time_limit in seconds. device: "cpu" keeps JAX there; a GPU is what it takes if it sees one. `environment` is added
     to this process's, less `DROPPED`.
     """
-    named = {"function": f"{function.__module__}:{function.__qualname__}", "request": dict(request)}
+    named = {"function": f"{function.__module__}:{function.__qualname__}", "request": request}
     on_device = {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}
     environment = inherited() | on_device | dict(environment or {})
     return {"missing": None, **_answer(json.dumps(named), time_limit, environment)}

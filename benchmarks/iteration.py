@@ -1,17 +1,15 @@
 """Seconds of one EM iteration, for every problem, dtype, device and contender.
 
 Each cell runs in a process of its own. All contenders start from the same mixture; after calls that only warm up, calls
-of few and of many iterations alternate, and each pair of them gives one figure: the difference of their times over the
-difference of the iterations that were made, so that whatever a call costs besides iterations cancels.
+of few and of many iterations alternate, and each pair of them gives one figure (see `timing`).
 
-A machine has bad moments, and some outlast all repeats of a fast cell. So the repeats are made in two rounds: once all
-contenders of a problem and dtype have made the first half, each of those whose iteration takes less than SLOW seconds,
-ours or not, makes the second half in a new process, and the figures of both are pooled. A slower one, which takes
-longer than such moments last, makes SLOW_PAIRS pairs in one round, or as many as TIMED seconds allow.
+A machine has bad moments, and some outlast all repeats of a fast cell. So once all contenders of a problem and dtype
+have made half of the repeats, each of those whose iteration takes less than SLOW seconds, ours or not, makes the second
+half in a new process, and the figures of both are pooled. A slower one makes SLOW_PAIRS pairs, in one round.
 
-`objective` is the mean log-likelihood (nats) after `objective_after` iterations, the same for all, computed by
-`problems.objective` from the parameters that came back: who is fast and wrong shows there. `converged` is, in the
-first dtype, one fit from the same start to a change below TOL, or as many iterations as LONG_FIT seconds allow.
+`objective` is the mean log-likelihood (nats) after `objective_after` iterations, the same for all, of the parameters
+that came back: who is fast and wrong shows there. `converged` is, in the first dtype, one fit from the same start to a
+change below TOL, or as many iterations as LONG_FIT seconds allow.
 """
 
 import statistics

@@ -22,11 +22,8 @@ from .timing import stopwatch
 
 ALONE = f"{REFERENCE}, one thread"
 CONTENDERS = (OURS, REFERENCE, ALONE, "tgmm")
-ONE_THREAD: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-TASKS = (
-    {"n_problems": 10_000, "n": 300, "d": 2, "k": 2},
-    {"n_problems": 1_000, "n": 2_000, "d": 8, "k": 5},
-)
+ONE_THREAD = dict.fromkeys(isolate.THREADS, "1")
+TASKS = ({"n_problems": 10_000, "n": 300, "d": 2, "k": 2}, {"n_problems": 1_000, "n": 2_000, "d": 8, "k": 5})
 QUICK_TASKS = ({"n_problems": 20, "n": 60, "d": 2, "k": 2},)
 TIMED = 200
 LATER = 3

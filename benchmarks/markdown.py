@@ -22,10 +22,7 @@ def by_columns(cells: Iterable[dict[str, Any]], head: Columns, body: Columns, ti
     """A table with a line a measurement, under its title; nothing where there is none. Of one that is missing the first
     column of the body says why."""
 
-    def shown(cell: dict[str, Any], columns: Columns) -> list[Any]:
-        return [said(of, cell) for of in columns.values()]
-
-    def said(of: str | Callable[[Any], Any], cell: dict[str, Any]) -> Any:
+    def shown(cell: dict[str, Any], of: str | Callable[[Any], Any]) -> Any:
         if callable(of):
             return of(cell)
         return of.format(**cell) if "{" in of else quantity(of, cell.get(of))
@@ -33,7 +30,7 @@ def by_columns(cells: Iterable[dict[str, Any]], head: Columns, body: Columns, ti
     def line(cell: dict[str, Any]) -> list[Any]:
         is_missing = cell.get("missing") and body
         reason = [f"missing: {cell['missing']}", *[NONE] * (len(body) - 1)] if is_missing else []
-        return [*shown(cell, head), *(reason or shown(cell, body))]
+        return [*(shown(cell, of) for of in head.values()), *(reason or (shown(cell, of) for of in body.values()))]
 
     lines = list(map(line, cells))
     return paragraphs([title, table([*head, *body], lines)]) if lines else ""

@@ -13,7 +13,6 @@ in fresh processes, which `first_calls` measures, and fits of the colours of a p
 """
 
 import statistics
-from collections.abc import Callable
 from functools import partial
 from itertools import product
 from typing import Any
@@ -48,7 +47,7 @@ def measure(options: Options) -> dict[str, Any]:
     of_restarts = {**COMMON, **size, "k": 5, "n_restarts": 2 if quick else 64}
     of_sweep = {**COMMON, **grid, "n_restarts": 2 if quick else 8}
     found = {
-        "restarts": beside_peers(options, restarts, of_restarts, dtypes),
+        "restarts": beside_peers(options, restarts, of_restarts, dtypes, STARTS),
         "sweep": beside_peers(options, sweep, of_sweep, dtypes[:1], {**STARTS, "tgmm": "kpp"}),
     }
     if options.wants(OURS) and options.wants(REFERENCE):
@@ -59,11 +58,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def beside_peers(
-    options: Options,
-    function: Callable[..., dict[str, Any]],
-    request: dict[str, Any],
-    dtypes: tuple[str, ...],
-    starts: dict[str, str] = STARTS,
+    options: Options, function: isolate.Child, request: dict[str, Any], dtypes: tuple[str, ...], starts: dict[str, str]
 ) -> dict[str, Any]:
     """What a function below measures, for every contender, dtype and device."""
     found = []

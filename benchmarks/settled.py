@@ -1,17 +1,7 @@
 """Sections that no run measures any more, since their question is answered: how the report shows the results that
-README quotes.
+README quotes. What was asked, and why it is settled, is told there.
 
-Each is called with what a result file holds of its section, and comes to Markdown. What was asked:
-
-| section | what was measured |
-|---|---|
-| `acceleration` | passes over the rows until EM is within 1e-6 nats of its optimum, plain and accelerated, in float64 |
-| `accuracy` | float32 against float64 after ten EM steps, by family, distance from the origin and between clusters |
-| `growth` | how the time of an EM iteration grows with rows, components and features, and the fitted exponents |
-| `import_time` | what `import jaxgmm` adds to `import jax`; by now a part of `first_calls` |
-| `shapes` | 300 and 1,000 fits of random shapes in one process: programs, memory mappings, memory |
-| `starts` | the best of n_init restarts, ours against scikit-learn's, by each `init_params` |
-| `statistics` | p-values of `likelihood_ratio_test` where K components are the truth, and where there is one more |
+Each is called with what a result file holds of its section, and comes to Markdown.
 """
 
 import math
@@ -63,10 +53,10 @@ def targets(aims: dict[str, float], made: dict[str, dict[str, int | None]], slow
 
     slow, fast = f"plain ≥ {aims['slow']:g} × its passes", f"passes ≤ {aims['fast']:g} × plain's"
     said = {True: "met", False: "**missed**", None: NONE}
-    lines = [
-        [name, slow if name in slowest else fast, *(said[is_met(name, way)] for way in ACCELERATED)] for name in made
-    ]
-    n_met = [sum(is_met(name, way) is True for name in made) for way in ACCELERATED]
+    lines = []
+    for name in made:
+        lines.append([name, slow if name in slowest else fast, *(said[is_met(name, way)] for way in ACCELERATED)])
+    n_met = (sum(is_met(name, way) is True for name in made) for way in ACCELERATED)
     lines.append(["met", "", *(f"{n} of {len(made)}" for n in n_met)])
     return ["What was aimed at:", table(["problem", "target", *ACCELERATED], lines)]
 

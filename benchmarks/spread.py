@@ -62,7 +62,7 @@ def in_memory_step(x: np.ndarray, start: Any) -> Callable[[], float]:
 
 def step_in_blocks(x: Any, start: Any) -> Callable[[], float]:
     """Seconds of a step over rows in blocks."""
-    rows = admit_rows(jax.random.key(0), x, RowOptions(dtype=np.float32), Workload(K))
+    rows: Any = admit_rows(jax.random.key(0), x, RowOptions(dtype=np.float32), Workload(K))
     return seconds_of(lanes.step_lanes, lanes.init_lanes(jax.tree.map(lambda leaf: leaf[None], start), rows), rows)
 
 
