@@ -8,7 +8,7 @@ import math
 from functools import partial
 from typing import Any
 
-from .markdown import NONE, Columns, bullets, by_columns, digits, duration, table
+from .markdown import NONE, Columns, bullets, by_columns, digits, duration, percent, table
 from .ratios import Place
 
 ACCELERATED = ("squarem", "anderson", "lbfgs")
@@ -166,6 +166,60 @@ def import_time(found: dict[str, Any], place: Place) -> list[str]:
     return [f"`import jaxgmm` adds {digits(median['jaxgmm'])} s to `import jax`'s {digits(median['jax'])} s{target}."]
 
 
+def spread(found: dict[str, Any], place: Place) -> list[str]:
+    """The file, rows in memory by both ways, and rows that are shared out; what misses its aim is marked."""
+    aims = found["targets"]
+
+    def marked(said: str, is_met: bool) -> str:
+        return said if is_met else f"{said} **!**"
+
+    def share(cell: dict[str, Any]) -> str:
+        of = max(cell["read_s"]["median"], cell["in_memory_s"]) / cell["step_s"]["median"]
+        return marked(percent(of), of >= aims["of_the_slower"])
+
+    def held(cell: dict[str, Any]) -> str:
+        resident = cell["resident_bytes"]
+        return NONE if resident is None else marked(f"{resident / 1e6:.0f}", resident <= aims["resident_bytes"])
+
+    def beside_memory(cell: dict[str, Any], name: str) -> str:
+        seconds, whole = (cell["step_s"][way]["median"] for way in (name, "in memory"))
+        more = marked(f"{100 * (seconds / whole - 1):+.0f} %", seconds <= (1 + aims["overhead"]) * whole)
+        return f"{duration(seconds)} ({more})"
+
+    def on(cell: dict[str, Any]) -> str:
+        one = {"devices": "device", "processes": "process"}[cell["way"]]
+        return f"{cell['number']} {one if cell['number'] == 1 else cell['way']}"
+
+    head: Columns = {"type": "family", "N": "n"}
+    of_file: Columns = {
+        "GB": lambda cell: digits(cell["bytes"] / 1e9),
+        "survey": "survey_s",
+        "step": "step_s",
+        "reading the file": "read_s",
+        "step in memory": "in_memory_s",
+        "slower of these / step": share,
+        "RssAnon, MB": held,
+    }
+    of_fits: Columns = {
+        "in memory": lambda cell: duration(cell["step_s"]["in memory"]["median"]),
+        "an array in blocks": partial(beside_memory, name="array"),
+        "a mapped file in blocks": partial(beside_memory, name="memmap"),
+    }
+    of_several: Columns = {"step": "step_s", "bytes reduced": lambda cell: cell["reduced_bytes"]}
+    slower, over = (percent(aims[name]) for name in ("of_the_slower", "overhead"))
+    return [
+        f"### Rows in blocks, on devices, in processes, {place.label}",
+        f"A file, D = {found['d']}, K = {found['k']}, float32; aims: {slower} and {aims['resident_bytes'] / 1e6:.0f} "
+        "MB. **!** marks what misses its aim.",
+        by_columns(found["streamed"], head, of_file),
+        f"Rows that are in memory anyway, in memory and in blocks; aim: no more than {over} more.",
+        by_columns(found["fits"], head, of_fits),
+        "A step of full covariances, shared out:",
+        by_columns(found["scaling"], {"on": on, "N": "n"}, of_several),
+    ]
+
+
 SECTIONS = {
-    section.__name__: section for section in (acceleration, accuracy, growth, import_time, shapes, starts, statistics)
+    section.__name__: section
+    for section in (acceleration, accuracy, growth, import_time, shapes, spread, starts, statistics)
 }

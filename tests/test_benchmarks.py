@@ -348,11 +348,11 @@ def test_a_section_that_fails_costs_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as a quick run does: set here, it is unset again
     monkeypatch.setattr(suite, "visible_devices", lambda: ("cpu",))
-    monkeypatch.setattr(suite.importlib, "import_module", lambda name: {"benchmarks.spread": Working}[name])
-    assert suite.main("--quick --sections memory spread".split()) == 1
+    monkeypatch.setattr(suite.importlib, "import_module", lambda name: {"benchmarks.many": Working}[name])
+    assert suite.main("--quick --sections memory many".split()) == 1
     written = json.loads(next(tmp_path.glob("*-quick.json")).read_text())
     assert written["memory"]["missing"].startswith("KeyError")
-    assert written["spread"] == {"repeats": 3}
+    assert written["many"] == {"repeats": 3}
 
 
 def test_a_run_that_is_ended_early_keeps_what_it_has(tmp_path, monkeypatch):
@@ -365,12 +365,12 @@ def test_a_run_that_is_ended_early_keeps_what_it_has(tmp_path, monkeypatch):
 
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(suite, "visible_devices", lambda: ("cpu",))
-    modules = {"benchmarks.memory": Working, "benchmarks.spread": Interrupted}
+    modules = {"benchmarks.many": Working, "benchmarks.memory": Interrupted}
     monkeypatch.setattr(suite.importlib, "import_module", modules.__getitem__)
     with pytest.raises(KeyboardInterrupt):
-        suite.main("--sections memory spread".split())
+        suite.main("--sections many memory".split())
     (path,) = tmp_path.iterdir()
-    assert json.loads(path.read_text())["memory"] == {"repeats": 9}
+    assert json.loads(path.read_text())["many"] == {"repeats": 9}
 
 
 class Working:
