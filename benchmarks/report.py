@@ -23,7 +23,7 @@ SECTIONS = (
     "iteration limits first_calls shapes card searches starts many hard acceleration growth memory spread accuracy "
     "statistics import_time"
 ).split()
-"""In the order in which they are shown. Where a section's tables are many, they stand in a module of their own."""
+"""In the order in which they are shown: by `tables` of a section's module, or by what `settled` has of that name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = [load(path) for path in given.results or [newest(RESULTS)]]
         print(short(results) if given.short else report(results))
         if not given.results and not given.short:
-            print(*("\n" + earlier(RESULTS, name) for name in settled.SECTIONS if not results[0].get(name)), sep="\n")
+            print("\n" + paragraphs(earlier(RESULTS, name) for name in settled.SECTIONS if not results[0].get(name)))
         for path, drawn in ((given.plot, picture.draw), (given.hard, picture.draw_hard)):
             if path is not None:
                 drawn(ratios.places(results), path)
