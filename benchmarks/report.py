@@ -20,8 +20,8 @@ BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 KINDS = ("suite", "quick")
 WHENCE = ("machine", "versions", "options")  # beside the date and the commit
 SECTIONS = (
-    "iteration limits first_calls shapes card searches starts many hard acceleration growth memory spread accuracy "
-    "statistics import_time"
+    "iteration limits first_calls shapes card searches starts many hard acceleration memory spread statistics "
+    "import_time"
 ).split()
 """In the order in which they are shown: by `tables` of a section's module, or by what `settled` has of that name."""
 

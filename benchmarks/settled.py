@@ -1,5 +1,5 @@
 """Sections that no run measures any more, since their question is answered: how the report shows the results that
-README quotes. What was asked, and why it is settled, is told there.
+README quotes. What was asked, and why it is settled, is told there; and which sections only older reports show.
 
 Each is called with what a result file holds of its section, and comes to Markdown.
 """
@@ -8,11 +8,10 @@ import math
 from functools import partial
 from typing import Any
 
-from .markdown import NONE, Columns, bullets, by_columns, digits, duration, percent, table
+from .markdown import NONE, Columns, by_columns, digits, duration, percent, table
 from .ratios import Place
 
 ACCELERATED = ("squarem", "anderson", "lbfgs")
-QUANTITIES = {"objective": "nats", "means": "sd", "covariances": "sd²"}
 
 
 def acceleration(found: dict[str, Any], place: Place) -> list[str]:
@@ -61,42 +60,6 @@ def targets(aims: dict[str, float], made: dict[str, dict[str, int | None]], slow
     return ["What was aimed at:", table(["problem", "target", *ACCELERATED], lines)]
 
 
-def accuracy(found: dict[str, Any], place: Place) -> list[str]:
-    """A line for each family and number of rows: the worst of its situations. Those that break the promise in full."""
-    rows = place.cells(found, "rows")
-    grouped = dict.fromkeys((row["family"], row["n"]) for row in rows)
-    groups = []
-    for family, n in grouped:
-        of = [row for row in rows if (row["family"], row["n"]) == (family, n)]
-        made = [row for row in of if not row["missing"]]
-        groups.append({"family": family, "n": n, "made": made, "missing": not made and of[0]["missing"]})
-
-    def situations(group: dict[str, Any]) -> str:
-        return f"{len(group['made'])} ({sum(row['form'] == 'safe' for row in group['made'])})"
-
-    def kept(group: dict[str, Any]) -> str:
-        n_kept, n = sum(row["kept"] for row in group["made"]), len(group["made"])
-        return f"{n_kept} of {n}" if n_kept == n else f"**{n_kept} of {n}**"
-
-    errors = {f"{of}, {unit}": lambda group, of=of: worst(group["made"], of) for of, unit in QUANTITIES.items()}
-    body: Columns = {"situations (safe form)": situations, **errors, "kept": kept}
-    place_of = "{family}, N = {n}, {shift:g} sd from the origin, {apart:g} sd apart, {form} form: "
-    broken = [row for group in groups for row in group["made"] if not row["kept"]]
-    return [
-        f"### float32 against float64 after {found['steps']} steps, {place.label}",
-        "The error that comes nearest to what tests/tolerances.py promises, or exceeds it, and its share of that.",
-        by_columns(groups, {"family": "family", "N": "n"}, body),
-        bullets(place_of.format(**row) + ", ".join(f"{of} {worst([row], of)}" for of in QUANTITIES) for row in broken),
-    ]
-
-
-def worst(rows: list[dict[str, Any]], name: str) -> str:
-    """The largest share of a promise that is made use of, as the error and the share. NaN is the worst."""
-    shares = [(row[f"{name}_error"] / row["promised"][name], row[f"{name}_error"]) for row in rows]
-    share, error = max(shares, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
-    return f"{error:.1e} ({100.0 * share:.3g} %)"
-
-
 def starts(found: dict[str, Any], place: Place) -> list[str]:
     """A line for each `init_params`."""
     body: Columns = {
@@ -121,31 +84,6 @@ def statistics(found: dict[str, Any], place: Place) -> list[str]:
     title = "### K against K + 1 components, {n_tables} tables, {n_samples} samples each, {family}, "
     head: Columns = {"clusters": "clusters", "N": "n", "K": "k"}
     return [title.format(**found) + place.label, by_columns(found["cells"], head, body)]
-
-
-def growth(found: dict[str, Any], place: Place) -> list[str]:
-    """A line for each size that grows; of exponents above the counted one it says so."""
-
-    def grown(line: dict[str, Any]) -> str:
-        return f"{line['family']}, {line['axis']}" + (f" ≥ {line['fitted_from']}" if line["fitted_from"] else "")
-
-    def fitted(line: dict[str, Any]) -> str:
-        is_fitted = line["exponent"] is not None
-        return f"{line['exponent']:.2f} ± {line['half_width']:.2f}" if is_fitted else "too few points"
-
-    def times(line: dict[str, Any]) -> str:
-        return ", ".join(point_said(point, line["axis"].lower()) for point in line["points"])
-
-    above = {True: "**above**", False: "no", None: NONE}
-    head: Columns = {"in": grown, "exponent counted": "expected"}
-    body: Columns = {"fitted, 95 %": fitted, "above it": lambda line: above[line["above"]]}
-    title = f"### Growth of the time of an iteration, {place.label}"
-    return [by_columns(place.cells(found, "lines"), head, {**body, "size: time of an iteration": times}, title)]
-
-
-def point_said(point: dict[str, Any], size: str) -> str:
-    took = point["seconds_per_iteration"]
-    return f"{point[size]}: {duration(took and took['median'])}{' safe' if point.get('form') == 'safe' else ''}"
 
 
 def shapes(found: dict[str, Any], place: Place) -> list[str]:
@@ -219,7 +157,4 @@ def spread(found: dict[str, Any], place: Place) -> list[str]:
     ]
 
 
-SECTIONS = {
-    section.__name__: section
-    for section in (acceleration, accuracy, growth, import_time, shapes, spread, starts, statistics)
-}
+SECTIONS = {section.__name__: section for section in (acceleration, import_time, shapes, spread, starts, statistics)}

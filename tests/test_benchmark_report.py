@@ -128,37 +128,18 @@ def test_other_sections():
     peer = search | {"contender": "scikit-learn", "first_call_s": 3.0, "second_call_s": 2.5, "objectives": [-1.5]}
     absent = {name: search[name] for name in ("dtype", "device")} | {"contender": "none", "missing": "not installed"}
     size = {"n": 5000, "d": 4, "k": 5, "n_restarts": 64}
-    line = {
-        "device": "cpu",
-        "family": "full",
-        "axis": "D",
-        "expected": 2,
-        "missing": None,
-        "exponent": 2.5,
-        "fitted_from": 4,
-    }
-    line |= {"half_width": 0.1, "above": True, "points": [{"d": 8, "form": "safe", "seconds_per_iteration": None}]}
     kept = {"what": "fit", "family": "full", "n": 100, "d": 4, "k": 64, "device": "cpu", "missing": None}
     kept |= {"data_bytes": 1600, "above_bytes": 65e6}
-    error = {"family": "VEI", "n": 100, "device": "cpu", "missing": None, "shift": 1e4, "apart": 3.0, "form": "fast"}
-    error |= {f"{name}_error": 2e-6 for name in ("objective", "means", "covariances")} | {"kept": False}
-    error |= {"promised": {"objective": 1e-6, "means": 1e-4, "covariances": 1e-4}}
-    fine = error | {"form": "safe", "objective_error": 5e-7, "kept": True}
     text = report.report([
         result(
             searches={"restarts": {**size, "cells": [search, peer, absent]}},
-            growth={"lines": [line]},
             memory={"target_bytes": 64e6, "cells": [kept], "growth": []},
-            accuracy={"steps": 10, "rows": [error, fine, {**absent, "family": "diag", "n": 1}]},
             import_time={"missing": "OSError: no interpreter"},
         )
     ])  # fmt: skip
     assert "| scikit-learn | float32 | 3.00 s | 2.50 s | 1.50 | 5.00 | -1.50000 | 7 |" in text
     assert "missing: not installed" in text
-    assert "| full, D ≥ 4 | 2 | 2.50 ± 0.10 | **above** | 8: – safe |" in text
     assert "65.0 | **no**" in text
-    assert "| VEI | 100 | 2 (1) | 2.0e-06 (200 %) | 2.0e-06 (2 %) | 2.0e-06 (2 %) | **1 of 2** |" in text
-    assert "- VEI, N = 100, 10000 sd from the origin, 3 sd apart, fast form: objective 2.0e-06 (200 %)" in text
     assert "The section import_time failed: OSError: no interpreter" in text
 
 
