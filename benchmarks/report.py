@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import card, first_calls, hard, iteration, picture, ratios, searches_tables, settled
+from . import card, first_calls, hard, iteration, picture, ratios, searches, settled
 from .markdown import bullets, paragraphs, provenance
 from .ratios import Place
 from .record import RESULTS, write
@@ -131,7 +131,7 @@ def readme(results: Sequence[dict[str, Any]]) -> str:
     """What README shows. Of several files, those that are not in its table of iterations are told of at the end."""
     found = ratios.places(latest(results))
     parts = [iteration.readme(found)]
-    parts += [module.readme(place) for place in found for module in (searches_tables, first_calls)]
+    parts += [module.readme(place) for place in found for module in (searches, first_calls)]
     parts += map(hard.readme, found)
     if len(results) > 1:
         parts += [f"{provenance(place)}." for place in found if not ratios.rows(place)]
