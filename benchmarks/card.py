@@ -47,8 +47,7 @@ from .timing import of_iterations, stopwatch
 LASTS = 0.1  # seconds that a group of calls should take
 GROUPS = 3
 LEAST = 15.0  # seconds under which a part is not begun
-OURS = 0.55
-"""Share of the time left that is this section's, where the section iteration is still to come."""
+OURS = 0.55  # share of the time left that is this section's, where the section iteration is still to come
 
 PROBLEMS = "diag_1M_16_64 full_1M_8_32 spherical_1M_128_1024 diag_1M_128_1024 full_1M_4_16".split()
 LARGE = (
@@ -247,8 +246,7 @@ PARTS = {
     "chunks": Part(60, chunks, each(problem=PROBLEMS[:3], chunk_size=CHUNKS), [{"problem": QUICK, "chunk_size": 256}]),
     "restarts": Part(40, restarts, each(problem=["full_5k_4_5"], n=(64, 4096)), [{"problem": "full_1k_4_5", "n": 2}]),
 }
-IN_SHORT = ("products", "loop", "kernels", "large")
-"""The parts that the short report shows."""
+IN_SHORT = ("products", "loop", "kernels", "large")  # what the short report shows
 
 
 def tables(found: dict[str, Any], place: Place, parts: Sequence[str] | None = None) -> list[str]:

@@ -16,19 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from .child import Fitted, installed
+from .child import Fitted, installed, of_scikit_learn
 from .isolate import Unsupported
 from .options import DEVICES, DTYPES, checked
 from .problems import RIDGE, Data, Problem, shaped
 
-QUICK = ("jaxgmm", "scikit-learn", "daal4py", "gmmx")
-"""Those that import quickly."""
+QUICK = ("jaxgmm", "scikit-learn", "daal4py", "gmmx")  # those that import quickly
 PACKAGES = (
     "jax jaxlib numpy scipy scikit-learn scikit-learn-intelex daal gmmx tgmm torchgmm pytorch-lightning pomegranate "
     "torch array-api-compat"
 ).split()
 """Whose versions are written beside the results."""
-
 
 Fit = Callable[[int, float], Fitted]
 
@@ -82,8 +80,7 @@ def scikit_learn(problem: Problem, data: Data, device: str, **more: Any) -> Fit:
     asked |= {"precisions_init": data.covariances}  # units, as their inverses are
 
     def fit(iterations: int, tol: float) -> Fitted:
-        model = peer(**asked, max_iter=iterations, tol=tol).fit(data.x)
-        return Fitted(problem.family, model.weights_, model.means_, model.covariances_, int(model.n_iter_))
+        return of_scikit_learn(peer(**asked, max_iter=iterations, tol=tol).fit(data.x))
 
     return fit
 

@@ -3,9 +3,6 @@
 `grid`: unit Gaussians on a square grid, neighbours APART apart. `fifty`: Gaussians of every orientation that overlap
 in ten dimensions. All fits are of full covariances in float64, with the same tol, step limit and ridge, and
 are judged by `problems.objective`. Compiling is not in the time of a fit, but stands beside it.
-
-Where a race is best cut, and whether annealing helps, is settled by `2026-11-26T075518Z-suite.json`: the report shows
-both of that file, and no run measures them again.
 """
 
 import math
@@ -17,7 +14,7 @@ import numpy as np
 
 from . import isolate
 from .child import estimator, of_ours, of_scikit_learn
-from .markdown import NONE, Columns, bullets, by_columns, digits, duration, paragraphs, percent, size, table
+from .markdown import NONE, Columns, bullets, by_columns, digits, duration, percent, size
 from .options import Options
 from .problems import RIDGE
 from .ratios import OURS, REFERENCE, Place
@@ -221,7 +218,7 @@ def races(found: dict[str, Any]) -> list[str]:
 
 def annealing(problems: list[dict[str, Any]]) -> list[str]:
     """What annealing came to from the starts of plain EM, in older results."""
-    lines = []
+    cells = []
     for problem in problems:
         runs = annealed(problem)
         plain = {run["seed"]: run["objective"] for run in runs if run["coldest"] == 1.0}
@@ -229,36 +226,33 @@ def annealing(problems: list[dict[str, Any]]) -> list[str]:
             at = [run for run in runs if run["coldest"] == coldest]
             gaps = [top(problem) - run["objective"] for run in at]
             above = sum(run["objective"] > plain[run["seed"]] + TIE for run in at)
-            is_plain = coldest == 1.0
-            shown = [problem["name"], "plain EM" if is_plain else f"from β = {coldest:g}"]
-            shown += map(digits, (statistics.fmean(gaps), min(gaps)))
-            steps = f"{statistics.median(run['steps'] for run in at):g}"
-            lines.append([*shown, steps, NONE if is_plain else f"{above} of {len(at)}"])
-    if not lines:
-        return []
-    header = ["problem", "annealing", "mean gap", "least gap", "steps", "above plain EM"]
-    return ["Deterministic annealing, which is not offered, from the same k-means++ starts:", table(header, lines)]
+            cell = {"name": problem["name"], "how": f"from β = {coldest:g}", "mean": statistics.fmean(gaps)}
+            cell |= {"least": min(gaps), "steps": f"{statistics.median(run['steps'] for run in at):g}"}
+            cells.append(cell | ({"how": "plain EM"} if coldest == 1.0 else {"above": f"{above} of {len(at)}"}))
+    body: Columns = {"mean gap": "mean", "least gap": "least", "steps": "steps", "above plain EM": "above"}
+    title = "Deterministic annealing, which is not offered, from the same k-means++ starts:"
+    return [by_columns(cells, {"problem": "name", "annealing": "how"}, body, title)]
 
 
 def readme(place: Place) -> str:
     """In short: how long scikit-learn takes until it is as good as ours."""
-    lines = []
-    for problem in place.section("hard").get("problems", []):
-        peers = made(problem, "peers")
-        for one in made(problem, "ways"):
-            if peers and one["way"] in IN_SHORT:
-                seconds, gap = middle(one, "seconds"), top(problem) - middle(one, "objective")
-                name = f"{problem['name']} {size(problem)}, {one['way']}"
-                lines.append([name, duration(seconds), digits(gap), until(peers[0], one)])
-    if not lines:
-        return ""
+    cells = [
+        {**one, "name": f"{problem['name']} {size(problem)}, {one['way']}", "top": top(problem), "peer": peers[0]}
+        for problem in place.section("hard").get("problems", [])
+        for one in made(problem, "ways")
+        if one["way"] in IN_SHORT and (peers := made(problem, "peers"))
+    ]
+    body: Columns = {
+        OURS: lambda cell: duration(middle(cell, "seconds")),
+        "gap": lambda cell: digits(cell["top"] - middle(cell, "objective")),
+        f"{REFERENCE} as good after": lambda cell: until(cell["peer"], cell),
+    }
     said = (
         f"Two problems with many optima in float64, {place.label}: the time of a call, without compiling; how far its "
         "mean log-likelihood lies under the best that was found, in nats; and until the best of scikit-learn's starts "
         "was as good, with how many times as long that is."
     )
-    header = ["problem (N, D, K), search", OURS, "gap", f"{REFERENCE} as good after"]
-    return paragraphs([said, table(header, lines)])
+    return by_columns(cells, {"problem (N, D, K), search": "name"}, body, said)
 
 
 def curves(problem: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:

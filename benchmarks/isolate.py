@@ -22,12 +22,11 @@ PREFIXES = ("OPENBLAS_", "OMP_", "MKL_", "KMP_", "GOTO_", "BLIS_", "XLA_", "JAX_
 """Environment variables that decide threads, BLAS kernels or what XLA does: recorded beside the results."""
 
 THREADS = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "GOTO", "MKL", "BLIS"))
-DROPPED = (
+DROPPED = (  # what a child does not inherit
     "OPENBLAS_CORETYPE",  # BLAS kernels for another processor
     *THREADS,  # XLA reads none of these, so a limit that a shell sets would bind the peers alone
     "JAX_COMPILATION_CACHE_DIR",  # a first call would be no first call
 )
-"""What a child does not inherit."""
 
 
 class Unsupported(Exception):
@@ -51,11 +50,7 @@ def ask(
 
 
 def run(
-    function: Child,
-    request: dict[str, Any],
-    time_limit: float,
-    device: str | None = None,
-    environment: Environ = None,
+    function: Child, request: dict[str, Any], time_limit: float, device: str | None = None, environment: Environ = None
 ) -> dict[str, Any]:
     """function(**request) in a fresh interpreter. -> its result, with "missing": None, or {"missing": reason}.
 

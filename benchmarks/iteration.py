@@ -1,10 +1,8 @@
 """Seconds of one EM iteration, for every problem, dtype, device and contender.
 
-Each cell runs in a process of its own. All contenders start from the same mixture; after calls that only warm up, calls
-of few and of many iterations alternate, and each pair of them gives one figure (see `timing`).
-
-A machine has bad moments, and some outlast all repeats of a fast cell. So once all contenders of a problem and dtype
-have made half of the repeats, each of those whose iteration takes less than SLOW seconds, ours or not, makes the second
+Each cell runs in a process of its own. All contenders start from the same mixture; how iterations are timed is told in
+`timing`. A machine has bad moments, and some outlast all repeats of a fast cell. So once all contenders of a problem
+and dtype have made half of the repeats, each of those whose iteration takes less than SLOW seconds makes the second
 half in a new process, and the figures of both are pooled. A slower one makes SLOW_PAIRS pairs, in one round.
 
 `objective` is the mean log-likelihood (nats) after `objective_after` iterations, the same for all, of the parameters
@@ -14,6 +12,7 @@ change below TOL, or as many iterations as LONG_FIT seconds allow.
 
 import statistics
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 from . import contenders, isolate, limits, problems
 from .child import Fitted
 from .contenders import CONTENDERS
-from .markdown import NONE, bullets, digits, duration, milliseconds, paragraphs, provenance, table
+from .markdown import NONE, bullets, by_columns, digits, duration, milliseconds, paragraphs, provenance, table
 from .options import LEFT_OUT, Options
 from .problems import Problem
 from .ratios import OURS, REFERENCE, WORSE, Place, Row, against_best, against_reference, rows
@@ -32,8 +31,7 @@ TIME_LIMIT = 300.0  # seconds of one round of a cell, all included
 TOL, MAX_STEPS = 1e-3, 200  # of the fit to convergence
 LONG_FIT, AGAIN = 6.0, 2.0  # seconds: what one may take where iterations are slow; fewer than AGAIN are repeated
 
-Call = Callable[..., tuple[float, Fitted]]
-"""call(iterations, tol=0.0) -> seconds, and where the fit ended."""
+Call = Callable[..., tuple[float, Fitted]]  # call(iterations, tol=0.0) -> seconds, and where the fit ended
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -91,9 +89,8 @@ def cell(n_pairs: int, lasting: float, converge: bool, **at: str) -> dict[str, A
     x, call = _prepared(**at)
     ended: dict[int, Fitted] = {}
     answer = of_iterations(_counted(call, ended), n_pairs, lasting)
-    timed = answer["seconds_per_iteration"]
-    answer |= {"rounds": [timed["runs"]], "objective_after": ended[PROBE].steps}
-    answer |= {"objective": ended[PROBE].objective(x)}
+    timed, end = answer["seconds_per_iteration"], ended[PROBE]
+    answer |= {"rounds": [timed["runs"]], "objective_after": end.steps, "objective": end.objective(x)}
     return answer | ({"converged": _to_convergence(call, x, timed["median"])} if converge else {})
 
 
@@ -153,17 +150,16 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
         return [row.problem, row.dtype, *times, digits(against_reference(place, row)), beaten, floor]
 
     is_marked = any(row.is_worse(name) for row in chosen for name in names)
+    mark = f"† its objective after the same iterations is more than {WORSE:g} nats under the reference's."
     return [
         f"### Milliseconds an EM iteration, {place.label}",
         "Median, with the range of the repeats. Ratios are their time over ours: above 1, ours is faster.",
         table(["problem", "dtype", *names, versus(place), "vs best peer", "of the floor"], map(line, chosen)),
-        f"† its objective after the same iterations is more than {WORSE:g} nats under the reference's."
-        if is_marked
-        else "",
+        mark if is_marked else "",
         bullets(summary(place, chosen)),
         "Mean log-likelihood in nats after the same iterations, and by how much each contender differs from it.",
         objectives(chosen, names),
-        *converged(place.cells(found, "converged")),
+        converged(place.cells(found, "converged")),
         missing(place),
     ]
 
@@ -189,11 +185,11 @@ def versus(place: Place) -> str:
 
 def summary(place: Place, chosen: list[Row]) -> list[str]:
     """Median and least of the ratios, a line each."""
-    by_reference = [(against_reference(place, row), row) for row in chosen]
-    by_best = [(against_best(row), row) for row in chosen]
+    of_reference = partial(against_reference, place)
+    kinds = {f"{REFERENCE}'s time{place.suffix}": of_reference, "the best peer's time": against_best}
     lines = []
-    for whose, ratios in ((f"{REFERENCE}'s time{place.suffix}", by_reference), ("the best peer's time", by_best)):
-        found = [(ratio, row) for ratio, row in ratios if ratio is not None]
+    for whose, over_ours in kinds.items():
+        found = [(ratio, row) for row in chosen if (ratio := over_ours(row)) is not None]
         if found:
             least, at = min(found, key=lambda pair: pair[0])
             median = statistics.median(ratio for ratio, _ in found)
@@ -215,7 +211,7 @@ def objectives(chosen: list[Row], names: list[str]) -> str:
     return table(["problem", "dtype", "reference", *names], map(line, chosen))
 
 
-def converged(cells: list[dict[str, Any]]) -> list[str]:
+def converged(cells: list[dict[str, Any]]) -> str:
     """Time, iterations and objective of a fit from the same start to the same tol."""
     grouped: dict[tuple[str, str], dict[str, str]] = {}
     for cell in cells:
@@ -223,15 +219,13 @@ def converged(cells: list[dict[str, Any]]) -> list[str]:
             count = f"{'all ' if cell['iterations'] >= cell['limit'] else ''}{cell['iterations']} it."
             said = f"{duration(cell['seconds'])}, {count}, {cell['objective']:.5f}"
             grouped.setdefault((cell["problem"], cell["dtype"]), {})[cell["contender"]] = said
-    if not grouped:
-        return []
-    names = list(dict.fromkeys(name for made in grouped.values() for name in made))
-    lines = [[*of, *(made.get(name, NONE) for name in names)] for of, made in grouped.items()]
-    return [
+    named = {name: name for made in grouped.values() for name in made}
+    lines = [{"problem": problem, "dtype": dtype, **made} for (problem, dtype), made in grouped.items()]
+    title = (
         "To convergence from the same start at the same tol: time, iterations, mean log-likelihood in nats. "
-        "“all”: stopped at the limit of iterations, which is low where they are slow.",
-        table(["problem", "dtype", *names], lines),
-    ]
+        "“all”: stopped at the limit of iterations, which is low where they are slow."
+    )
+    return by_columns(lines, {"problem": "problem", "dtype": "dtype"}, named, title)
 
 
 def missing(place: Place) -> str:

@@ -3,8 +3,7 @@
 Every contender has a process of its own. Ours is timed whole: the first call with what it compiles, later calls on
 other data. A loop's problems all take about as long, so TIMED of them are timed, and a call of all is told as so many
 times longer. scikit-learn is timed as it comes and, as "scikit-learn, one thread", with the threads of its libraries
-held to one: on tables this small they cost more than they bring. All contenders choose their own starts, at their
-defaults. That ends from common starts are alike is held by tests; older results have a sample of them.
+held to one: on tables this small they cost more than they bring. All choose their own starts, by default.
 """
 
 import statistics

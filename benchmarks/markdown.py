@@ -92,16 +92,15 @@ def digits(value: float | None, unit: str = "", scale: float = 1.0) -> str:
     return f"{value:.{places}f}{unit}"
 
 
+milliseconds = partial(digits, scale=1e3)
+
+
 def duration(seconds: float | None) -> str:
     """In the unit in which it reads best."""
     if seconds is None:
         return NONE
     unit, size = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if abs(seconds) >= s), ("µs", 1e-6))
     return digits(seconds / size, f" {unit}")
-
-
-def milliseconds(seconds: float | None) -> str:
-    return digits(seconds, scale=1e3)
 
 
 def percent(share: float) -> str:

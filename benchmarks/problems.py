@@ -12,11 +12,8 @@ OVERLAP = 1.7
 """√D times the spread of the means in each feature: two means then lie about 2.4 sd apart whatever D is, so the
 clusters overlap, and EM does not come to rest within the steps that are timed."""
 
-RIDGE = 1e-6
-"""Added to the diagonals of covariances by all who can."""
-
-BLOCK = 16384
-"""Rows whose log-density is computed at a time: few enough to stay in a processor's cache."""
+RIDGE = 1e-6  # added to the diagonals of covariances by all who can
+BLOCK = 16384  # rows whose log-density is computed at a time: few enough to stay in a processor's cache
 
 
 class Data(NamedTuple):
@@ -81,8 +78,7 @@ def shaped(dense: np.ndarray, family: str) -> np.ndarray:
     }[family]()
 
 
-QUICK_ROWS = 2_000
-QUICK_NAMES = ("full_2k_2_5",)
+QUICK_ROWS, QUICK_NAMES = 2_000, ("full_2k_2_5",)
 """What a quick run measures unless told which: of the type that all peers have."""
 
 

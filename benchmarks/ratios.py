@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 OURS, REFERENCE = "jaxgmm", "scikit-learn"
 WORSE = 1e-3  # nats
-CPU_ALONE = ("first_calls", "shapes", "starts", "spread", "statistics", "import_time")
-"""Sections that name no device."""
+CPU_ALONE = ("first_calls", "shapes", "starts", "spread", "statistics", "import_time")  # name no device
 
 
 class Place(NamedTuple):

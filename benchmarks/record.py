@@ -83,7 +83,6 @@ def machine() -> dict[str, Any]:
 
 def versions(packages: Iterable[str]) -> dict[str, str | None]:
     """Python's, jaxgmm's and the packages' versions, None for one that is not installed."""
-
     own = {"python": platform.python_version(), "jaxgmm": __version__}  # the checkout's, installed or not
     return own | {name: next((found.version for found in distributions(name=name)), None) for name in packages}
 

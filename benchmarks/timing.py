@@ -15,8 +15,7 @@ TIMED = 12.0  # seconds of timed calls after which no other pair is made
 PLAIN = 10.0  # seconds of a call from which on it is a result, though it was to warm up
 SLOW, SLOW_PAIRS = 0.2, 3  # seconds of an iteration, and the pairs of calls that are enough from there on
 
-Counted = Callable[[int], tuple[float, int]]
-"""call(iterations) -> seconds, and the iterations that were made."""
+Counted = Callable[[int], tuple[float, int]]  # call(iterations) -> seconds, and the iterations that were made
 
 
 def stopwatch(call: Callable[..., Any], *arguments: Any, **more: Any) -> tuple[float, Any]:
