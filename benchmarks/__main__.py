@@ -17,7 +17,7 @@ from . import contenders, problems
 from .options import DEVICES, DTYPES, Options, visible_devices
 from .record import ROOT, Record
 
-SECTIONS = "limits card first_calls iteration searches many hard memory".split()
+SECTIONS = "limits card first_calls iteration searches starts many hard memory statistics".split()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

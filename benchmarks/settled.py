@@ -1,7 +1,5 @@
-"""Sections that no run measures any more, since their question is answered: how the report shows the results that
-README quotes. What was asked, and why it is settled, is told there; and which sections only older reports show.
-
-Each is called with what a result file holds of its section, and comes to Markdown.
+"""Sections that no run measures any more, as the report shows the results that README quotes; there stands what was
+asked, and why it is settled. Each is called with what a result file holds of its section, and comes to Markdown.
 """
 
 import math
@@ -12,78 +10,44 @@ from .markdown import NONE, Columns, by_columns, digits, duration, percent, tabl
 from .ratios import Place
 
 ACCELERATED = ("squarem", "anderson", "lbfgs")
+ONE = {"devices": "device", "processes": "process"}
 
 
 def acceleration(found: dict[str, Any], place: Place) -> list[str]:
     """Passes of every way, and whether each keeps what was aimed at before it was written."""
-    ways = ("plain", *ACCELERATED)
-    made: dict[str, dict[str, int | None]] = {
-        problem["name"]: dict.fromkeys(ways) | {run["way"]: run["passes"] for run in problem["runs"]}
-        for problem in found["problems"]
-        if not problem["missing"]
-    }  # None where the optimum was not reached
-    slowest = sorted(made, key=lambda name: made[name]["plain"] or math.inf, reverse=True)[:3]
+    aims = found.get("targets") or {}
+    ways = dict.fromkeys(("plain", *ACCELERATED))  # None where the optimum was not reached
+    cells = [{**problem, **ways} for problem in found["problems"]]
+    for cell in cells:
+        cell.update((run["way"], run["passes"]) for run in cell.get("runs", []))
+    made = [cell for cell in cells if not cell["missing"]]
+    slowest = sorted(made, key=lambda cell: cell["plain"] or math.inf, reverse=True)[:3]
 
-    def told(problem: dict[str, Any], way: str) -> str:
-        plain, n = made[problem["name"]]["plain"], made[problem["name"]][way]
+    def told(cell: dict[str, Any], way: str) -> str:
+        plain, n = cell["plain"], cell[way]
         return "not reached" if n is None else f"{n} ({digits(plain / n)})" if n and plain else f"{n}"
 
-    head: Columns = {
-        "problem": lambda problem: problem["name"] + (" *" if problem["name"] in slowest else ""),
-        "type": "family",
-    }
-    body: dict[str, Any] = {"plain": lambda problem: made[problem["name"]]["plain"]}
-    body |= {way: partial(told, way=way) for way in ACCELERATED}
-    return [
+    def kept(cell: dict[str, Any], way: str) -> str:
+        plain, n = cell["plain"], cell[way]
+        if None in (plain, n):
+            return NONE if plain is None else "**missed**"
+        is_met = plain >= aims["slow"] * n if cell in slowest else n <= aims["fast"] * plain
+        return "met" if is_met else "**missed**"
+
+    head: Columns = {"problem": lambda cell: cell["name"] + (" *" if cell in slowest else ""), "type": "family"}
+    body: Columns = {"plain": "plain", **{way: partial(told, way=way) for way in ACCELERATED}}
+    parts = [
         f"### Acceleration, {place.label}",
         f"Passes over the rows until the mean log-likelihood is within {found['within']:g} nats of what plain EM ends "
         "with, from the same start; in brackets how many times as many plain EM makes. *: the three slowest.",
-        by_columns(found["problems"], head, body),
-        *(targets(found["targets"], made, slowest) if found.get("targets") and made else []),
+        by_columns(cells, head, body),
     ]
-
-
-def targets(aims: dict[str, float], made: dict[str, dict[str, int | None]], slowest: list[str]) -> list[str]:
-    def is_met(name: str, way: str) -> bool | None:
-        plain, n = made[name]["plain"], made[name][way]
-        if n is None or plain is None:
-            return None if plain is None else False
-        return plain >= aims["slow"] * n if name in slowest else n <= aims["fast"] * plain
-
-    slow, fast = f"plain ≥ {aims['slow']:g} × its passes", f"passes ≤ {aims['fast']:g} × plain's"
-    said = {True: "met", False: "**missed**", None: NONE}
-    lines = []
-    for name in made:
-        lines.append([name, slow if name in slowest else fast, *(said[is_met(name, way)] for way in ACCELERATED)])
-    n_met = (sum(is_met(name, way) is True for name in made) for way in ACCELERATED)
-    lines.append(["met", "", *(f"{n} of {len(made)}" for n in n_met)])
-    return ["What was aimed at:", table(["problem", "target", *ACCELERATED], lines)]
-
-
-def starts(found: dict[str, Any], place: Place) -> list[str]:
-    """A line for each `init_params`."""
-    body: Columns = {
-        "won / tied / lost": "{won} / {tied} / {lost}",
-        "spiked": "spiked",
-        "higher by, nats a row": "{higher_by:+.4f}",
-        "distinct ends": "{ends:.1f}",
-        "ours / theirs": lambda of: f"{duration(of['seconds'])} / {duration(of['peer_seconds'])}",
-    }
-    title = "### Best of {n_init} starts against scikit-learn's, {problems} problems of {n} × {d}, K = {k}, "
-    return [title.format(**found) + place.label, by_columns(found["rows"], {"init_params": "init"}, body)]
-
-
-def statistics(found: dict[str, Any], place: Place) -> list[str]:
-    """A line for each number of clusters."""
-    body: Columns = {
-        f"p ≤ {found['level']}": lambda cell: f"{100 * cell['share']:.1f} %",
-        "mean p": "{mean:.3f}",
-        "Kolmogorov–Smirnov p": lambda cell: f"{cell['ks_p']:.3f}" if cell["is_null"] else "(not K clusters)",
-        "no p-value": "n_left_out",
-    }
-    title = "### K against K + 1 components, {n_tables} tables, {n_samples} samples each, {family}, "
-    head: Columns = {"clusters": "clusters", "N": "n", "K": "k"}
-    return [title.format(**found) + place.label, by_columns(found["cells"], head, body)]
+    if aims and made:
+        aim = {True: f"plain ≥ {aims['slow']:g} × its passes", False: f"passes ≤ {aims['fast']:g} × plain's"}
+        lines = [[cell["name"], aim[cell in slowest], *(kept(cell, way) for way in ACCELERATED)] for cell in made]
+        met = (f"{sum(kept(cell, way) == 'met' for cell in made)} of {len(made)}" for way in ACCELERATED)
+        parts += ["What was aimed at:", table(["problem", "target", *ACCELERATED], [*lines, ["met", "", *met]])]
+    return parts
 
 
 def shapes(found: dict[str, Any], place: Place) -> list[str]:
@@ -125,16 +89,12 @@ def spread(found: dict[str, Any], place: Place) -> list[str]:
         return f"{duration(seconds)} ({more})"
 
     def on(cell: dict[str, Any]) -> str:
-        one = {"devices": "device", "processes": "process"}[cell["way"]]
-        return f"{cell['number']} {one if cell['number'] == 1 else cell['way']}"
+        return f"{cell['number']} {ONE[cell['way']] if cell['number'] == 1 else cell['way']}"
 
     head: Columns = {"type": "family", "N": "n"}
     of_file: Columns = {
         "GB": lambda cell: digits(cell["bytes"] / 1e9),
-        "survey": "survey_s",
-        "step": "step_s",
-        "reading the file": "read_s",
-        "step in memory": "in_memory_s",
+        **{"survey": "survey_s", "step": "step_s", "reading the file": "read_s", "step in memory": "in_memory_s"},
         "slower of these / step": share,
         "RssAnon, MB": held,
     }
@@ -143,7 +103,6 @@ def spread(found: dict[str, Any], place: Place) -> list[str]:
         "an array in blocks": partial(beside_memory, name="array"),
         "a mapped file in blocks": partial(beside_memory, name="memmap"),
     }
-    of_several: Columns = {"step": "step_s", "bytes reduced": lambda cell: cell["reduced_bytes"]}
     slower, over = (percent(aims[name]) for name in ("of_the_slower", "overhead"))
     return [
         f"### Rows in blocks, on devices, in processes, {place.label}",
@@ -153,8 +112,8 @@ def spread(found: dict[str, Any], place: Place) -> list[str]:
         f"Rows that are in memory anyway, in memory and in blocks; aim: no more than {over} more.",
         by_columns(found["fits"], head, of_fits),
         "A step of full covariances, shared out:",
-        by_columns(found["scaling"], {"on": on, "N": "n"}, of_several),
+        by_columns(found["scaling"], {"on": on, "N": "n"}, {"step": "step_s", "bytes reduced": "{reduced_bytes}"}),
     ]
 
 
-SECTIONS = {section.__name__: section for section in (acceleration, import_time, shapes, spread, starts, statistics)}
+SECTIONS = {section.__name__: section for section in (acceleration, import_time, shapes, spread)}

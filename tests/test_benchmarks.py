@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import kstest, multivariate_normal
 
 from benchmarks import __main__ as suite
 from benchmarks import (
@@ -24,8 +24,11 @@ from benchmarks import (
     limits,
     memory,
     problems,
+    ratios,
     record,
     searches,
+    starts,
+    statistics,
     timing,
 )
 from benchmarks.contenders import CONTENDERS
@@ -399,6 +402,45 @@ def test_seconds_of_a_step_are_a_difference():
         timed = timing.of_iterations(lambda count, each=each: (0.2 + each * count, count), 4)
         assert timed["seconds_per_iteration"]["runs"] == pytest.approx([each] * pairs)
         assert timed["iterations"]["made"] == timed["iterations"]["asked"]
+
+
+def test_p_values_spread_between_their_neighbours_are_uniform_where_statistics_are_exchangeable():
+    """Ties too, as where half of all statistics are clipped at 0: a mean of 4,000 is 0.5 ± 0.0046."""
+    rng = np.random.default_rng(0)
+    drawn = np.maximum(rng.normal(size=(4000, 20)), 0.0)
+    drawn[:, 19] = np.nan  # a failed replicate
+    values = [statistics.continuous(one[0], one[1:], rng.uniform()) for one in drawn]
+    assert kstest(values, "uniform").pvalue > 0.01
+    assert statistics.continuous(3.0, np.array([1.0, 3.0, 5.0, np.nan]), 0.25) == (1 + 0.25 * 2) / 4
+
+
+def test_a_null_and_an_alternative_are_measured():
+    measured = statistics.measure(Options(quick=True))
+    assert [cell["is_null"] for cell in measured["cells"]].count(True) == 3
+    for cell in measured["cells"]:
+        assert cell["missing"] is None
+        assert sum(cell["counts"]) + cell["n_left_out"] == measured["n_tables"]
+    (text,) = statistics.tables(measured, ratios.Place("cpu", "cpu", {}))
+    assert "2 tables, 3 samples each, full, cpu" in text
+    assert text.count("(not K clusters)") == 1
+
+
+def test_the_best_of_some_starts_stands_beside_scikit_learn_s(monkeypatch):
+    """Every problem is won, tied, lost or spiked; where all are spiked nobody is higher."""
+    pytest.importorskip("sklearn")
+    of = {"n": 100, "d": 2, "k": 2, "n_init": 2}
+    asked = {"init": "kmeans", "count": 2, **of}
+    made = starts.compare(**asked)
+    assert sum(made[name] for name in ("won", "tied", "lost", "spiked")) == 2
+    assert 1.0 <= made["ends"] <= 2.0
+    assert min(made["seconds"], made["peer_seconds"]) > 0.0
+    monkeypatch.setattr(starts, "SPIKE", np.inf)
+    spiked = starts.compare(**asked)
+    assert (spiked["spiked"], spiked["higher_by"]) == (2, None)
+    rows = [{"init": "kmeans", "missing": None, **made}, {"init": "random", "missing": None, **spiked}]
+    (text,) = starts.tables({**of, "problems": 2, "rows": rows}, ratios.Place("cpu", "cpu", {}))
+    assert "### Best of 2 starts against scikit-learn's, 2 problems of 100 × 2, K = 2, cpu" in text
+    assert "| random | 0 / 0 / 0 | 2 | – |" in text
 
 
 def test_growth_of_memory_is_more_than_pages_blur():
