@@ -57,7 +57,7 @@ def joint(mixture: Components, operands: Any, chunk: Chunk) -> Array:
 def normalise(joint: Array) -> tuple[Array, Array]:
     """Log-densities (n,) and responsibilities (K, n) from the log joint (K, n), with one exponential per entry."""
     largest = lax.stop_gradient(jnp.max(joint, axis=0))
-    # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN stays NaN.
+    # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN and +inf become NaN.
     is_out = largest == -jnp.inf
     shares = jnp.exp(jnp.where(is_out[None], 0.0, joint - largest[None]))
     total = jnp.sum(shares, axis=0)

@@ -157,10 +157,13 @@ def _factor(symmetric: Array) -> Array:
 def _factor_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # dL = L Φ(L⁻¹ dA L⁻ᵀ), where Φ keeps the lower triangle and half of the diagonal (Murray 2016, arXiv:1602.07527).
     factor = _factor(*primals)
-    inverse = inverse_lower(factor)
+    identity = of_rank(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor.ndim)
+    # Where there is no factor its NaN would reach, as 0 · NaN, derivatives of what does not depend on it.
+    some = jnp.where(jnp.isnan(factor), identity, factor)
+    inverse = inverse_lower(some)
     middle = einsum("...ij,...jk,...lk->...il", inverse, tangents[0], inverse)
-    half = jnp.tril(middle) - 0.5 * middle * of_rank(jnp.eye(middle.shape[-1], dtype=middle.dtype), middle.ndim)
-    return factor, einsum("...ij,...jk->...ik", factor, half)
+    half = jnp.tril(middle) - 0.5 * middle * identity
+    return factor, einsum("...ij,...jk->...ik", some, half)
 
 
 FACTORED_TOGETHER = 4

@@ -61,7 +61,7 @@ class Whitened(NamedTuple):
 
 
 class SharedWhitened(NamedTuple):
-    """Shared matrix: rows are whitened once for all components, then compared with the whitened means."""
+    """Shared matrix: rows are whitened once for all components of a call, then compared with the whitened means."""
 
     origin: Array  # (1, D)
     whitener: Array  # (1, D, D)

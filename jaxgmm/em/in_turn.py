@@ -2,7 +2,7 @@
 
 Small problems are padded with components of weight 0, so that fits of any number of components share one program. Where
 all components are evaluated together, padding costs as much as components do; here the loops over them end with the
-last that has weight. What is computed is that of the SAFE form.
+last that has weight, and what stands after it does not matter. What is computed is that of the SAFE form.
 """
 
 from __future__ import annotations
@@ -15,17 +15,24 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..covariances import Form
-from ..density import prepare
+from ..density import joint, prepare
 from ..mixture import Mixture
-from ..moments import Moments, Statistics
+from ..moments import Kind, Moments, Statistics
 from ..rows.batches import Batches
 from ..rows.chunks import Chunk
 
 
+def suits(kind: Kind) -> bool:
+    """Whether each component keeps a second moment of its own. One of all together is summed over all at once."""
+    return kind.shape(2, 1)[0] == 2
+
+
 def expect(mixture: Mixture, batches: Batches) -> Moments:
-    """Moments of the rows under the mixture, about its means (see `expectation.expect`)."""
+    """Moments of the rows under the mixture, about its means (see `expectation.expect`), of a kind that `suits`."""
     kind, means = mixture.family.kind, mixture.means
     operands = prepare(mixture, batches.origin, Form.SAFE)
+    assert suits(kind)
+    assert all(len(leaf) in (1, len(means)) for leaf in jax.tree.leaves(operands))
     number = jnp.arange(1, len(means) + 1, dtype=jnp.uint32)  # unsigned: an index is not looked at for its sign
     count = jnp.max(jnp.where(mixture.log_weights == -jnp.inf, jnp.uint32(0), number))
 
@@ -41,23 +48,23 @@ def expect(mixture: Mixture, batches: Batches) -> Moments:
 
     def of_chunk(chunk: Chunk) -> Statistics:
         of_rows = len(means), len(chunk.weights)
-        (joint,) = for_each(lambda k: (mixture.scales.exponent(component(operands, k), chunk.x),), of_rows)
-        largest = jnp.max(jnp.where((number <= count)[:, None], joint, -jnp.inf), axis=0, keepdims=True)
-        is_out = largest == -jnp.inf  # shared equally, as by `normalise`
-        (shares,) = for_each(lambda k: (jnp.exp(jnp.where(is_out, 0.0, component(joint, k) - largest)),), of_rows)
+        (found,) = for_each(lambda k: (joint(mixture, component(operands, k), chunk),), of_rows)
+        largest = jnp.max(jnp.where((number <= count)[:, None], found, -jnp.inf), axis=0, keepdims=True)
+        # A row with log-density −inf under every component is shared equally by those that the loops reach; with such
+        # a row the objective is −inf, and the step is taken back.
+        is_out = largest == -jnp.inf
+        (shares,) = for_each(lambda k: (jnp.exp(jnp.where(is_out, 0.0, component(found, k) - largest)),), of_rows)
         total = jnp.sum(shares, axis=0)
         log_prob = largest[0] + jnp.log(total)
         objective = jnp.sum(jnp.where(chunk.weights > 0.0, chunk.weights * log_prob, 0.0))
         factor = (chunk.weights / total)[None]
 
-        def sums(weighted: Array, means: Array) -> tuple[Array, Array, Any]:
-            return jnp.sum(weighted, axis=1), *kind.about_means(weighted, chunk.x, means)
+        def sums(k: Array) -> tuple[Array, Array, Array]:
+            weighted = component(shares, k) * factor
+            return jnp.sum(weighted, axis=1), *kind.about_means(weighted, chunk.x, component(means, k))
 
-        if kind.shape(2, 1)[0] == 2:  # kept for each component, and not summed over them
-            shapes = means.shape[:1], means.shape, kind.shape(*means.shape)
-            mass, first, second = for_each(lambda k: sums(component(shares, k) * factor, component(means, k)), *shapes)
-        else:
-            mass, first, second = sums(shares * factor, means)
+        shapes = means.shape[:1], means.shape, kind.shape(*means.shape)
+        mass, first, second = for_each(sums, *shapes)
         return Statistics(mass, first, second, objective)
 
     sums = batches.sum(of_chunk)

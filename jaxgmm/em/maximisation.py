@@ -46,7 +46,8 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
 def _factored(
     kind: Kind, estimate: Callable[[Array], Covariance], scatter: Array, mass: Array, added: Array
 ) -> Covariance:
-    """The covariances, with the rounding error of the sums added to those that it has made indefinite under a ridge.
+    """The estimated covariances. Under a ridge those that rounding has made indefinite are estimated once more, with
+    the rounding error of the sums added.
 
     With a ridge the exact sums are positive definite. Rounding outweighs a small one where a component has no more rows
     than features, or a feature is the sum of others: above all in float32, and in steps that move a mean far, whose
@@ -56,24 +57,25 @@ def _factored(
     variances = jnp.diagonal(per_mass(scatter, mass if len(scatter) > 1 else jnp.sum(mass), 0.0), axis1=-2, axis2=-1)
     amount = 8.0 * rounding_of(variances.shape[-1], variances.dtype) * jnp.max(variances, axis=0)
 
-    def attempt(scales: Covariance, is_second: Array) -> tuple[Covariance, None]:
-        failed = lax.stop_gradient(~scales.is_definite()) | ~is_second
+    def turn(scales: Covariance, is_second: Array) -> tuple[Covariance, None]:
+        wanted = (lax.stop_gradient(~scales.is_definite()) & has_ridge) | ~is_second
 
-        def again() -> Covariance:
+        def estimated() -> Covariance:
             found = estimate(scatter + kind.diagonal(mass, jnp.where(is_second, amount, 0.0)))
 
             def choose(new: Array, old: Array) -> Array:
-                if len(new) != len(failed):
+                if len(new) != len(wanted):
                     return new
-                return jnp.where(jnp.reshape(failed, (-1,) + (1,) * (new.ndim - 1)), new, old)
+                return jnp.where(jnp.reshape(wanted, (-1,) + (1,) * (new.ndim - 1)), new, old)
 
             return jax.tree.map(choose, found, scales)
 
-        return lax.cond(any_lane(jnp.any(failed) & (has_ridge | ~is_second)), again, lambda: scales), None
+        return lax.cond(any_lane(jnp.any(wanted)), estimated, lambda: scales), None
 
     # Two turns of one loop, so that the factorisation, the largest part of a small step's program, is compiled once.
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(estimate, scatter))
-    return lax.scan(attempt, nothing, jnp.array([False, True]))[0]
+    # `full_like` and not `zeros`: inside a user's `shard_map` the type says along which axes values differ.
+    nothing = jax.tree.map(lambda leaf: lax.full_like(leaf, 0), jax.eval_shape(estimate, scatter))
+    return lax.scan(turn, nothing, jnp.array([False, True]))[0]
 
 
 def log_shares(mass: Array) -> Array:

@@ -265,17 +265,17 @@ def _run(
     state: em.State, batches: Batches, settings: em.Settings, fixed: Fixed | None, limit: Array, *, way: Way
 ) -> tuple[em.State, Array]:
     """Run at most LINE steps, or until a step needs the other form. -> the state, and the objective after each step."""
-    first, is_for_all = state.n_steps, way in (Way.ALWAYS_SAFE, Way.IN_TURN)
+    first, has_one_form = state.n_steps, way in (Way.ALWAYS_SAFE, Way.IN_TURN)
     form = Form.FAST if way is Way.FAST else Form.SAFE
 
     def going(carry: tuple[em.State, Array]) -> Array:
         goes_on = is_running(carry[0], limit)
-        return goes_on if is_for_all else goes_on & (carry[0].is_far == (form is Form.SAFE))
+        return goes_on if has_one_form else goes_on & (carry[0].is_far == (form is Form.SAFE))
 
     def body(carry: tuple[em.State, Array]) -> tuple[em.State, Array]:
         state, line = carry
         new, is_far = advance(state, batches, settings, fixed, form, way is Way.IN_TURN)
-        new = new._replace(is_far=state.is_far if is_for_all else is_far)
+        new = new._replace(is_far=state.is_far if has_one_form else is_far)
         return new, line.at[new.n_steps - first - 1].set(new.objective, mode="drop")
 
     return lax.while_loop(going, body, (state, jnp.zeros(LINE, state.objective.dtype)))

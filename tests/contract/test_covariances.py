@@ -69,6 +69,16 @@ def test_exponent_is_that_of_the_dense_matrix(family, form, n_features, dtype, r
 
 
 @every_family
+def test_operands_of_the_safe_form_are_one_for_each_component_or_for_all(family, rng):
+    """So that a component can be taken out of them (`em/in_turn.py`)."""
+    mixture, _ = well_conditioned(family, np.float32, rng, n_features=5)
+    n_components = len(mixture.means)
+    assert n_components not in (1, 5)
+    operands = mixture.scales.prepare(mixture.means, mixture.means[0], mixture.log_weights, Form.SAFE)
+    assert {len(leaf) for leaf in jax.tree.leaves(operands)} <= {1, n_components}
+
+
+@every_family
 def test_the_rest_agrees_with_the_dense_matrix(family, dtype, rng):
     """log_det, variances and precision_diagonal; each of leading axis K or 1."""
     mixture, _ = well_conditioned(family, dtype, rng)

@@ -14,12 +14,13 @@ import pytest
 
 from jaxgmm import Batches, Mixture, Status, em
 from jaxgmm.covariances import Form
+from jaxgmm.density import normalise
+from jaxgmm.em import in_turn
 from jaxgmm.em.expectation import expect
-from jaxgmm.em.in_turn import expect as expect_in_turn
 from jaxgmm.families import SHELF
 from jaxgmm.moments import FULL, Moments
 from tests import oracle
-from tests.laws import ITERATIVE, each_kind_in_a_dtype, every_family, every_kind
+from tests.laws import ITERATIVE, KINDS, each_kind_in_a_dtype, every_family, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, assert_same_parameters, tolerance
 
 N, D, K, STEPS = 100, 3, 3, 10
@@ -352,6 +353,50 @@ def test_step_is_differentiable_in_reverse(family, x64, rng):
         assert_close(along, difference(objective, mixture, direction), "derivatives", np.float64)
 
 
+@pytest.mark.parametrize("family", [SHELF["full"], SHELF["tied"]], ids=["full", "tied"])
+def test_derivatives_are_finite_where_a_factorisation_is_made_again(family, x64):
+    """The rounding of a singular table under a ridge that is smaller: in reverse as forwards."""
+    x = np.array(BLOBS.x)
+    x[:, -1] = x[:, 0]
+    batches = cut(np.float64, x)
+    mixture, settings = create(family, np.float64), em.Settings(tol=0.0, ridge=1e-18)
+
+    def volume(mixture):
+        return jnp.sum(em.step(em.init(mixture, batches), batches, settings).mixture.scales.log_det())
+
+    ones = jax.tree.map(jnp.ones_like, mixture)
+    value, along = jax.jit(lambda mixture: jax.jvp(volume, (mixture,), (ones,)))(mixture)
+    gradient = jax.jit(jax.grad(volume))(mixture)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((value, along, gradient)))
+
+
+@every_kind
+def test_a_step_inside_a_user_s_shard_map(family):
+    """JAX then follows along which axes of the mesh values differ, and asks that they agree."""
+    mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    mixture, x = create(family, np.float32), jnp.asarray(BLOBS.x, jnp.float32)
+
+    def stepped(x):
+        return em.step(em.init(mixture, x), x, em.Settings(ridge=RIDGE)).objective
+
+    rows = jax.sharding.PartitionSpec("i")
+    inside = jax.jit(jax.shard_map(lambda x: stepped(x)[None], mesh=mesh, in_specs=rows, out_specs=rows))(x)
+    assert_close(inside[0] / N, jax.jit(stepped)(x) / N, "objective", np.float32)
+
+
+def test_log_densities_and_responsibilities_of_extreme_rows(x64):
+    """A row out of every component's reach is shared equally, and derivatives ignore it; NaN stays in its row."""
+    inf, sound = np.inf, jnp.array([0, 1, 3])
+    joint = jnp.array([[0.0, -inf, np.nan, -inf], [0.0, -inf, 0.0, 1.0]])
+    log_prob, shares = normalise(joint)
+    assert_close(log_prob[sound], np.array([np.log(2.0), -inf, 1.0]), "log_density", np.float64)
+    assert_close(shares[:, sound], np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 1.0]]), "matrices", np.float64)
+    assert np.isnan(log_prob[2])
+    assert np.all(np.isnan(shares[:, 2]))
+    gradient = jax.grad(lambda joint: normalise(joint)[0][jnp.array([0, 3])].sum())(joint)
+    assert_close(gradient[:, sound], np.array([[0.5, 0.0, 0.0], [0.5, 0.0, 1.0]]), "matrices", np.float64)
+
+
 @every_family
 def test_run_is_differentiable_forwards(family, x64, rng):
     """The directional derivative of the objective after ten steps is its central difference."""
@@ -440,26 +485,28 @@ def test_fast_and_safe_forms_agree(family, n_features, dtype):
         assert_close(getattr(chosen, name), getattr(safe, name), "moments", dtype, factor=N, note=name)
 
 
-@every_kind
-def test_components_in_turn_have_the_moments_that_they_have_together(family, dtype):
-    """With a component of weight 0 among the others, padding after them, room for more rows, and a row of weight 0."""
-    blobs = oracle.blobs(seed=3, n_rows=N, n_features=D, n_components=K + 3)
+@pytest.mark.parametrize("family", [of for of in KINDS.values() if in_turn.suits(of.kind)], ids=lambda of: of.name)
+@pytest.mark.parametrize(
+    "there", [[1, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1], [1]], ids=["some", "the last", "a single one"]
+)
+def test_components_in_turn_have_the_moments_that_they_have_together(family, there, dtype):
+    """With components of weight 0 among and after the others, room for more rows, and a row of weight 0."""
+    blobs = oracle.blobs(seed=3, n_rows=N, n_features=D, n_components=len(there))
     mixture = create(family, dtype, blobs.start)
-    is_there = jnp.asarray([True, False, True, True, False, False])
-    mixture = replace(mixture, log_weights=jnp.where(is_there, mixture.log_weights, -jnp.inf))
+    mixture = replace(mixture, log_weights=jnp.where(jnp.asarray(there) > 0, mixture.log_weights, -jnp.inf))
     x, weights = np.array(BLOBS.x, dtype), np.where(np.arange(N) == 7, 0.0, WEIGHTS)
     x[7] = np.finfo(dtype).max
     together = jax.jit(partial(expect, form=Form.SAFE))(mixture, cut(dtype, x, weights))
-    in_turn = jax.jit(expect_in_turn)(mixture, Batches.with_room(x, weights, dtype, 32))
+    found = jax.jit(in_turn.expect)(mixture, Batches.with_room(x, weights, dtype, 32))
     for name in Moments._fields:
-        assert_close(getattr(in_turn, name), getattr(together, name), "moments", dtype, factor=N, note=name)
+        assert_close(getattr(found, name), getattr(together, name), "moments", dtype, factor=N, note=name)
 
 
 def test_a_row_out_of_reach_is_shared_equally_in_turn_as_well(x64):
     """One whose squared distance overflows has a log-density of −inf under every component."""
     mixture = create(SHELF["full"], np.float64)
     x = np.concatenate([BLOBS.x, np.full((1, D), 1e200)])
-    sides = expect(mixture, cut(np.float64, x), Form.SAFE), expect_in_turn(mixture, Batches.with_room(x, None, x.dtype))
+    sides = expect(mixture, cut(np.float64, x), Form.SAFE), in_turn.expect(mixture, Batches.with_room(x, None, x.dtype))
     for moments in sides:
         assert float(moments.objective) == -np.inf
         assert_close(jnp.sum(moments.mass), N + 1.0, "sum_to_one", np.float64, factor=N)
