@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import isolate, settled
+from . import isolate
 from .child import compilations, estimator
 from .markdown import by_columns, digits, duration, table
 from .options import Options
@@ -160,8 +160,14 @@ def tables(found: dict[str, Any], place: Place) -> list[str]:
         f"With programs on disk the first takes {duration(found['process']['median_s'][ON_DISK])}. "
         f"`jaxgmm fit iris.csv {found['command_line']['arguments']}` takes {first}, and {second} once more.",
         by_columns(fits, head, {"seconds": "seconds", "programs": "programs"}),
-        *(settled.import_time(found["imports"], place) if "imports" in found else []),
+        *(import_time(found["imports"], place) if "imports" in found else []),
     ]
+
+
+def import_time(found: dict[str, Any], place: Place) -> list[str]:
+    """A sentence; in older results a section of its own."""
+    median, target = found["median"], f"; target {found['target']} s" if "target" in found else ""
+    return [f"`import jaxgmm` adds {digits(median['jaxgmm'])} s to `import jax`'s {digits(median['jax'])} s{target}."]
 
 
 def of_both(measured: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import Any
 
+from .first_calls import import_time
 from .markdown import NONE, Columns, by_columns, digits, duration, percent, table
 from .ratios import Place
 
@@ -59,13 +60,6 @@ def shapes(found: dict[str, Any], place: Place) -> list[str]:
     body: Columns = {"programs compiled": "programs", "kept": "programs_kept", "mappings, at most": "mappings"}
     body = {**body, "MB resident after each 100 fits": resident, "seconds": "seconds"}
     return ["### Fits of many shapes in one process", by_columns(found["processes"], {"fits": "n_fits"}, body)]
-
-
-def import_time(found: dict[str, Any], place: Place) -> list[str]:
-    """A sentence."""
-    median = found["median"]
-    target = f"; target {found['target']} s" if "target" in found else ""
-    return [f"`import jaxgmm` adds {digits(median['jaxgmm'])} s to `import jax`'s {digits(median['jax'])} s{target}."]
 
 
 def spread(found: dict[str, Any], place: Place) -> list[str]:

@@ -41,7 +41,7 @@ def expect(mixture: Mixture, batches: Batches) -> Moments:
 
         def with_one(k: Array, found: Any) -> Any:
             each = zip(found, one(k), strict=True)
-            return tuple(lax.dynamic_update_slice_in_dim(all, own, k, 0) for all, own in each)
+            return tuple(lax.dynamic_update_slice_in_dim(whole, own, k, 0) for whole, own in each)
 
         nothing = tuple(jnp.zeros(shape, means.dtype) for shape in shapes)
         return lax.fori_loop(jnp.uint32(0), count, with_one, nothing)
