@@ -31,7 +31,7 @@ from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import Observer
 from .progress import Snapshot, is_going
-from .result import FitResult, for_each_result, unfinished
+from .result import FitResult, for_each_result, unfinished, without_histories
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Passes:
         return each
 
     def of_each(self, results: FitResult, also: Callable[[FitResult, Batches], Any]) -> Any:
-        return self.rows.sum(for_each_result, results, also=also)
+        return self.rows.sum(for_each_result, without_histories(results), also=also)
 
     def ridge(self, ridge: Any, relative: float) -> Array:
         return ridge + relative * self.rows.variances()

@@ -34,7 +34,7 @@ from .checkpoint import Entry
 from .fixed_start import NOTHING_FIXED, FixedStart
 from .observer import Observer, lanes_of_a_burst
 from .pool import are_singles, pool_for
-from .result import ON_HOST, FitResult, for_each_result, is_on_host
+from .result import ON_HOST, FitResult, for_each_result, is_on_host, without_histories
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ class Resident:
             # One pass for each result: where it is short, compiling well would take longer than it saves.
             is_soon_done = n_results * n_components * int(self.rows.n_rows) <= SMALL
             how = Effort.HURRIED if is_soon_done else effort(int(self.rows.n_rows), n_components, n_results)
-            return _for_each_result.compiled(how, self.rows, results, also=also)
+            return _for_each_result.compiled(how, self.rows, without_histories(results), also=also)
         alone = [jax.tree.map(lambda leaf, i=i: leaf[i], results) for i in range(n_results)]
         each = [also(replace(of, mixture=in_shared_family(of.mixture)), self.rows) for of in alone]
         return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *each)

@@ -236,6 +236,12 @@ def _winner(states: em.State, are_spurious: Any, xp: Any) -> tuple[Any, Any]:
     return objective, xp.argmax(among)
 
 
+def without_histories(results: FitResult) -> FitResult:
+    """Results (G, ...) without their histories, which are as long as the longest run: no program is to depend on it."""
+    nothing: Any = np.zeros((len(results.history), 1), results.history.dtype)
+    return replace(results, history=nothing, restarts=replace(results.restarts, history=nothing[:, None]))
+
+
 def for_each_result(batches: Batches, results: FitResult, *, also: Callable[[FitResult, Batches], Any]) -> Any:
     """also(result, batches) for each of the results (G, ...)."""
     return lax.map(lambda result: also(result, batches), results)
