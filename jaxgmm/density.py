@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._base.linalg import any_lane
+from ._base.programs import Effort
 from .covariances import Covariance, Form
 from .rows.chunks import Chunk
 
@@ -54,19 +55,24 @@ def joint(mixture: Components, operands: Any, chunk: Chunk) -> Array:
     return mixture.scales.exponent(operands, chunk.x)
 
 
-def normalise(joint: Array) -> tuple[Array, Array]:
-    """Log-densities (n,) and responsibilities (K, n) from the log joint (K, n), with one exponential per entry."""
+def normalise(joint: Array, how: Effort = Effort.WELL) -> tuple[Array, Array]:
+    """Log-densities (n,) and responsibilities (K, n) from the log joint (K, n), with one exponential per entry.
+
+    how: how the program is compiled, where its rows are many.
+    """
     largest = lax.stop_gradient(jnp.max(joint, axis=0))
     # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN and +inf become NaN.
     is_out = largest == -jnp.inf
     shares = jnp.exp(jnp.where(is_out[None], 0.0, joint - largest[None]))
     total = jnp.sum(shares, axis=0)
     log_total = jnp.log(total)
-    # To ask for NaN changes nothing, but reads `total` after its logarithm and `joint` after its exponential: XLA's
-    # older emitter (`Effort.BRISK`) does not vectorise a loop that may write over what it reads.
-    inverse = 1.0 / jnp.where(jnp.isnan(log_total), jnp.nan, total)
-    log_prob = jnp.where(jnp.isnan(joint[0]), jnp.nan, largest + log_total)
-    return log_prob, shares * inverse[None]
+    log_prob = largest + log_total
+    if how is Effort.BRISK:
+        # To ask for NaN changes nothing, but reads `total` after its logarithm and `joint` after its exponential: XLA's
+        # older emitter does not vectorise a loop that may write over what it reads.
+        total = jnp.where(jnp.isnan(log_total), jnp.nan, total)
+        log_prob = jnp.where(jnp.isnan(joint[0]), jnp.nan, log_prob)
+    return log_prob, shares * (1.0 / total)[None]
 
 
 def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T]) -> T:

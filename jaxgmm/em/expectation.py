@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from .._base.programs import Effort
 from ..covariances import Form
 from ..density import in_safe_form, joint, normalise, prepare
 from ..mixture import Mixture
@@ -17,10 +18,10 @@ from ..rows.chunks import Chunk
 from . import kernel
 
 
-def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Moments:
+def expect(mixture: Mixture, batches: Batches, form: Form | None = None, how: Effort = Effort.WELL) -> Moments:
     """Moments of the rows under the mixture, about its means. Bishop 2006, eqs. 9.13 and 9.18.
 
-    In the given form, or in the faster one that is accurate enough.
+    In the given form, or in the faster one that is accurate enough. how: how the program is compiled.
     """
     kind, means, origin = mixture.family.kind, mixture.means, batches.origin
 
@@ -31,7 +32,7 @@ def expect(mixture: Mixture, batches: Batches, form: Form | None = None) -> Mome
             operands, means = given
 
             def of_chunk(chunk: Chunk) -> Statistics:
-                log_prob, responsibilities = normalise(joint(mixture, operands, chunk))
+                log_prob, responsibilities = normalise(joint(mixture, operands, chunk), how)
                 objective = jnp.sum(jnp.where(chunk.weights > 0.0, chunk.weights * log_prob, 0.0))
                 weighted = responsibilities * chunk.weights[None]
                 return statistics(kind, form, means, batches.origin, chunk, weighted, objective)

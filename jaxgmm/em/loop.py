@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from .._base import check
 from .._base.precision import keeps_precision
-from .._base.programs import SMALL, program
+from .._base.programs import SMALL, Effort, program
 from .._base.status import Status
 from ..covariances import Form
 from ..density import is_fast
@@ -32,8 +32,8 @@ from ..rows import _check as rows_check
 from ..rows.batches import Batches
 from ..rows.chunks import Scale
 from ..rows.door import as_batches
+from . import in_turn
 from .expectation import expect
-from .in_turn import expect as expect_in_turn
 from .state import NOT_BEGUN, Fixed, Proposal, Settings, State, finish, initial, is_running, objective_of, resume
 from .steppers.shelf import stepper_of, with_memory, with_own_memory
 from .verdict import judge
@@ -139,11 +139,12 @@ def _run(state: State, batches: Batches, settings: Settings, max_steps: Array) -
 
 
 def advance(
-    state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form, in_turn: bool = False
+    state: State, batches: Batches, settings: Settings, fixed: Fixed | None, form: Form, how: Effort = Effort.WELL
 ) -> tuple[State, Array]:
     """`step` in a given form; for a run that has not begun the first M-step, with the parts that are `fixed`.
 
-    in_turn: whether the E-step takes one component after the other (see `in_turn.py`), in the SAFE form.
+    how: how the program is compiled. Where it is HURRIED, so that every number takes long, a small table's E-step takes
+    one component after the other, without those that are padding (`in_turn.py`).
 
     -> the state, unchanged where the form is FAST and FAST is too inaccurate; and whether FAST is too inaccurate.
     """
@@ -156,7 +157,10 @@ def advance(
         proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
     is_far = ~is_fast(proposal.mixture, batches.origin)
     put_off = is_far if form is Form.FAST else jnp.array(False)
-    moments = expect_in_turn(proposal.mixture, batches) if in_turn else expect(proposal.mixture, batches, form)
+    if how is Effort.HURRIED and batches.has_room and in_turn.suits(proposal.mixture.family.kind):
+        moments = in_turn.expect(proposal.mixture, batches)
+    else:
+        moments = expect(proposal.mixture, batches, form, how)
     new = accept(state, proposal, moments, batches, settings, put_off)
     status = jnp.where(lost & ~put_off, Status.COLLAPSED, new.status).astype(jnp.int32)
     return new._replace(status=status, n_steps=jnp.maximum(new.n_steps, jnp.where(put_off, NOT_BEGUN, 0))), is_far

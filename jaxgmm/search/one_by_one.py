@@ -90,7 +90,7 @@ def run(
             began, first = time.perf_counter(), int(state.n_steps)
             until = np.int32(min(limit, first + min(LINE, in_time)))
             way = way_of(state, batches, how)
-            found = _run.compiled(how, state, batches, settings, fixed, until, way=way)
+            found = _run.compiled(how, state, batches, settings, fixed, until, way=way, how=how)
             state, line = jax.device_get(found)
             made = np.arange(first + 1, int(state.n_steps) + 1)
             _write(histories, index, made, line[: len(made)])
@@ -169,7 +169,7 @@ def ascended(
         """The state after a step, which is being computed."""
         way = way_of(state, batches, how)
         if way not in held:
-            held[way] = _run.held(how, state, batches, settings, fixed, limit, way=way)
+            held[way] = _run.held(how, state, batches, settings, fixed, limit, way=way, how=how)
         return held[way](state, batches, settings, fixed, limit)[0]
 
     reached, stop = list(ascents), observer.stop()
@@ -233,7 +233,8 @@ def prepare(
         state = jax.tree.map(lambda leaf: leaf[0], states)
         fixed = _nothing_fixed(states) if batches.has_room else None
         # The state has already ended, so the program is compiled and returns at once.
-        _run.compiled(how, state, batches, settings, fixed, np.int32(0), way=way_of(state, batches, how))
+        way = way_of(state, batches, how)
+        _run.compiled(how, state, batches, settings, fixed, np.int32(0), way=way, how=how)
 
     in_background([partial(one, family) for family in families])
 
@@ -260,12 +261,19 @@ def _ridge_traces(mixtures: Any, settings: em.Settings) -> Array:
     return jax.vmap(Ridge(settings.ridge).traces)(mixtures)
 
 
-@program(static="way")
+@program(static=("way", "how"))
 def _run(
-    state: em.State, batches: Batches, settings: em.Settings, fixed: Fixed | None, limit: Array, *, way: Way
+    state: em.State,
+    batches: Batches,
+    settings: em.Settings,
+    fixed: Fixed | None,
+    limit: Array,
+    *,
+    way: Way,
+    how: Effort,
 ) -> tuple[em.State, Array]:
     """Run at most LINE steps, or until a step needs the other form. -> the state, and the objective after each step."""
-    first, has_one_form = state.n_steps, way in (Way.ALWAYS_SAFE, Way.IN_TURN)
+    first, has_one_form = state.n_steps, way is Way.ALWAYS_SAFE
     form = Form.FAST if way is Way.FAST else Form.SAFE
 
     def going(carry: tuple[em.State, Array]) -> Array:
@@ -274,7 +282,7 @@ def _run(
 
     def body(carry: tuple[em.State, Array]) -> tuple[em.State, Array]:
         state, line = carry
-        new, is_far = advance(state, batches, settings, fixed, form, way is Way.IN_TURN)
+        new, is_far = advance(state, batches, settings, fixed, form, how)
         new = new._replace(is_far=state.is_far if has_one_form else is_far)
         return new, line.at[new.n_steps - first - 1].set(new.objective, mode="drop")
 

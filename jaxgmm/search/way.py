@@ -1,4 +1,4 @@
-"""How the steps of runs one after the other are compiled, and how they make their E-step."""
+"""How the steps of runs one after the other are compiled, and in which form they make their E-step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import jax
 
 from .. import em
 from .._base.programs import Effort, effort
-from ..em import in_turn
 from ..rows.batches import Batches
 
 ONE_FORM_UP_TO = 8
@@ -19,18 +18,14 @@ form or two" in `benchmarks/README.md`)."""
 
 
 class Way(Enum):
-    """How the steps of one program make their E-step (`covariances.Form`).
+    """In which form the steps of one program make their E-step (`covariances.Form`).
 
-    For small tables, and in medium searches with few features, FAST is not worth a program, and all steps are SAFE. If
-    the program is HURRIED, so that every number takes long, it takes one component after the other, without those that
-    are padding (by hand, Zen 4: of ten runs of 2,000 × 2, K = 5, the steps take 45 ms and not 90). A covariance that
-    all share gains nothing by that: a step in turn takes a third longer.
+    For small tables, and in medium searches with few features, FAST is not worth a program, and all steps are SAFE.
     """
 
     FAST = "FAST until a step needs SAFE"
     SAFE = "SAFE until FAST will do"
     ALWAYS_SAFE = "SAFE"
-    IN_TURN = "SAFE, components in turn"
 
 
 def effort_of(n_components: int, batches: Batches, n_runs: int) -> Effort:
@@ -40,9 +35,7 @@ def effort_of(n_components: int, batches: Batches, n_runs: int) -> Effort:
 
 def way_of(state: em.State, batches: Batches, how: Effort) -> Way:
     """How a run's next steps are made."""
-    if batches.has_room:
-        is_in_turn = how is Effort.HURRIED and in_turn.suits(state.mixture.family.kind)
-        return Way.IN_TURN if is_in_turn else Way.ALWAYS_SAFE
-    if how is Effort.BRISK and batches.n_features <= ONE_FORM_UP_TO and jax.default_backend() == "cpu":
+    is_few = how is Effort.BRISK and batches.n_features <= ONE_FORM_UP_TO and jax.default_backend() == "cpu"
+    if batches.has_room or is_few:
         return Way.ALWAYS_SAFE
     return Way.SAFE if state.is_far else Way.FAST

@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from ... import em
 from ..._base import threefry
-from ..._base.programs import program
+from ..._base.programs import Effort, program
 from ...covariances import Form
 from ...em.hard import assigned
 from ...em.lanes import side_by_side
@@ -178,7 +178,7 @@ def run_slab(
     def stepped_once(lane: tuple[em.State, Tables, Fixed | None]) -> em.State:
         state, table, fixed = lane
         own = replace(settings, ridge=table.ridge)
-        return advance(state, table.batches(), own, fixed, Form.SAFE)[0]
+        return advance(state, table.batches(), own, fixed, Form.SAFE, Effort.BRISK)[0]  # as most units are compiled
 
     def stack(which: Array, packed: Array, history: Array, n_made: Array, n_rounds: Array) -> tuple[Array, Array]:
         """Make the rounds of one stack. which (W,): its lanes; n_made: steps that they have already made."""
