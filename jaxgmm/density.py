@@ -63,8 +63,8 @@ def normalise(joint: Array, how: Effort = Effort.WELL) -> tuple[Array, Array]:
     largest = lax.stop_gradient(jnp.max(joint, axis=0))
     # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN and +inf become NaN.
     is_out = largest == -jnp.inf
-    shares = jnp.exp(jnp.where(is_out[None], 0.0, joint - largest[None]))
-    total = jnp.sum(shares, axis=0)
+    shares = jnp.exp(joint - jnp.where(is_out, 0.0, largest)[None])
+    total = jnp.where(is_out, 1.0, jnp.sum(shares, axis=0))
     log_total = jnp.log(total)
     log_prob = largest + log_total
     if how is Effort.BRISK:
@@ -72,7 +72,7 @@ def normalise(joint: Array, how: Effort = Effort.WELL) -> tuple[Array, Array]:
         # older emitter does not vectorise a loop that may write over what it reads.
         total = jnp.where(jnp.isnan(log_total), jnp.nan, total)
         log_prob = jnp.where(jnp.isnan(joint[0]), jnp.nan, log_prob)
-    return log_prob, shares * (1.0 / total)[None]
+    return log_prob, shares * (1.0 / total)[None] + jnp.where(is_out, 1.0 / len(joint), 0.0)[None]
 
 
 def in_safe_form(mixture: Components, origin: Array, in_form: Callable[[Form], T]) -> T:

@@ -53,29 +53,24 @@ def _factored(
     than features, or a feature is the sum of others: above all in float32, and in steps that move a mean far, whose
     sums were taken about another point. The next steps, about better means, need it no more.
     """
+    first = estimate(scatter)
     has_ridge = jnp.any(jnp.all(jnp.diagonal(added, axis1=-2, axis2=-1) > 0.0, axis=-1))
-    variances = jnp.diagonal(per_mass(scatter, mass if len(scatter) > 1 else jnp.sum(mass), 0.0), axis1=-2, axis2=-1)
-    amount = 8.0 * rounding_of(variances.shape[-1], variances.dtype) * jnp.max(variances, axis=0)
+    wanted = lax.stop_gradient(~first.is_definite()) & has_ridge
 
-    def turn(scales: Covariance, is_second: Array) -> tuple[Covariance, None]:
-        wanted = (lax.stop_gradient(~scales.is_definite()) & has_ridge) | ~is_second
+    def again() -> Covariance:
+        each = per_mass(scatter, mass if len(scatter) > 1 else jnp.sum(mass), 0.0)
+        largest = jnp.max(jnp.diagonal(each, axis1=-2, axis2=-1), axis=0)
+        amount = 8.0 * rounding_of(len(largest), largest.dtype) * largest
+        found = estimate(scatter + kind.diagonal(mass, amount))
 
-        def estimated() -> Covariance:
-            found = estimate(scatter + kind.diagonal(mass, jnp.where(is_second, amount, 0.0)))
+        def choose(new: Array, old: Array) -> Array:
+            is_shared = len(new) != len(wanted)
+            return new if is_shared else jnp.where(jnp.reshape(wanted, (-1,) + (1,) * (new.ndim - 1)), new, old)
 
-            def choose(new: Array, old: Array) -> Array:
-                if len(new) != len(wanted):
-                    return new
-                return jnp.where(jnp.reshape(wanted, (-1,) + (1,) * (new.ndim - 1)), new, old)
+        return jax.tree.map(choose, found, first)
 
-            return jax.tree.map(choose, found, scales)
-
-        return lax.cond(any_lane(jnp.any(wanted)), estimated, lambda: scales), None
-
-    # Two turns of one loop, so that the factorisation, the largest part of a small step's program, is compiled once.
-    # `full_like` and not `zeros`: inside a user's `shard_map` the type says along which axes values differ.
-    nothing = jax.tree.map(lambda leaf: lax.full_like(leaf, 0), jax.eval_shape(estimate, scatter))
-    return lax.scan(turn, nothing, jnp.array([False, True]))[0]
+    # Not as a second turn of one loop: that compiles in no less time, and costs a small step a twentieth.
+    return lax.cond(any_lane(jnp.any(wanted)), again, lambda: first)
 
 
 def log_shares(mass: Array) -> Array:
