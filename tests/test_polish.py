@@ -182,15 +182,15 @@ def test_the_direction_is_that_of_the_two_loops_of_lbfgs(n_pairs, rng):
 
 def test_an_interrupt_while_several_ascend_keeps_what_they_have(monkeypatch):
     """The cells come back as far as they got, and the search says that it is not complete."""
-    looked_at, seen = one_by_one._looked_at, []
+    learn, seen = one_by_one.learn, []
 
-    def interrupted(found):
-        seen.append(found)
+    def interrupted(ascended, point, stepped):
+        seen.append(stepped)
         if len(seen) == 4:  # no ascent ends in so few
             raise KeyboardInterrupt
-        return looked_at(found)
+        return learn(ascended, point, stepped)
 
-    monkeypatch.setattr(one_by_one, "_looked_at", interrupted)
+    monkeypatch.setattr(one_by_one, "learn", interrupted)
     with pytest.warns(UserWarning, match="The search was interrupted"):
         found = jaxgmm.sweep(jax.random.key(0), X, [2, 3, 4], ["full"], 2, dtype=np.float64)
     assert len(seen) == 4

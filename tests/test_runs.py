@@ -21,6 +21,7 @@ from jaxgmm.search.spurious import SPURIOUS_ABOVE, is_spurious
 from jaxgmm.search.start import pairs_of_keys, seeds_of
 from jaxgmm.search.sweep import sweep
 from tests import oracle
+from tests.laws import is_closed_under_scaling
 from tests.tolerances import assert_close, assert_same_parameters
 
 N, D, K, R, SHORT, LIMIT = 240, 2, 4, 24, 4, 60
@@ -291,7 +292,6 @@ def test_a_search_of_few_rows_finds_the_two_clusters_that_are_there():
 
 # Units
 
-CLOSED_UNDER_SCALING = [name for name in SHELF if name != "spherical"]
 POWERS = {"up": [1e6, 1e6], "down": [1e-6, 1e-6], "apart": [1e-6, 1e6], "crossed": [1e3, 1e-5]}
 
 
@@ -300,7 +300,7 @@ POWERS = {"up": [1e6, 1e6], "down": [1e-6, 1e-6], "apart": [1e-6, 1e6], "crossed
 def test_with_a_relative_ridge_units_do_not_matter(family, scales):
     """x · s is fitted as x is, in those units: by every family that scaling leaves, and by all for a common scale."""
     scales = np.array(scales)
-    if family not in CLOSED_UNDER_SCALING and np.ptp(scales) > 0:
+    if np.ptp(scales) > 0 and not is_closed_under_scaling(SHELF[family]):
         scales = np.full(D, scales[0])
     options = {"relative_ridge": 1e-2, "tol": 0.0}
     one = fit_from(BLOBS.x, BLOBS.labels, family, 0.0, **options)

@@ -151,8 +151,7 @@ def _accepted(ascent: Ascent, point: np.ndarray, stepped: em.State, is_plain: bo
         move, change = point - ascent.point, ascent.step - step
         curvature = np.dot(move, change)
         if curvature > 1e-10 * float(np.linalg.norm(move) * np.linalg.norm(change)):
-            moves, changes = np.roll(moves, -1, axis=0), np.roll(changes, -1, axis=0)
-            moves[-1], changes[-1] = move, change
+            moves, changes = np.concatenate([moves[1:], move[None]]), np.concatenate([changes[1:], change[None]])
             n_pairs = min(n_pairs + 1, MEMORY)
     direction = _lbfgs(step, moves[MEMORY - n_pairs :], changes[MEMORY - n_pairs :])
     is_small = 0.5 * np.dot(step, direction) < STILL_TO_COME
@@ -272,7 +271,8 @@ def _parts(whitening: Whitening, vector: np.ndarray, state: em.State) -> tuple[n
     there = root > 0.0
     unroot = np.where(there, 1.0 / np.where(there, root, 1.0), 0.0)
     each = np.where(per_matrix > 0.0, 1.0 / np.where(per_matrix > 0.0, per_matrix, 1.0), 0.0)
-    log_weights, means, scatter = np.split(vector, [n_components, n_components * (1 + n_features)])
+    start, end = n_components, n_components * (1 + n_features)
+    log_weights, means, scatter = vector[:start], vector[start:end], vector[end:]
     means = unroot[:, None] * means.reshape(n_components, n_features)
     white = each * scatter.reshape(shape)
     if factor.ndim == 3:

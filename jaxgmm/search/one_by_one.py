@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +32,7 @@ from ..rows.batches import Batches
 from .ascent import Ascent, has_next_step, learn, propose
 from .checkpoint import Entry
 from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
+from .packing import Packing
 from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
 from .result import unfinished
@@ -75,26 +75,30 @@ def run(
     if fixed is None and batches.has_room:  # a small table always passes it, so that a single program serves all cases
         fixed = _nothing_fixed(states)
 
+    packing = Packing.of(jax.tree.map(lambda leaf: leaf[0], states))
+    rows = packing.pack(states)
     going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
     of_each = states.mixture.means.shape[1] * int(batches.n_rows)
     how = effort_of(states.mixture.means.shape[1], batches, len(states.objective))
 
     slower = HURRIED if how is Effort.HURRIED else 1.0
     at_first = steps_of_a_burst(of_each, batches.n_features, states.mixture.family.kind, slower)
-    reached: dict[int, em.State] = {}
+    reached: dict[int, np.ndarray] = {}
     stop = observer.stop()
 
     def one(index: int) -> None:
-        state, in_time = jax.tree.map(lambda leaf: leaf[index], states), at_first
+        row, in_time = rows[index], at_first
+        state = packing.unpack(row)
         while state.status == Status.RUNNING and state.n_steps < limit and not stop.is_set():
             began, first = time.perf_counter(), int(state.n_steps)
             until = np.int32(min(limit, first + min(LINE, in_time)))
-            way = way_of(state, batches, how)
-            found = _run.compiled(how, state, batches, settings, fixed, until, way=way, how=how)
-            state, line = jax.device_get(found)
+            static = {"packing": packing, "way": way_of(state, batches, how), "how": how}
+            found = np.asarray(_run.compiled(how, row, batches, settings, fixed, until, **static))
+            row, line = found[: packing.length], found[packing.length :]
+            state = packing.unpack(row)
             made = np.arange(first + 1, int(state.n_steps) + 1)
             _write(histories, index, made, line[: len(made)])
-            reached[index] = state
+            reached[index] = row
             if (seconds := time.perf_counter() - began) < BURST / 2:
                 in_time *= 2
             elif seconds > 2 * BURST and in_time > 1:  # or it was compiled: then it grows again
@@ -107,8 +111,9 @@ def run(
         at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)], stop)
     # A thread that was compiling when an interrupt came may still write: not to what is given back.
     ended, lines = dict(reached), histories.copy() if observer.is_interrupted else histories
-    for index, state in ended.items():
-        jax.tree.map(lambda many, one, index=index: many.__setitem__(index, one), states, state)
+    if ended:
+        rows[list(ended)] = np.stack(list(ended.values()))
+        states = packing.unpack(rows)
     if observer.is_interrupted:  # maybe between two lines: what is past the last step is not known to be whole
         lines[np.arange(lines.shape[1]) > states.n_steps[:, None]] = np.nan
     return states, lines
@@ -164,18 +169,20 @@ def ascended(
     n_components = states[0].mixture.means.shape[0]
     how = effort_of(n_components, batches, n_runs)
     held: dict[Way, Callable[..., Any]] = {}
+    packing = Packing.of(states[0])
 
-    def begun(state: em.State, limit: Any) -> em.State:
-        """The state after a step, which is being computed."""
-        way = way_of(state, batches, how)
+    def begun(state: em.State, limit: Any) -> Array:
+        """The packed state after a step, which is being computed."""
+        way, row = way_of(state, batches, how), packing.pack(state)
         if way not in held:
-            held[way] = _run.held(how, state, batches, settings, fixed, limit, way=way, how=how)
-        return held[way](state, batches, settings, fixed, limit)[0]
+            static = {"packing": packing, "way": way, "how": how}
+            held[way] = _run.held(how, row, batches, settings, fixed, limit, **static)
+        return held[way](row, batches, settings, fixed, limit)
 
     reached, stop = list(ascents), observer.stop()
 
     def ascend(mine: deque[int]) -> None:
-        under_way: deque[tuple[int, np.ndarray, Any, em.State]] = deque()
+        under_way: deque[tuple[int, np.ndarray, Any, Array]] = deque()
         while (mine or under_way) and not stop.is_set():
             while mine and len(under_way) < AT_ONCE:
                 index = mine.popleft()
@@ -183,7 +190,7 @@ def ascended(
                 limit = tried.n_steps + np.int32(1)
                 under_way.append((index, point, limit, begun(tried, limit)))
             index, point, limit, found = under_way.popleft()
-            stepped = _looked_at(found)
+            stepped = packing.unpack(np.asarray(found))
             if int(stepped.status) == Status.RUNNING and stepped.n_steps < limit:  # it needs the other form
                 under_way.append((index, point, limit, begun(stepped, limit)))
                 continue
@@ -197,16 +204,7 @@ def ascended(
         n_threads = 1
     with observer.heeding():
         at_once([partial(ascend, deque(going[first::n_threads])) for first in range(n_threads)], stop)
-    return jax.device_get(reached)
-
-
-def _looked_at(found: em.State) -> em.State:
-    """The state with what an ascent looks at on the host. The rest stays where it is, ready for the next call."""
-    means, *numbers = map(np.asarray, (found.mixture.means, found.objective, found.n_steps, found.status, found.gain))
-    moments = jax.tree.map(np.asarray, found.moments)
-    of_step = dict(zip(("objective", "n_steps", "status", "gain"), numbers, strict=True))
-    mixture = replace(found.mixture, means=means)
-    return found._replace(mixture=mixture, moments=moments, is_far=np.asarray(found.is_far), **of_step)
+    return reached
 
 
 def with_ridge_and_form(states: em.State, batches: Batches, settings: em.Settings) -> em.State:
@@ -231,10 +229,10 @@ def prepare(
         states = unstarted(about, nothing > 0.0, moments, family)
         states = states._replace(status=np.full(1, Status.COLLAPSED, np.int32), is_far=np.zeros(1, bool))
         state = jax.tree.map(lambda leaf: leaf[0], states)
-        fixed = _nothing_fixed(states) if batches.has_room else None
+        packing, fixed = Packing.of(state), _nothing_fixed(states) if batches.has_room else None
         # The state has already ended, so the program is compiled and returns at once.
-        way = way_of(state, batches, how)
-        _run.compiled(how, state, batches, settings, fixed, np.int32(0), way=way, how=how)
+        static = {"packing": packing, "way": way_of(state, batches, how), "how": how}
+        _run.compiled(how, packing.pack(state), batches, settings, fixed, np.int32(0), **static)
 
     in_background([partial(one, family) for family in families])
 
@@ -261,18 +259,21 @@ def _ridge_traces(mixtures: Any, settings: em.Settings) -> Array:
     return jax.vmap(Ridge(settings.ridge).traces)(mixtures)
 
 
-@program(static=("way", "how"))
+@program(static=("packing", "way", "how"))
 def _run(
-    state: em.State,
+    row: Array,
     batches: Batches,
     settings: em.Settings,
     fixed: Fixed | None,
     limit: Array,
     *,
+    packing: Packing,
     way: Way,
     how: Effort,
-) -> tuple[em.State, Array]:
-    """Run at most LINE steps, or until a step needs the other form. -> the state, and the objective after each step."""
+) -> Array:
+    """Run a packed state at most LINE steps, or until a step needs the other form. -> the packed state, followed by the
+    objective after each step, (F + LINE,)."""
+    state = packing.unpack(row)
     first, has_one_form = state.n_steps, way is Way.ALWAYS_SAFE
     form = Form.FAST if way is Way.FAST else Form.SAFE
 
@@ -286,4 +287,5 @@ def _run(
         new = new._replace(is_far=state.is_far if has_one_form else is_far)
         return new, line.at[new.n_steps - first - 1].set(new.objective, mode="drop")
 
-    return lax.while_loop(going, body, (state, jnp.zeros(LINE, state.objective.dtype)))
+    state, line = lax.while_loop(going, body, (state, jnp.zeros(LINE, state.objective.dtype)))
+    return jnp.concatenate([packing.pack(state), line])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from ...mixture import Mixture
 from ...moments import Moments
 from ...rows.batches import Batches
 from ...rows.chunks import Chunked
+from ..packing import Packing
 from ..seeding.shelf import ON_ALL_ROWS, seeds_from
 
 LINE = 32
@@ -74,34 +74,6 @@ class Ended(NamedTuple):
     history: np.ndarray  # (L, capacity)
 
 
-class Layout(NamedTuple):
-    """Packs a state into one row of F numbers: a single array is then moved, which makes programs smaller."""
-
-    structure: Any
-    shapes: tuple[tuple[int, ...], ...]
-    dtypes: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, state: em.State) -> Layout:
-        leaves, structure = jax.tree.flatten(state)
-        return cls(structure, tuple(leaf.shape for leaf in leaves), tuple(leaf.dtype for leaf in leaves))
-
-    def pack(self, states: em.State) -> Array:
-        """States (W, ...) as rows (W, F). Counts, flags and statuses are small integers, which are exact as floats."""
-        leaves = jax.tree.leaves(states)
-        dtype = states.objective.dtype
-        return jnp.concatenate([leaf.reshape(len(leaf), -1).astype(dtype) for leaf in leaves], axis=1)
-
-    def unpack(self, rows: Any) -> em.State:
-        """Rows (W, F), of JAX or NumPy, as states (W, ...)."""
-        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
-        parts = zip(ends, self.shapes, self.dtypes, strict=True)
-        leaves = [
-            rows[:, end - math.prod(shape) : end].reshape(-1, *shape).astype(dtype) for end, shape, dtype in parts
-        ]
-        return jax.tree.unflatten(self.structure, leaves)
-
-
 @program(static=("impl", "seeding", "family", "n_components", "width"))
 def begin_slab(
     tables: Tables,
@@ -114,9 +86,9 @@ def begin_slab(
     n_components: int,
     width: int,
 ) -> Array:
-    """The runs of a slab before their first M-step: rows (L, F) of a `Layout`."""
+    """The runs of a slab before their first M-step: rows (L, F) of a `Packing`."""
     blank = blank_state(family, n_components, tables.x.shape[2], tables.x.dtype)
-    layout = Layout.of(blank)
+    packing = Packing.of(blank)
 
     def begun(lane: tuple[Tables, Fixed | None, tuple[Array, Array] | None]) -> em.State:
         table, fixed, drawn = lane
@@ -141,10 +113,10 @@ def begin_slab(
             drawn = lanes.keys[which], lanes.restart[which]
         own = *_of_lanes(which, tables, lanes, given), drawn
         # Under `vmap`, the draws of JAX's other generators for a lane depend on the other lanes.
-        few = layout.pack(side_by_side(begun, own) if threefry.is_threefry(impl) else lax.map(begun, own))
+        few = packing.pack(side_by_side(begun, own) if threefry.is_threefry(impl) else lax.map(begun, own))
         return lax.dynamic_update_slice_in_dim(packed, few, index * width, axis=0)
 
-    nothing = layout.pack(jax.tree.map(lambda leaf: leaf[None], blank))
+    nothing = packing.pack(jax.tree.map(lambda leaf: leaf[None], blank))
     packed = jnp.broadcast_to(nothing, (len(lanes.problem), nothing.shape[1]))
     return lax.fori_loop(jnp.int32(0), (lanes.n_used + width - 1) // width, begin, packed)
 
@@ -172,7 +144,7 @@ def run_slab(
     steps so far, and whether any lane goes on. Results do not depend on how the steps are divided into calls.
     """
     n_lanes, dtype = packed.shape[0], tables.x.dtype
-    layout = Layout.of(blank_state(family, n_components, tables.x.shape[2], dtype))
+    packing = Packing.of(blank_state(family, n_components, tables.x.shape[2], dtype))
     is_meant = jnp.arange(n_lanes, dtype=jnp.int32) < lanes.n_used
 
     def stepped_once(lane: tuple[em.State, Tables, Fixed | None]) -> em.State:
@@ -199,8 +171,8 @@ def run_slab(
             return few, lax.dynamic_update_slice_in_dim(line, objective[:, None], made, axis=1), made + 1
 
         line = jnp.full((width, LINE), jnp.nan, dtype)
-        few, line, _ = lax.while_loop(going, step, (layout.unpack(packed[which]), line, jnp.int32(0)))
-        rows, column = layout.pack(few), jnp.minimum(n_made + 1, capacity)
+        few, line, _ = lax.while_loop(going, step, (packing.unpack(packed[which]), line, jnp.int32(0)))
+        rows, column = packing.pack(few), jnp.minimum(n_made + 1, capacity)
 
         def write(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             packed, history = carry
@@ -224,10 +196,10 @@ def run_slab(
             return stack(which, *carried, carry.n_steps, n_rounds)
 
         packed, history = lax.fori_loop(jnp.int32(0), n_stacks, one, (carry.packed, carry.history))
-        goes_on = is_meant & is_running(layout.unpack(packed), limit)
+        goes_on = is_meant & is_running(packing.unpack(packed), limit)
         return _Round(packed, history, goes_on, carry.n_steps + n_rounds)
 
-    first = _Round(packed, history, is_meant & is_running(layout.unpack(packed), limit), n_made)
+    first = _Round(packed, history, is_meant & is_running(packing.unpack(packed), limit), n_made)
     last = lax.while_loop(lambda carry: jnp.any(carry.goes_on) & (carry.n_steps < until), rounds, first)
     return last.packed, last.history, last.n_steps, jnp.any(last.goes_on)
 

@@ -14,7 +14,6 @@ restarts is chosen in NumPy.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -31,13 +30,14 @@ from ..._base.status import Status
 from ...em.state import NOT_BEGUN, Fixed
 from ...rows.sizes import AT_ONCE
 from ..observer import BURST, HURRIED, NOBODY, Interrupt, Observer, steps_of_a_burst
+from ..packing import Packing
 from ..pool import at_once, n_cores
 from ..progress import Count, Listener
 from ..result import HISTORY
 from .buckets import buckets, effort_for
 from .outcome import Found, spurious_of
 from .problems import Common, Given, Problems
-from .slab import Ended, Lanes, Layout, Tables, begin_slab, blank_state, no_history, run_slab
+from .slab import Ended, Lanes, Tables, begin_slab, blank_state, no_history, run_slab
 
 STACKS = 128
 """Most stacks in a slab. While the last lane of a slab runs alone, a whole stack is stepped for it: some hundred steps,
@@ -146,9 +146,11 @@ class Work:
                 size = self._size(unit.n_rows)
                 tables, nobody = self._tables(unit, size), np.zeros(0, np.intp)
                 begin, run = self._programs(unit, nobody, nobody, size)
-                layout = Layout.of(blank_state(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype))
-                length = sum(math.prod(shape) for shape in layout.shapes)
-                nothing = np.zeros((size, length), tables.x.dtype), no_history(size, self.capacity, tables.x.dtype)
+                blank = blank_state(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype)
+                nothing = (
+                    np.zeros((size, Packing.of(blank).length), tables.x.dtype),
+                    no_history(size, self.capacity, tables.x.dtype),
+                )
                 jobs += [partial(begin, tables), partial(run, *nothing, np.int32(0), np.int32(0), tables)]
         if jobs:
             at_once(jobs)
@@ -261,7 +263,7 @@ class Work:
             return None
         packed, history = jax.device_get((packed, history))
         blank = blank_state(self.how.family, self.n_components, tables.x.shape[2], tables.x.dtype)
-        state = Layout.of(blank).unpack(packed[: len(places)])
+        state = Packing.of(blank).unpack(packed[: len(places)])
         is_at_end = (state.status == Status.RUNNING) & (np.logical_not(goes_on) | (state.n_steps >= self.how.max_steps))
         status = np.where(is_at_end, Status.MAX_STEPS, state.status).astype(np.int32)
         return Ended(state._replace(status=status), history[: len(places), : self.length])
