@@ -31,10 +31,11 @@ every_platform = pytest.mark.parametrize("platform", ["cuda", "tpu"])
 every_form = pytest.mark.parametrize("form", Form, ids=lambda form: form.value)
 
 LAPACK = {
-    "cuda": {"cusolver_potrf_ffi", "cu_cholesky_update_ffi", "AllocateBuffer"},
-    "tpu": set(),
+    "cuda": {"cusolver_potrf_ffi", "cu_cholesky_update_ffi", "cusolver_syevd_ffi", "AllocateBuffer"},
+    "tpu": {"Eigh"},
 }
-"""Calls out of XLA's own language that a device has a routine for; a call back to the host has none of these names."""
+"""Calls out of XLA's own language that a device has a routine for, of factorisations and eigenvectors; a call back to the
+host has none of these names."""
 
 
 def lowered(platform, function, *arguments):
