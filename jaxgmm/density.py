@@ -61,10 +61,12 @@ def normalise(joint: Array, how: Effort = Effort.WELL) -> tuple[Array, Array]:
     how: how the program is compiled, where its rows are many.
     """
     largest = lax.stop_gradient(jnp.max(joint, axis=0))
-    # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN and +inf become NaN.
-    is_out = largest == -jnp.inf
-    shares = jnp.exp(joint - jnp.where(is_out, 0.0, largest)[None])
-    total = jnp.where(is_out, 1.0, jnp.sum(shares, axis=0))
+    shares = jnp.exp(joint - jnp.where(largest == -jnp.inf, 0.0, largest)[None])
+    total = jnp.sum(shares, axis=0)
+    # A row with log-density −inf under every component is shared equally, instead of by 0/0. NaN and +inf become NaN;
+    # so the sum is asked, and not the maximum, which may leave NaN out on CPU.
+    is_out = total == 0.0
+    total = jnp.where(is_out, 1.0, total)
     log_total = jnp.log(total)
     log_prob = largest + log_total
     if how is Effort.BRISK:
