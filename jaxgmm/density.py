@@ -58,7 +58,7 @@ def joint(mixture: Components, operands: Any, chunk: Chunk) -> Array:
 def normalise(joint: Array, how: Effort = Effort.WELL) -> tuple[Array, Array]:
     """Log-densities (n,) and responsibilities (K, n) from the log joint (K, n), with one exponential per entry.
 
-    how: how the program is compiled, where its rows are many.
+    how: how the program is compiled. It changes no result: a BRISK one reads what it has computed from once more.
     """
     largest = lax.stop_gradient(jnp.max(joint, axis=0))
     shares = jnp.exp(joint - jnp.where(largest == -jnp.inf, 0.0, largest)[None])
