@@ -42,14 +42,23 @@ class Effort(Enum):
     WELL = "well"
 
 
+FOR_LOOPS: dict[str, Any] = {
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+}
+"""XLA's options on CPU for programs that loop over rows: vectors as wide as the processor's, where XLA would use half
+that width, and YNNPACK for products of matrices alone, where XLA would also hand it sums and maxima of a few thousand
+numbers, which then run on other threads. An iteration takes 0.67 to 0.95 of the time (Zen 5; see
+`benchmarks/README.md`), and compiling no longer."""
+
 OPTIONS: dict[Effort, dict[str, Any]] = {
     Effort.HURRIED: {
         "xla_cpu_use_fusion_emitters": False,
         "xla_backend_optimization_level": 0,
         "xla_cpu_parallel_codegen_split_count": 1,
     },
-    Effort.BRISK: {"xla_cpu_use_fusion_emitters": False},
-    Effort.WELL: {},
+    Effort.BRISK: {"xla_cpu_use_fusion_emitters": False, **FOR_LOOPS},
+    Effort.WELL: FOR_LOOPS,
 }
 """XLA's options on CPU. On jaxlib 0.10 HURRIED saves four fifths of the compile time and of the mappings, and a loop
 over rows is then five to eight times slower; BRISK saves two fifths, at no loss in loops over a few thousand rows and a
