@@ -19,6 +19,7 @@ from hypothesis import configuration
 from jax import monitoring
 
 import jaxgmm
+from jaxgmm._base import programs
 from tests import FLAGS, STRICT, be_strict
 
 # The same examples every time, within no time that a loaded machine might exceed, and nothing kept.
@@ -87,7 +88,9 @@ def pytest_configure(config: pytest.Config) -> None:
         configuration.set_hypothesis_home_dir(cache.mkdir("hypothesis"))
     if cache is not None and not jax.config.jax_compilation_cache_dir:
         os.environ[PROGRAMS] = str(cache.mkdir("programs"))
-        if not getattr(config.option, "tx", None):  # xdist's list of the processes it starts
+        # xdist's list of the processes that it starts is among the options of these processes, too.
+        if hasattr(config, "workerinput") or not getattr(config.option, "tx", None):
+            os.environ.pop("JAXGMM_CACHE", None)  # "off", from the process that deals
             jaxgmm.enable_cache(os.environ[PROGRAMS])
     # The command line's runs, and those of child processes, are to leave homes alone.
     os.environ["JAXGMM_CACHE"] = "off"
@@ -147,7 +150,10 @@ def _nothing_global_is_left_changed() -> Iterator[None]:
     assert np.geterr() == errors
 
 
-MANY_MAPPINGS = 12_000  # about 2 GB; no module adds three times as many
+MANY_MAPPINGS = 20_000  # about 3 GB; no module adds twice as many
+
+programs.KEPT = 512
+"""Users' processes keep fewer. Tests make thousands, and to give some back takes a tenth of a second and more."""
 
 
 def n_mappings() -> float:
@@ -172,6 +178,7 @@ def _programs_end_with_their_module() -> Iterator[None]:
     default on Linux), and the compiler then dies of a segmentation fault. Until many are held, modules share them."""
     yield
     if n_mappings() > MANY_MAPPINGS:
+        programs._PROGRAMS.clear()
         jax.clear_caches()
         gc.collect()
         give_memory_back()
