@@ -34,8 +34,8 @@ LAPACK = {
     "cuda": {"cusolver_potrf_ffi", "cu_cholesky_update_ffi", "cusolver_syevd_ffi", "AllocateBuffer"},
     "tpu": {"Eigh"},
 }
-"""Calls out of XLA's own language that a device has a routine for, of factorisations and eigenvectors; a call back to the
-host has none of these names."""
+"""Calls out of XLA's own language that a device has a routine for, of factorisations and eigenvectors; a call back to
+the host has none of these names."""
 
 
 def lowered(platform, function, *arguments):
