@@ -47,12 +47,15 @@ def test_few_are_kept_and_those_that_go_come_back(monkeypatch):
         assert programs.n_kept() <= 4
 
 
-def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
-    monkeypatch.setitem(programs.OPTIONS, Effort.BRISK, {"xla_no_such_option_of_ours": True})
+@pytest.mark.parametrize(
+    "option", [{"xla_no_such_option_of_ours": True}, {"xla_cpu_experimental_ynn_fusion_type": "NO_SUCH_VALUE"}], ids=str
+)
+def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch, option):
+    monkeypatch.setitem(programs.OPTIONS, Effort.BRISK, option)
+    monkeypatch.setattr(programs, "_UNKNOWN", set())
     triple = program(lambda x: 3 * x)
     assert float(triple.compiled(Effort.BRISK, np.float32(2.0))) == 6.0
-    assert "xla_no_such_option_of_ours" in programs._UNKNOWN
-    programs._UNKNOWN.discard("xla_no_such_option_of_ours")
+    assert programs._UNKNOWN == set(option)
 
 
 def test_a_program_is_a_function_within_transformations():

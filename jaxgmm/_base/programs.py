@@ -261,8 +261,11 @@ def _options(how: Effort) -> dict[str, Any]:
 
 
 def _forget_option(options: dict[str, Any], error: Exception) -> bool:
-    """Whether the error is about an option that this jaxlib does not know; such an option is not used again."""
-    unknown = {name for name in options if "No such compile option" in str(error) and name in str(error)}
+    """Whether the error is about an option that this jaxlib does not know, or a value of it; such an option is not used
+    again."""
+    said = str(error)
+    is_refusal = "No such compile option" in said or "While setting option" in said
+    unknown = {name for name in options if is_refusal and name in said}
     _UNKNOWN.update(unknown)
     return bool(unknown)
 
