@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._base.linalg import einsum, over_components
+from ._base.linalg import einsum, over_components, sum_over_rows
 from ._base.packed import PACKED_UP_TO, WRITTEN_OUT, lower_product, mirror, quadratic_features, unpack_symmetric
 from .covariances import Covariance
 
@@ -198,7 +198,7 @@ class Pooled(Kind):
         residual = centred - einsum("kd,kn->dn", shift, responsibilities)
         within = einsum("in,jn->ij", residual * weight[None], residual)
         together = einsum("kn,ln->kl", weighted, responsibilities)
-        first = einsum("dn,kn->dk", centred, weighted).T - jnp.sum(weighted, axis=1)[:, None] * shift
+        first = einsum("dn,kn->dk", centred, weighted).T - sum_over_rows(weighted)[:, None] * shift
         return first, (within[None], together)
 
     def from_means(self, second: Any, means: Array) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -238,6 +239,18 @@ def columns(rows: Array) -> Array:
 
 def _columns_by_product(rows: Array) -> Array:
     return einsum("de,ne->dn", jnp.eye(rows.shape[1], dtype=rows.dtype), rows)
+
+
+def sum_over_rows(x: Array) -> Array:
+    """Sums over the last axis, that of a chunk's rows. (K, n) -> (K,).
+
+    On CPU this is a product with ones: XLA computes a plain sum in two passes (see `benchmarks/README.md`).
+    """
+    return lax.platform_dependent(x, cpu=_sum_by_product, default=partial(jnp.sum, axis=-1))
+
+
+def _sum_by_product(x: Array) -> Array:
+    return einsum("kn,n->k", x, jnp.ones(x.shape[-1], x.dtype))
 
 
 STACK_BYTES = 16e6

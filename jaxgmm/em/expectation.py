@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from .._base.linalg import sum_over_rows
 from .._base.programs import Effort
 from ..covariances import Form
 from ..density import in_safe_form, joint, normalise, prepare
@@ -52,7 +53,7 @@ def statistics(
     kind: Kind, form: Form, means: Array, origin: Array, chunk: Chunk, weighted: Array, objective: Array
 ) -> Statistics:
     """The additive sums of one chunk, from weighted responsibilities (K, n)."""
-    mass, x = jnp.sum(weighted, axis=1), chunk.x
+    mass, x = sum_over_rows(weighted), chunk.x
     if form is Form.FAST:
         return Statistics(mass, *kind.about_origin(weighted, x - origin[:, None], means - origin[None]), objective)
     first, second = kind.about_means(weighted, x, means)
