@@ -122,13 +122,13 @@ def test_what_is_asked_of_a_mixture_stays_on_the_device(platform, family):
     assert assert_exact_and_on_device(text, platform) > 0
 
 
-def test_a_chunk_is_turned_without_arithmetic():
-    """No product with the identity, which a CPU needs, on a device whose products take factors either way up."""
+def test_a_chunk_is_turned_and_summed_without_products():
+    """A CPU turns a chunk by a product with the identity, and sums its rows by one with ones. A GPU needs neither."""
     _, mixture, batches = case(SHELF["diag"])
     e_step = partial(expect, form=Form.FAST)
     cuda = assert_exact_and_on_device(lowered("cuda", e_step, mixture, batches), "cuda")
     text = lowered("cpu", e_step, mixture, batches)
-    assert text.count("stablehlo.dot_general") == cuda + 1
+    assert text.count("stablehlo.dot_general") == cuda + 2
 
 
 def test_the_reader_sees_what_it_looks_for():
