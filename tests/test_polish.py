@@ -13,6 +13,7 @@ from jaxgmm import Blocks, GaussianMixture, Status
 from jaxgmm._base import programs
 from jaxgmm.search import ascent, one_by_one
 from jaxgmm.search import checkpoint as checkpoints
+from jaxgmm.search import polish as polish_module
 from tests.laws import KINDS, every_kind
 from tests.tolerances import assert_close, assert_same_mixture, tolerance
 
@@ -79,6 +80,24 @@ def test_rows_in_blocks_reach_the_optimum_of_rows_in_memory(family):
     assert excess(streamed) < STILL_TO_COME
     twice = fit(X, K, family, init=start, polish=True, sample_weight=np.full(N, 2.0))
     assert_close(twice.objective, whole.objective, "settled", np.float64)
+
+
+@pytest.mark.parametrize("rows", [X, Blocks(np.array_split(X, 3))], ids=["in memory", "in blocks"])
+def test_the_best_quarter_of_restarts_is_run_on_before_one_is_chosen(rows, monkeypatch):
+    """And the others stay where tol ended them, but for those that are polished."""
+    search = partial(fit, rows, K + 2, "tied", n_restarts=8)  # tied covariances have no spikes, which would not count
+    at_tol, found = (search(polish=polish) for polish in (False, True))
+    monkeypatch.setattr(polish_module, "SIFTED", 0.0)
+    alone = search(polish=True)
+    before, after, unsifted = (np.asarray(of.restarts.objective) for of in (at_tol, found, alone))
+    of_quarter = set(np.argsort(-before, kind="stable")[:2].tolist())
+    assert of_quarter <= set(np.flatnonzero(after > before).tolist())
+    assert (after >= before - tolerance("fall", np.float64).absolute).all()
+    assert np.count_nonzero(after != before) <= 2 + polish_module.FINALISTS
+    assert 0 < np.count_nonzero(unsifted != before) <= polish_module.FINALISTS
+    statuses = [np.asarray(of.restarts.status).tolist() for of in (at_tol, found)]
+    assert statuses[0] == statuses[1]
+    assert excess(found) < STILL_TO_COME
 
 
 def test_an_ascent_over_blocks_resumes_with_the_same_bits(tmp_path, monkeypatch):

@@ -79,6 +79,19 @@ class Driver(Protocol):
         """See `run_to_ends`. entry: the checkpoint of this call, if the search has one."""
         ...
 
+    def run_on(
+        self,
+        states: em.State,
+        histories: Any,
+        settings: em.Settings,
+        max_steps: int,
+        n_runs: int,
+        observer: Observer,
+    ) -> tuple[em.State, Any]:
+        """Some of a search's `n_runs` runs, run on without acceleration by the program of its ascents. States (F, ...)
+        and histories are NumPy's, and these long enough."""
+        ...
+
     def ascended(self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer) -> list[Ascent]:
         """The ascents (see `ascent.py`) of some of a search's `n_runs` runs, at their ends, or where an interrupt ended
         them. states: (F, ...)."""

@@ -63,9 +63,12 @@ def run(
     limit: int,
     fixed: Fixed | None = None,
     observer: Observer = NOBODY,
+    n_runs: int | None = None,
 ) -> tuple[em.State, np.ndarray]:
     """Run states (R, ...) with NumPy leaves until each has converged, failed or made `limit` steps; the objective after
     t steps is written to histories[:, t]. Results do not depend on how the steps are divided into calls.
+
+    n_runs: of the whole search, if these are some of its runs: they share its program.
 
     An interrupt ends all runs within a call; if the observer heeds it, the states that they have reached come back.
     """
@@ -79,7 +82,7 @@ def run(
     rows = packing.pack(states)
     going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
     of_each = states.mixture.means.shape[1] * int(batches.n_rows)
-    how = effort_of(states.mixture.means.shape[1], batches, len(states.objective))
+    how = effort_of(states.mixture.means.shape[1], batches, n_runs or len(states.objective))
 
     slower = HURRIED if how is Effort.HURRIED else 1.0
     at_first = steps_of_a_burst(of_each, batches.n_features, states.mixture.family.kind, slower)

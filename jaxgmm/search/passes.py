@@ -128,6 +128,19 @@ class Passes:
                 stepped = step_lanes(lanes_at(states, chosen), self.rows, settings)
                 states = jax.block_until_ready(with_lanes(states, chosen, stepped))
 
+    def run_on(
+        self,
+        states: em.State,
+        histories: Any,
+        settings: em.Settings,
+        max_steps: int,
+        n_runs: int,
+        observer: Observer,
+    ) -> tuple[em.State, Any]:
+        del n_runs
+        states = jax.device_put(states, self.rows.origin.sharding)
+        return self.to_ends(states, histories, settings, max_steps, observer, observer.next_call())
+
     def ascended(self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer) -> list[Ascent]:
         del n_runs
         entry = observer.next_call()

@@ -148,6 +148,17 @@ class Resident:
         to_ends = one_by_one.to_ends if self._are_better_one_by_one(states, settings) else side_by_side.to_ends
         return to_ends(states, histories, self.rows, settings, max_steps, observer, entry)  # pyright: ignore
 
+    def run_on(
+        self,
+        states: em.State,
+        histories: Any,
+        settings: em.Settings,
+        max_steps: int,
+        n_runs: int,
+        observer: Observer,
+    ) -> tuple[em.State, Any]:
+        return one_by_one.run(states, histories, self.rows, settings, max_steps, observer=observer, n_runs=n_runs)
+
     def ascended(self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer) -> list[Ascent]:
         # Nothing is kept on disk on the way: an ascent is a matter of seconds, and made again after a restart.
         states = one_by_one.with_ridge_and_form(states, self.rows, settings)
