@@ -49,6 +49,30 @@ def is_row(seeds, x):
     return np.where(distance.min(axis=1) < 1e-4, distance.argmin(axis=1), -1)
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "n_points"),
+    {
+        "all at once": (100, 3),
+        "set by set": (500, 20),
+        "point by point": (3000, 10),
+        "of few rows": (1000, 17),
+    }.values(),
+    ids=["all at once", "set by set", "point by point", "of few rows"],
+)
+def test_the_nearest_points_do_not_depend_on_how_many_are_compared_at_a_time(n_rows, n_points, dtype):
+    """On the host; of two points that are as near, the first."""
+    rng = np.random.default_rng(0)
+    x, points = rng.normal(size=(D, n_rows)).astype(dtype), rng.normal(size=(4, n_points, D)).astype(dtype)
+    points[:, 2] = points[:, 1]
+    labels, distances = host.nearest(x, points)
+    expected = np.square(x.T[None, :, None] - points[:, None]).sum(axis=-1, dtype=dtype)  # (4, rows, points)
+    assert_close(distances, expected.min(axis=2), "means", dtype)
+    chosen = np.take_along_axis(expected, labels[..., None], axis=2)[..., 0]
+    assert_close(chosen, expected.min(axis=2), "means", dtype)
+    assert 1 in labels
+    assert 2 not in labels
+
+
 @every_seeding
 def test_seeds_are_repeatable(seeding, dtype):
     """The same key gives the same bits, another key others (k-means may end where it did); finite, dtype kept."""
