@@ -88,8 +88,8 @@ class Driver(Protocol):
         n_runs: int,
         observer: Observer,
     ) -> tuple[em.State, Any]:
-        """Some of a search's `n_runs` runs, run on without acceleration by the program of its ascents. States (F, ...)
-        and histories are NumPy's, and these long enough."""
+        """Some of a search's `n_runs` runs, run on without acceleration; for rows in memory by the program of ascents.
+        States (F, ...) and histories are NumPy's, and these long enough."""
         ...
 
     def ascended(self, states: em.State, settings: em.Settings, n_runs: int, observer: Observer) -> list[Ascent]:

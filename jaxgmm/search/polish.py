@@ -35,15 +35,14 @@ FINALISTS = 3
 """Most runs of a group that are polished because they might win. One that would win unpolished is polished too."""
 
 SIFTED = 1 / 4
-"""Share of a group's runs that are run on before the best is chosen. With 16 restarts 191 of 200 cells are then as high
-as scikit-learn's, and not 183; half of the runs give 193, for a quarter more time (by hand; `benchmarks/searches.py`
-measures the cells)."""
+"""Share of a group's runs, rounded up, that are run on before the best is chosen. With 16 restarts 191 of 200 cells are
+then as high as scikit-learn's, and not 183 (`benchmarks/searches.py`)."""
 
 FINER = 1e-2
 """To what part of the search's `tol` they are run on."""
 
-LONGER = 2
-"""How many times as long as the longest run of the search they may become."""
+MORE = 50
+"""Most steps that each of them then makes: over a plateau an ascent is faster."""
 
 SAME = 0.5
 """Two runs are the same fit where each mean of one lies within so many standard deviations, of the components on
@@ -97,7 +96,7 @@ def _sifted(
     states: em.State, histories: Any, rows: Rows, settings: em.Settings, observer: Observer, rivals: np.ndarray
 ) -> tuple[em.State, Any]:
     """Ended runs (R, ...), the best `SIFTED` of each group run on, if these are at least two. Only runs that `tol`
-    ended are; their status stays, and one that fails on the way stays what it was."""
+    ended are; their status stays, and one that fails or falls on the way stays what it was."""
     ranks, is_settled = _ranks(states, settings), np.asarray(states.status) == Status.CONVERGED
     found: list[int] = []
     for group in map(np.unique, rivals):
@@ -106,18 +105,28 @@ def _sifted(
             found += [run for run in best if is_settled[run] and np.isfinite(ranks[run])]
     if not found or observer.is_interrupted:
         return states, histories
-    chosen, longest = np.array(sorted(found), np.int32), int(np.max(np.asarray(states.n_steps)))
-    limit = min(LONGER * longest, HISTORY - 1)
+    chosen = np.array(sorted(found), np.int32)
     few, lines = jax.device_get(taken(states, histories, chosen))
-    going = few._replace(status=np.full(len(chosen), Status.RUNNING, np.int32))
+    # Steps are counted from here, so that what a run may make does not depend on other groups'.
+    zero = np.zeros(len(chosen), np.int32)
+    going = few._replace(status=np.full_like(zero, Status.RUNNING), n_steps=zero)
     finer = replace(settings, tol=FINER * float(np.max(np.asarray(settings.tol))), acceleration=None, stopping="gain")
-    nobody_told = observer._replace(tell=None)
-    on, further = driver_of(rows).run_on(going, padded(lines, limit + 1), finer, limit, len(ranks), nobody_told)
-    on, further = jax.device_get((on, further))
-    stands = np.flatnonzero(~np.isin(on.status, FAILED))
-    on = on._replace(status=few.status, memory=None, **_unknown(few))
-    few, lines = jax.tree.map(lambda leaf: leaf[stands], (on, further))
+    nobody_told, empty = observer._replace(tell=None), np.full((len(chosen), MORE + 1), np.nan, lines.dtype)
+    on, made = jax.device_get(driver_of(rows).run_on(going, empty, finer, MORE, len(ranks), nobody_told))
+    stands = np.flatnonzero(~np.isin(on.status, (*FAILED, Status.NOT_MONOTONE)) & (on.objective >= few.objective))
+    n_before, n_after = few.n_steps, few.n_steps + on.n_steps
+    lines = padded(lines, min(int(n_after.max()) + 1, HISTORY))
+    for line, first, each in zip(lines, n_before, made, strict=True):
+        _append(line, first, each[1:])
+    on = on._replace(status=few.status, n_steps=n_after, memory=None, **_unknown(few))
+    few, lines = jax.tree.map(lambda leaf: leaf[stands], (on, lines))
     return put_back(states, _long_enough(histories, lines), chosen[stands], few, lines)
+
+
+def _append(line: np.ndarray, n_steps: int, more: np.ndarray) -> None:
+    """Write the objectives of more steps, NaN past their end, behind the first `n_steps` of a history that has room."""
+    made = more[~np.isnan(more)][: max(0, len(line) - 1 - n_steps)]
+    line[n_steps + 1 : n_steps + 1 + len(made)] = made
 
 
 def _best_of(ranks: np.ndarray, rivals: np.ndarray) -> np.ndarray:
@@ -129,8 +138,8 @@ def _best_of(ranks: np.ndarray, rivals: np.ndarray) -> np.ndarray:
 def _challengers(
     before: np.ndarray, ranks: np.ndarray, is_done: np.ndarray, rivals: np.ndarray, mixtures: Mixture
 ) -> np.ndarray:
-    """Of each group the next best run that would win if it gained as much as the run that gained most, and is not the
-    same fit as one that is polished."""
+    """Of each group the next best run that would win if it gained as much as that which gained most in its ascent, and
+    is not the same fit as one that is polished."""
     found = []
     for group in map(np.unique, rivals):
         done = group[is_done[group]]
@@ -168,8 +177,7 @@ def _ascended(
     n_after = n_before + np.array([np.count_nonzero(~np.isnan(each.line)) for each in ends])
     lines = padded(lines, min(int(n_after.max()) + 1, HISTORY))
     for line, first, each in zip(lines, n_before, ends, strict=True):
-        made = each.line[~np.isnan(each.line)][: max(0, len(line) - 1 - first)]
-        line[first + 1 : first + 1 + len(made)] = made
+        _append(line, first, each.line)
     found = [ended(each) for each in ends]
     states = jax.tree.map(lambda *leaves: np.stack(leaves), *found)._replace(**_unknown(few))
     if observer.is_interrupted:
