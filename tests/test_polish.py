@@ -104,12 +104,14 @@ def test_the_best_quarter_of_restarts_is_run_on_before_one_is_chosen(rows, monke
     assert (np.diff(history[: n_steps + 1]) >= -tolerance("fall", np.float64).absolute).all()
 
 
-def test_a_cell_does_not_depend_on_how_long_other_cells_take():
-    """The best quarter of its runs goes on as far as it would alone."""
-    swept = partial(jaxgmm.sweep, jax.random.key(0), X, families="tied", n_restarts=8, dtype=np.float64)
-    alone, among = swept([3]), swept([3, 4, 6])
-    assert alone.results["tied", 3].n_steps == among.results["tied", 3].n_steps
-    assert_close(alone.results["tied", 3].objective, among.results["tied", 3].objective, "settled", np.float64)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_cell_does_not_depend_on_how_long_other_cells_take(seed):
+    """The best quarter of its runs goes on as far as it would alone. Small tables share a program for all these K."""
+    key, x = jax.random.key(0), overlapping(seed)
+    swept = partial(jaxgmm.sweep, key, x, families="diag", n_restarts=8, dtype=np.float64)
+    alone, among = (swept(counts).results["diag", 2] for counts in ([2], [2, 3, 5]))
+    assert np.array_equal(alone.restarts.n_steps, among.restarts.n_steps)
+    assert_close(alone.objective, among.objective, "settled", np.float64)
 
 
 def test_an_ascent_over_blocks_resumes_with_the_same_bits(tmp_path, monkeypatch):

@@ -51,13 +51,12 @@ def is_row(seeds, x):
 
 @pytest.mark.parametrize(
     ("n_rows", "n_points"),
-    {
-        "all at once": (100, 3),
-        "set by set": (500, 20),
-        "point by point": (3000, 10),
-        "of few rows": (1000, 17),
-    }.values(),
-    ids=["all at once", "set by set", "point by point", "of few rows"],
+    [
+        pytest.param(100, 3, id="all at once"),
+        pytest.param(500, 20, id="set by set"),
+        pytest.param(3000, 10, id="point by point"),
+        pytest.param(1000, 17, id="point by point, of few rows"),
+    ],
 )
 def test_the_nearest_points_do_not_depend_on_how_many_are_compared_at_a_time(n_rows, n_points, dtype):
     """On the host; of two points that are as near, the first."""
