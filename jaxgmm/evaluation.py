@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -9,15 +10,15 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from ._base.memory import aligned_zeros, gathered
+from ._base.memory import gathered
 from ._base.precision import is_traced, is_transforming, keeps_precision, precision_for
-from ._base.programs import ROWS_AT_ONCE, chunks, components, is_small, program
+from ._base.programs import is_small, program
 from .covariances import Dense, Form
 from .density import Components, T, in_safe_form, joint, normalise, prepare
 from .families import Family, Full, shape_of_scales
-from .rows.chunks import Chunk, Chunked, Roomy, cut
+from .rows.chunks import Chunk, Chunked, cut
 from .rows.sizes import choose_chunk_size
 
 M = TypeVar("M", bound="Evaluable")
@@ -64,19 +65,18 @@ evaluate = keeps_precision(program(map_log_joint, static="consume"))
 
 
 class Evaluated(NamedTuple):
-    """A mixture's log joint, log-densities and responsibilities of rows, on the host."""
+    """A mixture's log joint of rows, on the host."""
 
     joint: np.ndarray  # (K, N): log of weight times component density, nats
-    log_prob: np.ndarray  # (N,): log-density, nats
-    responsibilities: np.ndarray  # (K, N)
 
     def by(self, consume: Callable[[Array], Array]) -> np.ndarray:
         """The result of `consume` on the log joint, for every row. -> (N, ...)."""
-        if consume is log_prob_of:
-            return self.log_prob
-        if consume is responsibilities_of:
-            return self.responsibilities.T
-        return self.joint.argmax(axis=0).astype(np.int32) if consume is labels_of else self.joint.T
+        if consume is labels_of:
+            return self.joint.argmax(axis=0).astype(np.int32)
+        if consume not in (log_prob_of, responsibilities_of):
+            return self.joint.T
+        log_prob, responsibilities = _normalised(self.joint)
+        return log_prob if consume is log_prob_of else responsibilities.T
 
 
 def is_few(mixture: Evaluable, x: Any) -> bool:
@@ -84,36 +84,60 @@ def is_few(mixture: Evaluable, x: Any) -> bool:
     if is_traced((mixture, x)) or not len(x) or not is_small(*x.shape, mixture.n_components, 1) or is_transforming():  # pyright: ignore
         return False
     arrays = [each for each in (x, mixture.means) if isinstance(each, jax.Array)]
-    return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
+    on_cpu = all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
+    return on_cpu and hasattr(mixture.scales, "as_dense")
+
+
+ROWS_OF_A_BLOCK = 1024
+"""Rows that are evaluated at a time on the host, so that what is computed of them stays in the cache."""
 
 
 def evaluate_few(mixture: Evaluable, x: Any) -> Evaluated:
-    """All quantities of rows x (N, D), by one program for many N and K, in the SAFE form."""
-    n_rows, count = len(x), mixture.n_components
-    rows = aligned_zeros((chunks(n_rows) * ROWS_AT_ONCE, mixture.n_features), mixture.means.dtype)
-    with np.errstate(over="ignore"):  # a number too large for the dtype is as far away as an infinite one
-        rows[:n_rows] = np.asarray(x)
-    with precision_for(rows.dtype):
-        wide = padded(in_shared_family(mixture), components(count))
-        found = jax.device_get(_evaluate_few(wide, Roomy(rows, ROWS_AT_ONCE), np.int32(-(-n_rows // ROWS_AT_ONCE))))  # pyright: ignore
-    joint, log_prob, responsibilities = (np.moveaxis(part, 0, -2) for part in found)
-    joint, responsibilities = (part.reshape(len(part), -1)[:count, :n_rows] for part in (joint, responsibilities))
-    return Evaluated(joint, log_prob.reshape(-1)[:n_rows], responsibilities)
+    """The log joint of rows x (N, D), by NumPy: compiling a program would take longer, and so would starting it. As in
+    the SAFE form, each component's own mean is subtracted first."""
+    mixture = jax.tree.map(np.asarray, mixture)
+    means: Any = mixture.means
+    with np.errstate(all="ignore"):  # a number too large for the dtype is as far away as an infinite one
+        columns = np.ascontiguousarray(np.asarray(x).astype(means.dtype).T)
+        constant, whiteners = _whiteners(mixture)
+        blocks = [columns[:, start : start + ROWS_OF_A_BLOCK] for start in range(0, len(x), ROWS_OF_A_BLOCK)]
+        found = np.concatenate([_log_joint_of_block(means, constant, whiteners, block) for block in blocks], axis=1)
+    # As in `_log_joint_of`.
+    sound = ~np.isnan(constant + means.sum(axis=1))
+    found[np.isnan(found) & sound[:, None] & ~np.isnan(columns).any(axis=0)] = -np.inf
+    return Evaluated(found)
 
 
-@program(hurried=True)
-def _evaluate_few(mixture: Evaluable, rows: Roomy, n_used: Array) -> tuple[Array, Array, Array]:
-    """Log joint, log-densities and responsibilities, (C, K, n), (C, n) and (C, K, n), of the chunks in use."""
-    evaluate = _log_joint_of(mixture, mixture.mean(), Form.SAFE)
-    shape = rows.n_chunks, mixture.n_components, rows.chunk_size
-    nothing = jnp.zeros(shape, rows.body.dtype)
+def _whiteners(mixture: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What does not depend on rows: constants (K,), and matrices (K, D, D) that whiten, or their diagonals (K, D)."""
+    factor = mixture.scales.as_dense().factor
+    pivots = np.diagonal(factor, axis1=1, axis2=2)
+    constant = mixture.log_weights - np.log(pivots).sum(axis=1) - 0.5 * mixture.n_features * math.log(2.0 * math.pi)
+    is_diagonal = not np.tril(factor, -1).any()
+    # `inv` refuses a pivot of 0.
+    each = 1.0 / pivots if is_diagonal else np.linalg.inv(np.where(pivots[:, None] == 0.0, np.nan, factor))
+    return constant, np.broadcast_to(each, (mixture.n_components, *each.shape[1:]))
 
-    def of_chunk(index: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        found_here = evaluate(Chunk.of(rows.take(index)))
-        whole = (found_here, *normalise(found_here))
-        return jax.tree.map(lambda many, one: many.at[index].set(one), found, whole)  # pyright: ignore
 
-    return lax.fori_loop(0, n_used, of_chunk, (nothing, nothing[:, 0], nothing))
+def _log_joint_of_block(
+    means: np.ndarray, constant: np.ndarray, whiteners: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    found = np.empty((len(means), columns.shape[1]), columns.dtype)
+    for k, (mean, whitener) in enumerate(zip(means, whiteners, strict=True)):
+        apart = columns - mean[:, None]
+        white = np.matmul(whitener, apart) if whitener.ndim == 2 else whitener[:, None] * apart
+        found[k] = constant[k] - 0.5 * np.square(white, out=white).sum(axis=0)
+    return found
+
+
+def _normalised(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`density.normalise`, by NumPy."""
+    with np.errstate(all="ignore"):
+        largest = joint.max(axis=0)
+        shares = np.exp(joint - np.where(largest == -np.inf, 0.0, largest).astype(joint.dtype))
+        total = shares.sum(axis=0)
+        log_prob = largest + np.log(total)
+        return log_prob, np.where(total == 0.0, joint.dtype.type(1.0 / len(joint)), shares / total)
 
 
 SHARED_FEATURES = 16
