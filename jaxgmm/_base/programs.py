@@ -71,17 +71,19 @@ ROWS_AT_ONCE = 512
 SMALL_CHUNKS = 16
 """Least capacity of a small table, in chunks of `ROWS_AT_ONCE`: all tables up to 8,192 rows share programs."""
 
-SHARED_UP_TO = 16
-"""Number of components up to which all fits to small tables are padded to the same K and share programs."""
+SHARED_UP_TO = 32
+"""Number of components up to which all fits to small tables are padded to the same K and share programs. Steps compute
+no padding (`em/in_turn.py`): the loop over K = 1 to 10 and four types on 500 rows takes as long as with 16, and that to
+20 three quarters (Zen 4)."""
 
-SMALL = 2**20
+SMALL = 2**21
 """Responsibilities (padded components × rows × runs) up to which a search is small, and shares programs: a step of all
 its runs then takes some milliseconds, and compiling programs of its own one to three seconds."""
 
-HURRIED_UP_TO = 330_000
+HURRIED_UP_TO = 660_000
 """Responsibilities of a step of all runs, with padding, up to which the steps of a small search are HURRIED. BRISK
-takes half a second more to compile and saves some 50 ns a responsibility, and a run makes some 30 steps: 0.5 s / (50 ns
-· 30). Ten runs of 5,000 × 4 rows then take 0.2 s and not 0.75."""
+takes half a second more to compile and saves some 50 ns a responsibility, of which a half or more is padding, and a run
+makes some 30 steps: 0.5 s / (25 ns · 30). Ten runs of 5,000 × 4 rows then take 0.2 s and not 0.75."""
 
 
 def components(count: int) -> int:
@@ -104,7 +106,7 @@ def is_small(n_rows: int, n_features: int, count: int, n_runs: int) -> bool:
     return (
         jax.default_backend() == "cpu"
         and padded * n_rows * n_runs <= SMALL
-        and numbers <= SMALL
+        and numbers <= SMALL // 2
         and padded * n_features**2 <= SMALL // 16
     )
 

@@ -16,7 +16,7 @@ from jax import Array
 
 from .. import em
 from .._base import threefry
-from .._base.programs import SHARED_UP_TO, next_power_of_two, program
+from .._base.programs import next_power_of_two, program
 from ..families import Family, Full
 from ..moments import FULL, Moments
 from ..rows.batches import Batches
@@ -35,6 +35,9 @@ from .start import room_for, seeds_of
 
 SMALL_TABLE = 2**20
 """Largest table, in numbers (N·D), for which compiling for another K takes longer than padding to a larger one."""
+
+TOGETHER_UP_TO = 16
+"""Number of components up to which all cells of a search of such a table share a program."""
 
 HELD = 2**33
 """Upper bound on the bytes of all runs of a bucket."""
@@ -63,13 +66,13 @@ def buckets(
     """Group the counts into buckets that share a program: at most `PADDING` of a bucket's components are padding, and
     its runs take at most `HELD` bytes.
 
-    For a small table, all counts up to `SHARED_UP_TO` and those between two powers of two above it share one, within
+    For a small table, all counts up to `TOGETHER_UP_TO` and those between two powers of two above it share one, within
     these bounds; for a large table, each count has its own program.
     """
     is_small = int(batches.n_rows) * batches.n_features <= SMALL_TABLE
     shared: dict[int, list[int]] = {}
     for count in counts:
-        shared.setdefault(max(SHARED_UP_TO, next_power_of_two(count)) if is_small else count, []).append(count)
+        shared.setdefault(max(TOGETHER_UP_TO, next_power_of_two(count)) if is_small else count, []).append(count)
     all_diagonal = all(family.kind.is_diagonal for family in families)
     bounded: list[list[int]] = []
     for together in shared.values():
