@@ -231,3 +231,16 @@ def test_an_interrupt_while_several_ascend_keeps_what_they_have(monkeypatch):
     assert {cell.status for cell in found.cells} == {"RUNNING"}
     assert all(np.isfinite(cell.log_likelihood) for cell in found.cells)
     assert len(found.cells) == 3
+
+
+def test_an_ascent_ends_where_rounding_hides_what_is_left(monkeypatch):
+    """In float32: the objective has risen by more than `AT_REST` roundings over every `WINDOW` before the last, but for
+    steps with which a proposal is only shortened."""
+    lines, keep = [], polish_module.ended
+    monkeypatch.setattr(polish_module, "ended", lambda each: lines.append(each.line) or keep(each))
+    jaxgmm.sweep(jax.random.key(0), X.astype(np.float32), [8, 10], "full", 4)
+    made = [line[~np.isnan(line)].astype(np.float64) for line in lines]
+    assert max(map(len, made)) > 2 * ascent.WINDOW
+    for line in made:
+        rose = (line[ascent.WINDOW :] - line[: -ascent.WINDOW]) / np.maximum(np.abs(line[ascent.WINDOW :]), 1.0)
+        assert np.all(np.maximum(rose[:-2], rose[1:-1]) >= ascent.AT_REST * np.finfo(np.float32).eps)

@@ -73,8 +73,7 @@ SMALL_CHUNKS = 16
 
 SHARED_UP_TO = 32
 """Number of components up to which all fits to small tables are padded to the same K and share programs. Steps compute
-no padding (`em/in_turn.py`): the loop over K = 1 to 10 and four types on 500 rows takes as long as with 16, and that to
-20 three quarters (Zen 4)."""
+no padding (`em/in_turn.py`): a loop over K = 1 to 10 takes as long as with 16, and one to 20 three quarters (Zen 4)."""
 
 SMALL = 2**21
 """Responsibilities (padded components × rows × runs) up to which a search is small, and shares programs: a step of all

@@ -143,8 +143,8 @@ def advance(
 ) -> tuple[State, Array]:
     """`step` in a given form; for a run that has not begun the first M-step, with the parts that are `fixed`.
 
-    how: how the program is compiled. A small table's E-step in the SAFE form takes components in turn, without those
-    that are padding (`in_turn.py`).
+    how: how the program is compiled. Where many numbers of components share the program, an E-step in the SAFE form
+    takes components in turn, without those that are padding (`in_turn.py`).
 
     -> the state, unchanged where the form is FAST and FAST is too inaccurate; and whether FAST is too inaccurate.
     """
@@ -157,7 +157,7 @@ def advance(
         proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
     is_far = ~is_fast(proposal.mixture, batches.origin)
     put_off = is_far if form is Form.FAST else jnp.array(False)
-    if batches.has_room and form is Form.SAFE and how is not Effort.WELL:
+    if batches.in_turn and form is Form.SAFE and how is not Effort.WELL:
         moments = in_turn.expect(proposal.mixture, batches, how)
     else:
         moments = expect(proposal.mixture, batches, form, how)

@@ -48,6 +48,7 @@ class Batches:
     n_used: Array | None = None  # (): how many chunks hold rows, an int32; None where all do
     exponent: Any = ZERO  # (): weights are kept in units of 2^exponent (see `units.py`)
     fused: bool = field(default=False, metadata={"static": True})  # sums by `em/kernel.py` if supported
+    in_turn: bool = field(default=False, metadata={"static": True})  # padded components are skipped: `em/in_turn.py`
 
     @classmethod
     def of(
@@ -121,7 +122,7 @@ class Batches:
         device = rows.sharding if rows.committed else None
         weights_, origin_, total_, lightest_, count, used = jax.device_put(parts, device)
         known = origin_, total_, lightest_, count, used, np.int32(exponent)
-        return cls(Roomy(rows, size), Roomy(weights_, size), *known)
+        return cls(Roomy(rows, size), Roomy(weights_, size), *known, in_turn=True)
 
     @property
     def has_room(self) -> bool:

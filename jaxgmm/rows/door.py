@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jax import Array
 from .._base.fork import refuse_if_forked
 from .._base.mesh import one_copy_of
 from .._base.precision import is_traced, is_transforming, precision_for
-from .._base.programs import is_small, next_power_of_two
+from .._base.programs import effort, is_small, next_power_of_two
 from . import _check
 from .batches import Batches
 from .blocks import Blocks
@@ -25,7 +26,7 @@ from .replicated import ON_EACH, on_all_devices
 from .rows import Rows
 from .sharded import Sharded
 from .shares import is_sharded, shares_of
-from .sizes import choose_chunk_size
+from .sizes import choose_chunk_size, chunk_size_in_turn, has_one_form
 from .streamed import Streamed
 
 
@@ -126,15 +127,25 @@ def admit(x: Any, options: RowOptions, work: Workload) -> Batches:
 def in_batches(x: Any, options: RowOptions, work: Workload) -> Batches:
     """Rows (N, D) and options that are checked, as batches; padded to a capacity where the search is small."""
     sample_weight, chunk_size, dtype, _ = options
-    n_components, n_lanes, n_runs = work
-    if chunk_size is None and n_runs is not None and have_room(x, sample_weight, n_components, n_runs):
-        return Batches.with_room(x, sample_weight, dtype)
+    n_components, n_lanes, n_runs, is_padded = work
+    if chunk_size is None and n_runs is not None:
+        if have_room(x, sample_weight, n_components, n_runs):
+            return Batches.with_room(x, sample_weight, dtype)
+        n_rows, n_features = x.shape
+        has_one = has_one_form(effort(n_rows, n_components, n_runs), n_features)
+        if is_padded and has_one and _on_one_cpu(x, sample_weight):
+            size = chunk_size_in_turn(n_rows, n_features, np.dtype(dtype).itemsize)
+            return replace(Batches.of(x, sample_weight, size, dtype=dtype), in_turn=True)
     return Batches.of(x, sample_weight, chunk_size, n_components=n_components, n_lanes=n_lanes, dtype=dtype)
 
 
 def have_room(x: Any, sample_weight: Any, n_components: int, n_runs: int) -> bool:
     """Whether the rows are those of a small search, not traced, and on one CPU."""
-    if is_transforming() or not is_small(*x.shape, n_components, n_runs):  # pyright: ignore
+    return _on_one_cpu(x, sample_weight) and is_small(*x.shape, n_components, n_runs)  # pyright: ignore
+
+
+def _on_one_cpu(x: Any, sample_weight: Any) -> bool:
+    if is_transforming():
         return False
     arrays = [each for each in (x, sample_weight) if isinstance(each, jax.Array)]
     return all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)

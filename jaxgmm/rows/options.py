@@ -20,3 +20,4 @@ class Workload(NamedTuple):
     n_components: int
     n_lanes: int = 1  # fits side by side
     n_runs: int | None = None  # of the whole search, if it may count as small; else None
+    is_padded: bool = False  # fits with fewer components share their program

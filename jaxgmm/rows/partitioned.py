@@ -40,6 +40,7 @@ class PartitionedRows(ABC):
     exponent: int = 0  # weights are kept in units of 2^exponent
     sample: Batches  # rows that seeds are chosen from
     has_room = False  # as `Batches` of a small table have
+    in_turn = False
     n_copies = 1
     advice = ""  # for errors that ask for rows in one place: what a user may do besides giving an array
 

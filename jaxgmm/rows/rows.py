@@ -68,6 +68,11 @@ class Rows(Protocol):
         ...
 
     @property
+    def in_turn(self) -> bool:
+        """Whether fits of different numbers of components share programs that skip padding (`em/in_turn.py`)."""
+        ...
+
+    @property
     def n_copies(self) -> int:
         """How many devices hold a copy of all rows."""
         ...

@@ -1,9 +1,11 @@
-"""How many rows a chunk has, and what a fit needs of memory."""
+"""How many rows a chunk has, what a fit needs of memory, and whether one form of its steps will do."""
 
 from __future__ import annotations
 
 import jax
 import numpy as np
+
+from .._base.programs import Effort, next_power_of_two
 
 SIDE_BY_SIDE = 2**30
 """Bytes that fits side by side may hold, apart from their chunks."""
@@ -11,6 +13,18 @@ SIDE_BY_SIDE = 2**30
 AT_ONCE = 2**14
 """Responsibilities of a chunk, of one fit or of several side by side, that suit one CPU core: with fewer the overhead
 of each operation matters; with more XLA splits operations over several cores, and loses more than it gains."""
+
+
+ONE_FORM_UP_TO = 8
+"""Features up to which a medium search (see `programs.effort`) makes all its steps in the SAFE form. A step then takes
+0.7 to 1.8 times as long as in the FAST one (5,000 rows, K = 10), but where clusters lie apart some runs need SAFE
+sooner or later, and each family would compile a second program, for longer than its runs take (by hand, Zen 3: see "One
+form or two" in `benchmarks/README.md`)."""
+
+
+def has_one_form(how: Effort, n_features: int) -> bool:
+    """Whether a search on a CPU makes all its steps in the SAFE form. how: how its programs are compiled."""
+    return how is Effort.BRISK and n_features <= ONE_FORM_UP_TO and jax.default_backend() == "cpu"
 
 
 def choose_width(n_components: int, n_lanes: int, n_rows: int, bytes_each: int = 0) -> int:
@@ -21,6 +35,16 @@ def choose_width(n_components: int, n_lanes: int, n_rows: int, bytes_each: int =
     """
     most = int(np.clip(AT_ONCE // (n_components * n_rows), 1, 16)) if jax.default_backend() == "cpu" else 256
     return max(1, min(most, n_lanes, SIDE_BY_SIDE // max(1, bytes_each)))
+
+
+def chunk_size_in_turn(n_rows: int, n_features: int, itemsize: int) -> int:
+    """Rows per chunk where components are taken in turn: all of up to 8192, as long as a component's residuals stay in
+    a core's cache, since each turn costs some microseconds. Rounded up to an eighth of a power of two, so that similar
+    numbers of rows share programs."""
+    most = max(1024, min(8192, 2**18 // (n_features * itemsize)))
+    each = -(-n_rows // -(-n_rows // most))
+    step = max(64, next_power_of_two(each) // 8)
+    return -(-each // step) * step
 
 
 def bytes_of_fit(n_components: int, n_features: int, itemsize: int, is_diagonal: bool = False) -> int:

@@ -27,6 +27,10 @@ STILL_TO_COME = 1e-7
 """Estimated gain, nats per unit of weight, at which an ascent has arrived, if it is below it twice in a row: a tenth of
 what is promised, since the estimate knows only the curvature along the last moves."""
 
+WINDOW, AT_REST = 10, 4.0
+"""An ascent has arrived, too, where its objective has risen by less than so many roundings in so many steps: what is
+left is then hidden. In float32, where a rounding is some 5e-7 nats, one in ten would go on for hundreds of steps."""
+
 SHORTER = 1.0 / 4.0
 """By how much a refused proposal is shortened, once: after the second refusal plain steps follow."""
 
@@ -126,7 +130,7 @@ def learn(ascent: Ascent, point: np.ndarray, stepped: em.State) -> Ascent:
         patience=np.array(min(2 * patience, PATIENCE)),
         n_pairs=np.array(0 if patience >= 4 else int(ascent.n_pairs)),
         n_small=np.array(n_small + 1 if n_small else 0),
-        is_done=np.array(n_small > 0),
+        is_done=np.array(n_small > 0 or _is_at_rest(ascent.line)),
     )
 
 
@@ -156,6 +160,7 @@ def _accepted(ascent: Ascent, point: np.ndarray, stepped: em.State, is_plain: bo
     direction = _lbfgs(step, moves[MEMORY - n_pairs :], changes[MEMORY - n_pairs :])
     is_small = 0.5 * np.dot(step, direction) < STILL_TO_COME
     n_small = int(ascent.n_small) + 1 if is_small else 0
+    line = _with_objective(ascent.line, stepped.objective)
     return ascent._replace(
         state=stepped,
         point=point,
@@ -168,8 +173,8 @@ def _accepted(ascent: Ascent, point: np.ndarray, stepped: em.State, is_plain: bo
         patience=ascent.patience if is_plain else np.array(1),
         plainly=np.array(max(int(ascent.plainly) - 1, 0)),
         n_small=np.array(n_small),
-        line=_with_objective(ascent.line, stepped.objective),
-        is_done=np.array(n_small > 1 or not np.all(np.isfinite(direction))),
+        line=line,
+        is_done=np.array(n_small > 1 or not np.all(np.isfinite(direction)) or _is_at_rest(line)),
     )
 
 
@@ -177,6 +182,12 @@ def _with_objective(line: np.ndarray, objective: Any) -> np.ndarray:
     line = line.copy()
     line[np.argmax(np.isnan(line))] = objective
     return line
+
+
+def _is_at_rest(line: np.ndarray) -> bool:
+    made = line[~np.isnan(line)].astype(np.float64)
+    rounding = np.finfo(line.dtype).eps * max(abs(made[-1]), 1.0)
+    return len(made) > WINDOW and bool(made[-1] - made[-1 - WINDOW] < AT_REST * rounding)
 
 
 def _lbfgs(step: np.ndarray, moves: np.ndarray, changes: np.ndarray) -> np.ndarray:

@@ -63,16 +63,22 @@ def buckets(
     n_restarts: int = 1,
     families: Iterable[Family] = (Full(),),
 ) -> list[tuple[int, ...]]:
-    """Group the counts into buckets that share a program: at most `PADDING` of a bucket's components are padding, and
-    its runs take at most `HELD` bytes.
+    """Group the counts into buckets that share a program: their runs take at most `HELD` bytes, and unless padding is
+    skipped (`Batches.in_turn`), at most `PADDING` of a bucket's components are padding.
 
-    For a small table, all counts up to `TOGETHER_UP_TO` and those between two powers of two above it share one, within
-    these bounds; for a large table, each count has its own program.
+    Where it is skipped all counts share one, within these bounds; otherwise, for a table of few numbers, all up to
+    `TOGETHER_UP_TO` and those between two powers of two above it, and for a larger one each count has its own.
     """
     is_small = int(batches.n_rows) * batches.n_features <= SMALL_TABLE
+
+    def widest(count: int) -> int:
+        if batches.in_turn:
+            return room_for(count, batches) if batches.has_room else 0
+        return max(TOGETHER_UP_TO, next_power_of_two(count)) if is_small else count
+
     shared: dict[int, list[int]] = {}
     for count in counts:
-        shared.setdefault(max(TOGETHER_UP_TO, next_power_of_two(count)) if is_small else count, []).append(count)
+        shared.setdefault(widest(count), []).append(count)
     all_diagonal = all(family.kind.is_diagonal for family in families)
     bounded: list[list[int]] = []
     for together in shared.values():
@@ -80,7 +86,7 @@ def buckets(
         while rest:  # take the largest count, and as many of the others as the bounds allow
             each = n_restarts * bytes_of_fit(rest[0], batches.n_features, batches.dtype.itemsize, all_diagonal)
             within = max(1, min(len(rest), HELD // each))
-            most = next(n for n in range(within, 0, -1) if padding(rest[:n]) <= PADDING)
+            most = next(n for n in range(within, 0, -1) if batches.in_turn or padding(rest[:n]) <= PADDING)
             bounded.append(rest[:most])
             rest = rest[most:]
     order = {count: place for place, count in enumerate(counts)}

@@ -139,7 +139,8 @@ class Plan:
         search = self.search
         is_plain = self.settings.acceleration is None and not is_traced((key, self.settings, search.init))
         n_runs = search.n_restarts * len(self.counts) if is_plain else None
-        rows = admit_rows(key, x, self.rows, Workload(self.n_components, search.n_restarts, n_runs), read)
+        work = Workload(self.n_components, search.n_restarts, n_runs, len(self.counts) > 1)
+        rows = admit_rows(key, x, self.rows, work, read)
         if search.escape is not None:
             rows.whole(f"escape={search.escape!r}", "its proposals are made of several passes each")
         return rows

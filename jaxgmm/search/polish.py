@@ -95,14 +95,20 @@ def polished(
 def _sifted(
     states: em.State, histories: Any, rows: Rows, settings: em.Settings, observer: Observer, rivals: np.ndarray
 ) -> tuple[em.State, Any]:
-    """Ended runs (R, ...), the best `SIFTED` of each group run on, if these are at least two. Only runs that `tol`
-    ended are; their status stays, and one that fails or falls on the way stays what it was."""
+    """Ended runs (R, ...), of the best `SIFTED` of each group those that are different fits run on, if these are at
+    least two. Only runs that `tol` ended are; their status stays, and one that fails or falls on the way stays what it
+    was."""
     ranks, is_settled = _ranks(states, settings), np.asarray(states.status) == Status.CONVERGED
+    mixtures: Any = jax.device_get(states.mixture)
     found: list[int] = []
     for group in map(np.unique, rivals):
         best = group[np.argsort(-ranks[group], kind="stable")][: math.ceil(SIFTED * len(group))]
-        if len(best) > 1:
-            found += [run for run in best if is_settled[run] and np.isfinite(ranks[run])]
+        unlike: list[int] = []
+        for run in best:
+            if np.isfinite(ranks[run]) and not any(_are_same(mixtures, run, other) for other in unlike):
+                unlike.append(run)
+        if len(unlike) > 1:
+            found += [run for run in unlike if is_settled[run]]
     if not found or observer.is_interrupted:
         return states, histories
     chosen = np.array(sorted(found), np.int32)

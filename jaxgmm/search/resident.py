@@ -131,7 +131,7 @@ class Resident:
     def prepare(self, families: Sequence[Family], n_components: int, settings: em.Settings, n_runs: int) -> None:
         if settings.acceleration or is_traced(settings) or is_transforming() or self.rows.n_copies > 1:
             return
-        if are_singles(n_runs, n_components, self.rows):
+        if self.rows.in_turn or are_singles(n_runs, n_components, self.rows):
             one_by_one.prepare(families, n_components, self.rows, settings, n_runs)
 
     def to_ends(
@@ -170,7 +170,7 @@ class Resident:
         if settings.acceleration is not None or not is_on_host(states):
             return False
         n_runs, n_components = states.mixture.means.shape[:2]
-        return self.rows.has_room or are_singles(n_runs, n_components, self.rows)
+        return self.rows.in_turn or are_singles(n_runs, n_components, self.rows)
 
     def of_each(self, results: FitResult, also: Callable[[FitResult, Batches], Any]) -> Any:
         n_results, n_components = results.mixture.means.shape[:2]
