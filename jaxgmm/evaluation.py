@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ._base.fork import refuse_if_forked
 from ._base.memory import gathered
 from ._base.precision import is_traced, is_transforming, keeps_precision, precision_for
 from ._base.programs import is_small, program
-from .covariances import Dense, Form
+from .covariances import Form
 from .density import Components, T, in_safe_form, joint, normalise, prepare
-from .families import Family, Full, shape_of_scales
+from .families import Family, shape_of_scales
 from .rows.chunks import Chunk, Chunked, cut
 from .rows.sizes import choose_chunk_size
 
@@ -105,6 +106,7 @@ def evaluate_few(mixture: Evaluable, x: Any) -> Evaluated:
     # As in `_log_joint_of`.
     sound = ~np.isnan(constant + means.sum(axis=1))
     found[np.isnan(found) & sound[:, None] & ~np.isnan(columns).any(axis=0)] = -np.inf
+    found[np.isneginf(mixture.log_weights)] = -np.inf  # padding, whose covariances may be anything
     return Evaluated(found)
 
 
@@ -138,21 +140,6 @@ def _normalised(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total = shares.sum(axis=0)
         log_prob = largest + np.log(total)
         return log_prob, np.where(total == 0.0, joint.dtype.type(1.0 / len(joint)), shares / total)
-
-
-SHARED_FEATURES = 16
-"""Features up to which few rows are evaluated under dense covariances, by one program that all families share: this
-costs less than a hundredth of compiling another program."""
-
-
-def in_shared_family(mixture: M) -> M:
-    """A mixture on the host with the same densities, of the family `Full`, as which all families are evaluated."""
-    mixture = jax.tree.map(np.asarray, mixture)
-    if mixture.n_features > SHARED_FEATURES or not hasattr(mixture.scales, "as_dense"):
-        return mixture
-    factor = np.asarray(mixture.scales.as_dense().factor)
-    each = np.broadcast_to(factor, (mixture.n_components, *factor.shape[1:]))
-    return replace(mixture, scales=Dense(each), family=Full())  # pyright: ignore
 
 
 def padded(mixture: M, n_components: int) -> M:
@@ -205,6 +192,7 @@ def _per_row(consume: Callable[[Array], Array]) -> Callable[[Evaluable, Array], 
     def evaluate(mixture: Evaluable, x: Array) -> Array:
         if is_traced(x) or not is_few(mixture, flat := np.asarray(x).reshape(-1, x.shape[-1])):
             return evaluate_many(mixture, x)
+        refuse_if_forked()  # NumPy could, but what it finds goes back to JAX
         found = evaluate_few(mixture, flat).by(consume)
         return jax.device_put(found.reshape((*x.shape[:-1], *found.shape[1:])), x.sharding if x.committed else None)
 

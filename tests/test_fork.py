@@ -18,6 +18,7 @@ import pytest
 
 import jaxgmm
 from tests import oracle
+from tests.tolerances import assert_close
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,12 +73,9 @@ def said_in_a_fork(job):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_whatever_computes_in_a_fork_is_an_error_that_says_what_to_do():
-    fitted = jaxgmm.GaussianMixture(2, random_state=0).fit(X)
-    jobs = COMPUTES | {"predict": lambda: fitted.predict(X), "score": lambda: fitted.score(X)}
-
     def all_of_them():
         said = {}
-        for name, job in jobs.items():
+        for name, job in COMPUTES.items():
             try:
                 said[name] = f"answers {job()}"
             except Exception as error:
@@ -85,12 +83,23 @@ def test_whatever_computes_in_a_fork_is_an_error_that_says_what_to_do():
         return "\n".join(f"{name}: {text}" for name, text in said.items())
 
     lines = said_in_a_fork(all_of_them).splitlines()
-    assert len(lines) == len(jobs)
+    assert len(lines) == len(COMPUTES)
     for line in lines:
         assert "RuntimeError: This process was forked" in line
         assert "'spawn'" in line
         assert "'forkserver'" in line
         assert "loky" in line
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_an_estimator_evaluates_few_rows_in_a_fork():
+    """NumPy does; rows that are JAX's, and many, are an error."""
+    fitted = jaxgmm.GaussianMixture(2, random_state=0).fit(X)
+    predicted, score = said_in_a_fork(lambda: (fitted.predict(X).tolist(), float(fitted.score(X)))).rsplit(",", 1)
+    assert predicted[1:] == f"{fitted.predict(X).tolist()}"
+    assert_close(float(score[:-1]), float(fitted.score(X)), "objective", np.float32)
+    for rows in (jax.device_put(X), np.tile(X, (1000, 1))):
+        assert "RuntimeError: This process was forked" in said_in_a_fork(lambda rows=rows: fitted.predict(rows))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -65,7 +65,7 @@ class Covariance(Protocol):
         ...
 
     def as_dense(self) -> Any:
-        """The same covariances as a `Dense`, on the host, so that families may share programs. Optional."""
+        """The same covariances as a `Dense`, on the host, so that NumPy evaluates few rows. Optional."""
         ...
 
     def variances(self) -> Array:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from .._base.fork import refuse_if_forked
 from .._base.precision import is_traced, is_transforming, precision_for
 from .._base.programs import next_power_of_two
 from ..evaluation import evaluate, evaluate_few, is_few, labels_of
@@ -73,6 +74,7 @@ def _evaluated(estimator: Any, X: Any, method: str, consume: Any, sample_weight:
         found = evaluate_few(mixture, x).by(consume)
         if not isinstance(X, jax.Array):
             return found
+        refuse_if_forked()
         with precision_for(found.dtype):
             return jax.device_put(found, X.sharding if X.committed else None)
     dtype = dtype_within(mixture, x)

@@ -4,7 +4,7 @@ single run keeps a core busy, they are made one by one."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -19,7 +19,6 @@ from ..em.hard import assigned, from_labels, from_means, from_responsibilities
 from ..em.lanes import for_fits, one_lane
 from ..em.maximisation import maximise
 from ..em.state import lost_if_empty, unstarted
-from ..evaluation import in_shared_family
 from ..families import Family
 from ..mixture import Mixture
 from ..moments import Kind, Moments, projected
@@ -180,7 +179,7 @@ class Resident:
             how = Effort.HURRIED if is_soon_done else effort(int(self.rows.n_rows), n_components, n_results)
             return _for_each_result.compiled(how, self.rows, without_histories(results), also=also)
         alone = [jax.tree.map(lambda leaf, i=i: leaf[i], results) for i in range(n_results)]
-        each = [also(replace(of, mixture=in_shared_family(of.mixture)), self.rows) for of in alone]
+        each = [also(of, self.rows) for of in alone]
         return jax.tree.map(lambda *leaves: np.stack(list(map(np.asarray, leaves))), *each)
 
     def ridge(self, ridge: Any, relative: float) -> Array:

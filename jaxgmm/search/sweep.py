@@ -290,6 +290,6 @@ class _Keeper:
             chosen_by=self.criterion,
             spurious=frozenset(of for of, result in results.items() if np.asarray(result.spurious).any()),
             groups=tuple(shared),
-            padding=stepped_padding(results, shared),
+            padding=0.0 if self.rows.in_turn else stepped_padding(results, shared),
             is_complete=len(done) == len(order) and not self.is_unfinished,
         )

@@ -13,6 +13,7 @@ from ..._base.precision import is_traced, keeps_precision
 from ..._base.programs import program
 from ...covariances import Form
 from ...density import in_safe_form, joint, prepare
+from ...evaluation import evaluate_few
 from ...mixture import Mixture
 from ...rows.batches import Batches
 from ...rows.chunks import Chunk
@@ -45,8 +46,27 @@ def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Arr
 def evidence(
     mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None = None
 ) -> tuple[Array, Array]:
-    """Σ w (log density − centre), and the entropy of the responsibilities."""
+    """Σ w (log density − centre), and the entropy of the responsibilities; of a small table by NumPy."""
+    if batches.has_room and hasattr(mixture.scales, "as_dense"):
+        return _evidence_of_few(mixture, batches, float(centre), kind)
     return _evidence.compiled(batches.has_room, mixture, batches, centre, kind=kind, form=form)
+
+
+def _evidence_of_few(mixture: Mixture, batches: Batches, centre: float, kind: str) -> tuple[Array, Array]:
+    weights: Any = batches.row_weights()
+    rows: Any = np.asarray(batches.rows.body)[: len(weights)]
+    counts = weights > 0.0
+    log_joint = evaluate_few(mixture, rows[counts]).joint.astype(np.float64)
+    with np.errstate(all="ignore"):  # a row without density, or with NaN, makes sums that say so
+        largest = log_joint.max(axis=0)
+        below = log_joint - largest
+        shares = np.exp(below)
+        total = shares.sum(axis=0)
+        spread = np.log(total)
+        if kind == "soft":
+            spread -= np.where(shares > 0.0, shares * below, 0.0).sum(axis=0) / total
+        sums = (weights[counts] * (largest + np.log(total) - centre)).sum(), (weights[counts] * spread).sum()
+    return tuple(np.asarray(of, batches.dtype) for of in sums)  # pyright: ignore
 
 
 @program(static=("kind", "form"))
