@@ -81,6 +81,7 @@ def test_lower_bound_is_the_score_of_what_is_kept(x: np.ndarray, family: str, dt
     data = x.astype(dtype)
     gm = GaussianMixture(3, covariance_type=family, random_state=0).fit(data)
     assert_close(gm.lower_bound_, gm.score(data), "objective", dtype)
+    assert_close(gm.score(data), gm.score_samples(data).mean(), "objective", dtype)
     assert gm.lower_bounds_[-1] == gm.lower_bound_
     assert len(gm.lower_bounds_) == gm.n_iter_
     assert gm.means_.dtype == gm.covariances_.dtype == gm.score_samples(data).dtype == dtype
