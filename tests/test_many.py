@@ -182,8 +182,10 @@ def test_a_problem_that_fails_harms_no_other(dtype):
     assert repr(found).startswith("FitResult of 7 problems: 3 MAX_STEPS, 4 COLLAPSED")
 
 
-def test_spikes_are_found_and_lose(x64, rng):
+@pytest.mark.parametrize("of_host", [True, False], ids=["by NumPy", "by a program"])
+def test_spikes_are_found_and_lose(of_host, x64, rng, monkeypatch):
     """A repeated row stands on the ridge alone: told for each component, and another restart wins, as in `fit`."""
+    monkeypatch.setattr(outcome, "ONE_BY_ONE_UP_TO", outcome.ONE_BY_ONE_UP_TO if of_host else 0)
     xs = [np.concatenate([rng.normal(size=(60, D)), np.full((6, D), 9.0 + b)]) for b in range(3)]
     found = jaxgmm.fit_many(KEY, xs, 3, n_restarts=4)
     assert np.asarray(found.spurious).any()

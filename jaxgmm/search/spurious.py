@@ -28,13 +28,17 @@ def spurious_on_host(states: em.State, ridge: Any) -> np.ndarray:
     found = np.zeros(states.mixture.log_weights.shape, bool)
     # NaN must be examined, too.
     for run in np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= SPURIOUS_ABOVE), axis=1)):
-        mixture = jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture)
-        try:
-            with np.errstate(all="ignore"):
-                found[run] = is_spurious(mixture, ridge, np)
-        except np.linalg.LinAlgError:  # an invalid covariance: programs give NaN for it instead
-            found[run] = _is_spurious(mixture, ridge)
+        found[run] = is_spurious_on_host(jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture), ridge)
     return found
+
+
+def is_spurious_on_host(mixture: Mixture, ridge: Any) -> Any:
+    """`is_spurious` for a mixture with NumPy leaves, by NumPy. -> (K,) bool."""
+    try:
+        with np.errstate(all="ignore"):
+            return is_spurious(mixture, ridge, np)
+    except np.linalg.LinAlgError:  # an invalid covariance: programs give NaN for it instead
+        return _is_spurious(mixture, ridge)
 
 
 @program(hurried=True)

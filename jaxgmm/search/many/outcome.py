@@ -16,10 +16,13 @@ from ..._base.status import FAILED, Status
 from ...families import Family, shape_of_scales
 from ...mixture import Mixture
 from ..result import FitResult, Restarts, counts_in
-from ..spurious import SPURIOUS_ABOVE, is_spurious
+from ..spurious import SPURIOUS_ABOVE, is_spurious, is_spurious_on_host
 
 LOOKED_AT = 64
-"""Mixtures that are checked for spurious components at a time."""
+"""Mixtures that a program checks for spurious components at a time."""
+
+ONE_BY_ONE_UP_TO = 1000
+"""Mixtures that NumPy checks one after the other: that takes less time than compiling the program."""
 
 
 def spurious_of(states: em.State, ridges: np.ndarray) -> np.ndarray:
@@ -27,6 +30,11 @@ def spurious_of(states: em.State, ridges: np.ndarray) -> np.ndarray:
     found = np.zeros(states.mixture.log_weights.shape, bool)
     # NaN must be examined, too.
     asked = np.flatnonzero(np.any(~(np.asarray(states.ridge_trace) <= SPURIOUS_ABOVE), axis=1))
+    if len(asked) <= ONE_BY_ONE_UP_TO:
+        for run in asked:
+            mixture = jax.tree.map(lambda leaf, run=run: leaf[run], states.mixture)
+            found[run] = is_spurious_on_host(mixture, ridges[run])
+        return found
     for first in range(0, len(asked), LOOKED_AT):
         some = asked[first : first + LOOKED_AT]
         filled = some[np.minimum(np.arange(LOOKED_AT), len(some) - 1)]
