@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -65,24 +65,10 @@ def _log_joint_of(mixture: Evaluable, origin: Array, form: Form) -> Callable[[Ch
 evaluate = keeps_precision(program(map_log_joint, static="consume"))
 
 
-class Evaluated(NamedTuple):
-    """A mixture's log joint of rows, on the host."""
-
-    joint: np.ndarray  # (K, N): log of weight times component density, nats
-
-    def by(self, consume: Callable[[Array], Array]) -> np.ndarray:
-        """The result of `consume` on the log joint, for every row. -> (N, ...)."""
-        if consume is labels_of:
-            return self.joint.argmax(axis=0).astype(np.int32)
-        if consume not in (log_prob_of, responsibilities_of):
-            return self.joint.T
-        log_prob, responsibilities = _normalised(self.joint)
-        return log_prob if consume is log_prob_of else responsibilities.T
-
-
 def is_few(mixture: Evaluable, x: Any) -> bool:
-    """Whether rows x (N, D) are few, and not traced, so that `evaluate_few` is faster."""
-    if is_traced((mixture, x)) or not len(x) or not is_small(*x.shape, mixture.n_components, 1) or is_transforming():  # pyright: ignore
+    """Whether rows x (..., D) are few, not traced and on one CPU, so that `evaluate_few` is faster."""
+    n_rows = 0 if is_traced((mixture, x)) or is_transforming() else math.prod(x.shape[:-1])
+    if not n_rows or not is_small(n_rows, x.shape[-1], mixture.n_components, 1):
         return False
     arrays = [each for each in (x, mixture.means) if isinstance(each, jax.Array)]
     on_cpu = all([one.platform for one in each.devices()] == ["cpu"] for each in arrays)
@@ -93,21 +79,34 @@ ROWS_OF_A_BLOCK = 1024
 """Rows that are evaluated at a time on the host, so that what is computed of them stays in the cache."""
 
 
-def evaluate_few(mixture: Evaluable, x: Any) -> Evaluated:
-    """The log joint of rows x (N, D), by NumPy: compiling a program would take longer, and so would starting it. As in
-    the SAFE form, each component's own mean is subtracted first."""
+def evaluate_few(mixture: Evaluable, x: Any, consume: Callable[[Array], Array]) -> np.ndarray:
+    """The result of `consume` on the log joint of rows x (N, D), by NumPy. -> (N, ...)."""
+    joint = log_joint_of_few(mixture, x)
+    if consume is labels_of:
+        return joint.argmax(axis=0).astype(np.int32)
+    if consume not in (log_prob_of, responsibilities_of):
+        return joint.T
+    log_prob, responsibilities = _normalised(joint)
+    return log_prob if consume is log_prob_of else responsibilities.T
+
+
+def log_joint_of_few(mixture: Evaluable, x: Any) -> np.ndarray:
+    """The log of weight times component density (K, N), nats, of rows x (N, D), by NumPy: compiling a program would
+    take longer, and so would starting it. As in the SAFE form, each component's own mean is subtracted first."""
     mixture = jax.tree.map(np.asarray, mixture)
     means: Any = mixture.means
     with np.errstate(all="ignore"):  # a number too large for the dtype is as far away as an infinite one
         columns = np.ascontiguousarray(np.asarray(x).astype(means.dtype).T)
         constant, whiteners = _whiteners(mixture)
-        blocks = [columns[:, start : start + ROWS_OF_A_BLOCK] for start in range(0, len(x), ROWS_OF_A_BLOCK)]
+        starts = range(0, max(len(x), 1), ROWS_OF_A_BLOCK)
+        blocks = (columns[:, start : start + ROWS_OF_A_BLOCK] for start in starts)
         found = np.concatenate([_log_joint_of_block(means, constant, whiteners, block) for block in blocks], axis=1)
-    # As in `_log_joint_of`.
-    sound = ~np.isnan(constant + means.sum(axis=1))
-    found[np.isnan(found) & sound[:, None] & ~np.isnan(columns).any(axis=0)] = -np.inf
-    found[np.isneginf(mixture.log_weights)] = -np.inf  # padding, whose covariances may be anything
-    return Evaluated(found)
+        # As in `_log_joint_of`; but a component of weight 0 has no density, whatever its covariance.
+        sound = ~np.isnan(constant + means.sum(axis=1))
+        found[np.isnan(found) & sound[:, None]] = -np.inf
+        found[np.isneginf(mixture.log_weights)] = -np.inf
+        found[:, np.isnan(columns).any(axis=0)] = np.nan
+    return found
 
 
 def _whiteners(mixture: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -115,15 +114,25 @@ def _whiteners(mixture: Any) -> tuple[np.ndarray, np.ndarray]:
     factor = mixture.scales.as_dense().factor
     pivots = np.diagonal(factor, axis1=1, axis2=2)
     constant = mixture.log_weights - np.log(pivots).sum(axis=1) - 0.5 * mixture.n_features * math.log(2.0 * math.pi)
-    is_diagonal = not np.tril(factor, -1).any()
-    # `inv` refuses a pivot of 0.
-    each = 1.0 / pivots if is_diagonal else np.linalg.inv(np.where(pivots[:, None] == 0.0, np.nan, factor))
+    each = _inverse_lower(factor) if np.tril(factor, -1).any() else 1.0 / pivots
     return constant, np.broadcast_to(each, (mixture.n_components, *each.shape[1:]))
+
+
+def _inverse_lower(factor: np.ndarray) -> np.ndarray:
+    """The inverses of lower triangular matrices (K, D, D), row by row. `np.linalg.inv` would exchange rows, which loses
+    digits where features are in very different units, and refuses what it takes for singular."""
+    found = np.zeros_like(factor)
+    for i in range(factor.shape[1]):
+        found[:, i] = -np.matmul(factor[:, i : i + 1, :i], found[:, :i])[:, 0]
+        found[:, i, i] = 1.0
+        found[:, i] /= factor[:, i, i, None]
+    return found
 
 
 def _log_joint_of_block(
     means: np.ndarray, constant: np.ndarray, whiteners: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
+    """Of a block of rows, which come as columns (D, n), from `_whiteners`. -> (K, n)."""
     found = np.empty((len(means), columns.shape[1]), columns.dtype)
     for k, (mean, whitener) in enumerate(zip(means, whiteners, strict=True)):
         apart = columns - mean[:, None]
@@ -172,7 +181,7 @@ def labels_of(joint: Array) -> Array:
 
 
 def _per_row(consume: Callable[[Array], Array]) -> Callable[[Evaluable, Array], Array]:
-    """A jitted (mixture, x (..., D)) -> (..., ·) from a function of the log joint (K, n)."""
+    """(mixture, x (..., D)) -> (..., ·) from a function of the log joint (K, n): of few rows by NumPy, else jitted."""
 
     @program
     def evaluate_many(mixture: Evaluable, x: Array) -> Array:
@@ -190,11 +199,12 @@ def _per_row(consume: Callable[[Array], Array]) -> Callable[[Evaluable, Array], 
         return result.reshape(*x.shape[:-1], *result.shape[1:])
 
     def evaluate(mixture: Evaluable, x: Array) -> Array:
-        if is_traced(x) or not is_few(mixture, flat := np.asarray(x).reshape(-1, x.shape[-1])):
+        if not is_few(mixture, x):
             return evaluate_many(mixture, x)
         refuse_if_forked()  # NumPy could, but what it finds goes back to JAX
-        found = evaluate_few(mixture, flat).by(consume)
-        return jax.device_put(found.reshape((*x.shape[:-1], *found.shape[1:])), x.sharding if x.committed else None)
+        found = evaluate_few(mixture, np.asarray(x).reshape(-1, x.shape[-1]), consume)
+        held = [each.sharding for each in (x, mixture.means) if isinstance(each, jax.Array) and each.committed]
+        return jax.device_put(found.reshape((*x.shape[:-1], *found.shape[1:])), held[0] if held else None)
 
     return evaluate
 

@@ -149,11 +149,36 @@ def test_a_small_search_is_the_search_that_it_is(family, start, dtype, monkeypat
 def test_few_rows_are_evaluated_as_many_are(family, dtype):
     mixture = jaxgmm.fit(jax.random.key(0), BLOBS.x.astype(dtype), K, family, n_restarts=2).mixture
     x = jnp.asarray(BLOBS.x, dtype)
-    found = evaluate_few(mixture, x)
+    found = {consume: evaluate_few(mixture, x, consume) for consume in (log_prob_of, responsibilities_of, labels_of)}
     whole = jax.jit(lambda m, x: (m.log_prob(x), m.responsibilities(x), m.predict(x)))(mixture, x)
-    assert_close(found.by(log_prob_of), whole[0], "log_density", dtype)
-    assert_close(found.by(responsibilities_of), whole[1], "responsibilities", dtype)
-    assert np.array_equal(found.by(labels_of), whole[2])
+    assert_close(found[log_prob_of], whole[0], "log_density", dtype)
+    assert_close(found[responsibilities_of], whole[1], "responsibilities", dtype)
+    assert np.array_equal(found[labels_of], whole[2])
+
+
+UNITS = np.array([[1.0, 0.0, 0.0], [4.0, 1.0, 0.0], [8.0, 2.0**60, 2.0**50]])
+
+
+@pytest.mark.parametrize("case", ["units", "far mean", "no weight", "NaN"])
+def test_extremes_are_evaluated_as_many_rows_are(case, dtype):
+    """Features in very different units; a mean whose square overflows; a row with NaN, a component of weight 0."""
+    weights, means, covariances = np.array([0.5, 0.5]), np.zeros((2, 3)), np.stack([UNITS @ UNITS.T, np.eye(3)])
+    x = np.array([[1.0, 4.0, 8.0], [0.0, 1.0, 2.0**60], [0.0, 0.0, 0.0]], dtype)
+    if case == "far mean":
+        means[1] = np.finfo(dtype).max / 2
+    if case == "no weight":
+        weights = np.array([0.0, 1.0])
+    if case == "NaN":
+        weights, x[0, 1] = np.array([0.0, 1.0]), np.nan
+    mixture = jaxgmm.Mixture.create(weights, means, covariances, "full", dtype)
+    whole = jax.jit(lambda m, x: (m.log_prob(x), m.responsibilities(x), m.predict(x)))(mixture, x)
+    log_prob, responsibilities = (evaluate_few(mixture, x, of) for of in (log_prob_of, responsibilities_of))
+    finite = np.isfinite(whole[0])
+    assert np.array_equal(log_prob[~finite], whole[0][~finite], equal_nan=True)
+    largest = float(np.max(np.abs(whole[0][finite])))
+    assert_close(log_prob[finite] / largest, np.asarray(whole[0])[finite] / largest, "log_density", dtype)
+    assert_close(responsibilities[finite], np.asarray(whole[1])[finite], "responsibilities", dtype)
+    assert np.array_equal(evaluate_few(mixture, x, labels_of), whole[2])
 
 
 # What NumPy does

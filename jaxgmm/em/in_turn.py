@@ -2,9 +2,10 @@
 
 Fits of different numbers of components share one program by padding with components of weight 0. Where all components
 are evaluated together, padding costs as much as components do; here the loops over them end with the last that has
-weight, and what stands after it does not matter. What is computed is that of the SAFE form. By hand, Zen 4: a step of
-2,000 × 2 rows, K = 5 of 32, takes 0.5 ms in HURRIED programs, where all together take 0.9 of 16; and one of 5,000 × 4
-rows in BRISK ones 0.04 to 0.25 ms for K = 1 to 10, where all together take 0.2 of 10.
+weight. Where a turn has several components, the last may have some of weight 0: they are to be finite. What is computed
+is that of the SAFE form. By hand, Zen 4: a step of 2,000 × 2 rows, K = 5 of 32, takes 0.5 ms in HURRIED programs, where
+all together take 0.9 of 16; and one of 5,000 × 4 rows in BRISK ones 0.04 to 0.25 ms for K = 1 to 10, where all together
+take 0.2 of 10.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def expect(mixture: Mixture, batches: Batches, how: Effort = Effort.HURRIED) -> 
         of_nobody = jnp.zeros((len(means), len(chunk.weights)), means.dtype)
 
         def evaluate(first: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
-            own = joint(mixture, components(operands, first, width), chunk)
+            own = joint(mixture, taken(operands, first, width), chunk)
             return put(found[0], own, first), jnp.maximum(found[1], jnp.max(own, axis=0, keepdims=True))
 
         every, largest = in_turn(evaluate, (of_nobody, nothing - jnp.inf))
@@ -63,7 +64,7 @@ def expect(mixture: Mixture, batches: Batches, how: Effort = Effort.HURRIED) -> 
         is_out = largest == -jnp.inf
 
         def share(first: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
-            own = jnp.exp(jnp.where(is_out, 0.0, components(found[0], first, width) - largest))
+            own = jnp.exp(jnp.where(is_out, 0.0, taken(found[0], first, width) - largest))
             return put(found[0], own, first), found[1] + jnp.sum(own, axis=0, keepdims=True)
 
         shares, total = in_turn(share, (every, nothing))
@@ -72,9 +73,9 @@ def expect(mixture: Mixture, batches: Batches, how: Effort = Effort.HURRIED) -> 
         factor = chunk.weights[None] / total
 
         def add(first: Array, found: tuple[Array, ...]) -> tuple[Array, ...]:
-            weighted = components(shares, first, width) * factor
-            sums, second = of_turn.about_means(weighted, chunk.x, components(means, first, width))
-            own = jnp.sum(weighted, axis=1), sums, second if of_turn is kind else kind.project(second)
+            weighted = taken(shares, first, width) * factor
+            moved, second = of_turn.about_means(weighted, chunk.x, taken(means, first, width))
+            own = jnp.sum(weighted, axis=1), moved, second if of_turn is kind else kind.project(second)
             return tuple(put(all_, one, first) for all_, one in zip(found, own, strict=True))
 
         shapes = means.shape[:1], means.shape, kind.shape(*means.shape)
@@ -84,7 +85,7 @@ def expect(mixture: Mixture, batches: Batches, how: Effort = Effort.HURRIED) -> 
     return Moments(*batches.sum(of_chunk))
 
 
-def components(tree: Any, first: Array, width: int) -> Any:
+def taken(tree: Any, first: Array, width: int) -> Any:
     """So many components from the first on, of arrays over components; what all share is left as it is."""
     return jax.tree.map(lambda leaf: leaf if len(leaf) == 1 else lax.dynamic_slice_in_dim(leaf, first, width, 0), tree)
 

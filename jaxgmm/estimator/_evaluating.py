@@ -71,7 +71,7 @@ def _evaluated(estimator: Any, X: Any, method: str, consume: Any, sample_weight:
         # Constants of the user's program become part of it, so that its x64 setting rules for them, too.
         return getattr(mixture, method)(x if is_traced(x) else jax.device_put(x.astype(dtype_within(mixture, x))))
     if chunk_size is None and is_few(mixture, x):
-        found = evaluate_few(mixture, x).by(consume)
+        found = evaluate_few(mixture, x, consume)
         if not isinstance(X, jax.Array):
             return found
         refuse_if_forked()

@@ -66,8 +66,9 @@ def buckets(
     """Group the counts into buckets that share a program: their runs take at most `HELD` bytes, and unless padding is
     skipped (`Batches.in_turn`), at most `PADDING` of a bucket's components are padding.
 
-    Where it is skipped all counts share one, within these bounds; otherwise, for a table of few numbers, all up to
-    `TOGETHER_UP_TO` and those between two powers of two above it, and for a larger one each count has its own.
+    Where it is skipped all counts share one, within these bounds, or, with room for more rows, those that are padded to
+    the same number; otherwise, for a table of few numbers, all up to `TOGETHER_UP_TO` and those between two powers of
+    two above it, and for a larger one each count has its own.
     """
     is_small = int(batches.n_rows) * batches.n_features <= SMALL_TABLE
 

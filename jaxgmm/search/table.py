@@ -54,7 +54,7 @@ class Sweep:
     criterion: str  # its name
     spurious: frozenset[tuple[str, int]] = frozenset()  # (family, K) of fits with a spurious component
     groups: tuple[tuple[int, ...], ...] = ()  # the K that shared a program, for each family
-    padding: float = 0.0  # share of padding among the components that were stepped
+    padding: float = 0.0  # share of padding among the components that were stepped; 0 where steps skip it
     is_complete: bool = True  # False if the search was interrupted: cells are then the finished ones, or, where none
     # is, those that were being fitted
     chosen_by: Criterion | None = None  # the criterion object, which may be a user's own

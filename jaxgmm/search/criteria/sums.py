@@ -13,7 +13,7 @@ from ..._base.precision import is_traced, keeps_precision
 from ..._base.programs import program
 from ...covariances import Form
 from ...density import in_safe_form, joint, prepare
-from ...evaluation import evaluate_few
+from ...evaluation import log_joint_of_few
 from ...mixture import Mixture
 from ...rows.batches import Batches
 from ...rows.chunks import Chunk
@@ -37,18 +37,24 @@ def entropy(mixture: Mixture, batches: Batches | Any, kind: str = "soft") -> Arr
     """
     check.one_of(kind, KINDS, "kind of entropy")
     batches = as_batches(batches, mixture.n_components, mixture.n_features, mixture.means.dtype)
-    found = evidence(mixture, batches, np.zeros((), batches.dtype), kind=kind)[1]
+    found = _by_program(mixture, batches, np.zeros((), batches.dtype), kind=kind)[1]
     is_plain = not is_traced((found, batches.exponent)) and not int(batches.exponent)
     return found if is_plain else batches.in_users_unit(found)
 
 
-@keeps_precision
 def evidence(
     mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None = None
 ) -> tuple[Array, Array]:
-    """Σ w (log density − centre), and the entropy of the responsibilities; of a small table by NumPy."""
+    """Σ w (log density − centre), and the entropy of the responsibilities; of a small search's rows by NumPy."""
     if batches.has_room and hasattr(mixture.scales, "as_dense"):
         return _evidence_of_few(mixture, batches, float(centre), kind)
+    return _by_program(mixture, batches, centre, kind=kind, form=form)
+
+
+@keeps_precision
+def _by_program(
+    mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None = None
+) -> tuple[Array, Array]:
     return _evidence.compiled(batches.has_room, mixture, batches, centre, kind=kind, form=form)
 
 
@@ -56,7 +62,7 @@ def _evidence_of_few(mixture: Mixture, batches: Batches, centre: float, kind: st
     weights: Any = batches.row_weights()
     rows: Any = np.asarray(batches.rows.body)[: len(weights)]
     counts = weights > 0.0
-    log_joint = evaluate_few(mixture, rows[counts]).joint.astype(np.float64)
+    log_joint = log_joint_of_few(mixture, rows[counts]).astype(np.float64)
     with np.errstate(all="ignore"):  # a row without density, or with NaN, makes sums that say so
         largest = log_joint.max(axis=0)
         below = log_joint - largest
@@ -66,7 +72,7 @@ def _evidence_of_few(mixture: Mixture, batches: Batches, centre: float, kind: st
         if kind == "soft":
             spread -= np.where(shares > 0.0, shares * below, 0.0).sum(axis=0) / total
         sums = (weights[counts] * (largest + np.log(total) - centre)).sum(), (weights[counts] * spread).sum()
-    return tuple(np.asarray(of, batches.dtype) for of in sums)  # pyright: ignore
+        return tuple(np.asarray(of, batches.dtype) for of in sums)  # pyright: ignore
 
 
 @program(static=("kind", "form"))
