@@ -80,7 +80,8 @@ def fit(
     recorded; it counts as spurious only with D + 1 rows or fewer, or if it lies in a plane across features.
 
     polish=True runs the best runs on to their optima, accelerated, once all have ended: until the gain still to come is
-    below 1e-6 nats per unit of weight. Their steps count, beyond max_steps too. It does nothing if tol is 0.
+    below 1e-6 nats per unit of weight, or hidden by rounding. Their steps count, beyond max_steps too. It does nothing
+    if tol is 0.
 
     Search: with race=True all starts make a short run and only the best continue; a `Race` sets how (see `race.py`).
     escape="split-merge" then tries to leave the local optimum that was found (see `escape.py`). acceleration:

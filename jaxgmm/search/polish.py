@@ -3,7 +3,7 @@
 `tol` decides when a restart ends, and where clusters overlap a fit may then be some nats under its optimum: enough for
 another cell of a search to win. Tightening `tol` for all restarts would cost more than the restarts. So all end at
 `tol`, and of each group of rivals the best, and those that might overtake it, go on, accelerated (see `ascent.py`),
-until the gain still to come is estimated below 1e-6 nats per unit of weight.
+until the gain still to come is estimated below 1e-6 nats per unit of weight, or is hidden by rounding.
 
 Which one is the best often shows only below `tol`, at which runs stop under different optima. So before, where a group
 has five runs or more, the best quarter makes a few more steps of plain EM.

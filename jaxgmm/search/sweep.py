@@ -77,8 +77,8 @@ def sweep(
     (Σ w)² / Σ w²; otherwise BIC, ICL and AIC have no meaning.
 
     The figures of a cell are those of its optimum: once its restarts have ended at tol, the best few are run on,
-    accelerated, until the gain still to come is below 1e-6 nats per unit of weight. Their steps count, and may exceed
-    max_steps. With polish=False, or tol 0, the figures are those where tol stopped the runs.
+    accelerated, until the gain still to come is below 1e-6 nats per unit of weight, or hidden by rounding. Their steps
+    count, and may exceed max_steps. With polish=False, or tol 0, the figures are those where tol stopped the runs.
 
     n_folds: the number of additional fits of each cell, each without one part of the rows (Smyth 2000). `held_out` is
     the mean log-likelihood (nats) of every row under the fit that has not seen it, and NaN if one of those fits failed
