@@ -95,12 +95,15 @@ def nearest(x: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _squares(x: np.ndarray, points: np.ndarray) -> np.ndarray:
     """|x − point|². (D, S), (..., D) -> (..., S)."""
-    total = np.zeros((), x.dtype)
-    for feature, place in zip(x, np.moveaxis(points, -1, 0), strict=True):
-        apart = feature - place[..., None]
+
+    def along(d: int) -> np.ndarray:
+        apart = x[d] - points[..., d : d + 1]
         apart *= apart
-        apart += total
-        total = apart
+        return apart
+
+    total = along(0)
+    for d in range(1, len(x)):
+        total += along(d)
     return total
 
 
@@ -197,19 +200,16 @@ def _draw(uniform: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _lloyd(seeds: np.ndarray, x: np.ndarray, weights: np.ndarray, most: int) -> np.ndarray:
     """k-means from each set of seeds (B, K, D), in at most so many rounds. A cluster without rows keeps its mean."""
     seeds, moving = seeds.copy(), np.arange(len(seeds))
-    n_components = seeds.shape[1]
+    n_components, n_rows = seeds.shape[1], len(weights)
+    # For all sets, one after the other; those of fewer are the first of these.
+    each = [np.tile(values, len(seeds)).astype(float) for values in (weights, *(weights * feature for feature in x))]
     for _ in range(most):
         old = seeds[moving]
         labels, _ = nearest(x, old)
-        flat = (labels + n_components * np.arange(len(old))[:, None]).ravel()
-
-        def sums(values: np.ndarray, flat: np.ndarray = flat, n_sets: int = len(old)) -> np.ndarray:
-            each = np.broadcast_to(values, (n_sets, len(values))).ravel()
-            return np.bincount(flat, each, n_sets * n_components).reshape(n_sets, n_components)
-
-        mass = sums(weights)
+        flat, shape = (labels + n_components * np.arange(len(old))[:, None]).ravel(), (len(old), n_components)
+        sums = [np.bincount(flat, of[: len(old) * n_rows], math.prod(shape)).reshape(shape) for of in each]
+        mass, means = sums[0], np.stack(sums[1:], axis=-1)
         held = mass > 0.0
-        means = np.stack([sums(weights * feature) for feature in x], axis=-1)
         means = np.where(held[..., None], means / np.where(held, mass, 1.0)[..., None], old).astype(seeds.dtype)
         seeds[moving] = means
         moving = moving[np.any(means != old, axis=(1, 2))]
