@@ -11,6 +11,7 @@ import pytest
 
 import jaxgmm
 from jaxgmm import Batches, Mixture, Status, em
+from jaxgmm._base import programs
 from jaxgmm.families import SHELF
 from jaxgmm.search.escape import ESCAPES, PROPOSALS, _halves, propose, split_and_merge
 from jaxgmm.search.result import best_of
@@ -186,3 +187,13 @@ def test_halves_are_those_of_the_definition(family, chunk_size, rng, dtype):
 def test_the_shelf_is_what_the_door_knows():
     with pytest.raises(ValueError, match=f"Unknown escape 'away'. Expected one of {', '.join(map(repr, ESCAPES))}"):
         fit(escape="away")
+
+
+@pytest.mark.parametrize("limit", [0, programs.HURRIED_UP_TO], ids=["BRISK", "HURRIED"])
+def test_a_small_table_is_escaped_in_whatever_way_its_programs_are_compiled(limit, monkeypatch):
+    """From three components, which are no multiple of those that a BRISK step takes at a time."""
+    monkeypatch.setattr(programs, "HURRIED_UP_TO", limit)
+    options = {"tol": TOL, "max_steps": 120, "dtype": np.float64, "n_restarts": 1, "init": "random_rows"}
+    found = jaxgmm.fit(jax.random.key(1), X, 3, escape="split-merge", **options)
+    assert_rises(found)
+    assert int(found.status) == Status.CONVERGED
