@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from ._base.fork import refuse_if_forked
-from ._base.memory import gathered
+from ._base.memory import gathered, place_of
 from ._base.precision import is_traced, is_transforming, keeps_precision, precision_for
 from ._base.programs import is_small, program
 from .covariances import Form
@@ -203,8 +203,8 @@ def _per_row(consume: Callable[[Array], Array]) -> Callable[[Evaluable, Array], 
             return evaluate_many(mixture, x)
         refuse_if_forked()  # NumPy could, but what it finds goes back to JAX
         found = evaluate_few(mixture, np.asarray(x).reshape(-1, x.shape[-1]), consume)
-        held = [each.sharding for each in (x, mixture.means) if isinstance(each, jax.Array) and each.committed]
-        return jax.device_put(found.reshape((*x.shape[:-1], *found.shape[1:])), held[0] if held else None)
+        place = place_of(x) or place_of(mixture.means)
+        return jax.device_put(found.reshape((*x.shape[:-1], *found.shape[1:])), place)
 
     return evaluate
 
@@ -226,7 +226,5 @@ def _on_host(function: Callable[[Any], Any], mixture: Evaluable) -> Array:
     """A function of the parameters alone; computed on the host if they are not traced, so that nothing is compiled."""
     if is_traced(mixture) or is_transforming():
         return function(mixture)
-    like = mixture.means
-    where = like.sharding if isinstance(like, jax.Array) and like.committed else None
-    with precision_for(like.dtype):
-        return jax.device_put(function(jax.tree.map(np.asarray, mixture)), where)
+    with precision_for(mixture.means.dtype):
+        return jax.device_put(function(jax.tree.map(np.asarray, mixture)), place_of(mixture.means))

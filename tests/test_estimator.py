@@ -89,6 +89,18 @@ def test_lower_bound_is_the_score_of_what_is_kept(x: np.ndarray, family: str, dt
         assert gm.covariances_.shape == SHELF[family].show(gm.mixture_.scales, 3).shape
 
 
+def test_few_rows_on_a_mesh_of_one_device(x: np.ndarray) -> None:
+    """What is found for each row has fewer axes than the rows, whose sharding would name both of theirs."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("rows",))
+    spread = jax.device_put(
+        x.astype(np.float32), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows", None))
+    )
+    gm = GaussianMixture(3, random_state=0).fit(spread)
+    assert np.array_equal(gm.predict(spread), gm.predict(x))
+    assert_close(gm.score(spread), gm.score(np.asarray(spread)), "objective", np.float32)
+    assert_close(gm.mixture_.log_prob(spread).mean(), gm.score(spread), "objective", np.float32)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_ten_starts_are_as_good_as_one(seed: int) -> None:
     """The one is the first of the ten."""

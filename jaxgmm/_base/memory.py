@@ -67,9 +67,20 @@ def with_whole_rows(x: jax.Array) -> jax.Array:
     return gathered(x) if len(spec) == x.ndim > 0 and spec[-1] is not None else x
 
 
+def place_of(array: Any) -> Any:
+    """Where to put what belongs to an array, of whatever shape: on its devices, whole on each. None if the array is not
+    JAX's, or is not committed to a device."""
+    if not isinstance(array, jax.Array) or not array.committed:
+        return None
+    sharding = array.sharding
+    if isinstance(sharding, jax.sharding.NamedSharding):  # its axes are those of the array
+        return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return sharding
+
+
 def beside(array: jax.Array, tree: Any) -> Any:
     """A tree of arrays on the device of an array, and committed to it only if the array is."""
-    return jax.device_put(tree, array.sharding if array.committed else None)
+    return jax.device_put(tree, place_of(array))
 
 
 def to_device(leaf: np.ndarray) -> jax.Array:

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from .._base.fork import refuse_if_forked
+from .._base.memory import beside
 from .._base.precision import is_traced, is_transforming, precision_for
 from .._base.programs import next_power_of_two
 from ..evaluation import evaluate, evaluate_few, is_few, labels_of
@@ -76,7 +77,7 @@ def _evaluated(estimator: Any, X: Any, method: str, consume: Any, sample_weight:
             return found
         refuse_if_forked()
         with precision_for(found.dtype):
-            return jax.device_put(found, X.sharding if X.committed else None)
+            return beside(X, found)
     dtype = dtype_within(mixture, x)
     with computing(estimator, dtype):
         size = chunk_size or choose_chunk_size(mixture.n_features, mixture.n_components, dtype.itemsize)

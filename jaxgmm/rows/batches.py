@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from .._base import programs
 from .._base.linalg import einsum
-from .._base.memory import aligned_zeros, beside
+from .._base.memory import aligned_zeros, beside, place_of
 from .._base.precision import is_traced, precision_for
 from .._base.programs import next_power_of_two
 from .._base.sums import compensated_add
@@ -109,7 +109,7 @@ class Batches:
             rows = aligned_zeros((capacity, n_features), dtype)
             with np.errstate(over="ignore"):  # values too large have been refused, or have weight 0
                 rows[:n_rows] = np.asarray(x)
-            device = x.sharding if isinstance(x, jax.Array) and x.committed else None
+            device = place_of(x)
             sample_weight, exponent = scaled(sample_weight, dtype)
             weights = _roomy_weights(sample_weight, n_rows, capacity, dtype)
             return cls._with_room(jax.device_put(rows, device), weights, n_rows, size, exponent)
@@ -119,8 +119,7 @@ class Batches:
         origin, total, min_weight = _described(np.asarray(rows)[:n_rows], weights[:n_rows])
         scalars = np.asarray(total, rows.dtype), np.asarray(min_weight, rows.dtype), np.int32(n_rows)
         parts = (weights, origin.astype(rows.dtype), *scalars, np.int32(-(-n_rows // size)))
-        device = rows.sharding if rows.committed else None
-        weights_, origin_, total_, lightest_, count, used = jax.device_put(parts, device)
+        weights_, origin_, total_, lightest_, count, used = beside(rows, parts)
         known = origin_, total_, lightest_, count, used, np.int32(exponent)
         return cls(Roomy(rows, size), Roomy(weights_, size), *known, in_turn=True)
 
