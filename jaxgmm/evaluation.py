@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +17,9 @@ from ._base.precision import is_traced, is_transforming, keeps_precision, precis
 from ._base.programs import is_small, program
 from .covariances import Form
 from .density import Components, T, in_safe_form, joint, normalise, prepare
-from .families import Family, shape_of_scales
+from .families import Family
 from .rows.chunks import Chunk, Chunked, cut
 from .rows.sizes import choose_chunk_size
-
-M = TypeVar("M", bound="Evaluable")
 
 
 class Evaluable(Components, Protocol):
@@ -149,23 +146,6 @@ def _normalised(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total = shares.sum(axis=0)
         log_prob = largest + np.log(total)
         return log_prob, np.where(total == 0.0, joint.dtype.type(1.0 / len(joint)), shares / total)
-
-
-def padded(mixture: M, n_components: int) -> M:
-    """A mixture on the host, padded with components of weight 0 that repeat its last one."""
-    mixture = jax.tree.map(np.asarray, mixture)
-    missing = n_components - mixture.n_components
-    if not missing:
-        return mixture
-
-    def longer(leaf: np.ndarray, length: int) -> np.ndarray:
-        return leaf[np.minimum(np.arange(length), len(leaf) - 1)]
-
-    shapes = shape_of_scales(mixture.family, n_components, mixture.n_features, mixture.means.dtype)
-    scales = jax.tree.map(lambda leaf, like: longer(leaf, len(like)), mixture.scales, shapes)  # pyright: ignore
-    log_weights = np.append(mixture.log_weights, np.full(missing, -np.inf, mixture.means.dtype))
-    means = longer(mixture.means, n_components)  # pyright: ignore
-    return replace(mixture, log_weights=log_weights, means=means, scales=scales)  # pyright: ignore
 
 
 def log_prob_of(joint: Array) -> Array:

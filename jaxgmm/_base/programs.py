@@ -72,8 +72,8 @@ SMALL_CHUNKS = 16
 """Least capacity of a small table, in chunks of `ROWS_AT_ONCE`: all tables up to 8,192 rows share programs."""
 
 SHARED_UP_TO = 32
-"""Number of components up to which all fits to small tables are padded to the same K and share programs. Steps compute
-no padding (`em/in_turn.py`): a loop over K = 1 to 10 takes as long as with 16, and one to 20 three quarters (Zen 4)."""
+"""Number of components up to which all fits to small tables are padded to the same K and share programs. Steps skip
+padding (`em/in_turn.py`): a loop over K = 1 to 10 takes as long as with 16, and one to 20 three quarters (Zen 4)."""
 
 SMALL = 2**21
 """Responsibilities (padded components × rows × runs) up to which a search is small, and shares programs: a step of all

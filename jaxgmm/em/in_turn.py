@@ -75,8 +75,10 @@ def expect(mixture: Mixture, batches: Batches, how: Effort = Effort.HURRIED) -> 
         def add(first: Array, found: tuple[Array, ...]) -> tuple[Array, ...]:
             weighted = taken(shares, first, width) * factor
             moved, second = of_turn.about_means(weighted, chunk.x, taken(means, first, width))
-            own = jnp.sum(weighted, axis=1), moved, second if of_turn is kind else kind.project(second)
-            return tuple(put(all_, one, first) for all_, one in zip(found, own, strict=True))
+            mass, sums = put(found[0], jnp.sum(weighted, axis=1), first), put(found[1], moved, first)
+            if of_turn is kind:
+                return mass, sums, put(found[2], second, first)
+            return mass, sums, found[2] + kind.project(second)
 
         shapes = means.shape[:1], means.shape, kind.shape(*means.shape)
         mass, sums, second = in_turn(add, tuple(jnp.zeros(shape, means.dtype) for shape in shapes))
@@ -91,5 +93,5 @@ def taken(tree: Any, first: Array, width: int) -> Any:
 
 
 def put(all_: Array, own: Array, first: Array) -> Array:
-    """An array over components with a turn's own put in its place, or added to what all share."""
-    return all_ + own if len(all_) == 1 else lax.dynamic_update_slice_in_dim(all_, own, first, 0)
+    """An array over components with a turn's own put in its place."""
+    return lax.dynamic_update_slice_in_dim(all_, own, first, 0)

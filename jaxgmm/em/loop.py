@@ -144,7 +144,8 @@ def advance(
     """`step` in a given form; for a run that has not begun the first M-step, with the parts that are `fixed`.
 
     how: how the program is compiled. Where many numbers of components share the program, an E-step in the SAFE form
-    takes components in turn, without those that are padding (`in_turn.py`).
+    takes components in turn, without those that are padding (`in_turn.py`); not where it is WELL, as for lanes side by
+    side, which differ in how many they have.
 
     -> the state, unchanged where the form is FAST and FAST is too inaccurate; and whether FAST is too inaccurate.
     """

@@ -10,7 +10,6 @@ import numpy as np
 from jax import Array
 
 from ..em.state import Fixed
-from ..evaluation import padded
 from ..families import Family, shape_of_scales
 from ..mixture import Mixture
 
@@ -42,7 +41,7 @@ class FixedStart(NamedTuple):
             jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), of_scales),
         )
         parts = [part if part is not None else none for part, none in zip(self, nothing, strict=True)]
-        return Fixed(padded(Mixture(*parts, family), room), np.array([part is not None for part in self]))  # pyright: ignore
+        return Fixed(_padded(Mixture(*parts, family), room), np.array([part is not None for part in self]))  # pyright: ignore
 
     def onto(self, mixture: Mixture) -> Mixture:
         """The mixture with its fixed parts replaced."""
@@ -50,3 +49,20 @@ class FixedStart(NamedTuple):
 
 
 NOTHING_FIXED = FixedStart()
+
+
+def _padded(mixture: Mixture, n_components: int) -> Mixture:
+    """A mixture on the host, padded with components of weight 0 that repeat its last one."""
+    mixture = jax.tree.map(np.asarray, mixture)
+    missing = n_components - mixture.n_components
+    if not missing:
+        return mixture
+
+    def longer(leaf: np.ndarray, length: int) -> np.ndarray:
+        return leaf[np.minimum(np.arange(length), len(leaf) - 1)]
+
+    shapes = shape_of_scales(mixture.family, n_components, mixture.n_features, mixture.means.dtype)
+    scales = jax.tree.map(lambda leaf, like: longer(leaf, len(like)), mixture.scales, shapes)  # pyright: ignore
+    log_weights = np.append(mixture.log_weights, np.full(missing, -np.inf, mixture.means.dtype))
+    means = longer(mixture.means, n_components)  # pyright: ignore
+    return replace(mixture, log_weights=log_weights, means=means, scales=scales)  # pyright: ignore

@@ -6,7 +6,7 @@ another cell of a search to win. Tightening `tol` for all restarts would cost mo
 until the gain still to come is estimated below 1e-6 nats per unit of weight, or is hidden by rounding.
 
 Which one is the best often shows only below `tol`, at which runs stop under different optima. So before, where a group
-has five runs or more, the best quarter makes a few more steps of plain EM.
+has five runs or more, the different fits among the best quarter make a few more steps of plain EM.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ FINALISTS = 3
 """Most runs of a group that are polished because they might win. One that would win unpolished is polished too."""
 
 SIFTED = 1 / 4
-"""Share of a group's runs, rounded up, that are run on before the best is chosen. With 16 restarts 191 of 200 cells are
-then as high as scikit-learn's, and not 183 (`benchmarks/searches.py`)."""
+"""Share of a group's runs, rounded up, of which the different fits are run on before the best is chosen. With 16
+restarts 192 of 200 cells are then as high as scikit-learn's, and not 183 (`benchmarks/searches.py`)."""
 
 FINER = 1e-2
 """To what part of the search's `tol` they are run on."""

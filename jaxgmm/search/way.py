@@ -25,7 +25,7 @@ class Way(Enum):
 def effort_of(n_components: int, batches: Batches, n_runs: int) -> Effort:
     """How well to compile the steps of a search of `n_runs` runs, padded to `n_components`."""
     if batches.in_turn and not batches.has_room:
-        return Effort.BRISK
+        return Effort.BRISK  # rows are cut so where the whole search is medium
     return effort(int(batches.n_rows), n_components, n_runs, batches.has_room)
 
 

@@ -490,8 +490,8 @@ def test_fast_and_safe_forms_agree(family, n_features, dtype):
 @pytest.mark.parametrize("how", [Effort.HURRIED, Effort.BRISK], ids=lambda how: how.name)
 @pytest.mark.parametrize(
     "there",
-    [[1, 0, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 0], [1, 1, 0, 1, 1]],
-    ids=["some", "the last", "the first", "five"],
+    [[1, 0, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 0], [1, 1, 0, 1, 1], [1]],
+    ids=["some", "the last", "the first", "five", "a single one"],
 )
 def test_components_in_turn_have_the_moments_that_they_have_together(family, there, how, dtype):
     """With components of weight 0 among and after the others, room for more rows, and a row of weight 0."""

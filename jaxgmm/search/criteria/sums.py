@@ -16,7 +16,6 @@ from ...density import in_safe_form, joint, prepare
 from ...evaluation import log_joint_of_few
 from ...mixture import Mixture
 from ...rows.batches import Batches
-from ...rows.chunks import Chunk
 from ...rows.door import as_batches
 
 KINDS = ("soft", "hard")
@@ -64,14 +63,7 @@ def _evidence_of_few(mixture: Mixture, batches: Batches, centre: float, kind: st
     counts = weights > 0.0
     log_joint = log_joint_of_few(mixture, rows[counts]).astype(np.float64)
     with np.errstate(all="ignore"):  # a row without density, or with NaN, makes sums that say so
-        largest = log_joint.max(axis=0)
-        below = log_joint - largest
-        shares = np.exp(below)
-        total = shares.sum(axis=0)
-        spread = np.log(total)
-        if kind == "soft":
-            spread -= np.where(shares > 0.0, shares * below, 0.0).sum(axis=0) / total
-        sums = (weights[counts] * (largest + np.log(total) - centre)).sum(), (weights[counts] * spread).sum()
+        sums = _sums(log_joint, weights[counts], centre, kind, np)
         return tuple(np.asarray(of, batches.dtype) for of in sums)  # pyright: ignore
 
 
@@ -79,26 +71,26 @@ def _evidence_of_few(mixture: Mixture, batches: Batches, centre: float, kind: st
 def _evidence(mixture: Mixture, batches: Batches, centre: Any, *, kind: str, form: Form | None) -> tuple[Array, Array]:
     def in_form(form: Form) -> tuple[Array, Array]:
         operands = prepare(mixture, batches.origin, form)
-
-        def of_chunk(chunk: Chunk) -> tuple[Array, Array]:
-            log_joint, weights = joint(mixture, operands, chunk), chunk.weights
-            largest = jnp.max(log_joint, axis=0)
-            below = log_joint - largest[None]
-            shares = jnp.exp(below)
-            total = jnp.sum(shares, axis=0)
-            # −log of the largest r is log(total); −Σ r log r adds the mean of −below, with 0 · −∞ taken as 0.
-            spread = jnp.log(total)
-            if kind == "soft":
-                spread = spread - jnp.sum(jnp.where(shares > 0.0, shares * below, 0.0), axis=0) / total
-            counts = weights > 0.0
-            return (
-                jnp.sum(jnp.where(counts, weights * (largest + jnp.log(total) - centre), 0.0)),
-                jnp.sum(jnp.where(counts, weights * spread, 0.0)),
-            )
-
-        return batches.sum(of_chunk)
+        return batches.sum(lambda chunk: _sums(joint(mixture, operands, chunk), chunk.weights, centre, kind, jnp))
 
     return in_form(form) if form else in_safe_form(mixture, batches.origin, in_form)
+
+
+def _sums(log_joint: Any, weights: Any, centre: Any, kind: str, xp: Any) -> tuple[Any, Any]:
+    """`evidence` of rows with this log joint (K, n), by `jax.numpy` or NumPy."""
+    largest = xp.max(log_joint, axis=0)
+    below = log_joint - largest[None]
+    shares = xp.exp(below)
+    total = xp.sum(shares, axis=0)
+    # −log of the largest r is log(total); −Σ r log r adds the mean of −below, with 0 · −∞ taken as 0.
+    spread = xp.log(total)
+    if kind == "soft":
+        spread = spread - xp.sum(xp.where(shares > 0.0, shares * below, 0.0), axis=0) / total
+    counts = weights > 0.0
+    return (
+        xp.sum(xp.where(counts, weights * (largest + xp.log(total) - centre), 0.0)),
+        xp.sum(xp.where(counts, weights * spread, 0.0)),
+    )
 
 
 def _count_active(mixture: Mixture) -> int:

@@ -201,7 +201,7 @@ def _lloyd(seeds: np.ndarray, x: np.ndarray, weights: np.ndarray, most: int) -> 
     """k-means from each set of seeds (B, K, D), in at most so many rounds. A cluster without rows keeps its mean."""
     seeds, moving = seeds.copy(), np.arange(len(seeds))
     n_components, n_rows = seeds.shape[1], len(weights)
-    # For all sets, one after the other; those of fewer are the first of these.
+    # Weights, and weights times each feature, once for every set of seeds: fewer sets need the first of them.
     each = [np.tile(values, len(seeds)).astype(float) for values in (weights, *(weights * feature for feature in x))]
     for _ in range(most):
         old = seeds[moving]
