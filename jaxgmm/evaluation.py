@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from ._base.fork import refuse_if_forked
+from ._base.linalg import inverse_lower
 from ._base.memory import gathered, place_of
 from ._base.precision import is_traced, is_transforming, keeps_precision, precision_for
 from ._base.programs import is_small, program
@@ -83,7 +84,7 @@ def evaluate_few(mixture: Evaluable, x: Any, consume: Callable[[Array], Array]) 
         return joint.argmax(axis=0).astype(np.int32)
     if consume not in (log_prob_of, responsibilities_of):
         return joint.T
-    log_prob, responsibilities = _normalised(joint)
+    log_prob, responsibilities = normalised(joint)
     return log_prob if consume is log_prob_of else responsibilities.T
 
 
@@ -94,10 +95,10 @@ def log_joint_of_few(mixture: Evaluable, x: Any) -> np.ndarray:
     means: Any = mixture.means
     with np.errstate(all="ignore"):  # a number too large for the dtype is as far away as an infinite one
         columns = np.ascontiguousarray(np.asarray(x).astype(means.dtype).T)
-        constant, whiteners = _whiteners(mixture)
+        constant, whitener = whiteners(mixture)
         starts = range(0, max(len(x), 1), ROWS_OF_A_BLOCK)
         blocks = (columns[:, start : start + ROWS_OF_A_BLOCK] for start in starts)
-        found = np.concatenate([_log_joint_of_block(means, constant, whiteners, block) for block in blocks], axis=1)
+        found = np.concatenate([_log_joint_of_block(means, constant, whitener, block) for block in blocks], axis=1)
         # As in `_log_joint_of`; but a component of weight 0 has no density, whatever its covariance.
         sound = ~np.isnan(constant + means.sum(axis=1))
         found[np.isnan(found) & sound[:, None]] = -np.inf
@@ -106,30 +107,19 @@ def log_joint_of_few(mixture: Evaluable, x: Any) -> np.ndarray:
     return found
 
 
-def _whiteners(mixture: Any) -> tuple[np.ndarray, np.ndarray]:
+def whiteners(mixture: Any) -> tuple[np.ndarray, np.ndarray]:
     """What does not depend on rows: constants (K,), and matrices (K, D, D) that whiten, or their diagonals (K, D)."""
     factor = mixture.scales.as_dense().factor
     pivots = np.diagonal(factor, axis1=1, axis2=2)
     constant = mixture.log_weights - np.log(pivots).sum(axis=1) - 0.5 * mixture.n_features * math.log(2.0 * math.pi)
-    each = _inverse_lower(factor) if np.tril(factor, -1).any() else 1.0 / pivots
+    each = inverse_lower(factor) if np.tril(factor, -1).any() else 1.0 / pivots
     return constant, np.broadcast_to(each, (mixture.n_components, *each.shape[1:]))
-
-
-def _inverse_lower(factor: np.ndarray) -> np.ndarray:
-    """The inverses of lower triangular matrices (K, D, D), row by row. `np.linalg.inv` would exchange rows, which loses
-    digits where features are in very different units, and refuses what it takes for singular."""
-    found = np.zeros_like(factor)
-    for i in range(factor.shape[1]):
-        found[:, i] = -np.matmul(factor[:, i : i + 1, :i], found[:, :i])[:, 0]
-        found[:, i, i] = 1.0
-        found[:, i] /= factor[:, i, i, None]
-    return found
 
 
 def _log_joint_of_block(
     means: np.ndarray, constant: np.ndarray, whiteners: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """Of a block of rows, which come as columns (D, n), from `_whiteners`. -> (K, n)."""
+    """Of a block of rows, which come as columns (D, n), from `whiteners`. -> (K, n)."""
     found = np.empty((len(means), columns.shape[1]), columns.dtype)
     for k, (mean, whitener) in enumerate(zip(means, whiteners, strict=True)):
         apart = columns - mean[:, None]
@@ -138,7 +128,7 @@ def _log_joint_of_block(
     return found
 
 
-def _normalised(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def normalised(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`density.normalise`, by NumPy."""
     with np.errstate(all="ignore"):
         largest = joint.max(axis=0)

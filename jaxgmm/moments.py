@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._base.linalg import einsum, over_components, sum_over_rows
+from ._base.linalg import einsum, over_components
+from ._base.namespace import xp_of
 from ._base.packed import PACKED_UP_TO, WRITTEN_OUT, lower_product, mirror, quadratic_features, unpack_symmetric
+from ._base.sums import sum_over_rows
 from .covariances import Covariance
 
 
@@ -114,7 +116,7 @@ class Full(Kind):
         return mass[:, None, None] * shift[:, :, None] * shift[:, None, :]
 
     def diagonal(self, mass: Array, values: Array) -> Array:
-        return mass[:, None, None] * jnp.diag(values)[None]
+        return mass[:, None, None] * xp_of(values).diag(values)[None]
 
     def project(self, scatter: Array) -> Array:
         return scatter
@@ -169,7 +171,7 @@ class Pooled(Kind):
         return einsum("ki,kj->ij", mass[:, None] * shift, shift)[None]
 
     def diagonal(self, mass: Array, values: Array) -> Array:
-        return jnp.sum(mass) * jnp.diag(values)[None]
+        return mass.sum() * xp_of(values).diag(values)[None]
 
     def project(self, scatter: Array) -> Array:
         return scatter.sum(axis=-3, keepdims=True)
@@ -258,7 +260,7 @@ class Trace(Kind):
         return mass * (shift * shift).sum(axis=-1)
 
     def diagonal(self, mass: Array, values: Array) -> Array:
-        return mass * jnp.sum(values)
+        return mass * values.sum()
 
     def project(self, scatter: Array) -> Array:
         return scatter.trace(axis1=-2, axis2=-1)

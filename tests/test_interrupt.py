@@ -12,8 +12,9 @@ import pytest
 import jaxgmm
 from jaxgmm import Blocks, Status
 from jaxgmm._base import programs
+from jaxgmm.em import by_numpy
 from jaxgmm.search import bootstrap as module
-from jaxgmm.search import observer, one_by_one, passes, pool, replicates, side_by_side
+from jaxgmm.search import observer, one_by_one, passes, pool, replicates, side_by_side, stepping
 from jaxgmm.search.many import work as many
 from tests import oracle
 from tests.tolerances import assert_close, assert_same_mixture
@@ -25,15 +26,15 @@ KEY = jax.random.key(1)
 HOW = {"n_restarts": 6, "tol": 0.0, "max_steps": 30, "dtype": np.float64}
 
 WAYS = {
-    "small": (one_by_one, {"x": X}),
-    "one by one": (one_by_one, {"x": MANY}),
+    "small": (by_numpy, {"x": X}),
+    "one by one": (stepping, {"x": MANY}),
     "side by side": (side_by_side, {"x": X, "chunk_size": 512}),
     "accelerated": (side_by_side, {"x": X, "acceleration": "lbfgs"}),
     "streamed": (passes, {"x": Blocks.from_array(X)}),
-    "race": (one_by_one, {"x": X, "race": jaxgmm.Race(3, 2)}),
-    "escape": (one_by_one, {"x": X, "escape": "split-merge"}),
+    "race": (by_numpy, {"x": X, "race": jaxgmm.Race(3, 2)}),
+    "escape": (by_numpy, {"x": X, "escape": "split-merge"}),
 }
-STEPS = {one_by_one: "_run", side_by_side: "_work", passes: "step_lanes"}
+STEPS = {by_numpy: "begin_step", stepping: "_run", side_by_side: "_work", passes: "step_lanes"}
 
 
 class Counted:
@@ -161,7 +162,7 @@ def test_a_callback_may_interrupt_as_well(in_steps):
 
 
 def test_where_there_is_nothing_an_interrupt_is_raised(monkeypatch, in_steps):
-    monkeypatch.setattr(one_by_one, "_run", Counted(one_by_one._run, 1))
+    monkeypatch.setattr(by_numpy, "begin_step", Counted(by_numpy.begin_step, 1))
     with pytest.raises(KeyboardInterrupt):
         fit(X, n_restarts=1)
 

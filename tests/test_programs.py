@@ -18,8 +18,8 @@ from jaxgmm._base import threefry as _threefry
 from jaxgmm._base.programs import Effort, program
 from jaxgmm.evaluation import evaluate_few, labels_of, log_prob_of, responsibilities_of
 from jaxgmm.families import SHELF
-from jaxgmm.search import one_by_one
 from jaxgmm.search import start as starting
+from jaxgmm.search import stepping
 from jaxgmm.search.seeding import SEEDINGS, host
 from jaxgmm.search.seeding.sample import Columns
 from tests import oracle
@@ -223,7 +223,7 @@ def test_a_medium_search_of_few_features_makes_all_steps_with_one_program(n_feat
     x = rng.normal(size=(5000, n_features)) + 40.0 * (np.arange(5000) % 2)[:, None]
     before = set(programs._PROGRAMS)
     jaxgmm.sweep(jax.random.key(0), x.astype(np.float32), 10, "diag", 16, max_steps=3, tol=0.0, init="random_rows")
-    made = [key for key in programs._PROGRAMS if key not in before and key[0] is one_by_one._run]
+    made = [key for key in programs._PROGRAMS if key not in before and key[0] is stepping._run]
     assert len(made) == n_programs
 
 

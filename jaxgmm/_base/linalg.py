@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
+
+from .namespace import is_numpy
 
 
 def einsum(subscripts: str, *operands: Any) -> Any:
@@ -76,12 +77,34 @@ def of_rank(x: Any, rank: int) -> Any:
 
 def cholesky(matrices: Array) -> Array:
     """Lower Cholesky factor of the symmetric part. (..., D, D) -> (..., D, D); NaN where not positive definite."""
-    return _factor(0.5 * (matrices + jnp.swapaxes(matrices, -1, -2)))
+    symmetric = 0.5 * (matrices + matrices.swapaxes(-1, -2))
+    return _factor_on_host(symmetric) if is_numpy(symmetric) else _factor(symmetric)
+
+
+def _factor_on_host(symmetric: Any) -> Any:
+    try:
+        return np.linalg.cholesky(symmetric)
+    except np.linalg.LinAlgError:
+        each = [_factor_on_host(matrix) for matrix in symmetric] if symmetric.ndim > 2 else np.nan
+        return np.full_like(symmetric, each)
+
+
+def inverse_lower(factor: Array) -> Array:
+    """Inverse of a lower triangular factor. (..., D, D) -> (..., D, D). By NumPy row by row: its own inverse exchanges
+    rows, which loses digits where features are in very different units."""
+    if not is_numpy(factor):
+        return _inverse_by_doubling(factor)
+    found: Any = np.zeros_like(factor)
+    for i in range(factor.shape[-1]):
+        found[..., i, :] = -np.matmul(factor[..., i : i + 1, :i], found[..., :i, :])[..., 0, :]
+        found[..., i, i] = 1.0
+        found[..., i, :] /= factor[..., i, i, None]
+    return found
 
 
 @jax.custom_jvp
-def inverse_lower(factor: Array) -> Array:
-    """Inverse of a lower triangular factor. (..., D, D) -> (..., D, D).
+def _inverse_by_doubling(factor: Array) -> Array:
+    """`inverse_lower` in a program.
 
     Inverting K small factors once a step lets every row be whitened by a product: a triangular solve per row is ten to
     forty times slower on CPU and no more accurate, since the error of the factor itself dominates.
@@ -141,7 +164,7 @@ def _diagonal_blocks(matrices: Array, height: int) -> Array:
     return jnp.moveaxis(jnp.diagonal(tiles, axis1=-4, axis2=-2), -1, -3)
 
 
-@inverse_lower.defjvp
+@_inverse_by_doubling.defjvp
 def _inverse_lower_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     inverse = inverse_lower(*primals)
     return inverse, -einsum("...ij,...jk,...kl->...il", inverse, jnp.tril(tangents[0]), inverse)
@@ -239,19 +262,6 @@ def columns(rows: Array) -> Array:
 
 def _columns_by_product(rows: Array) -> Array:
     return einsum("de,ne->dn", jnp.eye(rows.shape[1], dtype=rows.dtype), rows)
-
-
-def sum_over_rows(x: Array) -> Array:
-    """Sums over the last axis, that of a chunk's rows. (K, n) -> (K,).
-
-    On CPU this is a product with ones: XLA computes a plain sum in two passes (see `benchmarks/README.md`). In float32
-    its error is 2e-7 for 8,192 rows, a long chunk, and would be 2e-6 for a million.
-    """
-    return lax.platform_dependent(x, cpu=_sum_by_product, default=partial(jnp.sum, axis=-1))
-
-
-def _sum_by_product(x: Array) -> Array:
-    return einsum("kn,n->k", x, jnp.ones(x.shape[-1], x.dtype))
 
 
 STACK_BYTES = 16e6

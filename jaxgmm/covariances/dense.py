@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from .._base.linalg import cholesky, einsum, inverse_lower, of_rank, over_components
+from .._base.namespace import xp_of
 from .._base.packed import PACKED_UP_TO, lower_squares, pack_symmetric, quadratic_features
 from ._covariance import Form, rounding_of
 
@@ -149,7 +150,7 @@ class Dense:
         return jnp.sum(einsum("kij,kjl->kil", whitener, scatter) * whitener, axis=(-2, -1))
 
     def log_det(self) -> Array:
-        return 2.0 * jnp.sum(jnp.log(jnp.diagonal(self.factor, axis1=-2, axis2=-1)), axis=-1)
+        return 2.0 * xp_of(self.factor).log(self.factor.diagonal(axis1=-2, axis2=-1)).sum(axis=-1)
 
     def dense(self) -> Array:
         return einsum("kij,klj->kil", self.factor, self.factor)
@@ -165,24 +166,24 @@ class Dense:
         return weights.sum() * dense[0] if len(dense) == 1 else einsum("k,kij->ij", weights, dense)
 
     def precision_diagonal(self) -> Array:
-        return jnp.sum(jnp.square(inverse_lower(self.factor)), axis=-2)
+        return (inverse_lower(self.factor) ** 2).sum(axis=-2)
 
     def ridge_share(self, ridge: Array) -> Array:
-        inverse = np.linalg.inv(self.factor) if isinstance(self.factor, np.ndarray) else inverse_lower(self.factor)
+        inverse = inverse_lower(self.factor)
         scaled = inverse * of_rank(ridge[..., None, :] ** 0.5, inverse.ndim)
         shares = einsum("kij,kil->kjl", scaled, scaled)
         total = shares.trace(axis1=-2, axis2=-1)
         return (shares * shares).sum(axis=(-2, -1)) / (total + (total <= 0.0).astype(total.dtype))
 
     def is_definite(self) -> Array:
-        pivots = jnp.diagonal(self.factor, axis1=-2, axis2=-1)
-        return jnp.all((pivots > 0.0) & jnp.isfinite(pivots), axis=-1)
+        pivots = self.factor.diagonal(axis1=-2, axis2=-1)
+        return ((pivots > 0.0) & xp_of(pivots).isfinite(pivots)).all(axis=-1)
 
     def is_resolved(self) -> Array:
         # A pivot as small as the rounding error of a singular matrix has no correct digit of its own.
-        pivots = jnp.square(jnp.diagonal(self.factor, axis1=-2, axis2=-1))
+        pivots = self.factor.diagonal(axis1=-2, axis2=-1) ** 2
         rounding = rounding_of(self.factor.shape[-1], self.factor.dtype)
-        return jnp.all((pivots > rounding * self.variances()) & jnp.isfinite(pivots), axis=-1)
+        return ((pivots > rounding * self.variances()) & xp_of(pivots).isfinite(pivots)).all(axis=-1)
 
     def colour(self, noise: Array, labels: Array) -> Array:
         if self.factor.shape[0] == 1:

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from .._base.linalg import einsum, of_rank, over_components
+from .._base.namespace import xp_of
 from ._covariance import Form
 from .dense import Dense, of_deviations
 
@@ -68,7 +69,7 @@ class Diagonal:
         return jnp.sum(scatter / self.diagonal, axis=-1)
 
     def log_det(self) -> Array:
-        return jnp.sum(jnp.log(self.diagonal), axis=-1)
+        return xp_of(self.diagonal).log(self.diagonal).sum(axis=-1)
 
     def dense(self) -> Array:
         return self.diagonal[..., None] * of_rank(
@@ -95,7 +96,7 @@ class Diagonal:
         return (of_rank(ridge, 2) / self.diagonal).max(axis=-1)
 
     def is_definite(self) -> Array:
-        return jnp.all((self.diagonal > 0.0) & jnp.isfinite(self.diagonal), axis=-1)
+        return ((self.diagonal > 0.0) & xp_of(self.diagonal).isfinite(self.diagonal)).all(axis=-1)
 
     def is_resolved(self) -> Array:
         return self.is_definite()

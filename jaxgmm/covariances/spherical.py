@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from .._base.linalg import einsum, of_rank, over_components
+from .._base.namespace import xp_of
 from ._covariance import Form
 from .dense import Dense, of_deviations
 
@@ -69,7 +70,7 @@ class Spherical:
         return scatter / self.variance
 
     def log_det(self) -> Array:
-        return self.n_features * jnp.log(self.variance)
+        return self.n_features * xp_of(self.variance).log(self.variance)
 
     def dense(self) -> Array:
         return self.variance[..., None, None] * of_rank(
@@ -82,20 +83,20 @@ class Spherical:
         return of_deviations(np.repeat(deviations[..., None], self.n_features, axis=-1))
 
     def variances(self) -> Array:
-        xp = np if isinstance(self.variance, np.ndarray) else jnp
-        return xp.broadcast_to(self.variance[..., None], (*self.variance.shape, self.n_features))  # pyright: ignore
+        shape = (*self.variance.shape, self.n_features)
+        return xp_of(self.variance).broadcast_to(self.variance[..., None], shape)
 
     def weighted_sum(self, weights: Array) -> Array:
         return (weights * self.variance).sum() * np.eye(self.n_features, dtype=self.variance.dtype)
 
     def precision_diagonal(self) -> Array:
-        return jnp.broadcast_to(1.0 / self.variance[:, None], (len(self.variance), self.n_features))
+        return 1.0 / self.variances()
 
     def ridge_share(self, ridge: Array) -> Array:
         return ridge.mean(axis=-1) / self.variance  # this family averages the ridge over the features
 
     def is_definite(self) -> Array:
-        return (self.variance > 0.0) & jnp.isfinite(self.variance)
+        return (self.variance > 0.0) & xp_of(self.variance).isfinite(self.variance)
 
     def is_resolved(self) -> Array:
         return self.is_definite()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from .._base.linalg import sum_over_rows
 from .._base.programs import Effort
+from .._base.sums import sum_over_rows
 from ..covariances import Form
 from ..density import in_safe_form, joint, normalise, prepare
 from ..mixture import Mixture

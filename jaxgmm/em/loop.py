@@ -12,14 +12,14 @@ differentiated, and report what happened by a status, never by an exception. Dem
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from .._base import check
+from .._base.namespace import choose, xp_of
 from .._base.precision import keeps_precision
 from .._base.programs import SMALL, Effort, program
 from .._base.status import Status
@@ -149,19 +149,40 @@ def advance(
 
     -> the state, unchanged where the form is FAST and FAST is too inaccurate; and whether FAST is too inaccurate.
     """
-    is_first = state.n_steps < 0
-    state, proposal = propose(state, settings)
-    found = proposal.mixture
-    lost = jnp.any((found.log_weights == -jnp.inf) & jnp.isfinite(state.mixture.log_weights)) & is_first
-    if fixed is not None:
-        placed = fixed.onto(found)
-        proposal = proposal._replace(mixture=jax.tree.map(partial(jnp.where, is_first), placed, found))
+    state, proposal, lost = begin_step(state, settings, fixed)
     is_far = ~is_fast(proposal.mixture, batches.origin)
     put_off = is_far if form is Form.FAST else jnp.array(False)
     if batches.in_turn and form is Form.SAFE and how is not Effort.WELL:
         moments = in_turn.expect(proposal.mixture, batches, how)
     else:
         moments = expect(proposal.mixture, batches, form, how)
-    new = accept(state, proposal, moments, batches, settings, put_off)
-    status = jnp.where(lost & ~put_off, Status.COLLAPSED, new.status).astype(jnp.int32)
-    return new._replace(status=status, n_steps=jnp.maximum(new.n_steps, jnp.where(put_off, NOT_BEGUN, 0))), is_far
+    return end_step(state, proposal, moments, batches, settings, lost, put_off), is_far
+
+
+def begin_step(state: State, settings: Settings, fixed: Fixed | None) -> tuple[State, Proposal, Array]:
+    """The first half of `advance`, up to the pass over the rows. -> the state and the mixture that are proposed, and
+    whether this is a first M-step in which a component got no rows. Of NumPy for states of NumPy."""
+    xp: Any = xp_of(state.n_steps)
+    is_first = state.n_steps < 0
+    state, proposal = propose(state, settings)
+    found = proposal.mixture
+    lost = ((found.log_weights == -np.inf) & xp.isfinite(state.mixture.log_weights)).any() & is_first
+    if fixed is not None:
+        proposal = proposal._replace(mixture=choose(is_first, fixed.onto(found), found))
+    return state, proposal, lost
+
+
+def end_step(
+    state: State,
+    proposal: Proposal,
+    moments: Moments,
+    rows: Batches | Scale,
+    settings: Settings,
+    lost: Array,
+    put_off: Any = np.False_,
+) -> State:
+    """The second half of `advance`: the state after a step to a proposal that has these moments."""
+    xp: Any = xp_of(state.n_steps)
+    new = accept(state, proposal, moments, rows, settings, put_off)
+    status = xp.where(lost & ~put_off, Status.COLLAPSED, new.status).astype(np.int32)
+    return new._replace(status=status, n_steps=xp.maximum(new.n_steps, xp.where(put_off, NOT_BEGUN, 0)))

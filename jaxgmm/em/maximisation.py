@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from .._base.linalg import any_lane
+from .._base.namespace import is_numpy, xp_of
 from ..covariances import Covariance, rounding_of
 from ..families import Family, per_mass
 from ..mixture import Mixture
@@ -22,9 +24,9 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
     Total: a component without mass keeps its mean, unless the prior moves it, and gets weight 0. `previous` is where
     an inner iteration starts.
     """
-    prior = in_dtype(prior, means.dtype)
+    prior = prior if is_numpy(means) else in_dtype(prior, means.dtype)
     mass, n_features = moments.mass, means.shape[1]
-    shift = moments.first / jnp.where(mass > 0.0, mass, 1.0)[:, None]
+    shift = moments.first / xp_of(mass).where(mass > 0.0, mass, 1.0)[:, None]
     of_rows = means + shift
     new = prior.means(mass, of_rows, previous)
     scatter = moments.second - family.kind.outer(mass, shift)
@@ -54,27 +56,32 @@ def _factored(
     sums were taken about another point. The next steps, about better means, need it no more.
     """
     first = estimate(scatter)
-    has_ridge = jnp.any(jnp.all(jnp.diagonal(added, axis1=-2, axis2=-1) > 0.0, axis=-1))
-    wanted = lax.stop_gradient(~first.is_definite()) & has_ridge
+    xp: Any = xp_of(scatter)
+    has_ridge = (added.diagonal(axis1=-2, axis2=-1) > 0.0).all(axis=-1).any()
+    wanted = ~first.is_definite() & has_ridge
+    wanted = wanted if xp is np else lax.stop_gradient(wanted)
 
     def again() -> Covariance:
-        each = per_mass(scatter, mass if len(scatter) > 1 else jnp.sum(mass), 0.0)
-        largest = jnp.max(jnp.diagonal(each, axis1=-2, axis2=-1), axis=0)
+        each = per_mass(scatter, mass if len(scatter) > 1 else mass.sum(), 0.0)
+        largest = each.diagonal(axis1=-2, axis2=-1).max(axis=0)
         amount = 8.0 * rounding_of(len(largest), largest.dtype) * largest
         found = estimate(scatter + kind.diagonal(mass, amount))
 
         def choose(new: Array, old: Array) -> Array:
             is_shared = len(new) != len(wanted)
-            return new if is_shared else jnp.where(jnp.reshape(wanted, (-1,) + (1,) * (new.ndim - 1)), new, old)
+            return new if is_shared else xp.where(xp.reshape(wanted, (-1,) + (1,) * (new.ndim - 1)), new, old)
 
         return jax.tree.map(choose, found, first)
 
+    if xp is np:
+        return again() if wanted.any() else first
     # Not as a second turn of one loop: that compiles in no less time, and costs a small step a twentieth.
-    return lax.cond(any_lane(jnp.any(wanted)), again, lambda: first)
+    return lax.cond(any_lane(wanted.any()), again, lambda: first)
 
 
 def log_shares(mass: Array) -> Array:
     """Logarithms of the components' shares of the mass (K,), −inf for one without any."""
-    share = mass / jnp.sum(mass)
+    xp: Any = xp_of(mass)
+    share = mass / mass.sum()
     # The logarithm is never taken of 0: its infinite slope would make every gradient NaN.
-    return jnp.where(share > 0.0, jnp.log(jnp.where(share > 0.0, share, 1.0)), -jnp.inf)
+    return xp.where(share > 0.0, xp.log(xp.where(share > 0.0, share, 1.0)), -np.inf)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from .._base import check
+from .._base.namespace import choose
 from .._base.precision import is_traced
 from .._base.status import Status
 from ..density import FAST_UP_TO
@@ -131,7 +131,7 @@ class Fixed(NamedTuple):
     def onto(self, mixture: Mixture) -> Mixture:
         """The mixture with the fixed parts put in place of its own."""
         pairs = zip(self.parts, mixture_parts(self.mixture), mixture_parts(mixture), strict=True)
-        chosen = (jax.tree.map(partial(jnp.where, stands), own, found) for stands, own, found in pairs)
+        chosen = (choose(stands, own, found) for stands, own, found in pairs)
         return Mixture(*chosen, mixture.family)  # pyright: ignore
 
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from .._base.linalg import of_rank
+from .._base.namespace import xp_of
 from .._base.precision import precision_for
 from ..covariances import Covariance
 from ..moments import POOLED, Kind
@@ -69,9 +69,10 @@ class Family(Protocol):
 
 def per_mass(scatter: Array, mass: Array, identity: Array | float) -> Array:
     """scatter / mass, component by component, and `identity` where there is no mass. Leading axes are components."""
-    mass = jnp.reshape(mass, (-1,) + (1,) * (scatter.ndim - 1))
+    xp: Any = xp_of(scatter, mass)
+    mass = xp.reshape(mass, (-1,) + (1,) * (scatter.ndim - 1))
     identity = identity if isinstance(identity, float) else of_rank(identity, scatter.ndim)
-    return jnp.where(mass > 0.0, scatter / jnp.where(mass > 0.0, mass, 1.0), identity)
+    return xp.where(mass > 0.0, scatter / xp.where(mass > 0.0, mass, 1.0), identity)
 
 
 def project(family: Family, covariances: Array) -> Any:
@@ -91,8 +92,7 @@ def shape_of_scales(family: Family, n_components: int, n_features: int, dtype: A
 def show_dense(covariance: Covariance, n_components: int) -> Array:
     """Dense covariances (K, D, D), also where they are shared."""
     dense = covariance.dense()
-    xp = np if isinstance(dense, np.ndarray) else jnp
-    return xp.broadcast_to(dense, (n_components, *dense.shape[1:]))  # pyright: ignore
+    return xp_of(dense).broadcast_to(dense, (n_components, *dense.shape[1:]))
 
 
 def show_least(covariance: Covariance, kind: Kind, n_components: int) -> Array:

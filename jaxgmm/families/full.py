@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
+from .._base.namespace import xp_of
 from ..covariances import Dense
 from ..moments import FULL, Kind
 from ._family import Pseudo, per_mass, show_dense
@@ -22,7 +22,7 @@ class Full:
 
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Dense:
         del previous
-        identity = jnp.eye(n_features, dtype=scatter.dtype)
+        identity = xp_of(scatter).eye(n_features, dtype=scatter.dtype)
         return Dense.of(per_mass(scatter + prior.scatter, mass + prior.mass, identity))
 
     def n_free(self, n_components: int, n_features: int) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
+from .._base.namespace import xp_of
 from ..covariances import Dense
 from ..moments import POOLED, Kind
 from ._family import Pseudo, per_mass, project
@@ -22,8 +22,8 @@ class Tied:
 
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Dense:
         del previous
-        identity = jnp.eye(n_features, dtype=scatter.dtype)
-        return Dense.of(per_mass(scatter + prior.scatter, jnp.sum(mass) + prior.mass, identity))
+        identity = xp_of(scatter).eye(n_features, dtype=scatter.dtype)
+        return Dense.of(per_mass(scatter + prior.scatter, mass.sum() + prior.mass, identity))
 
     def n_free(self, n_components: int, n_features: int) -> int:
         del n_components

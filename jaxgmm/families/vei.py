@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
+from .._base.namespace import xp_of
 from ..covariances import Diagonal
 from ..moments import DIAGONAL, Kind
 from ._family import Pseudo, per_mass, project, show_dense
@@ -28,26 +30,30 @@ class VEI:
         # Celeux and Govaert 1995, model [λ_k A]: volumes given the shape, then the shape given the volumes, in turn.
         # In logarithms, so that no product over features overflows or underflows in float32.
         del n_features
+        xp: Any = xp_of(scatter, mass)
         mass = mass + prior.mass
         variances = per_mass(scatter + prior.scatter, mass, 1.0)
-        total = jnp.sum(mass)
-        share = jnp.where(total > 0.0, mass / jnp.where(total > 0.0, total, 1.0), 1.0)
+        total = mass.sum()
+        share = xp.where(total > 0.0, mass / xp.where(total > 0.0, total, 1.0), 1.0)
 
         def volumes(log_shape: Array) -> Array:
-            return jnp.mean(variances * jnp.exp(-log_shape)[None], axis=1)
+            return xp.mean(variances * xp.exp(-log_shape)[None], axis=1)
 
         def improve(_: int, log_shape: Array) -> Array:
-            relative = jnp.sum(share[:, None] * variances / volumes(log_shape)[:, None], axis=0)
-            log_relative = jnp.log(relative)
-            return log_relative - jnp.mean(log_relative)
+            relative = xp.sum(share[:, None] * variances / volumes(log_shape)[:, None], axis=0)
+            log_relative = xp.log(relative)
+            return log_relative - xp.mean(log_relative)
 
         if previous is None:
-            start = jnp.zeros_like(variances[0])
+            start = xp.zeros_like(variances[0])
         else:
-            log_previous = jnp.log(previous.diagonal[jnp.argmax(mass)])
-            start = log_previous - jnp.mean(log_previous)
-        log_shape = lax.fori_loop(0, INNER_STEPS, improve, start)
-        return Diagonal(volumes(log_shape)[:, None] * jnp.exp(log_shape)[None])
+            log_previous = xp.log(previous.diagonal[xp.argmax(mass)])
+            start = log_previous - xp.mean(log_previous)
+        if xp is np:
+            log_shape = functools.reduce(lambda log_shape, step: improve(step, log_shape), range(INNER_STEPS), start)
+        else:
+            log_shape = lax.fori_loop(0, INNER_STEPS, improve, start)
+        return Diagonal(volumes(log_shape)[:, None] * xp.exp(log_shape)[None])
 
     def n_free(self, n_components: int, n_features: int) -> int:
         return n_components + n_features - 1

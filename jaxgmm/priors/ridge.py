@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from .._base.linalg import of_rank
+from .._base.namespace import xp_of
 from ..covariances import Covariance
 from ..families import Pseudo
 from ..mixture import Mixture
@@ -33,18 +33,20 @@ class Ridge:
         return means
 
     def pseudo(self, kind: Kind, mass: Array, means: Array) -> Additions:
-        values = jnp.broadcast_to(jnp.asarray(self.amount, mass.dtype), means.shape[1])
+        values = xp_of(mass).full(means.shape[1], self.amount, mass.dtype)
         return Additions(Pseudo(0.0, kind.diagonal(mass, values)))
 
     def log_density(self, mixture: Mixture, mass: Array) -> Array:
-        return -0.5 * jnp.sum(mass * self.traces(mixture))
+        return -0.5 * (mass * self.traces(mixture)).sum()
 
     def traces(self, mixture: Mixture) -> Array:
         """tr(diag(amount) Σ_k⁻¹), which is no less than the ridge's share of the smallest variance. -> (K,)."""
         precisions = mixture.scales.precision_diagonal()
-        amount = jnp.broadcast_to(jnp.asarray(self.amount, precisions.dtype), precisions.shape[-1:])
-        trace = jnp.sum(of_rank(amount, precisions.ndim) * precisions, axis=-1)
-        return jnp.broadcast_to(trace, mixture.log_weights.shape)
+        xp: Any = xp_of(precisions)
+        amount = xp.full(precisions.shape[-1], self.amount, precisions.dtype)
+        trace = (of_rank(amount, precisions.ndim) * precisions).sum(axis=-1)
+        shape = mixture.log_weights.shape
+        return trace if trace.shape == shape else xp.broadcast_to(trace, shape)
 
 
 @jax.tree_util.register_dataclass

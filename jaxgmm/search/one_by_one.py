@@ -15,16 +15,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
 
 from .. import em
-from .._base.programs import Effort, program
+from .._base.programs import Effort
 from .._base.status import Status
-from ..covariances import Form
-from ..em.loop import advance
-from ..em.state import NOT_BEGUN, Fixed, guessed_far, is_running, unstarted
+from ..em.state import NOT_BEGUN, Fixed, guessed_far, unstarted
 from ..families import Family
 from ..moments import Moments
 from ..priors import Ridge
@@ -32,11 +28,10 @@ from ..rows.batches import Batches
 from .ascent import Ascent, has_next_step, learn, propose
 from .checkpoint import Entry
 from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
-from .packing import Packing
 from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
 from .result import unfinished
-from .way import Way, effort_of, way_of
+from .stepping import LINE, Stepping
 
 WORTH_A_THREAD = 2**15
 """Responsibilities in a step of all runs from which a second thread is worth starting."""
@@ -47,9 +42,6 @@ arithmetic in Python one."""
 
 AT_ONCE = 2
 """Ascents of one thread that have a step under way: while one is computed, the other's arithmetic is made."""
-
-LINE = 256
-"""Most steps of one call: the length of the array that their objectives are written to."""
 
 FIRST_BURST = 10
 """Steps of each run between the observer's report of the starts and the next report."""
@@ -75,15 +67,11 @@ def run(
     states = with_ridge_and_form(states, batches, settings)
     states, histories = jax.tree.map(np.array, (states, histories))
     _write(histories, np.arange(len(histories)), states.n_steps, states.objective)  # pyright: ignore
-    if fixed is None and batches.has_room:  # a small table always passes it, so that a single program serves all cases
-        fixed = _nothing_fixed(states)
-
-    packing = Packing.of(jax.tree.map(lambda leaf: leaf[0], states))
+    stepping = Stepping.of(states, batches, settings, fixed, n_runs or len(states.objective))
+    packing, how = stepping.packing, stepping.how
     rows = packing.pack(states)
     going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
     of_each = states.mixture.means.shape[1] * int(batches.n_rows)
-    how = effort_of(states.mixture.means.shape[1], batches, n_runs or len(states.objective))
-
     slower = HURRIED if how is Effort.HURRIED else 1.0
     at_first = steps_of_a_burst(of_each, batches.n_features, states.mixture.family.kind, slower)
     reached: dict[int, np.ndarray] = {}
@@ -94,10 +82,7 @@ def run(
         state = packing.unpack(row)
         while state.status == Status.RUNNING and state.n_steps < limit and not stop.is_set():
             began, first = time.perf_counter(), int(state.n_steps)
-            until = np.int32(min(limit, first + min(LINE, in_time)))
-            static = {"packing": packing, "way": way_of(state, batches, how), "how": how}
-            found = np.asarray(_run.compiled(how, row, batches, settings, fixed, until, **static))
-            row, line = found[: packing.length], found[packing.length :]
+            row, line = stepping.run(row, min(limit, first + min(LINE, in_time)), stop.is_set)
             state = packing.unpack(row)
             made = np.arange(first + 1, int(state.n_steps) + 1)
             _write(histories, index, made, line[: len(made)])
@@ -168,24 +153,15 @@ def ascended(
     run one at a time. Where a step takes no longer than its arithmetic, threads would wait for each other's Python.
     """
     states = [ascent.state for ascent in ascents]
-    fixed = _nothing_fixed(jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])) if batches.has_room else None
     n_components = states[0].mixture.means.shape[0]
-    how = effort_of(n_components, batches, n_runs)
-    held: dict[Way, Callable[..., Any]] = {}
-    packing = Packing.of(states[0])
-
-    def begun(state: em.State, limit: Any) -> Array:
-        """The packed state after a step, which is being computed."""
-        way, row = way_of(state, batches, how), packing.pack(state)
-        if way not in held:
-            static = {"packing": packing, "way": way, "how": how}
-            held[way] = _run.held(how, row, batches, settings, fixed, limit, **static)
-        return held[way](row, batches, settings, fixed, limit)
+    one_lane = jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])
+    stepping = Stepping.of(one_lane, batches, settings, None, n_runs)
+    packing, begun = stepping.packing, stepping.begun
 
     reached, stop = list(ascents), observer.stop()
 
     def ascend(mine: deque[int]) -> None:
-        under_way: deque[tuple[int, np.ndarray, Any, Array]] = deque()
+        under_way: deque[tuple[int, np.ndarray, Any, Any]] = deque()
         while (mine or under_way) and not stop.is_set():
             while mine and len(under_way) < AT_ONCE:
                 index = mine.popleft()
@@ -213,7 +189,8 @@ def ascended(
 def with_ridge_and_form(states: em.State, batches: Batches, settings: em.Settings) -> em.State:
     """The states (R, ...), with what the loop carries from step to step."""
     if states.ridge_trace is None:
-        states = states._replace(ridge_trace=np.asarray(_ridge_traces(states.mixture, settings)))  # pyright: ignore
+        traces: Any = Ridge(settings.ridge).traces(jax.tree.map(np.asarray, states.mixture))
+        states = states._replace(ridge_trace=traces)
     if states.is_far is None:
         states = states._replace(is_far=guessed_far(states, batches))  # pyright: ignore
     return states
@@ -224,25 +201,18 @@ def prepare(
 ) -> None:
     """Compile the programs that the runs are likely to need, in the background."""
     about = np.zeros((1, n_components, batches.n_features), batches.dtype)
-    nothing, how = about[..., 0], effort_of(n_components, batches, n_runs)
+    nothing = about[..., 0]
 
     def one(family: Family) -> None:
         second = np.zeros((1, *family.kind.shape(n_components, batches.n_features)), batches.dtype)
         moments = Moments(nothing, about, second, nothing[:, 0])  # pyright: ignore
         states = unstarted(about, nothing > 0.0, moments, family)
         states = states._replace(status=np.full(1, Status.COLLAPSED, np.int32), is_far=np.zeros(1, bool))
-        state = jax.tree.map(lambda leaf: leaf[0], states)
-        packing, fixed = Packing.of(state), _nothing_fixed(states) if batches.has_room else None
-        # The state has already ended, so the program is compiled and returns at once.
-        static = {"packing": packing, "way": way_of(state, batches, how), "how": how}
-        _run.compiled(how, packing.pack(state), batches, settings, fixed, np.int32(0), **static)
+        # The state has already ended, so a program is compiled and returns at once.
+        stepping = Stepping.of(states, batches, settings, None, n_runs)
+        stepping.run(stepping.packing.pack(states)[0], 0, lambda: False)
 
     in_background([partial(one, family) for family in families])
-
-
-def _nothing_fixed(states: em.State) -> Fixed:
-    nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), states.mixture)
-    return Fixed(nothing, np.zeros(3, bool))
 
 
 def _all(one: Callable[[int], None], indices: np.ndarray) -> None:
@@ -255,40 +225,3 @@ def _write(histories: np.ndarray, runs: Any, steps: np.ndarray, objectives: np.n
     has_room = (steps >= 0) & (steps < histories.shape[1])
     runs = np.broadcast_to(runs, steps.shape)
     histories[runs[has_room], steps[has_room]] = objectives[has_room]
-
-
-@program(hurried=True)
-def _ridge_traces(mixtures: Any, settings: em.Settings) -> Array:
-    return jax.vmap(Ridge(settings.ridge).traces)(mixtures)
-
-
-@program(static=("packing", "way", "how"))
-def _run(
-    row: Array,
-    batches: Batches,
-    settings: em.Settings,
-    fixed: Fixed | None,
-    limit: Array,
-    *,
-    packing: Packing,
-    way: Way,
-    how: Effort,
-) -> Array:
-    """Run a packed state at most LINE steps, or until a step needs the other form. -> the packed state, followed by the
-    objective after each step, (F + LINE,)."""
-    state = packing.unpack(row)
-    first, has_one_form = state.n_steps, way is Way.ALWAYS_SAFE
-    form = Form.FAST if way is Way.FAST else Form.SAFE
-
-    def going(carry: tuple[em.State, Array]) -> Array:
-        goes_on = is_running(carry[0], limit)
-        return goes_on if has_one_form else goes_on & (carry[0].is_far == (form is Form.SAFE))
-
-    def body(carry: tuple[em.State, Array]) -> tuple[em.State, Array]:
-        state, line = carry
-        new, is_far = advance(state, batches, settings, fixed, form, how)
-        new = new._replace(is_far=state.is_far if has_one_form else is_far)
-        return new, line.at[new.n_steps - first - 1].set(new.objective, mode="drop")
-
-    state, line = lax.while_loop(going, body, (state, jnp.zeros(LINE, state.objective.dtype)))
-    return jnp.concatenate([packing.pack(state), line])

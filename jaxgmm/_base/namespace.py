@@ -1,0 +1,28 @@
+"""Formulas written once, for arrays of JAX and of NumPy, by which small tables are fitted (`em/by_numpy.py`)."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Tree = TypeVar("Tree")
+
+
+def is_numpy(*arrays: Any) -> bool:
+    """Whether all of these are NumPy's."""
+    return all(isinstance(array, (np.ndarray, np.generic)) for array in arrays)
+
+
+def xp_of(*arrays: Any) -> Any:
+    """The functions for these arrays: `numpy`'s where all are NumPy's, else `jax.numpy`'s."""
+    return np if is_numpy(*arrays) else jnp
+
+
+def choose(condition: Any, new: Tree, old: Tree) -> Tree:
+    """`new` where the condition () holds, else `old`, for trees of equal structure."""
+    if is_numpy(condition):
+        return new if condition else old
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
