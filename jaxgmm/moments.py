@@ -1,8 +1,7 @@
 """Weighted sums over rows: all that the M-step needs of the data.
 
 `Moments` is a monoid: sums over any split of the rows (chunks, devices, files) add up to the sums over all of them.
-A *kind* is the smallest second moment from which a family can be estimated: a linear map of K dense scatter matrices.
-Each kind implements its own arithmetic.
+A *kind*, with its arithmetic, is the least second moment that estimates a family: linear in K dense scatter matrices.
 
 In float32 it matters about which point sums are taken. Raw Σ w x² − (Σ w x)² loses every digit at 100 standard
 deviations from the origin. So sums are taken either about one origin near the data, where that is safe (FAST, all
@@ -102,7 +101,6 @@ class Kind(ABC):
 
     def from_means(self, second: Any, means: Array) -> Array:
         """The second moment from the sums of `about_means`. For most kinds they are the same."""
-        del means
         return second
 
 

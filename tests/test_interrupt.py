@@ -243,22 +243,26 @@ CALLERS = {
 @pytest.mark.filterwarnings("ignore:Best performing initialization")
 @pytest.mark.parametrize("caller", CALLERS)
 def test_once_there_is_something_no_interrupt_loses_it(caller, monkeypatch, in_steps):
-    """Ctrl-C at a program's call, the first and the last among them: nothing, said in one line, and from some call on a
-    result with a warning. Signals are handled as before, and what comes back can be shown."""
+    """Ctrl-C at a program's call or a step of NumPy's, the first and the last among them: nothing, said in one line,
+    and from some call on a result with a warning. Signals are handled as before, and what comes back can be shown."""
     for of in (pool, one_by_one, many):  # with one thread there are as many calls every time
         monkeypatch.setattr(of, "n_cores", lambda: 1)
     monkeypatch.setattr(many, "BURST", 1e-9)
     monkeypatch.setattr(many, "steps_of_a_burst", lambda *_: 1)
-    real, seen = programs._One.call, {"n": 0, "at": 0}
+    seen = {"n": 0, "at": 0}
 
-    def call(one, *args, **kwargs):
-        if threading.current_thread() is threading.main_thread():
-            seen["n"] += 1
-            if seen["n"] == seen["at"]:
-                signal.raise_signal(signal.SIGINT)
-        return real(one, *args, **kwargs)
+    def counted(real):
+        def call(*args, **kwargs):
+            if threading.current_thread() is threading.main_thread():
+                seen["n"] += 1
+                if seen["n"] == seen["at"]:
+                    signal.raise_signal(signal.SIGINT)
+            return real(*args, **kwargs)
 
-    monkeypatch.setattr(programs._One, "call", call)
+        return call
+
+    monkeypatch.setattr(programs._One, "call", counted(programs._One.call))
+    monkeypatch.setattr(by_numpy, "begin_step", counted(by_numpy.begin_step))
     CALLERS[caller]()
     n_calls, came = seen["n"], []
     for at in sorted({1, *np.linspace(1, 0.9 * n_calls, 8).astype(int).tolist()}):

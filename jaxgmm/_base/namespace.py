@@ -11,14 +11,16 @@ import numpy as np
 Tree = TypeVar("Tree")
 
 
-def is_numpy(*arrays: Any) -> bool:
-    """Whether all of these are NumPy's."""
-    return all(isinstance(array, (np.ndarray, np.generic)) for array in arrays)
+def is_numpy(array: Any) -> bool:
+    return isinstance(array, (np.ndarray, np.generic))
 
 
 def xp_of(*arrays: Any) -> Any:
     """The functions for these arrays: `numpy`'s where all are NumPy's, else `jax.numpy`'s."""
-    return np if is_numpy(*arrays) else jnp
+    for array in arrays:
+        if not is_numpy(array):
+            return jnp
+    return np
 
 
 def choose(condition: Any, new: Tree, old: Tree) -> Tree:

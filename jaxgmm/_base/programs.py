@@ -118,8 +118,7 @@ def effort(n_rows: int, count: int, n_runs: int, is_shared: bool = False) -> Eff
     off from the twentieth such search of a process on.
     """
     if is_shared:
-        is_hurried = n_rows <= SMALL_CHUNKS * ROWS_AT_ONCE and n_rows * count * n_runs <= HURRIED_UP_TO
-        return Effort.HURRIED if is_hurried else Effort.BRISK
+        return Effort.HURRIED if n_rows * count * n_runs <= HURRIED_UP_TO else Effort.BRISK
     is_medium = n_rows <= 2**14 and count * n_rows <= 2**18 and count * n_rows * n_runs <= 2**23
     return Effort.BRISK if is_medium else Effort.WELL
 
