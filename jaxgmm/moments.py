@@ -66,7 +66,7 @@ class Kind(ABC):
 
     @abstractmethod
     def diagonal(self, mass: Array, values: Array) -> Array:
-        """The kind of mass_k · diag(values): what a ridge adds to each scatter. mass (K,), values (D,)."""
+        """The kind of mass_k · diag(values): what a ridge adds to scatters, likewise. mass (K,), values (D,)."""
 
     @abstractmethod
     def project(self, scatter: Array) -> Array:

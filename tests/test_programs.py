@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import Batches, GaussianMixture
+from jaxgmm import Batches, GaussianMixture, Status
 from jaxgmm._base import programs
 from jaxgmm._base import threefry as _threefry
 from jaxgmm._base.programs import Effort, program
@@ -24,6 +24,7 @@ from jaxgmm.search.seeding import SEEDINGS, host
 from jaxgmm.search.seeding.sample import Columns
 from tests import oracle
 from tests.laws import each_kind_in_a_dtype
+from tests.stranger import SharedSpherical
 from tests.tolerances import assert_close, assert_same_mixture
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -118,8 +119,8 @@ def test_small_tables_of_other_lengths_counts_and_starts_compile_nothing(events)
 @each_kind_in_a_dtype
 @pytest.mark.parametrize("start", ["seeds", "means", "labels", "responsibilities", "mixture"])
 def test_a_small_search_is_the_search_that_it_is(family, start, dtype, monkeypatch):
-    """Room for rows, padded components and NumPy's start come to what exact shapes come to; of one run, since among
-    several that end alike rounding chooses."""
+    """Steps by NumPy, and by programs with room for rows and padded components, come to what exact shapes come to; of
+    one run, since among several that end alike rounding chooses."""
     x = BLOBS.x.astype(dtype)
     own = np.random.default_rng(1)
     init = {
@@ -135,14 +136,36 @@ def test_a_small_search_is_the_search_that_it_is(family, start, dtype, monkeypat
         return jaxgmm.fit(jax.random.key(2), x, K, family, **how)
 
     assert programs.is_small(N, D, K, 1)
-    small = ends()
+    by_numpy = ends()
+    monkeypatch.setattr(stepping, "is_by_numpy", lambda *_: False)
+    padded = ends()
     monkeypatch.setattr(programs, "SMALL", 0)
     exact = ends()
-    assert int(small.n_steps) == int(exact.n_steps) == 5
-    assert small.mixture.means.shape == exact.mixture.means.shape
-    assert small.history.shape == exact.history.shape
-    assert_close(small.objective, exact.objective, "objective", dtype)
-    assert_same_mixture(small.mixture, exact.mixture, dtype)
+    assert int(exact.n_steps) == 5
+    for small in (by_numpy, padded):
+        assert int(small.n_steps) == int(exact.n_steps)
+        assert small.mixture.means.shape == exact.mixture.means.shape
+        assert small.history.shape == exact.history.shape
+        assert_close(small.history, exact.history, "objective", dtype)
+        assert_same_mixture(small.mixture, exact.mixture, dtype)
+
+
+def test_the_steps_of_small_fits_need_no_program(monkeypatch):
+    """Of any family on the shelf, in a fit, a search or a polished end; but others' families may know JAX alone."""
+
+    def refused(*_, **__):
+        raise AssertionError("a program was asked for")
+
+    monkeypatch.setattr(stepping._run, "compiled", refused)
+    monkeypatch.setattr(stepping._run, "held", refused)
+    x, key = BLOBS.x.astype(np.float32), jax.random.key(1)
+    how = {"n_restarts": 2, "max_steps": 50}
+    for family in SHELF:
+        assert jaxgmm.fit(key, x, K, family, polish=True, **how).status == Status.CONVERGED
+    assert len(jaxgmm.sweep(key, x, [1, 3], ["full", "diag"], 2, max_steps=20).results) == 4
+    assert np.isfinite(GaussianMixture(K, random_state=0).fit(np.tile(x, (80, 1))).lower_bound_)  # 19,200 rows
+    with pytest.raises(AssertionError, match="a program was asked for"):
+        jaxgmm.fit(key, x, K, SharedSpherical(), **how)
 
 
 @kinds

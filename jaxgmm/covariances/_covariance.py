@@ -30,7 +30,9 @@ def rounding_of(n_features: int, dtype: Any) -> float:
 class Covariance(Protocol):
     """K covariance matrices, ready to be evaluated: a pytree with leading axis K, or 1 where all components share one.
 
-    Shared covariances have an axis of length one, and no class of their own: broadcasting does the rest.
+    Shared covariances have an axis of length one, and no class of their own: broadcasting does the rest. What a step
+    asks for besides the pass over the rows (`log_det`, `variances`, `precision_diagonal`, `is_definite`, `is_resolved`)
+    is computed by NumPy where the leaves are NumPy's.
     """
 
     def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Any:

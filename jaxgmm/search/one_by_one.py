@@ -1,4 +1,5 @@
-"""Runs one after the other, driven from the host: the program steps a single run, and each core takes another run.
+"""Runs one after the other, driven from the host, each on one core: a program makes the steps of a single run, or, in
+small searches, NumPy does (`stepping.py`).
 
 On a CPU a step of one run keeps a core busy as soon as a chunk has some ten thousand responsibilities, and starting the
 program for the next run costs a fifth of a millisecond. In return no batched program has to be compiled, and no shape

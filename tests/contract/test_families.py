@@ -11,7 +11,7 @@ import pytest
 
 from jaxgmm.families import NO_PRIOR, SHELF
 from tests import oracle
-from tests.laws import ITERATIVE, even_a_strangers
+from tests.laws import ITERATIVE, even_a_strangers, every_family
 from tests.tolerances import assert_close, relative_covariances
 
 K, D = 3, 4
@@ -81,6 +81,31 @@ def test_estimate_is_the_oracle_s(family, dtype, rng):
         dense(family, estimate(family, scatter, dtype=dtype)), oracle.estimate(family.name, scatter, MASS)
     )
     assert_close(actual, np.zeros_like(actual), precision_of(family), dtype)
+
+
+@every_family
+def test_of_numpy_s_arrays_the_estimate_is_numpy_s(family, dtype, rng):
+    """And so is all that a step asks of it: small tables are fitted so, and nothing is compiled."""
+    scatter = random_scatter(rng).astype(dtype)
+    indefinite = scatter - 100.0 * np.trace(scatter, axis1=1, axis2=2).max() * np.eye(D, dtype=dtype)
+    for of, mass in ((scatter, MASS), (scatter, MASS * [1.0, 0.0, 1.0]), (indefinite, MASS)):
+        with np.errstate(all="ignore"):
+            ours = family.estimate(family.kind.project(of), mass.astype(dtype), D, NO_PRIOR, None)
+            asked = {name: getattr(ours, name)() for name in ASKED}
+        theirs = answers(estimate(family, of, mass, dtype), family)
+        assert all(isinstance(found, np.ndarray) for found in [*jax.tree.leaves(ours), *asked.values()])
+        assert np.array_equal(asked["is_definite"], np.full_like(asked["is_definite"], of is scatter))
+        for name in ASKED if of is scatter else ("is_definite", "is_resolved"):
+            assert_close(asked[name], theirs[name], precision_of(family), dtype, factor=10.0)
+
+
+ASKED = ("dense", "variances", "precision_diagonal", "log_det", "is_definite", "is_resolved")
+
+
+@partial(jax.jit, static_argnames="family")
+def answers(covariance, family):
+    del family
+    return {name: getattr(covariance, name)() for name in ASKED}
 
 
 @even_a_strangers
