@@ -117,7 +117,7 @@ def test_small_tables_of_other_lengths_counts_and_starts_compile_nothing(events)
 
 
 @each_kind_in_a_dtype
-@pytest.mark.parametrize("start", ["seeds", "means", "labels", "responsibilities", "mixture"])
+@pytest.mark.parametrize("start", ["seeds", "means", "labels", "responsibilities", "mixture", "no weight"])
 def test_a_small_search_is_the_search_that_it_is(family, start, dtype, monkeypatch):
     """Steps by NumPy, and by programs with room for rows and padded components, come to what exact shapes come to; of
     one run, since among several that end alike rounding chooses."""
@@ -129,6 +129,7 @@ def test_a_small_search_is_the_search_that_it_is(family, start, dtype, monkeypat
         "labels": own.integers(0, K, N),
         "responsibilities": own.dirichlet(np.ones(K), N).astype(dtype),
         "mixture": jaxgmm.Mixture.create(*BLOBS.start, family, dtype=dtype),
+        "no weight": jaxgmm.Mixture.create([0.5, 0.5, 0.0], *BLOBS.start[1:], family, dtype=dtype),
     }[start]
     how = {"init": init, "sample_weight": WEIGHTS, "n_restarts": 1, "tol": 0.0, "max_steps": 5}
 
@@ -260,3 +261,26 @@ def test_a_second_medium_search_compiles_nothing(rng):
     (first, lengths), (second, others) = kept
     assert lengths != others
     assert second <= first
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e-19, 1.0])
+def test_variances_below_the_least_number_are_none_by_numpy_as_well(size, monkeypatch):
+    x = (size * BLOBS.x).astype(np.float32)
+
+    def ends():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that all collapsed
+            return jaxgmm.fit(jax.random.key(0), x, K, "diag", n_restarts=2, ridge=0.0)
+
+    ours = ends()
+    monkeypatch.setattr(stepping, "is_by_numpy", lambda *_: False)
+    theirs = ends()
+    assert np.array_equal(ours.restarts.status, theirs.restarts.status)
+    assert (ours.status == Status.CONVERGED) == (size == 1.0)
+
+
+def test_covariances_that_users_read_are_jax_s():
+    """Of NumPy's arrays, too: a mixture of them can be fitted further."""
+    for family in SHELF.values():
+        scales = family.read(np.stack([np.eye(D, dtype=np.float32)] * K), D)
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(scales))

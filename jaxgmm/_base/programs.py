@@ -80,9 +80,9 @@ SMALL = 2**21
 its runs then takes some milliseconds, and compiling programs of its own one to three seconds."""
 
 HURRIED_UP_TO = 660_000
-"""Responsibilities of a step of all runs, with padding, up to which the steps of a small search are NumPy's, or HURRIED
-where NumPy does not serve (`em/by_numpy.py`). A BRISK program takes 0.5 to 1.1 s more at first. Later one run takes as
-long either way, 20,000 rows included; ten take 40 ms by it and 60 by NumPy (2,000 × 2, K = 5; by hand, Intel)."""
+"""Responsibilities of a step of all runs, with padding, up to which the steps of a small search are NumPy's, or else
+HURRIED (`search/stepping.py`). BRISK programs take 0.5 to 1.1 s more at first, and 1 to 3 times less for a later call:
+they pay off from the tenth or twentieth of a kind on (see `benchmarks/README.md`)."""
 
 
 def components(count: int) -> int:
@@ -118,7 +118,8 @@ def effort(n_rows: int, count: int, n_runs: int, is_shared: bool = False) -> Eff
     off from the twentieth such search of a process on.
     """
     if is_shared:
-        return Effort.HURRIED if n_rows * count * n_runs <= HURRIED_UP_TO else Effort.BRISK
+        is_hurried = n_rows <= SMALL_CHUNKS * ROWS_AT_ONCE and n_rows * count * n_runs <= HURRIED_UP_TO
+        return Effort.HURRIED if is_hurried else Effort.BRISK
     is_medium = n_rows <= 2**14 and count * n_rows <= 2**18 and count * n_rows * n_runs <= 2**23
     return Effort.BRISK if is_medium else Effort.WELL
 

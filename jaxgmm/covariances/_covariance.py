@@ -27,12 +27,17 @@ def rounding_of(n_features: int, dtype: Any) -> float:
     return 4.0 * math.sqrt(n_features) * float(jnp.finfo(dtype).eps)
 
 
+def least_variance(dtype: Any) -> float:
+    """The least variance that is one: what is smaller, programs take for 0."""
+    return float(jnp.finfo(dtype).tiny)
+
+
 class Covariance(Protocol):
     """K covariance matrices, ready to be evaluated: a pytree with leading axis K, or 1 where all components share one.
 
-    Shared covariances have an axis of length one, and no class of their own: broadcasting does the rest. What a step
-    asks for besides the pass over the rows (`log_det`, `variances`, `precision_diagonal`, `is_definite`, `is_resolved`)
-    is computed by NumPy where the leaves are NumPy's.
+    Shared covariances have an axis of length one, and no class of their own: broadcasting does the rest. Of those of
+    families on the shelf NumPy makes steps, too: for its leaves it computes `log_det`, `variances`,
+    `precision_diagonal`, `is_definite` and `is_resolved`.
     """
 
     def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Any:

@@ -13,7 +13,7 @@ from jax import Array, lax
 from .._base.linalg import cholesky, einsum, inverse_lower, of_rank, over_components
 from .._base.namespace import xp_of
 from .._base.packed import PACKED_UP_TO, lower_squares, pack_symmetric, quadratic_features
-from ._covariance import Form, rounding_of
+from ._covariance import Form, least_variance, rounding_of
 
 
 class Packed(NamedTuple):
@@ -106,7 +106,7 @@ class Dense:
     @classmethod
     def of(cls, covariances: Array) -> Dense:
         """From covariance matrices (K or 1, D, D). NaN where one is not positive definite."""
-        return cls(cholesky(covariances))
+        return cls(cholesky(jnp.asarray(covariances)))
 
     def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Operands:
         whitener = inverse_lower(self.factor)
@@ -177,7 +177,7 @@ class Dense:
 
     def is_definite(self) -> Array:
         pivots = self.factor.diagonal(axis1=-2, axis2=-1)
-        return ((pivots > 0.0) & xp_of(pivots).isfinite(pivots)).all(axis=-1)
+        return ((pivots >= least_variance(pivots.dtype) ** 0.5) & xp_of(pivots).isfinite(pivots)).all(axis=-1)
 
     def is_resolved(self) -> Array:
         # A pivot as small as the rounding error of a singular matrix has no correct digit of its own.

@@ -12,7 +12,7 @@ from jax import Array
 
 from .._base.linalg import einsum, of_rank, over_components
 from .._base.namespace import xp_of
-from ._covariance import Form
+from ._covariance import Form, least_variance
 from .dense import Dense, of_deviations
 
 
@@ -96,7 +96,9 @@ class Diagonal:
         return (of_rank(ridge, 2) / self.diagonal).max(axis=-1)
 
     def is_definite(self) -> Array:
-        return ((self.diagonal > 0.0) & xp_of(self.diagonal).isfinite(self.diagonal)).all(axis=-1)
+        return (
+            (self.diagonal >= least_variance(self.diagonal.dtype)) & xp_of(self.diagonal).isfinite(self.diagonal)
+        ).all(axis=-1)
 
     def is_resolved(self) -> Array:
         return self.is_definite()

@@ -12,7 +12,7 @@ from jax import Array
 
 from .._base.linalg import einsum, of_rank, over_components
 from .._base.namespace import xp_of
-from ._covariance import Form
+from ._covariance import Form, least_variance
 from .dense import Dense, of_deviations
 
 
@@ -96,7 +96,7 @@ class Spherical:
         return ridge.mean(axis=-1) / self.variance  # this family averages the ridge over the features
 
     def is_definite(self) -> Array:
-        return (self.variance > 0.0) & xp_of(self.variance).isfinite(self.variance)
+        return (self.variance >= least_variance(self.variance.dtype)) & xp_of(self.variance).isfinite(self.variance)
 
     def is_resolved(self) -> Array:
         return self.is_definite()

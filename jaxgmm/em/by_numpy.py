@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from .._base.status import Status
 from ..evaluation import normalised, whiteners
-from ..families import SHELF
+from ..families import SHELF, Family
 from ..mixture import Mixture
 from ..moments import Kind, Moments
 from ..rows.batches import Batches
@@ -47,9 +46,8 @@ class Columns(NamedTuple):
         )
 
 
-def serves(mixture: Mixture, settings: Settings) -> bool:
-    """Whether runs of such mixtures can be made here: others' families and priors may know JAX alone."""
-    family = mixture.family
+def serves(family: Family, settings: Settings) -> bool:
+    """Whether runs of this family can be made here: others' families and priors may know JAX alone."""
     return settings.prior is None and settings.acceleration is None and SHELF.get(family.name) == family
 
 
@@ -64,10 +62,6 @@ def run(
     """`loop.advance` until the run has converged, failed, made `limit` steps or is interrupted; all leaves are NumPy's.
     -> the state, and the objective after each step."""
     line: list[Any] = []
-    meant = np.isfinite(state.mixture.log_weights)
-    if fixed is not None:  # a user's mixture starts from no component
-        meant |= np.isfinite(fixed.mixture.log_weights)
-    padded, state, fixed = state, _cut(state, meant), _cut(fixed, meant)
     with np.errstate(all="ignore"):  # a status says what went wrong
         while state.status == Status.RUNNING and state.n_steps < limit and not is_interrupted():
             before = state.n_steps
@@ -76,35 +70,15 @@ def run(
             state = end_step(state, proposal, moments, columns, settings, lost)  # pyright: ignore
             if state.n_steps > before:
                 line.append(state.objective)
-    return _put_back(padded, state, meant), np.array(line, state.objective.dtype)
-
-
-def _cut(tree: Any, meant: np.ndarray) -> Any:
-    """The trees of arrays over K components without padding; what all share is left as it is."""
-    if meant.all():
-        return tree
-    return jax.tree.map(lambda leaf: leaf[meant] if leaf.shape[:1] == meant.shape else leaf, tree)
-
-
-def _put_back(padded: State, cut: State, meant: np.ndarray) -> State:
-    if meant.all():
-        return cut
-
-    def one(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        if np.shape(old)[:1] != meant.shape:
-            return new
-        old = old.copy()
-        old[meant] = new
-        return old
-
-    return jax.tree.map(one, padded, cut)
+    return state, np.array(line, state.objective.dtype)
 
 
 def expect(mixture: Mixture, columns: Columns) -> Moments:
     """`expectation.expect` by NumPy, without components of weight 0."""
     kind, means = mixture.family.kind, np.asarray(mixture.means)
     n_features = means.shape[1]
-    there = np.flatnonzero(mixture.log_weights > -np.inf)
+    there = np.flatnonzero(mixture.log_weights != -np.inf)
+    there = there if len(there) else np.arange(len(means))  # the objective then says that it is no mixture
     constant, whitener = whiteners(mixture)
     constant, whitener, about = constant[there, None], whitener[there], means[there, :, None]
     is_diagonal = kind.is_diagonal

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax import Array
 
+from .._base.linalg import cholesky
 from .._base.namespace import xp_of
 from ..covariances import Dense
 from ..moments import FULL, Kind
@@ -23,7 +24,7 @@ class Full:
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Dense:
         del previous
         identity = xp_of(scatter).eye(n_features, dtype=scatter.dtype)
-        return Dense.of(per_mass(scatter + prior.scatter, mass + prior.mass, identity))
+        return Dense(cholesky(per_mass(scatter + prior.scatter, mass + prior.mass, identity)))
 
     def n_free(self, n_components: int, n_features: int) -> int:
         return n_components * (n_features * (n_features + 1) // 2)

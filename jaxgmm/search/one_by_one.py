@@ -32,7 +32,7 @@ from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
 from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
 from .result import unfinished
-from .stepping import LINE, Stepping
+from .stepping import LINE, Stepping, is_by_numpy
 
 WORTH_A_THREAD = 2**15
 """Responsibilities in a step of all runs from which a second thread is worth starting."""
@@ -94,8 +94,8 @@ def run(
                 in_time //= 2
 
     n_threads = max(1, min(n_cores(), len(going), len(going) * of_each // WORTH_A_THREAD))
-    if jax.config.jax_disable_jit:  # pyright: ignore
-        n_threads = 1
+    if stepping.columns is not None or jax.config.jax_disable_jit:  # pyright: ignore
+        n_threads = 1  # of Python's, threads would wait for each other
     with observer.heeding():
         at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)], stop)
     # A thread that was compiling when an interrupt came may still write: not to what is given back.
@@ -150,8 +150,9 @@ def ascended(
 ) -> list[Ascent]:
     """Ascents at their ends. They share the program of a search of `n_runs` runs.
 
-    A thread makes one ascent's arithmetic while JAX makes a step of another: on a CPU the steps that one thread begins
-    run one at a time. Where a step takes no longer than its arithmetic, threads would wait for each other's Python.
+    A thread makes one ascent's arithmetic while a program makes a step of another: on a CPU the steps that one thread
+    begins run one at a time. Where a step takes no longer than its arithmetic, threads would wait for each other's
+    Python.
     """
     states = [ascent.state for ascent in ascents]
     n_components = states[0].mixture.means.shape[0]
@@ -190,7 +191,8 @@ def ascended(
 def with_ridge_and_form(states: em.State, batches: Batches, settings: em.Settings) -> em.State:
     """The states (R, ...), with what the loop carries from step to step."""
     if states.ridge_trace is None:
-        traces: Any = Ridge(settings.ridge).traces(jax.tree.map(np.asarray, states.mixture))
+        with np.errstate(all="ignore"):
+            traces: Any = Ridge(settings.ridge).traces(jax.tree.map(np.asarray, states.mixture))
         states = states._replace(ridge_trace=traces)
     if states.is_far is None:
         states = states._replace(is_far=guessed_far(states, batches))  # pyright: ignore
@@ -209,11 +211,13 @@ def prepare(
         moments = Moments(nothing, about, second, nothing[:, 0])  # pyright: ignore
         states = unstarted(about, nothing > 0.0, moments, family)
         states = states._replace(status=np.full(1, Status.COLLAPSED, np.int32), is_far=np.zeros(1, bool))
-        # The state has already ended, so a program is compiled and returns at once.
+        # The state has already ended, so the program is compiled and returns at once.
         stepping = Stepping.of(states, batches, settings, None, n_runs)
         stepping.run(stepping.packing.pack(states)[0], 0, lambda: False)
 
-    in_background([partial(one, family) for family in families])
+    by_program = [family for family in families if not is_by_numpy(family, n_components, batches, settings, n_runs)]
+    if by_program:
+        in_background([partial(one, family) for family in by_program])
 
 
 def _all(one: Callable[[int], None], indices: np.ndarray) -> None:

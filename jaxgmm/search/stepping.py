@@ -13,12 +13,12 @@ from jax import Array, lax
 
 from .. import em
 from .._base.fork import refuse_if_forked
-from .._base.programs import Effort, program
+from .._base.programs import HURRIED_UP_TO, Effort, program
 from ..covariances import Form
 from ..em import by_numpy
 from ..em.loop import advance
 from ..em.state import Fixed, is_running
-from ..mixture import Mixture
+from ..families import Family
 from ..rows.batches import Batches
 from .packing import Packing
 from .way import Way, effort_of, way_of
@@ -44,9 +44,10 @@ class Stepping:
         cls, states: em.State, batches: Batches, settings: em.Settings, fixed: Fixed | None, n_runs: int
     ) -> Stepping:
         """For states (R, ...) with NumPy leaves, of a search of `n_runs`."""
-        how = effort_of(states.mixture.means.shape[-2], batches, n_runs)
+        family, n_components = states.mixture.family, states.mixture.means.shape[-2]
+        how = effort_of(n_components, batches, n_runs)
         packing = Packing.of(jax.tree.map(lambda leaf: leaf[0], states))
-        if not is_by_numpy(how, states.mixture, settings):
+        if not is_by_numpy(family, n_components, batches, settings, n_runs):
             if fixed is None and batches.has_room:  # always passed, so that a single program serves all cases
                 fixed = _nothing_fixed(states)
             return cls(packing, how, batches, settings, fixed, None)
@@ -80,9 +81,10 @@ class Stepping:
         return self.held[way](row, self.batches, self.settings, self.fixed, limit)
 
 
-def is_by_numpy(how: Effort, mixture: Mixture, settings: em.Settings) -> bool:
-    """Whether NumPy makes the steps. how: how well their program would be compiled."""
-    return how is Effort.HURRIED and by_numpy.serves(mixture, settings)
+def is_by_numpy(family: Family, n_components: int, batches: Batches, settings: em.Settings, n_runs: int) -> bool:
+    """Whether NumPy makes the steps of a search of `n_runs` runs, padded to `n_components`."""
+    is_short = int(batches.n_rows) * n_components * n_runs <= HURRIED_UP_TO
+    return batches.has_room and is_short and by_numpy.serves(family, settings)
 
 
 def _nothing_fixed(states: em.State) -> Fixed:
