@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .._base.namespace import xp_of
 from ..covariances import Covariance
 from ..families import NO_PRIOR, Pseudo
 from ..mixture import Mixture
@@ -101,6 +100,6 @@ def in_dtype(prior: AnyPrior, dtype: Any) -> AnyPrior:
     it does not matter in which dtype JAX's x64 setting lets them come in."""
 
     def one(leaf: Any) -> Any:
-        return xp_of(leaf).asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+        return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
 
     return jax.tree.map(one, prior)
