@@ -81,8 +81,8 @@ its runs then takes some milliseconds, and compiling programs of its own one to 
 
 HURRIED_UP_TO = 660_000
 """Responsibilities of a step of all runs, with padding, up to which the steps of a small search are NumPy's, or else
-HURRIED (`search/stepping.py`). BRISK programs take 0.5 to 1.1 s more at first, and 1 to 3 times less for a later call:
-they pay off from the tenth or twentieth of a kind on (see `benchmarks/README.md`)."""
+HURRIED (`search/way.py`). With BRISK programs a first call takes 0.5 to 1.1 s more, and a later one a third to all
+of the time: they pay off from the tenth or twentieth of a kind on (see `benchmarks/README.md`)."""
 
 
 def components(count: int) -> int:

@@ -25,16 +25,16 @@ AT_ONCE = 2**16
 """Numbers of a block, over components and features: with its intermediate values it then stays in a core's cache."""
 
 
-class Columns(NamedTuple):
+class HostRows(NamedTuple):
     """The rows of a small table on the host, without those of weight 0."""
 
-    x: np.ndarray  # (D, N)
+    x: np.ndarray  # (D, N), columns
     weights: np.ndarray  # (N,)
     total_weight: np.ndarray  # (): as in `Batches`
     min_weight: np.ndarray  # ()
 
     @classmethod
-    def of(cls, batches: Batches) -> Columns:
+    def of(cls, batches: Batches) -> HostRows:
         """From rows with room, which lie on the host's side."""
         n_rows = int(batches.n_rows)
         weights = np.asarray(batches.weights.body)[:n_rows]
@@ -53,7 +53,7 @@ def serves(family: Family, settings: Settings) -> bool:
 
 def run(
     state: State,
-    columns: Columns,
+    rows: HostRows,
     settings: Settings,
     fixed: Fixed | None,
     limit: int,
@@ -66,14 +66,14 @@ def run(
         while state.status == Status.RUNNING and state.n_steps < limit and not is_interrupted():
             before = state.n_steps
             state, proposal, lost = begin_step(state, settings, fixed)
-            moments = expect(proposal.mixture, columns)
-            state = end_step(state, proposal, moments, columns, settings, lost)  # pyright: ignore
+            moments = expect(proposal.mixture, rows)
+            state = end_step(state, proposal, moments, rows, settings, lost)  # pyright: ignore
             if state.n_steps > before:
                 line.append(state.objective)
     return state, np.array(line, state.objective.dtype)
 
 
-def expect(mixture: Mixture, columns: Columns) -> Moments:
+def expect(mixture: Mixture, rows: HostRows) -> Moments:
     """`expectation.expect` by NumPy, without components of weight 0."""
     kind, means = mixture.family.kind, np.asarray(mixture.means)
     n_features = means.shape[1]
@@ -85,8 +85,8 @@ def expect(mixture: Mixture, columns: Columns) -> Moments:
     mass, first = np.zeros(len(there)), np.zeros((len(there), n_features))
     second, objective = np.zeros(first.shape if is_diagonal else (*first.shape, n_features)), 0.0
     size = max(64, AT_ONCE // max(1, first.size))
-    for start in range(0, len(columns.weights), size):
-        x, weights = columns.x[:, start : start + size], columns.weights[start : start + size]
+    for start in range(0, len(rows.weights), size):
+        x, weights = rows.x[:, start : start + size], rows.weights[start : start + size]
         apart = x - about
         white = whitener[..., None] * apart if whitener.ndim == 2 else np.matmul(whitener, apart)
         log_prob, weighted = normalised(constant - 0.5 * np.square(white, out=white).sum(axis=1))

@@ -32,7 +32,8 @@ from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
 from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
 from .result import unfinished
-from .stepping import LINE, Stepping, is_by_numpy
+from .stepping import LINE, Stepping
+from .way import is_by_numpy
 
 WORTH_A_THREAD = 2**15
 """Responsibilities in a step of all runs from which a second thread is worth starting."""
@@ -94,7 +95,7 @@ def run(
                 in_time //= 2
 
     n_threads = max(1, min(n_cores(), len(going), len(going) * of_each // WORTH_A_THREAD))
-    if stepping.columns is not None or jax.config.jax_disable_jit:  # pyright: ignore
+    if stepping.rows is not None or jax.config.jax_disable_jit:  # pyright: ignore
         n_threads = 1  # of Python's, threads would wait for each other
     with observer.heeding():
         at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)], stop)

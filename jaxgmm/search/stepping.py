@@ -13,23 +13,17 @@ from jax import Array, lax
 
 from .. import em
 from .._base.fork import refuse_if_forked
-from .._base.programs import HURRIED_UP_TO, Effort, program
+from .._base.programs import Effort, program
 from ..covariances import Form
 from ..em import by_numpy
 from ..em.loop import advance
 from ..em.state import Fixed, is_running
-from ..families import Family
 from ..rows.batches import Batches
 from .packing import Packing
-from .way import Way, effort_of, way_of
+from .way import Way, effort_of, is_by_numpy, way_of
 
 LINE = 256
 """Most steps of one call: the length of the array that their objectives are written to."""
-
-BY_NUMPY_UP_TO = 18_000_000
-"""Numbers that NumPy makes in a step of all runs, with padding: D for each responsibility, D (1 + D/8) with matrices.
-At twice as many, 20,000 × 16 rows and K = 8, a later call takes 141 ms where a program takes 95, and at six times as
-many, 20,000 × 32 and K = 24, 7.4 s and 1.3 (full, by hand, Intel)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Stepping:
     batches: Batches
     settings: em.Settings
     fixed: Fixed | None
-    columns: by_numpy.Columns | None  # the rows for NumPy; None where a program makes the steps
+    rows: by_numpy.HostRows | None  # the rows for NumPy; None where a program makes the steps
     held: dict[Way, Callable[..., Any]] = field(default_factory=dict)
 
     @classmethod
@@ -59,16 +53,15 @@ class Stepping:
         refuse_if_forked()
         of_numpy = replace(settings, tol=np.asarray(settings.tol), ridge=np.asarray(settings.ridge))
         fixed = jax.tree.map(np.asarray, fixed)
-        return cls(packing, how, batches, of_numpy, fixed, by_numpy.Columns.of(batches))
+        return cls(packing, how, batches, of_numpy, fixed, by_numpy.HostRows.of(batches))
 
     def run(self, row: np.ndarray, until: int, is_interrupted: Callable[[], bool]) -> tuple[np.ndarray, np.ndarray]:
         """The packed state after at most LINE steps, and the objective after each of them."""
         state = self.packing.unpack(row)
-        if self.columns is not None:
-            state, line = by_numpy.run(state, self.columns, self.settings, self.fixed, until, is_interrupted)
+        if self.rows is not None:
+            state, line = by_numpy.run(state, self.rows, self.settings, self.fixed, until, is_interrupted)
             return self.packing.pack(state), line
-        way = way_of(state, self.batches, self.how)
-        static = {"packing": self.packing, "way": way, "how": self.how}
+        static = self._static(way_of(state, self.batches, self.how))
         found = np.asarray(
             _run.compiled(self.how, row, self.batches, self.settings, self.fixed, np.int32(until), **static)
         )
@@ -77,22 +70,16 @@ class Stepping:
     def begun(self, state: em.State, limit: Any) -> Any:
         """The packed state after steps up to a limit, which may be under way still."""
         row = self.packing.pack(state)
-        if self.columns is not None:
+        if self.rows is not None:
             return self.run(row, limit, lambda: False)[0]
         way = way_of(state, self.batches, self.how)
         if way not in self.held:
-            static = {"packing": self.packing, "way": way, "how": self.how}
-            self.held[way] = _run.held(self.how, row, self.batches, self.settings, self.fixed, limit, **static)
+            arguments = row, self.batches, self.settings, self.fixed, limit
+            self.held[way] = _run.held(self.how, *arguments, **self._static(way))
         return self.held[way](row, self.batches, self.settings, self.fixed, limit)
 
-
-def is_by_numpy(family: Family, n_components: int, batches: Batches, settings: em.Settings, n_runs: int) -> bool:
-    """Whether NumPy makes the steps of a search of `n_runs` runs, padded to `n_components`."""
-    if not (batches.has_room and by_numpy.serves(family, settings)):
-        return False
-    n_responsibilities, d = int(batches.n_rows) * n_components * n_runs, batches.n_features
-    numbers = n_responsibilities * d * (1.0 if family.kind.is_diagonal else 1.0 + d / 8.0)
-    return n_responsibilities <= HURRIED_UP_TO and numbers <= BY_NUMPY_UP_TO
+    def _static(self, way: Way) -> dict[str, Any]:
+        return {"packing": self.packing, "way": way, "how": self.how}
 
 
 def _nothing_fixed(states: em.State) -> Fixed:

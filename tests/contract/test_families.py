@@ -96,7 +96,7 @@ def test_of_numpy_s_arrays_the_estimate_is_numpy_s(family, dtype, rng):
         assert all(isinstance(found, np.ndarray) for found in [*jax.tree.leaves(ours), *asked.values()])
         assert np.array_equal(asked["is_definite"], np.full_like(asked["is_definite"], of is scatter))
         for name in ASKED if of is scatter else ("is_definite", "is_resolved"):
-            assert_close(asked[name], theirs[name], precision_of(family), dtype, factor=10.0)
+            assert_close(asked[name], theirs[name], precision_of(family), dtype)
 
 
 ASKED = ("dense", "variances", "precision_diagonal", "log_det", "is_definite", "is_resolved")
