@@ -108,12 +108,14 @@ def log_joint_of_few(mixture: Evaluable, x: Any) -> np.ndarray:
 
 
 def whiteners(mixture: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What does not depend on rows: constants (K,), and matrices (K, D, D) that whiten, or their diagonals (K, D)."""
+    """What does not depend on rows: constants (..., K), and matrices (..., K, D, D) that whiten, or their diagonals
+    (..., K, D)."""
     factor = mixture.scales.as_dense().factor
-    pivots = np.diagonal(factor, axis1=1, axis2=2)
-    constant = mixture.log_weights - np.log(pivots).sum(axis=1) - 0.5 * mixture.n_features * math.log(2.0 * math.pi)
+    pivots = factor.diagonal(axis1=-2, axis2=-1)
+    constant = mixture.log_weights - np.log(pivots).sum(axis=-1) - 0.5 * mixture.n_features * math.log(2.0 * math.pi)
     each = inverse_lower(factor) if np.tril(factor, -1).any() else 1.0 / pivots
-    return constant, np.broadcast_to(each, (mixture.n_components, *each.shape[1:]))
+    n_leading = mixture.log_weights.ndim
+    return constant, np.broadcast_to(each, (*mixture.log_weights.shape, *each.shape[n_leading:]))
 
 
 def _log_joint_of_block(
@@ -129,13 +131,13 @@ def _log_joint_of_block(
 
 
 def normalised(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`density.normalise`, by NumPy."""
+    """`density.normalise`, by NumPy. (..., K, n) -> (..., n), (..., K, n)."""
     with np.errstate(all="ignore"):
-        largest = joint.max(axis=0)
+        largest = joint.max(axis=-2, keepdims=True)
         shares = np.exp(joint - np.where(largest == -np.inf, 0.0, largest).astype(joint.dtype))
-        total = shares.sum(axis=0)
-        log_prob = largest + np.log(total)
-        return log_prob, np.where(total == 0.0, joint.dtype.type(1.0 / len(joint)), shares / total)
+        total = shares.sum(axis=-2, keepdims=True)
+        log_prob = (largest + np.log(total))[..., 0, :]
+        return log_prob, np.where(total == 0.0, joint.dtype.type(1.0 / joint.shape[-2]), shares / total)
 
 
 def log_prob_of(joint: Array) -> Array:

@@ -3,10 +3,9 @@
 `Moments` is a monoid: sums over any split of the rows (chunks, devices, files) add up to the sums over all of them.
 A *kind*, with its arithmetic, is the least second moment that estimates a family: linear in K dense scatter matrices.
 
-In float32 it matters about which point sums are taken. Raw Σ w x² − (Σ w x)² loses every digit at 100 standard
-deviations from the origin. So sums are taken either about one origin near the data, where that is safe (FAST, all
-components in one product), or about each component's own incoming mean (SAFE), and always returned about the means.
-Chunks come as columns, features by rows (D, n).
+In float32 it matters about which point sums are taken: raw Σ w x² − (Σ w x)² loses every digit at 100 standard
+deviations from the origin. So it is one origin near the data, where that is safe (FAST, all components in one product),
+or each component's own incoming mean (SAFE); they are returned about the means. Chunks come as columns (D, n).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._base.linalg import einsum, over_components
+from ._base.linalg import einsum, of_rank, over_components
 from ._base.namespace import xp_of
 from ._base.packed import PACKED_UP_TO, WRITTEN_OUT, lower_product, mirror, quadratic_features, unpack_symmetric
 from ._base.sums import sum_over_rows
@@ -111,10 +110,11 @@ class Full(Kind):
         return n_components, n_features, n_features
 
     def outer(self, mass: Array, shift: Array) -> Array:
-        return mass[:, None, None] * shift[:, :, None] * shift[:, None, :]
+        return mass[..., None, None] * shift[..., :, None] * shift[..., None, :]
 
     def diagonal(self, mass: Array, values: Array) -> Array:
-        return mass[:, None, None] * xp_of(values).diag(values)[None]
+        each = DIAGONAL.diagonal(mass, values)[..., None]
+        return each * of_rank(xp_of(each).eye(values.shape[-1], dtype=each.dtype), each.ndim)
 
     def project(self, scatter: Array) -> Array:
         return scatter
@@ -166,10 +166,10 @@ class Pooled(Kind):
         return 1, n_features, n_features
 
     def outer(self, mass: Array, shift: Array) -> Array:
-        return einsum("ki,kj->ij", mass[:, None] * shift, shift)[None]
+        return einsum("...ki,...kj->...ij", mass[..., None] * shift, shift)[..., None, :, :]
 
     def diagonal(self, mass: Array, values: Array) -> Array:
-        return mass.sum() * xp_of(values).diag(values)[None]
+        return FULL.diagonal(mass.sum(axis=-1, keepdims=True), values)
 
     def project(self, scatter: Array) -> Array:
         return scatter.sum(axis=-3, keepdims=True)
@@ -218,10 +218,10 @@ class Diagonal(Kind):
         return n_components, n_features
 
     def outer(self, mass: Array, shift: Array) -> Array:
-        return mass[:, None] * (shift * shift)
+        return mass[..., None] * (shift * shift)
 
     def diagonal(self, mass: Array, values: Array) -> Array:
-        return mass[:, None] * values[None]
+        return mass[..., None] * values[..., None, :]
 
     def project(self, scatter: Array) -> Array:
         return scatter.diagonal(axis1=-2, axis2=-1)
@@ -258,7 +258,7 @@ class Trace(Kind):
         return mass * (shift * shift).sum(axis=-1)
 
     def diagonal(self, mass: Array, values: Array) -> Array:
-        return mass * values.sum()
+        return mass * values.sum(axis=-1)[..., None]
 
     def project(self, scatter: Array) -> Array:
         return scatter.trace(axis1=-2, axis2=-1)

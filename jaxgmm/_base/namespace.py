@@ -24,7 +24,12 @@ def xp_of(*arrays: Any) -> Any:
 
 
 def choose(condition: Any, new: Tree, old: Tree) -> Tree:
-    """`new` where the condition () holds, else `old`, for trees of equal structure."""
-    if is_numpy(condition):
-        return new if condition else old
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+    """`new` where the condition () holds, else `old`, for trees of equal structure. With NumPy's arrays the condition
+    may be one of runs (R,), whose axis leads that of `old`, and of `new` too or it has none."""
+    if not is_numpy(condition):
+        return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+    if not condition.any():
+        return old
+    if condition.all():
+        return jax.tree.map(lambda a, b: np.broadcast_to(a, np.shape(b)), new, old)
+    return jax.tree.map(lambda a, b: np.where(condition.reshape(condition.shape + (1,) * (b.ndim - 1)), a, b), new, old)

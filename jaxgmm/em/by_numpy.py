@@ -1,18 +1,26 @@
-"""Steps of one run by NumPy, for tables so small that compiling their program takes longer than all steps.
+"""Steps of runs side by side by NumPy, for tables so small that compiling a program takes longer than all steps.
 
-The M-step, the verdict and the covariances are those of all other runs: their formulas serve NumPy's arrays, too
-(`_base/namespace.py`). What is written here is the pass over the rows, in the SAFE form, with all components of a block
-of rows at once, and sums over blocks in float64.
+The M-step, the verdict and the covariances are those of all other runs: their formulas serve NumPy's arrays, too, with
+an axis of runs in front (`_base/namespace.py`). What is written here is the pass over the rows, with all components of
+a block of rows at once, and sums over blocks in float64.
+
+Exponents are linear in the products of a row's features by pairs, which are computed once, and so are the sums of a
+block: two matrix products, in any family. They are float64's, so that in float32 the terms may cancel by far more than
+in the FAST form of programs. Where they cancel by too much even so, a run's step is made in the SAFE form: each
+component's own mean is subtracted first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from .._base.status import Status
+from ..density import FAST_UP_TO
 from ..evaluation import normalised, whiteners
 from ..families import SHELF, Family
 from ..mixture import Mixture
@@ -21,8 +29,12 @@ from ..rows.batches import Batches
 from .loop import begin_step, end_step
 from .state import Fixed, Settings, State
 
-AT_ONCE = 2**16
-"""Numbers of a block, over components and features: with its intermediate values it then stays in a core's cache."""
+AT_ONCE = 2**18
+"""Bytes of a block of rows, over runs and components, and in the SAFE form features: with its intermediate values it
+then stays in a core's cache."""
+
+MOST_PRODUCTS = 2**22
+"""Numbers up to which the products of the rows' features are kept."""
 
 
 class HostRows(NamedTuple):
@@ -30,20 +42,23 @@ class HostRows(NamedTuple):
 
     x: np.ndarray  # (D, N), columns
     weights: np.ndarray  # (N,)
+    origin: np.ndarray  # (D,)
+    products: np.ndarray | None  # (F, N) float64: 1, the features about the origin, and their products or squares
     total_weight: np.ndarray  # (): as in `Batches`
     min_weight: np.ndarray  # ()
 
     @classmethod
-    def of(cls, batches: Batches) -> HostRows:
-        """From rows with room, which lie on the host's side."""
+    def of(cls, batches: Batches, kind: Kind) -> HostRows:
+        """From rows with room, which lie on the host's side, for families of this kind."""
         n_rows = int(batches.n_rows)
         weights = np.asarray(batches.weights.body)[:n_rows]
         counted = weights > 0.0
         rows = np.asarray(batches.rows.body)[:n_rows]
         rows, weights = (rows, weights) if counted.all() else (rows[counted], weights[counted])
-        return cls(
-            np.ascontiguousarray(rows.T), weights, np.asarray(batches.total_weight), np.asarray(batches.min_weight)
-        )
+        columns, origin = np.ascontiguousarray(rows.T), np.asarray(batches.origin)
+        total, least = np.asarray(batches.total_weight), np.asarray(batches.min_weight)
+        products = _products(columns.astype(np.float64) - origin[:, None], kind)
+        return cls(columns, weights, origin, products, total, least)
 
 
 def serves(family: Family, settings: Settings) -> bool:
@@ -51,67 +66,185 @@ def serves(family: Family, settings: Settings) -> bool:
     return settings.prior is None and settings.acceleration is None and SHELF.get(family.name) == family
 
 
-def run(
-    state: State,
+def steps(
+    states: State,
     rows: HostRows,
     settings: Settings,
     fixed: Fixed | None,
-    limit: int,
+    limit: int | np.ndarray,
     is_interrupted: Callable[[], bool],
-) -> tuple[State, np.ndarray]:
-    """`loop.advance` until the run has converged, failed, made `limit` steps or is interrupted; all leaves are NumPy's.
-    -> the state, and the objective after each step."""
-    line: list[Any] = []
-    with np.errstate(all="ignore"):  # a status says what went wrong
-        while state.status == Status.RUNNING and state.n_steps < limit and not is_interrupted():
-            before = state.n_steps
-            state, proposal, lost = begin_step(state, settings, fixed)
-            moments = expect(proposal.mixture, rows)
-            state = end_step(state, proposal, moments, rows, settings, lost)  # pyright: ignore
-            if state.n_steps > before:
-                line.append(state.objective)
-    return state, np.array(line, state.objective.dtype)
+) -> Iterator[tuple[np.ndarray, State]]:
+    """`loop.advance` of runs (R, ...) until each has converged, failed or made `limit` steps, () or (R,), or until they
+    are interrupted. All leaves are NumPy's. -> after each step, the indices of the runs that made it, and their states,
+    without components that are padding in all runs."""
+    padded, n_used = states.mixture.n_components, _n_used(states, fixed)
+    if fixed is not None:
+        fixed = fixed._replace(
+            mixture=jax.tree.map(lambda leaf: leaf[:n_used] if len(leaf) == padded else leaf, fixed.mixture)
+        )
+    few = jax.tree.map(lambda leaf: leaf[:, :n_used] if leaf.shape[1:2] == (padded,) else leaf, states)
+    limits = np.broadcast_to(limit, states.status.shape)
+    going = np.arange(len(limits))
+    while True:
+        goes_on = (few.status == Status.RUNNING) & (few.n_steps < limits[going])
+        if not goes_on.all():
+            going, few = going[goes_on], jax.tree.map(lambda leaf, those=goes_on: leaf[those], few)
+        if not len(going) or is_interrupted():
+            return
+        with np.errstate(all="ignore"):  # a status says what went wrong
+            few, proposal, lost = begin_step(few, settings, fixed)
+            few = end_step(few, proposal, expect(proposal.mixture, rows), rows, settings, lost)  # pyright: ignore
+        yield going, few
+
+
+def _n_used(states: State, fixed: Fixed | None) -> int:
+    """The number of components without those behind the last that any run uses."""
+    is_used = (states.mixture.log_weights != -np.inf) | (states.moments.mass > 0.0)
+    if fixed is not None:
+        is_used = is_used | (fixed.mixture.log_weights != -np.inf)
+    return max(1, int(np.flatnonzero(is_used.any(axis=0)).max(initial=0)) + 1)
 
 
 def expect(mixture: Mixture, rows: HostRows) -> Moments:
-    """`expectation.expect` by NumPy, without components of weight 0."""
+    """`expectation.expect` of runs (R, ...) by NumPy, without components of weight 0."""
     kind, means = mixture.family.kind, np.asarray(mixture.means)
-    n_features = means.shape[1]
-    there = np.flatnonzero(mixture.log_weights != -np.inf)
-    there = there if len(there) else np.arange(len(means))  # the objective then says that it is no mixture
     constant, whitener = whiteners(mixture)
-    constant, whitener, about = constant[there, None], whitener[there], means[there, :, None]
-    is_diagonal = kind.is_diagonal
-    mass, first = np.zeros(len(there)), np.zeros((len(there), n_features))
-    second, objective = np.zeros(first.shape if is_diagonal else (*first.shape, n_features)), 0.0
-    size = max(64, AT_ONCE // max(1, first.size))
-    for start in range(0, len(rows.weights), size):
-        x, weights = rows.x[:, start : start + size], rows.weights[start : start + size]
-        apart = x - about
-        white = whitener[..., None] * apart if whitener.ndim == 2 else np.matmul(whitener, apart)
-        log_prob, weighted = normalised(constant - 0.5 * np.square(white, out=white).sum(axis=1))
-        objective += float(np.dot(log_prob, weights))
-        weighted *= weights
-        part = np.multiply(apart, weighted[:, None], out=white)
-        mass += weighted.sum(axis=1)
-        first += part.sum(axis=2)
-        second += (part * apart).sum(axis=2) if is_diagonal else np.matmul(part, apart.swapaxes(1, 2))
-    return _moments(kind, means, there, mass, first, second, objective)
-
-
-def _moments(
-    kind: Kind, means: np.ndarray, there: np.ndarray, mass: Any, first: Any, second: Any, objective: float
-) -> Moments:
-    """The sums of components `there`, with zeros for the others, of the kind, in the dtype of `means`."""
-
-    def whole(sums: np.ndarray) -> Any:
-        found = np.zeros((len(means), *sums.shape[1:]), means.dtype)
-        found[there] = sums
-        return found
-
-    second = whole(second)
+    is_there = mixture.log_weights != -np.inf
+    is_there[~is_there.any(axis=-1)] = True  # the objective then says that it is no mixture
+    shift, linear, is_fast = means.astype(np.float64) - rows.origin, None, np.zeros(len(means), bool)
+    if rows.products is not None:
+        lost, linear = _in_products(constant, whitener.astype(np.float64), shift, mixture.scales.variances())
+        is_fast = ((lost <= _most_lost(means.dtype)) | ~is_there).all(axis=-1)
+    i, j = _pairs(means.shape[-1], kind.is_diagonal)
+    totals, objective = np.zeros((*means.shape[:-1], 1 + means.shape[-1] + len(i))), np.zeros(len(means))
+    of_safe = means.shape[-1] * means.dtype.itemsize
+    for lanes, there, fast in _together(is_there, is_fast, len(rows.weights), of_safe):
+        at = lanes[:, None], there
+        size = max(64, AT_ONCE // (len(there) * (8 if fast else of_safe)))
+        total, log_prob = np.zeros(()), np.zeros(())
+        for start in range(0, len(rows.weights), size):
+            of, weights = slice(start, start + size), rows.weights[start : start + size]
+            if fast:
+                part = _of_products(rows.products[:, of], weights, linear[at])  # pyright: ignore
+            else:
+                part = _of_rows(rows.x[:, of], weights, constant[at], whitener[at], means[at])
+            total, log_prob = total + part[0], log_prob + part[1]
+        totals[at], objective[lanes] = total, log_prob
+    moved = np.where((is_there & is_fast[:, None])[..., None], shift, 0.0)
+    mass, first, second = _about_means(totals, moved, i, j)
     if not kind.is_diagonal:
-        second = kind.project(second)
+        second = kind.project(_symmetric(second, i, j))  # pyright: ignore
     elif len(kind.shape(1, 1)) == 1:
-        second = second.sum(axis=1)
-    return Moments(whole(mass), whole(first), second, means.dtype.type(objective))  # pyright: ignore
+        second = second.sum(axis=-1)
+    return Moments(*(np.asarray(sums, means.dtype) for sums in (mass, first, second, objective)))  # pyright: ignore
+
+
+def _together(
+    is_there: np.ndarray, is_fast: np.ndarray, n_rows: int, of_safe: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+    """Runs whose rows are summed at once: as many as fit in a block, with the same components, in the same form.
+    -> their indices, those of the components, and whether the form is FAST."""
+    ways = np.column_stack([is_there, is_fast])
+    alike, of_each = ways[:1], np.zeros(len(ways), np.intp)
+    if (ways != ways[0]).any():
+        alike, of_each = np.unique(ways, axis=0, return_inverse=True)
+    for index, way in enumerate(alike):
+        lanes, there, fast = np.flatnonzero(of_each.ravel() == index), np.flatnonzero(way[:-1]), bool(way[-1])
+        width = max(1, AT_ONCE // max(1, n_rows * len(there) * (8 if fast else of_safe)))
+        for start in range(0, len(lanes), width):
+            yield lanes[start : start + width], there, fast
+
+
+def _of_rows(
+    x: np.ndarray, weights: np.ndarray, constant: np.ndarray, whitener: np.ndarray, means: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_of_products` in the SAFE form, about the means: columns x (D, n), runs (R, K, ...)."""
+    apart, is_diagonal = x - means[..., None], whitener.ndim == means.ndim
+    white = whitener[..., None] * apart if is_diagonal else np.matmul(whitener, apart)
+    log_prob, weighted = normalised(constant[..., None] - 0.5 * np.square(white, out=white).sum(axis=-2))
+    weighted *= weights
+    part = np.multiply(apart, weighted[..., None, :], out=white)
+    if is_diagonal:
+        second = (part * apart).sum(axis=-1)
+    else:
+        i, j = _pairs(len(x), is_diagonal)
+        second = np.matmul(part, apart.swapaxes(-1, -2))[..., i, j]
+    sums = np.concatenate([weighted.sum(axis=-1)[..., None], part.sum(axis=-1), second], axis=-1)
+    return sums.astype(np.float64), (log_prob * weights).sum(axis=-1).astype(np.float64)
+
+
+def _of_products(products: np.ndarray, weights: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sums of a block of rows by their products (F, n), for runs (R, K, F): of the products, (R, K, F), and of the
+    log-density, (R,). Shares are exponentials in the dtype of the weights (n,)."""
+    joint = np.matmul(linear, products)
+    largest = joint.max(axis=-2, keepdims=True)
+    joint -= largest
+    shares = np.exp(joint.astype(weights.dtype))
+    total = shares.sum(axis=-2, keepdims=True)
+    shares *= weights / total
+    joint[...] = shares
+    log_prob = (largest + np.log(total))[..., 0, :]
+    return np.matmul(joint, products.T), (log_prob * weights).sum(axis=-1)
+
+
+def _products(centred: np.ndarray, kind: Kind) -> np.ndarray | None:
+    """What exponents of a kind are linear in. None where that is too much, or too large for the dtype."""
+    n_features, n_rows = centred.shape
+    i, j = _pairs(n_features, kind.is_diagonal)
+    if (1 + n_features + len(i)) * n_rows > MOST_PRODUCTS:
+        return None
+    with np.errstate(over="ignore"):
+        found = np.concatenate([np.ones_like(centred[:1]), centred, centred[i] * centred[j]])
+    return found if np.isfinite(found).all() else None
+
+
+@lru_cache(16)
+def _pairs(n_features: int, is_diagonal: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of features whose products are kept."""
+    each = np.arange(n_features)
+    return (each, each) if is_diagonal else np.tril_indices(n_features)
+
+
+def _in_products(
+    constant: np.ndarray, whitener: np.ndarray, shift: np.ndarray, variances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much terms cancel (R, K), as `Covariance.cancellation`, and the coefficients (R, K, F) of log joints in
+    `HostRows.products`. shift (R, K, D): of the means from the origin."""
+    if whitener.ndim == shift.ndim:
+        precision = np.square(whitener)
+        pull, quadratic = precision * shift, -0.5 * precision
+        lost = (pull * shift).max(axis=-1)
+    else:
+        precision = np.matmul(whitener.swapaxes(-1, -2), whitener)
+        pull = np.matmul(precision, shift[..., None])[..., 0]
+        i, j = _pairs(shift.shape[-1], is_diagonal=False)
+        quadratic = precision[..., i, j] * np.where(i == j, -0.5, -1.0)
+        # They cancel, too, where features are strongly correlated, at any distance from the origin.
+        reach = np.abs(shift) + np.sqrt(variances)
+        lost = (np.matmul(np.abs(precision), reach[..., None])[..., 0] * reach).sum(axis=-1)
+    constant = constant - 0.5 * (pull * shift).sum(axis=-1)
+    return lost, np.concatenate([constant[..., None], pull, quadratic], axis=-1)
+
+
+def _most_lost(dtype: np.dtype) -> float:
+    """How much terms of float64 may cancel where `dtype` is asked for (`density.FAST_UP_TO`)."""
+    return FAST_UP_TO[dtype.itemsize] * float(np.finfo(dtype).eps / np.finfo(np.float64).eps)
+
+
+def _about_means(
+    sums: np.ndarray, shift: np.ndarray, i: np.ndarray, j: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums of products (..., F) as mass, first and second moments about points moved by `shift` (..., D), the second
+    for each pair of features: as `moments.recentre`, by one formula for all kinds."""
+    mass, first, second = np.split(sums, [1, 1 + shift.shape[-1]], axis=-1)
+    second = second - first[..., i] * shift[..., j] - shift[..., i] * first[..., j]
+    second += mass * shift[..., i] * shift[..., j]
+    return mass[..., 0], first - mass * shift, second
+
+
+def _symmetric(pairs: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Symmetric matrices from their entries. (..., P) -> (..., D, D)."""
+    n_features = int(i[-1]) + 1
+    found = np.empty((*pairs.shape[:-1], n_features, n_features))
+    found[..., i, j] = found[..., j, i] = pairs
+    return found

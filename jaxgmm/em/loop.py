@@ -166,7 +166,7 @@ def begin_step(state: State, settings: Settings, fixed: Fixed | None) -> tuple[S
     is_first = state.n_steps < 0
     state, proposal = propose(state, settings)
     found = proposal.mixture
-    lost = ((found.log_weights == -np.inf) & xp.isfinite(state.mixture.log_weights)).any() & is_first
+    lost = ((found.log_weights == -np.inf) & xp.isfinite(state.mixture.log_weights)).any(axis=-1) & is_first
     if fixed is not None:
         proposal = proposal._replace(mixture=choose(is_first, fixed.onto(found), found))
     return state, proposal, lost

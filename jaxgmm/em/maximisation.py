@@ -25,8 +25,8 @@ def maximise(moments: Moments, means: Array, family: Family, previous: Covarianc
     an inner iteration starts.
     """
     prior = prior if is_numpy(means) else in_dtype(prior, means.dtype)
-    mass, n_features = moments.mass, means.shape[1]
-    shift = moments.first / xp_of(mass).where(mass > 0.0, mass, 1.0)[:, None]
+    mass, n_features = moments.mass, means.shape[-1]
+    shift = moments.first / xp_of(mass).where(mass > 0.0, mass, 1.0)[..., None]
     of_rows = means + shift
     new = prior.means(mass, of_rows, previous)
     scatter = moments.second - family.kind.outer(mass, shift)
@@ -57,19 +57,21 @@ def _factored(
     """
     first = estimate(scatter)
     xp: Any = xp_of(scatter)
-    has_ridge = (added.diagonal(axis1=-2, axis2=-1) > 0.0).all(axis=-1).any()
+    has_ridge = (added.diagonal(axis1=-2, axis2=-1) > 0.0).all(axis=-1).any(axis=-1, keepdims=True)
     wanted = ~first.is_definite() & has_ridge
     wanted = wanted if xp is np else lax.stop_gradient(wanted)
 
     def again() -> Covariance:
-        each = per_mass(scatter, mass if len(scatter) > 1 else mass.sum(), 0.0)
-        largest = each.diagonal(axis1=-2, axis2=-1).max(axis=0)
-        amount = 8.0 * rounding_of(len(largest), largest.dtype) * largest
+        own = mass if scatter.shape[-3] > 1 else mass.sum(axis=-1, keepdims=True)
+        largest = per_mass(scatter, own, 0.0).diagonal(axis1=-2, axis2=-1).max(axis=-2)
+        amount = 8.0 * rounding_of(largest.shape[-1], largest.dtype) * largest
         found = estimate(scatter + kind.diagonal(mass, amount))
 
         def choose(new: Array, old: Array) -> Array:
-            is_shared = len(new) != len(wanted)
-            return new if is_shared else xp.where(xp.reshape(wanted, (-1,) + (1,) * (new.ndim - 1)), new, old)
+            is_shared = new.shape[: wanted.ndim] != wanted.shape
+            return (
+                new if is_shared else xp.where(wanted.reshape(wanted.shape + (1,) * (new.ndim - wanted.ndim)), new, old)
+            )
 
         return jax.tree.map(choose, found, first)
 
@@ -82,6 +84,6 @@ def _factored(
 def log_shares(mass: Array) -> Array:
     """Logarithms of the components' shares of the mass (K,), −inf for one without any."""
     xp: Any = xp_of(mass)
-    share = mass / mass.sum()
+    share = mass / mass.sum(axis=-1, keepdims=True)
     # The logarithm is never taken of 0: its infinite slope would make every gradient NaN.
     return xp.where(share > 0.0, xp.log(xp.where(share > 0.0, share, 1.0)), -np.inf)

@@ -31,11 +31,11 @@ def judge(old: State, new: State, rows: Batches | Scale, settings: Settings, put
     ridge = Ridge(settings.ridge)
     before = ridge.traces(old.mixture) if old.ridge_trace is None else old.ridge_trace
     after = ridge.traces(new.mixture)
-    penalty_drop = 0.5 * (old.moments.mass * (before - after)).sum() / old.moments.mass.sum()
+    penalty_drop = 0.5 * (old.moments.mass * (before - after)).sum(axis=-1) / old.moments.mass.sum(axis=-1)
     gain = change + penalty_drop
-    broken = ~_is_sound(new.mixture, settings).all() | _is_point(new.mixture, settings)
+    broken = ~_is_sound(new.mixture, settings).all(axis=-1) | _is_point(new.mixture, settings)
     # Half a row and not one: a sound component with a single row shares a little of it with the others.
-    lost = ((new.moments.mass < 0.5 * rows.min_weight) & xp.isfinite(old.mixture.log_weights)).any()
+    lost = ((new.moments.mass < 0.5 * rows.min_weight) & xp.isfinite(old.mixture.log_weights)).any(axis=-1)
     lost &= old.n_steps >= 0
     finite = xp.isfinite(new.objective)
     rounding = _rounding(new)
@@ -92,7 +92,7 @@ def _has_settled(change: Array, gain: Array, old: State, rounding: Array, settin
 
 def _rounding(state: State) -> Array:
     """The rounding error of a mean of log-densities whose terms are of the size of D and log det Σ."""
-    log_det = abs(state.mixture.scales.log_det()).max()
+    log_det = abs(state.mixture.scales.log_det()).max(axis=-1)
     return jnp.finfo(state.objective.dtype).eps * (abs(state.objective) + log_det + state.mixture.n_features)
 
 
@@ -105,4 +105,4 @@ def _is_point(mixture: Mixture, settings: Settings) -> Array:
     resolution = 4.0 * jnp.finfo(mixture.means.dtype).eps * abs(mixture.means)
     has_none = of_rank(xp.asarray(settings.ridge) <= 0, 2)
     is_point = (mixture.scales.variances() <= resolution**2) & has_none
-    return (is_point.any(axis=-1) & xp.isfinite(mixture.log_weights)).any()
+    return (is_point.any(axis=-1) & xp.isfinite(mixture.log_weights)).any(axis=-1)

@@ -69,9 +69,9 @@ class Family(Protocol):
 
 
 def per_mass(scatter: Array, mass: Array, identity: Array | float) -> Array:
-    """scatter / mass, component by component, and `identity` where there is no mass. Leading axes are components."""
+    """scatter / mass, component by component, and `identity` where there is no mass. The axes of mass lead."""
     xp: Any = xp_of(scatter, mass)
-    mass = xp.reshape(mass, (-1,) + (1,) * (scatter.ndim - 1))
+    mass = mass.reshape(mass.shape + (1,) * (scatter.ndim - mass.ndim))
     identity = identity if isinstance(identity, float) else of_rank(identity, scatter.ndim)
     return xp.where(mass > 0.0, scatter / xp.where(mass > 0.0, mass, 1.0), identity)
 

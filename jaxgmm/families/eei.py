@@ -21,8 +21,8 @@ class EEI:
 
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Diagonal:
         del n_features, previous
-        pooled = scatter.sum(axis=0, keepdims=True)
-        return Diagonal(per_mass(pooled + prior.scatter, mass.sum() + prior.mass, 1.0))
+        pooled = scatter.sum(axis=-2, keepdims=True)
+        return Diagonal(per_mass(pooled + prior.scatter, mass.sum(axis=-1, keepdims=True) + prior.mass, 1.0))
 
     def n_free(self, n_components: int, n_features: int) -> int:
         del n_components

@@ -24,7 +24,9 @@ class Tied:
     def estimate(self, scatter: Array, mass: Array, n_features: int, prior: Pseudo, previous: Any) -> Dense:
         del previous
         identity = xp_of(scatter).eye(n_features, dtype=scatter.dtype)
-        return Dense(cholesky(per_mass(scatter + prior.scatter, mass.sum() + prior.mass, identity)))
+        return Dense(
+            cholesky(per_mass(scatter + prior.scatter, mass.sum(axis=-1, keepdims=True) + prior.mass, identity))
+        )
 
     def n_free(self, n_components: int, n_features: int) -> int:
         del n_components

@@ -33,27 +33,28 @@ class VEI:
         xp: Any = xp_of(scatter, mass)
         mass = mass + prior.mass
         variances = per_mass(scatter + prior.scatter, mass, 1.0)
-        total = mass.sum()
+        total = mass.sum(axis=-1, keepdims=True)
         share = xp.where(total > 0.0, mass / xp.where(total > 0.0, total, 1.0), 1.0)
 
         def volumes(log_shape: Array) -> Array:
-            return xp.mean(variances * xp.exp(-log_shape)[None], axis=1)
+            return xp.mean(variances * xp.exp(-log_shape)[..., None, :], axis=-1)
 
         def improve(_: int, log_shape: Array) -> Array:
-            relative = xp.sum(share[:, None] * variances / volumes(log_shape)[:, None], axis=0)
+            relative = xp.sum(share[..., None] * variances / volumes(log_shape)[..., None], axis=-2)
             log_relative = xp.log(relative)
-            return log_relative - xp.mean(log_relative)
+            return log_relative - xp.mean(log_relative, axis=-1, keepdims=True)
 
         if previous is None:
-            start = xp.zeros_like(variances[0])
+            start = xp.zeros_like(variances[..., 0, :])
         else:
-            log_previous = xp.log(previous.diagonal[xp.argmax(mass)])
-            start = log_previous - xp.mean(log_previous)
+            heaviest = xp.argmax(mass, axis=-1)[..., None, None]
+            log_previous = xp.log(xp.take_along_axis(previous.diagonal, heaviest, axis=-2)[..., 0, :])
+            start = log_previous - xp.mean(log_previous, axis=-1, keepdims=True)
         if xp is np:
             log_shape = functools.reduce(lambda log_shape, step: improve(step, log_shape), range(INNER_STEPS), start)
         else:
             log_shape = lax.fori_loop(0, INNER_STEPS, improve, start)
-        return Diagonal(volumes(log_shape)[:, None] * xp.exp(log_shape)[None])
+        return Diagonal(volumes(log_shape)[..., None] * xp.exp(log_shape)[..., None, :])
 
     def n_free(self, n_components: int, n_features: int) -> int:
         return n_components + n_features - 1

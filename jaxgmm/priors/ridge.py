@@ -33,7 +33,7 @@ class Ridge:
         return means
 
     def pseudo(self, kind: Kind, mass: Array, means: Array) -> Additions:
-        values = xp_of(mass).full(means.shape[1], self.amount, mass.dtype)
+        values = xp_of(mass).full(means.shape[-1], self.amount, mass.dtype)
         return Additions(Pseudo(0.0, kind.diagonal(mass, values)))
 
     def log_density(self, mixture: Mixture, mass: Array) -> Array:

@@ -1,5 +1,5 @@
-"""Runs one after the other, driven from the host, each on one core: a program makes the steps of a single run, or, in
-small searches, NumPy does (`stepping.py`).
+"""Runs one after the other, driven from the host, each on one core: a program makes the steps of a single run
+(`stepping.py`). In small searches NumPy makes them instead, of all runs side by side (`in_step.py`).
 
 On a CPU a step of one run keeps a core busy as soon as a chunk has some ten thousand responsibilities, and starting the
 program for the next run costs a fifth of a millisecond. In return no batched program has to be compiled, and no shape
@@ -26,12 +26,13 @@ from ..families import Family
 from ..moments import Moments
 from ..priors import Ridge
 from ..rows.batches import Batches
+from . import in_step
 from .ascent import Ascent, has_next_step, learn, propose
 from .checkpoint import Entry
 from .observer import BURST, HURRIED, NOBODY, Observer, steps_of_a_burst
 from .pool import at_once, in_background, n_cores
 from .progress import Snapshot
-from .result import unfinished
+from .result import unfinished, write_objectives
 from .stepping import LINE, Stepping
 from .way import is_by_numpy
 
@@ -68,26 +69,31 @@ def run(
     """
     states = with_ridge_and_form(states, batches, settings)
     states, histories = jax.tree.map(np.array, (states, histories))
-    _write(histories, np.arange(len(histories)), states.n_steps, states.objective)  # pyright: ignore
-    stepping = Stepping.of(states, batches, settings, fixed, n_runs or len(states.objective))
+    write_objectives(histories, np.arange(len(histories)), states.n_steps, states.objective)  # pyright: ignore
+    n_runs = n_runs or len(states.objective)
+    family, n_components = states.mixture.family, states.mixture.n_components
+    stop = observer.stop()
+    if is_by_numpy(family, n_components, batches, settings, n_runs):
+        states = in_step.run(states, histories, batches, settings, limit, fixed, observer, stop)
+        return states, _up_to_ends(states, histories, observer)
+    stepping = Stepping.of(states, batches, settings, fixed, n_runs)
     packing, how = stepping.packing, stepping.how
     rows = packing.pack(states)
     going = np.flatnonzero((states.status == Status.RUNNING) & (states.n_steps < limit))
-    of_each = states.mixture.means.shape[1] * int(batches.n_rows)
+    of_each = n_components * int(batches.n_rows)
     slower = HURRIED if how is Effort.HURRIED else 1.0
-    at_first = steps_of_a_burst(of_each, batches.n_features, states.mixture.family.kind, slower)
+    at_first = steps_of_a_burst(of_each, batches.n_features, family.kind, slower)
     reached: dict[int, np.ndarray] = {}
-    stop = observer.stop()
 
     def one(index: int) -> None:
         row, in_time = rows[index], at_first
         state = packing.unpack(row)
         while state.status == Status.RUNNING and state.n_steps < limit and not stop.is_set():
             began, first = time.perf_counter(), int(state.n_steps)
-            row, line = stepping.run(row, min(limit, first + min(LINE, in_time)), stop.is_set)
+            row, line = stepping.run(row, min(limit, first + min(LINE, in_time)))
             state = packing.unpack(row)
             made = np.arange(first + 1, int(state.n_steps) + 1)
-            _write(histories, index, made, line[: len(made)])
+            write_objectives(histories, index, made, line[: len(made)])
             reached[index] = row
             if (seconds := time.perf_counter() - began) < BURST / 2:
                 in_time *= 2
@@ -95,8 +101,8 @@ def run(
                 in_time //= 2
 
     n_threads = max(1, min(n_cores(), len(going), len(going) * of_each // WORTH_A_THREAD))
-    if stepping.rows is not None or jax.config.jax_disable_jit:  # pyright: ignore
-        n_threads = 1  # of Python's, threads would wait for each other
+    if jax.config.jax_disable_jit:  # pyright: ignore
+        n_threads = 1
     with observer.heeding():
         at_once([partial(_all, one, going[first::n_threads]) for first in range(n_threads)], stop)
     # A thread that was compiling when an interrupt came may still write: not to what is given back.
@@ -104,9 +110,15 @@ def run(
     if ended:
         rows[list(ended)] = np.stack(list(ended.values()))
         states = packing.unpack(rows)
-    if observer.is_interrupted:  # maybe between two lines: what is past the last step is not known to be whole
-        lines[np.arange(lines.shape[1]) > states.n_steps[:, None]] = np.nan
-    return states, lines
+    return states, _up_to_ends(states, lines, observer)
+
+
+def _up_to_ends(states: em.State, histories: np.ndarray, observer: Observer) -> np.ndarray:
+    """The histories; after an interrupt, which may come between two lines, what is past a last step is not known to be
+    whole."""
+    if observer.is_interrupted:
+        histories[np.arange(histories.shape[1]) > states.n_steps[:, None]] = np.nan
+    return histories
 
 
 def to_ends(
@@ -156,7 +168,9 @@ def ascended(
     Python.
     """
     states = [ascent.state for ascent in ascents]
-    n_components = states[0].mixture.means.shape[0]
+    family, n_components = states[0].mixture.family, states[0].mixture.n_components
+    if is_by_numpy(family, n_components, batches, settings, n_runs):
+        return in_step.ascended(ascents, batches, settings, observer)
     one_lane = jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])
     stepping = Stepping.of(one_lane, batches, settings, None, n_runs)
     packing, begun = stepping.packing, stepping.begun
@@ -214,7 +228,7 @@ def prepare(
         states = states._replace(status=np.full(1, Status.COLLAPSED, np.int32), is_far=np.zeros(1, bool))
         # The state has already ended, so the program is compiled and returns at once.
         stepping = Stepping.of(states, batches, settings, None, n_runs)
-        stepping.run(stepping.packing.pack(states)[0], 0, lambda: False)
+        stepping.run(stepping.packing.pack(states)[0], 0)
 
     by_program = [family for family in families if not is_by_numpy(family, n_components, batches, settings, n_runs)]
     if by_program:
@@ -224,10 +238,3 @@ def prepare(
 def _all(one: Callable[[int], None], indices: np.ndarray) -> None:
     for index in indices:
         one(index)
-
-
-def _write(histories: np.ndarray, runs: Any, steps: np.ndarray, objectives: np.ndarray) -> None:
-    """Write objectives to the histories; steps past a history's end are dropped."""
-    has_room = (steps >= 0) & (steps < histories.shape[1])
-    runs = np.broadcast_to(runs, steps.shape)
-    histories[runs[has_room], steps[has_room]] = objectives[has_room]

@@ -256,6 +256,13 @@ def unfinished(states: em.State, going: np.ndarray) -> em.State:
     return states._replace(status=status, n_steps=n_steps)  # pyright: ignore
 
 
+def write_objectives(histories: np.ndarray, runs: Any, steps: np.ndarray, objectives: np.ndarray) -> None:
+    """Write objectives to the histories; steps past a history's end are dropped."""
+    has_room = (steps >= 0) & (steps < histories.shape[1])
+    runs = np.broadcast_to(runs, steps.shape)
+    histories[runs[has_room], steps[has_room]] = objectives[has_room]
+
+
 def is_on_host(states: em.State) -> bool:
     """Whether states are small enough to be held on the host."""
     n_numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(states))

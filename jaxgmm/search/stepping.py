@@ -1,9 +1,9 @@
-"""Steps of a single run that the host drives: by a compiled program, or by NumPy where the table is small enough."""
+"""Steps of a single run by a compiled program, driven from the host."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,15 +12,13 @@ import numpy as np
 from jax import Array, lax
 
 from .. import em
-from .._base.fork import refuse_if_forked
 from .._base.programs import Effort, program
 from ..covariances import Form
-from ..em import by_numpy
 from ..em.loop import advance
 from ..em.state import Fixed, is_running
 from ..rows.batches import Batches
 from .packing import Packing
-from .way import Way, effort_of, is_by_numpy, way_of
+from .way import Way, effort_of, way_of
 
 LINE = 256
 """Most steps of one call: the length of the array that their objectives are written to."""
@@ -35,7 +33,6 @@ class Stepping:
     batches: Batches
     settings: em.Settings
     fixed: Fixed | None
-    rows: by_numpy.HostRows | None  # the rows for NumPy; None where a program makes the steps
     held: dict[Way, Callable[..., Any]] = field(default_factory=dict)
 
     @classmethod
@@ -43,25 +40,14 @@ class Stepping:
         cls, states: em.State, batches: Batches, settings: em.Settings, fixed: Fixed | None, n_runs: int
     ) -> Stepping:
         """For states (R, ...) with NumPy leaves, of a search of `n_runs`."""
-        family, n_components = states.mixture.family, states.mixture.means.shape[-2]
-        how = effort_of(n_components, batches, n_runs)
         packing = Packing.of(jax.tree.map(lambda leaf: leaf[0], states))
-        if not is_by_numpy(family, n_components, batches, settings, n_runs):
-            if fixed is None and batches.has_room:  # always passed, so that a single program serves all cases
-                fixed = _nothing_fixed(states)
-            return cls(packing, how, batches, settings, fixed, None)
-        refuse_if_forked()
-        of_numpy = replace(settings, tol=np.asarray(settings.tol), ridge=np.asarray(settings.ridge))
-        fixed = jax.tree.map(np.asarray, fixed)
-        return cls(packing, how, batches, of_numpy, fixed, by_numpy.HostRows.of(batches))
+        if fixed is None and batches.has_room:  # always passed, so that a single program serves all cases
+            fixed = _nothing_fixed(states)
+        return cls(packing, effort_of(states.mixture.n_components, batches, n_runs), batches, settings, fixed)
 
-    def run(self, row: np.ndarray, until: int, is_interrupted: Callable[[], bool]) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, row: np.ndarray, until: int) -> tuple[np.ndarray, np.ndarray]:
         """The packed state after at most LINE steps, and the objective after each of them."""
-        state = self.packing.unpack(row)
-        if self.rows is not None:
-            state, line = by_numpy.run(state, self.rows, self.settings, self.fixed, until, is_interrupted)
-            return self.packing.pack(state), line
-        static = self._static(way_of(state, self.batches, self.how))
+        static = self._static(way_of(self.packing.unpack(row), self.batches, self.how))
         found = np.asarray(
             _run.compiled(self.how, row, self.batches, self.settings, self.fixed, np.int32(until), **static)
         )
@@ -70,8 +56,6 @@ class Stepping:
     def begun(self, state: em.State, limit: Any) -> Any:
         """The packed state after steps up to a limit, which may be under way still."""
         row = self.packing.pack(state)
-        if self.rows is not None:
-            return self.run(row, limit, lambda: False)[0]
         way = way_of(state, self.batches, self.how)
         if way not in self.held:
             arguments = row, self.batches, self.settings, self.fixed, limit
