@@ -11,7 +11,7 @@ import pytest
 import jaxgmm
 from jaxgmm import Blocks, GaussianMixture, Status
 from jaxgmm._base import programs
-from jaxgmm.search import ascent, one_by_one
+from jaxgmm.search import ascent, in_step
 from jaxgmm.search import checkpoint as checkpoints
 from jaxgmm.search import polish as polish_module
 from tests.laws import KINDS, every_kind
@@ -215,7 +215,7 @@ def test_the_direction_is_that_of_the_two_loops_of_lbfgs(n_pairs, rng):
 
 def test_an_interrupt_while_several_ascend_keeps_what_they_have(monkeypatch):
     """The cells come back as far as they got, and the search says that it is not complete."""
-    learn, seen = one_by_one.learn, []
+    learn, seen = in_step.learn, []
 
     def interrupted(ascended, point, stepped):
         seen.append(stepped)
@@ -223,7 +223,7 @@ def test_an_interrupt_while_several_ascend_keeps_what_they_have(monkeypatch):
             raise KeyboardInterrupt
         return learn(ascended, point, stepped)
 
-    monkeypatch.setattr(one_by_one, "learn", interrupted)
+    monkeypatch.setattr(in_step, "learn", interrupted)
     with pytest.warns(UserWarning, match="The search was interrupted"):
         found = jaxgmm.sweep(jax.random.key(0), X, [2, 3, 4], ["full"], 2, dtype=np.float64)
     assert len(seen) == 4

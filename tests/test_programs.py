@@ -18,8 +18,8 @@ from jaxgmm._base import threefry as _threefry
 from jaxgmm._base.programs import Effort, program
 from jaxgmm.evaluation import evaluate_few, labels_of, log_prob_of, responsibilities_of
 from jaxgmm.families import SHELF
+from jaxgmm.search import one_by_one, stepping
 from jaxgmm.search import start as starting
-from jaxgmm.search import stepping
 from jaxgmm.search.seeding import SEEDINGS, host
 from jaxgmm.search.seeding.sample import Columns
 from tests import oracle
@@ -138,7 +138,7 @@ def test_a_small_search_is_the_search_that_it_is(family, start, dtype, monkeypat
 
     assert programs.is_small(N, D, K, 1)
     by_numpy = ends()
-    monkeypatch.setattr(stepping, "is_by_numpy", lambda *_: False)
+    monkeypatch.setattr(one_by_one, "is_by_numpy", lambda *_: False)
     padded = ends()
     monkeypatch.setattr(programs, "SMALL", 0)
     exact = ends()
@@ -273,7 +273,7 @@ def test_variances_below_the_least_number_are_none_by_numpy_as_well(size, monkey
             return jaxgmm.fit(jax.random.key(0), x, K, "diag", n_restarts=2, ridge=0.0)
 
     ours = ends()
-    monkeypatch.setattr(stepping, "is_by_numpy", lambda *_: False)
+    monkeypatch.setattr(one_by_one, "is_by_numpy", lambda *_: False)
     theirs = ends()
     assert np.array_equal(ours.restarts.status, theirs.restarts.status)
     assert (ours.status == Status.CONVERGED) == (size == 1.0)

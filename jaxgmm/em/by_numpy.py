@@ -27,7 +27,7 @@ from ..mixture import Mixture
 from ..moments import Kind, Moments
 from ..rows.batches import Batches
 from .loop import begin_step, end_step
-from .state import Fixed, Settings, State
+from .state import Fixed, Settings, State, unit
 
 AT_ONCE = 2**18
 """Bytes of a block of rows, over runs and components, and in the SAFE form features: with its intermediate values it
@@ -98,17 +98,24 @@ def steps(
 
 
 def _n_used(states: State, fixed: Fixed | None) -> int:
-    """The number of components without those behind the last that any run uses."""
-    is_used = (states.mixture.log_weights != -np.inf) | (states.moments.mass > 0.0)
+    """The number of components without those that are padding behind the last that is none in some run."""
+    mixture, padded = states.mixture, states.mixture.n_components
+    is_used = ((states.moments.mass > 0.0) | (mixture.log_weights != -np.inf)).any(axis=0)
+    for leaf in jax.tree.leaves(mixture.scales):
+        if leaf.shape[1] == padded:  # a user's component of weight 0 has covariances of its own before its first step
+            differs = leaf != unit(leaf.shape[1:], mixture.n_features, leaf.dtype)
+            is_used |= differs.any(axis=(0, *range(2, leaf.ndim)))
     if fixed is not None:
-        is_used = is_used | (fixed.mixture.log_weights != -np.inf)
-    return max(1, int(np.flatnonzero(is_used.any(axis=0)).max(initial=0)) + 1)
+        is_used |= fixed.mixture.log_weights != -np.inf
+    return max(1, int(np.flatnonzero(is_used).max(initial=0)) + 1)
 
 
 def expect(mixture: Mixture, rows: HostRows) -> Moments:
     """`expectation.expect` of runs (R, ...) by NumPy, without components of weight 0."""
     kind, means = mixture.family.kind, np.asarray(mixture.means)
     constant, whitener = whiteners(mixture)
+    if whitener.ndim == means.ndim and not kind.is_diagonal:  # all matrices happen to be diagonal
+        whitener = whitener[..., None] * np.eye(means.shape[-1], dtype=means.dtype)
     is_there = mixture.log_weights != -np.inf
     is_there[~is_there.any(axis=-1)] = True  # the objective then says that it is no mixture
     shift, linear, is_fast = means.astype(np.float64) - rows.origin, None, np.zeros(len(means), bool)
@@ -190,12 +197,17 @@ def _of_products(products: np.ndarray, weights: np.ndarray, linear: np.ndarray) 
 def _products(centred: np.ndarray, kind: Kind) -> np.ndarray | None:
     """What exponents of a kind are linear in. None where that is too much, or too large for the dtype."""
     n_features, n_rows = centred.shape
-    i, j = _pairs(n_features, kind.is_diagonal)
-    if (1 + n_features + len(i)) * n_rows > MOST_PRODUCTS:
+    if n_products(n_features, kind) * n_rows > MOST_PRODUCTS:
         return None
+    i, j = _pairs(n_features, kind.is_diagonal)
     with np.errstate(over="ignore"):
         found = np.concatenate([np.ones_like(centred[:1]), centred, centred[i] * centred[j]])
     return found if np.isfinite(found).all() else None
+
+
+def n_products(n_features: int, kind: Kind) -> int:
+    """The F of `HostRows.products`."""
+    return 1 + n_features + len(_pairs(n_features, kind.is_diagonal)[0])
 
 
 @lru_cache(16)

@@ -153,13 +153,10 @@ def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Fa
     n_runs, n_components, n_features = seeds.shape
     dtype = seeds.dtype
 
-    def unit(leaf: Any) -> np.ndarray:
-        """A start for a family's inner iteration: identity matrices, and 1 for everything else."""
-        is_matrix = leaf.shape[-2:] == (n_features, n_features) and len(leaf.shape) > 2
-        value = np.eye(n_features, dtype=leaf.dtype) if is_matrix else np.ones((), leaf.dtype)
-        return np.array(np.broadcast_to(value, (n_runs, *leaf.shape)))
+    def start(leaf: Any) -> np.ndarray:
+        return np.array(np.broadcast_to(unit(leaf.shape, n_features, leaf.dtype), (n_runs, *leaf.shape)))
 
-    scales = jax.tree.map(unit, shape_of_scales(family, n_components, n_features, dtype))
+    scales = jax.tree.map(start, shape_of_scales(family, n_components, n_features, dtype))
     log_weights = np.where(meant, 0.0, -np.inf).astype(dtype)
     return State(
         mixture=Mixture(log_weights, seeds, scales, family),  # pyright: ignore
@@ -172,6 +169,13 @@ def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Fa
         gain_before=np.full(n_runs, np.inf, dtype),  # pyright: ignore
         ridge_trace=np.zeros((n_runs, n_components), dtype),  # pyright: ignore
     )
+
+
+def unit(shape: tuple[int, ...], n_features: int, dtype: Any) -> np.ndarray:
+    """What a leaf of K covariances, of this shape, holds before a run has begun, as a start for a family's inner
+    iteration: identity matrices, and 1 for everything else."""
+    is_matrix = shape[-2:] == (n_features, n_features) and len(shape) > 2
+    return np.eye(n_features, dtype=dtype) if is_matrix else np.ones((), dtype)
 
 
 def objective_of(mixture: Mixture, moments: Moments, rows: Batches | Scale, prior: Prior | None) -> Array:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from .. import em
 from .._base.linalg import cholesky, of_rank
+from .._base.namespace import xp_of
 from .._base.programs import program
 from ..covariances import Dense
 from ..em.state import Floor
@@ -34,11 +34,8 @@ def spurious_on_host(states: em.State, ridge: Any) -> np.ndarray:
 
 def is_spurious_on_host(mixture: Mixture, ridge: Any) -> Any:
     """`is_spurious` for a mixture with NumPy leaves, by NumPy. -> (K,) bool."""
-    try:
-        with np.errstate(all="ignore"):
-            return is_spurious(mixture, ridge, np)
-    except np.linalg.LinAlgError:  # an invalid covariance: programs give NaN for it instead
-        return _is_spurious(mixture, ridge)
+    with np.errstate(all="ignore"):
+        return is_spurious(mixture, ridge)
 
 
 @program(hurried=True)
@@ -47,7 +44,7 @@ def _is_spurious_each(mixtures: Mixture, ridge: Any) -> Array:
     return lax.map(lambda mixture: is_spurious(mixture, ridge), mixtures)
 
 
-def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
+def is_spurious(mixture: Mixture, ridge: Any) -> Any:
     """Which components have a smallest variance decided by the ridge, if that of all rows is not. -> (K,) bool, by
     `jax.numpy`, or by NumPy for a mixture with NumPy leaves.
 
@@ -59,12 +56,11 @@ def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
     rounded, or repeat, and its density is bounded by their resolution. A component that lies in a plane across
     columns is spurious all the same: a few rows always do.
     """
+    xp: Any = xp_of(mixture.means)
     amount, least_share = ridge if isinstance(ridge, Floor) else (ridge, None)
     each = xp.broadcast_to(xp.asarray(amount, mixture.means.dtype), mixture.n_features)
-    covariance = covariance_of(mixture)
-    factor = np.linalg.cholesky(covariance) if xp is np else cholesky(covariance)
-    scales = mixture.scales
-    is_whole = Dense(factor[None]).ridge_share(each) > SPURIOUS_ABOVE
+    covariance, scales = covariance_of(mixture), mixture.scales
+    is_whole = Dense(cholesky(covariance)[None]).ridge_share(each) > SPURIOUS_ABOVE
     alone = of_rank(each, 2) > SPURIOUS_ABOVE * scales.variances()
     among = alone & of_rank(~(each > SPURIOUS_ABOVE * covariance.diagonal()), 2)
     found = scales.ridge_share(each) > SPURIOUS_ABOVE
@@ -73,8 +69,3 @@ def is_spurious(mixture: Mixture, ridge: Any, xp: Any = jnp) -> Any:
         return found
     is_plane = (scales.ridge_share(xp.where(alone, xp.zeros_like(each[None]), each[None])) > SPURIOUS_ABOVE) & ~is_whole
     return found & (is_plane | (xp.exp(mixture.log_weights) < least_share))
-
-
-@program(hurried=True)
-def _is_spurious(mixture: Mixture, ridge: Any) -> Array:
-    return is_spurious(mixture, ridge)

@@ -6,16 +6,16 @@ from __future__ import annotations
 from enum import Enum
 
 from .. import em
-from .._base.programs import HURRIED_UP_TO, Effort, effort
+from .._base.programs import Effort, effort
 from ..em import by_numpy
 from ..families import Family
 from ..rows.batches import Batches
 from ..rows.sizes import has_one_form
 
-BY_NUMPY_UP_TO = 18_000_000
-"""Numbers that NumPy makes in a step of all runs, with padding: D for each responsibility, D (1 + D/8) with matrices.
-At twice as many, 20,000 × 16 rows and K = 8, a later call takes 141 ms where a program takes 95, and at six times as
-many, 20,000 × 32 and K = 24, 7.4 s and 1.3 (full, by hand, Intel)."""
+BY_NUMPY_UP_TO = 2**30
+"""Products of features, counted once for each responsibility with padding, up to which NumPy makes the steps of a small
+search. First calls then take a half to a tenth of the time that they take with a program to compile, and sixty steps of
+later ones 0.5 to 2.3 times as long (see `benchmarks/README.md`)."""
 
 
 class Way(Enum):
@@ -48,6 +48,5 @@ def is_by_numpy(family: Family, n_components: int, batches: Batches, settings: e
     """Whether NumPy makes the steps of a search of `n_runs` runs, padded to `n_components`."""
     if not (batches.has_room and by_numpy.serves(family, settings)):
         return False
-    n_responsibilities, d = int(batches.n_rows) * n_components * n_runs, batches.n_features
-    numbers = n_responsibilities * d * (1.0 if family.kind.is_diagonal else 1.0 + d / 8.0)
-    return n_responsibilities <= HURRIED_UP_TO and numbers <= BY_NUMPY_UP_TO
+    n_products = by_numpy.n_products(batches.n_features, family.kind)
+    return int(batches.n_rows) * n_components * n_runs * n_products <= BY_NUMPY_UP_TO
