@@ -76,13 +76,13 @@ SHARED_UP_TO = 32
 padding (`em/in_turn.py`): a loop over K = 1 to 10 takes as long as with 16, and one to 20 three quarters (Zen 4)."""
 
 SMALL = 2**21
-"""Responsibilities (padded components × rows × runs) up to which a search is small, and shares programs: a step of all
-its runs then takes some milliseconds, and compiling programs of its own one to three seconds."""
+"""Responsibilities (components × rows × runs) up to which a search is small: NumPy makes its steps, or it shares
+programs. A step of all its runs then takes some milliseconds, and compiling programs of its own one to seven s."""
 
 HURRIED_UP_TO = 660_000
-"""Responsibilities of a step of all runs, with padding, up to which the steps of a small search are NumPy's, or else
-HURRIED (`search/way.py`). With BRISK programs a first call takes 0.5 to 1.1 s more, and a later one a third to all
-of the time: they pay off from the tenth or twentieth of a kind on (see `benchmarks/README.md`)."""
+"""Responsibilities of a step of all runs, with padding, up to which a small search's program, if it needs one, is
+HURRIED. With a BRISK one a first call takes 0.5 to 1.1 s more, and a later one a third to all of the time: it pays off
+from the tenth or twentieth of a kind on (see `benchmarks/README.md`)."""
 
 
 def components(count: int) -> int:
@@ -99,12 +99,12 @@ def chunks(n_rows: int) -> int:
 
 
 def is_small(n_rows: int, n_features: int, count: int, n_runs: int) -> bool:
-    """Whether a search is small: compiled for padded shapes that many problems share, and with little optimisation."""
+    """Whether a search is small: made by NumPy, or by programs for padded shapes that many problems share."""
     padded = components(count)
     numbers = chunks(n_rows) * ROWS_AT_ONCE * n_features
     return (
         jax.default_backend() == "cpu"
-        and padded * n_rows * n_runs <= SMALL
+        and count * n_rows * n_runs <= SMALL
         and numbers <= SMALL // 2
         and padded * n_features**2 <= SMALL // 16
     )

@@ -36,8 +36,8 @@ class Covariance(Protocol):
     """K covariance matrices, ready to be evaluated: a pytree with leading axis K, or 1 where all components share one.
 
     Shared covariances have an axis of length one, and no class of their own: broadcasting does the rest. Of those of
-    families on the shelf NumPy makes steps, too: for its leaves it computes `log_det`, `variances`,
-    `precision_diagonal`, `is_definite` and `is_resolved`.
+    families on the shelf NumPy makes steps, too: for its leaves, which may have an axis of runs in front, it computes
+    `log_det`, `variances`, `precision_diagonal`, `is_definite` and `is_resolved`.
     """
 
     def prepare(self, means: Array, origin: Array, constant: Array, form: Form) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -33,7 +33,7 @@ AT_ONCE = 2**18
 """Bytes of a block of rows, over runs and components, and in the SAFE form features: with its intermediate values it
 then stays in a core's cache."""
 
-MOST_PRODUCTS = 2**22
+MOST_PRODUCTS = 2**24
 """Numbers up to which the products of the rows' features are kept."""
 
 
@@ -93,7 +93,8 @@ def steps(
             return
         with np.errstate(all="ignore"):  # a status says what went wrong
             few, proposal, lost = begin_step(few, settings, fixed)
-            few = end_step(few, proposal, expect(proposal.mixture, rows), rows, settings, lost)  # pyright: ignore
+            moments = expect(proposal.mixture, rows, settings.ridge)
+            few = end_step(few, proposal, moments, rows, settings, lost)  # pyright: ignore
         yield going, few
 
 
@@ -110,18 +111,19 @@ def _n_used(states: State, fixed: Fixed | None) -> int:
     return max(1, int(np.flatnonzero(is_used).max(initial=0)) + 1)
 
 
-def expect(mixture: Mixture, rows: HostRows) -> Moments:
+def expect(mixture: Mixture, rows: HostRows, ridge: Any) -> Moments:
     """`expectation.expect` of runs (R, ...) by NumPy, without components of weight 0."""
     kind, means = mixture.family.kind, np.asarray(mixture.means)
     constant, whitener = whiteners(mixture)
     if whitener.ndim == means.ndim and not kind.is_diagonal:  # all matrices happen to be diagonal
         whitener = whitener[..., None] * np.eye(means.shape[-1], dtype=means.dtype)
-    is_there = mixture.log_weights != -np.inf
+    is_there = np.asarray(mixture.log_weights != -np.inf)
     is_there[~is_there.any(axis=-1)] = True  # the objective then says that it is no mixture
     shift, linear, is_fast = means.astype(np.float64) - rows.origin, None, np.zeros(len(means), bool)
     if rows.products is not None:
-        lost, linear = _in_products(constant, whitener.astype(np.float64), shift, mixture.scales.variances())
-        is_fast = ((lost <= _most_lost(means.dtype)) | ~is_there).all(axis=-1)
+        variances = np.asarray(mixture.scales.variances())
+        lost, linear = _in_products(constant, whitener.astype(np.float64), shift, variances)
+        is_fast = np.asarray(((lost <= _most_lost(means.dtype)) | ~is_there).all(axis=-1))
     i, j = _pairs(means.shape[-1], kind.is_diagonal)
     totals, objective = np.zeros((*means.shape[:-1], 1 + means.shape[-1] + len(i))), np.zeros(len(means))
     of_safe = means.shape[-1] * means.dtype.itemsize
@@ -139,11 +141,17 @@ def expect(mixture: Mixture, rows: HostRows) -> Moments:
         totals[at], objective[lanes] = total, log_prob
     moved = np.where((is_there & is_fast[:, None])[..., None], shift, 0.0)
     mass, first, second = _about_means(totals, moved, i, j)
+    is_lost = _are_lost(mass, first, second[..., i == j], moved, ridge, means.dtype)
     if not kind.is_diagonal:
         second = kind.project(_symmetric(second, i, j))  # pyright: ignore
     elif len(kind.shape(1, 1)) == 1:
         second = second.sum(axis=-1)
-    return Moments(*(np.asarray(sums, means.dtype) for sums in (mass, first, second, objective)))  # pyright: ignore
+    found = Moments(*(np.asarray(sums, means.dtype) for sums in (mass, first, second, objective)))  # pyright: ignore
+    if is_lost.any():
+        some = jax.tree.map(lambda leaf: leaf[is_lost], mixture)
+        for whole, part in zip(found, expect(some, rows._replace(products=None), ridge), strict=True):
+            whole[is_lost] = part  # pyright: ignore
+    return found
 
 
 def _together(
@@ -197,17 +205,12 @@ def _of_products(products: np.ndarray, weights: np.ndarray, linear: np.ndarray) 
 def _products(centred: np.ndarray, kind: Kind) -> np.ndarray | None:
     """What exponents of a kind are linear in. None where that is too much, or too large for the dtype."""
     n_features, n_rows = centred.shape
-    if n_products(n_features, kind) * n_rows > MOST_PRODUCTS:
-        return None
     i, j = _pairs(n_features, kind.is_diagonal)
+    if (1 + n_features + len(i)) * n_rows > MOST_PRODUCTS:
+        return None
     with np.errstate(over="ignore"):
         found = np.concatenate([np.ones_like(centred[:1]), centred, centred[i] * centred[j]])
     return found if np.isfinite(found).all() else None
-
-
-def n_products(n_features: int, kind: Kind) -> int:
-    """The F of `HostRows.products`."""
-    return 1 + n_features + len(_pairs(n_features, kind.is_diagonal)[0])
 
 
 @lru_cache(16)
@@ -241,6 +244,17 @@ def _in_products(
 def _most_lost(dtype: np.dtype) -> float:
     """How much terms of float64 may cancel where `dtype` is asked for (`density.FAST_UP_TO`)."""
     return FAST_UP_TO[dtype.itemsize] * float(np.finfo(dtype).eps / np.finfo(np.float64).eps)
+
+
+def _are_lost(
+    mass: np.ndarray, first: np.ndarray, second: np.ndarray, shift: np.ndarray, ridge: Any, dtype: np.dtype
+) -> np.ndarray:
+    """In which runs sums cancelled too much, seen from the variances that they estimate: some component is far narrower
+    than before the step. second: its diagonals (R, K, D). -> (R,) bool."""
+    share = np.where(mass > 0.0, mass, 1.0)[..., None]
+    variances = second / share - np.square(first / share) + ridge
+    is_kept = (np.square(shift) <= _most_lost(dtype) * variances) | (mass <= 0.0)[..., None] | (shift == 0.0)
+    return ~is_kept.all(axis=(-2, -1))
 
 
 def _about_means(

@@ -48,7 +48,7 @@ class Family(Protocol):
         scatter has the shape of `kind` and is taken about the new means, mass (K,). The shape of a trace does not
         contain the number of features, so `n_features` is passed. Where the maximum needs an inner iteration it starts
         from `previous`, so that it may stop early and still never lower the objective. A family on the shelf computes
-        NumPy's arrays by NumPy (`xp_of`).
+        NumPy's arrays by NumPy (`xp_of`), those of several runs, whose axis leads, at once.
         """
         ...
 

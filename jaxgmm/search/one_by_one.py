@@ -73,7 +73,7 @@ def run(
     n_runs = n_runs or len(states.objective)
     family, n_components = states.mixture.family, states.mixture.n_components
     stop = observer.stop()
-    if is_by_numpy(family, n_components, batches, settings, n_runs):
+    if is_by_numpy(family, batches, settings):
         states = in_step.run(states, histories, batches, settings, limit, fixed, observer, stop)
         return states, _up_to_ends(states, histories, observer)
     stepping = Stepping.of(states, batches, settings, fixed, n_runs)
@@ -169,7 +169,7 @@ def ascended(
     """
     states = [ascent.state for ascent in ascents]
     family, n_components = states[0].mixture.family, states[0].mixture.n_components
-    if is_by_numpy(family, n_components, batches, settings, n_runs):
+    if is_by_numpy(family, batches, settings):
         return in_step.ascended(ascents, batches, settings, observer)
     one_lane = jax.tree.map(lambda leaf: np.asarray(leaf)[None], states[0])
     stepping = Stepping.of(one_lane, batches, settings, None, n_runs)
@@ -230,7 +230,7 @@ def prepare(
         stepping = Stepping.of(states, batches, settings, None, n_runs)
         stepping.run(stepping.packing.pack(states)[0], 0)
 
-    by_program = [family for family in families if not is_by_numpy(family, n_components, batches, settings, n_runs)]
+    by_program = [family for family in families if not is_by_numpy(family, batches, settings)]
     if by_program:
         in_background([partial(one, family) for family in by_program])
 

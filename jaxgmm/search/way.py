@@ -12,11 +12,6 @@ from ..families import Family
 from ..rows.batches import Batches
 from ..rows.sizes import has_one_form
 
-BY_NUMPY_UP_TO = 2**30
-"""Products of features, counted once for each responsibility with padding, up to which NumPy makes the steps of a small
-search. First calls then take a half to a tenth of the time that they take with a program to compile, and sixty steps of
-later ones 0.5 to 2.3 times as long (see `benchmarks/README.md`)."""
-
 
 class Way(Enum):
     """In which form the steps of one program make their E-step (`covariances.Form`).
@@ -44,9 +39,8 @@ def way_of(state: em.State, batches: Batches, how: Effort) -> Way:
     return Way.SAFE if state.is_far else Way.FAST
 
 
-def is_by_numpy(family: Family, n_components: int, batches: Batches, settings: em.Settings, n_runs: int) -> bool:
-    """Whether NumPy makes the steps of a search of `n_runs` runs, padded to `n_components`."""
-    if not (batches.has_room and by_numpy.serves(family, settings)):
-        return False
-    n_products = by_numpy.n_products(batches.n_features, family.kind)
-    return int(batches.n_rows) * n_components * n_runs * n_products <= BY_NUMPY_UP_TO
+def is_by_numpy(family: Family, batches: Batches, settings: em.Settings) -> bool:
+    """Whether NumPy makes the steps of a search: if it is small, and nothing in it may know JAX alone. A first call
+    then takes a tenth to a half of the time that it takes with a program to compile, and sixty steps of later ones 0.5
+    to 2.3 times as long (see `benchmarks/README.md`)."""
+    return batches.has_room and by_numpy.serves(family, settings)

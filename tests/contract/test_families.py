@@ -99,6 +99,23 @@ def test_of_numpy_s_arrays_the_estimate_is_numpy_s(family, dtype, rng):
             assert_close(asked[name], theirs[name], precision_of(family), dtype)
 
 
+@every_family
+def test_numpy_s_estimates_of_several_runs_are_those_of_each(family, dtype, rng):
+    """Bit for bit, with an axis of runs in front: small searches step all runs together."""
+    scatters = np.stack([random_scatter(rng).astype(dtype) for _ in range(3)])
+    masses = np.stack([MASS, MASS * [1.0, 0.0, 1.0], MASS[::-1]]).astype(dtype)
+
+    def asked(scatter, mass):
+        before = family.estimate(family.kind.project(scatter[..., ::-1, :, :]), mass, D, NO_PRIOR, None)
+        found = family.estimate(family.kind.project(scatter), mass, D, NO_PRIOR, before)
+        return jax.tree.leaves(found) + [getattr(found, name)() for name in ASKED if name != "dense"]
+
+    together = asked(scatters, masses)
+    for run, alone in enumerate(map(asked, scatters, masses)):
+        for whole, one in zip(together, alone, strict=True):
+            assert np.array_equal(whole[run], one)
+
+
 ASKED = ("dense", "variances", "precision_diagonal", "log_det", "is_definite", "is_resolved")
 
 
