@@ -33,7 +33,7 @@ AT_ONCE = 2**18
 """Bytes of a block of rows, over runs and components, and in the SAFE form features: with its intermediate values it
 then stays in a core's cache."""
 
-MOST_PRODUCTS = 2**24
+MOST_PRODUCTS = 2**23
 """Numbers up to which the products of the rows' features are kept."""
 
 
@@ -203,14 +203,21 @@ def _of_products(products: np.ndarray, weights: np.ndarray, linear: np.ndarray) 
 
 
 def _products(centred: np.ndarray, kind: Kind) -> np.ndarray | None:
-    """What exponents of a kind are linear in. None where that is too much, or too large for the dtype."""
+    """What exponents of a kind are linear in, (F, N). None where that is too much, or too large for the dtype."""
     n_features, n_rows = centred.shape
-    i, j = _pairs(n_features, kind.is_diagonal)
-    if (1 + n_features + len(i)) * n_rows > MOST_PRODUCTS:
+    n_products = len(_pairs(n_features, kind.is_diagonal)[0])
+    largest = float(np.abs(centred).max(initial=0.0))
+    if (1 + n_features + n_products) * n_rows > MOST_PRODUCTS or not np.isfinite(largest * largest * n_rows):
         return None
-    with np.errstate(over="ignore"):
-        found = np.concatenate([np.ones_like(centred[:1]), centred, centred[i] * centred[j]])
-    return found if np.isfinite(found).all() else None
+    found = np.empty((1 + n_features + n_products, n_rows))
+    found[0], found[1 : 1 + n_features], products = 1.0, centred, found[1 + n_features :]
+    if kind.is_diagonal:
+        np.square(centred, out=products)
+    else:
+        for i in range(n_features):
+            first = i * (i + 1) // 2
+            np.multiply(centred[: i + 1], centred[i], out=products[first : first + i + 1])
+    return found
 
 
 @lru_cache(16)
