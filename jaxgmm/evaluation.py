@@ -122,9 +122,9 @@ def _log_joint_of_block(
     means: np.ndarray, constant: np.ndarray, whiteners: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
     """Of a block of rows, which come as columns (D, n), from `whiteners`. -> (K, n)."""
-    found = np.empty((len(means), columns.shape[1]), columns.dtype)
-    for k, (mean, whitener) in enumerate(zip(means, whiteners, strict=True)):
-        apart = columns - mean[:, None]
+    found = np.full((len(means), columns.shape[1]), -np.inf, columns.dtype)
+    for k in np.flatnonzero(constant != -np.inf):
+        whitener, apart = whiteners[k], columns - means[k, :, None]
         white = np.matmul(whitener, apart) if whitener.ndim == 2 else whitener[:, None] * apart
         found[k] = constant[k] - 0.5 * np.square(white, out=white).sum(axis=0)
     return found

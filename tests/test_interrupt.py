@@ -14,7 +14,7 @@ from jaxgmm import Blocks, Status
 from jaxgmm._base import programs
 from jaxgmm.em import by_numpy
 from jaxgmm.search import bootstrap as module
-from jaxgmm.search import observer, one_by_one, passes, pool, replicates, side_by_side, stepping
+from jaxgmm.search import in_step, observer, one_by_one, passes, pool, replicates, side_by_side, stepping
 from jaxgmm.search.many import work as many
 from tests import oracle
 from tests.stranger import SharedSpherical
@@ -103,7 +103,7 @@ def test_steps_in_bursts_have_the_bits_of_steps_in_one_go(way, monkeypatch):
 @pytest.mark.parametrize("way", ["one by one", "accelerated"])
 def test_starts_in_groups_are_those_of_one_go(way, monkeypatch):
     """To rounding: XLA compiles another loop around them."""
-    how = WAYS[way][1] | {"max_steps": 2, "x": MANY, "n_restarts": 9}
+    how = WAYS[way][1] | {"max_steps": 2, "x": np.tile(MANY, (7, 1)), "n_restarts": 9}
     whole, made = fit(**how), []
     monkeypatch.setattr(observer, "steps_of_a_burst", lambda *_: made.append(1) or 1)
     ours = fit(**how)
@@ -128,6 +128,28 @@ def test_what_there_is_comes_back(way, monkeypatch, in_steps):
     assert (status == Status.RUNNING).any()
     assert (np.asarray(result.restarts.n_steps) >= 0).all()
     assert repr(result)
+
+
+@pytest.mark.parametrize("between", ["rows", "lines"])
+def test_an_interrupt_between_the_steps_of_a_small_search(between, monkeypatch):
+    """While its rows are prepared, or between a history's line and the state that it is of."""
+    if between == "rows":
+        monkeypatch.setattr(by_numpy.HostRows, "of", Counted(by_numpy.HostRows.of, 2))
+    else:
+        written = in_step.write_objectives
+
+        def interrupted(*of):
+            written(*of)
+            if of[2].max() == 4:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(in_step, "write_objectives", interrupted)
+    with pytest.warns(UserWarning, match="The search was interrupted"):
+        result = fit(X, progress=lambda now: None)
+    n_steps, history = int(result.n_steps), np.asarray(result.history)
+    assert n_steps < HOW["max_steps"]
+    assert float(result.objective) == history[n_steps]
+    assert np.isnan(history[n_steps + 1 :]).all()
 
 
 def test_an_escape_that_is_interrupted_gives_back_what_it_began_from(monkeypatch, in_steps):

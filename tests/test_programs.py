@@ -246,7 +246,7 @@ def test_a_medium_search_of_few_features_makes_all_steps_with_one_program(n_feat
     """Where clusters lie so far apart that FAST alone would not do."""
     x = rng.normal(size=(5000, n_features)) + 40.0 * (np.arange(5000) % 2)[:, None]
     before = set(programs._PROGRAMS)
-    jaxgmm.sweep(jax.random.key(0), x.astype(np.float32), 10, "diag", 16, max_steps=3, tol=0.0, init="random_rows")
+    jaxgmm.sweep(jax.random.key(0), x.astype(np.float32), 10, "diag", 48, max_steps=3, tol=0.0, init="random_rows")
     made = [key for key in programs._PROGRAMS if key not in before and key[0] is stepping._run]
     assert len(made) == n_programs
 
@@ -256,7 +256,7 @@ def test_a_second_medium_search_compiles_nothing(rng):
     kept = []
     for distance in (40.0, 2.0):
         x = rng.normal(size=(5000, 2)) + distance * (np.arange(5000) % 2)[:, None]
-        swept = jaxgmm.sweep(jax.random.key(0), x.astype(np.float32), [2, 5], "diag", 16, max_steps=5)
+        swept = jaxgmm.sweep(jax.random.key(0), x.astype(np.float32), [2, 5], "diag", 48, max_steps=5)
         kept.append((set(programs._PROGRAMS), {len(result.history) for result in swept.results.values()}))
     (first, lengths), (second, others) = kept
     assert lengths != others

@@ -24,8 +24,9 @@ def xp_of(*arrays: Any) -> Any:
 
 
 def choose(condition: Any, new: Tree, old: Tree) -> Tree:
-    """`new` where the condition () holds, else `old`, for trees of equal structure. With NumPy's arrays the condition
-    may be one of runs (R,), whose axis leads that of `old`, and of `new` too or it has none."""
+    """`new` where the condition holds, else `old`, for trees of equal structure. With NumPy's arrays the condition may
+    be one of runs (R,), whose axis leads that of `old`, and of `new` too or it has none; what comes back may be a view
+    that cannot be written to."""
     if not is_numpy(condition):
         return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
     if not condition.any():

@@ -77,7 +77,7 @@ padding (`em/in_turn.py`): a loop over K = 1 to 10 takes as long as with 16, and
 
 SMALL = 2**21
 """Responsibilities (components × rows × runs) up to which a search is small: NumPy makes its steps, or it shares
-programs. A step of all its runs then takes some milliseconds, and compiling programs of its own one to seven s."""
+programs, if one run is, with padding. Compiling programs of its own would take one to seven seconds."""
 
 HURRIED_UP_TO = 660_000
 """Responsibilities of a step of all runs, with padding, up to which a small search's program, if it needs one, is
@@ -104,7 +104,7 @@ def is_small(n_rows: int, n_features: int, count: int, n_runs: int) -> bool:
     numbers = chunks(n_rows) * ROWS_AT_ONCE * n_features
     return (
         jax.default_backend() == "cpu"
-        and count * n_rows * n_runs <= SMALL
+        and max(padded, count * n_runs) * n_rows <= SMALL
         and numbers <= SMALL // 2
         and padded * n_features**2 <= SMALL // 16
     )

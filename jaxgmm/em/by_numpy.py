@@ -1,4 +1,4 @@
-"""Steps of runs side by side by NumPy, for tables so small that compiling a program takes longer than all steps.
+"""Steps of all runs of a small search together, by NumPy: compiling a program takes longer than most searches.
 
 The M-step, the verdict and the covariances are those of all other runs: their formulas serve NumPy's arrays, too, with
 an axis of runs in front (`_base/namespace.py`). What is written here is the pass over the rows, with all components of
@@ -20,21 +20,24 @@ import jax
 import numpy as np
 
 from .._base.status import Status
-from ..density import FAST_UP_TO
 from ..evaluation import normalised, whiteners
 from ..families import SHELF, Family
 from ..mixture import Mixture
 from ..moments import Kind, Moments
 from ..rows.batches import Batches
 from .loop import begin_step, end_step
-from .state import Fixed, Settings, State, unit
+from .state import Fixed, Settings, State, start_of_scales
 
-AT_ONCE = 2**18
+BLOCK_BYTES = 2**18
 """Bytes of a block of rows, over runs and components, and in the SAFE form features: with its intermediate values it
 then stays in a core's cache."""
 
 MOST_PRODUCTS = 2**23
 """Numbers up to which the products of the rows' features are kept."""
+
+CANCELLED_UP_TO = {4: 3e10, 8: 128.0}
+"""How much terms of float64 may cancel, by bytes of the dtype that is asked for. In float32 no more is lost than by the
+FAST form (`density.FAST_UP_TO`). In float64 a step must not seem to fall, as it does to the verdict by 64 roundings."""
 
 
 class HostRows(NamedTuple):
@@ -76,7 +79,7 @@ def steps(
 ) -> Iterator[tuple[np.ndarray, State]]:
     """`loop.advance` of runs (R, ...) until each has converged, failed or made `limit` steps, () or (R,), or until they
     are interrupted. All leaves are NumPy's. -> after each step, the indices of the runs that made it, and their states,
-    without components that are padding in all runs."""
+    without the last components if they are padding in all runs."""
     padded, n_used = states.mixture.n_components, _n_used(states, fixed)
     if fixed is not None:
         fixed = fixed._replace(
@@ -104,7 +107,7 @@ def _n_used(states: State, fixed: Fixed | None) -> int:
     is_used = ((states.moments.mass > 0.0) | (mixture.log_weights != -np.inf)).any(axis=0)
     for leaf in jax.tree.leaves(mixture.scales):
         if leaf.shape[1] == padded:  # a user's component of weight 0 has covariances of its own before its first step
-            differs = leaf != unit(leaf.shape[1:], mixture.n_features, leaf.dtype)
+            differs = leaf != start_of_scales(leaf.shape[1:], mixture.n_features, leaf.dtype)
             is_used |= differs.any(axis=(0, *range(2, leaf.ndim)))
     if fixed is not None:
         is_used |= fixed.mixture.log_weights != -np.inf
@@ -122,14 +125,14 @@ def expect(mixture: Mixture, rows: HostRows, ridge: Any) -> Moments:
     shift, linear, is_fast = means.astype(np.float64) - rows.origin, None, np.zeros(len(means), bool)
     if rows.products is not None:
         variances = np.asarray(mixture.scales.variances())
-        lost, linear = _in_products(constant, whitener.astype(np.float64), shift, variances)
-        is_fast = np.asarray(((lost <= _most_lost(means.dtype)) | ~is_there).all(axis=-1))
+        cancelled, linear = _in_products(constant, whitener.astype(np.float64), shift, variances)
+        is_fast = np.asarray(((cancelled <= CANCELLED_UP_TO[means.dtype.itemsize]) | ~is_there).all(axis=-1))
     i, j = _pairs(means.shape[-1], kind.is_diagonal)
     totals, objective = np.zeros((*means.shape[:-1], 1 + means.shape[-1] + len(i))), np.zeros(len(means))
     of_safe = means.shape[-1] * means.dtype.itemsize
     for lanes, there, fast in _together(is_there, is_fast, len(rows.weights), of_safe):
         at = lanes[:, None], there
-        size = max(64, AT_ONCE // (len(there) * (8 if fast else of_safe)))
+        size = max(64, BLOCK_BYTES // (len(there) * (8 if fast else of_safe)))
         total, log_prob = np.zeros(()), np.zeros(())
         for start in range(0, len(rows.weights), size):
             of, weights = slice(start, start + size), rows.weights[start : start + size]
@@ -141,16 +144,19 @@ def expect(mixture: Mixture, rows: HostRows, ridge: Any) -> Moments:
         totals[at], objective[lanes] = total, log_prob
     moved = np.where((is_there & is_fast[:, None])[..., None], shift, 0.0)
     mass, first, second = _about_means(totals, moved, i, j)
-    is_lost = _are_lost(mass, first, second[..., i == j], moved, ridge, means.dtype)
+    is_shared = mixture.scales.variances().shape[-2] < means.shape[-2]
+    variances = _estimated(mass, first, second[..., i == j], is_shared) + ridge
+    is_kept = np.square(moved) <= CANCELLED_UP_TO[means.dtype.itemsize] * variances
+    by_rows = ~(is_kept | (moved == 0.0)).all(axis=(-2, -1))  # NaN is no number of digits
     if not kind.is_diagonal:
         second = kind.project(_symmetric(second, i, j))  # pyright: ignore
     elif len(kind.shape(1, 1)) == 1:
         second = second.sum(axis=-1)
     found = Moments(*(np.asarray(sums, means.dtype) for sums in (mass, first, second, objective)))  # pyright: ignore
-    if is_lost.any():
-        some = jax.tree.map(lambda leaf: leaf[is_lost], mixture)
+    if by_rows.any():
+        some = jax.tree.map(lambda leaf: leaf[by_rows], mixture)
         for whole, part in zip(found, expect(some, rows._replace(products=None), ridge), strict=True):
-            whole[is_lost] = part  # pyright: ignore
+            whole[by_rows] = part  # pyright: ignore
     return found
 
 
@@ -165,7 +171,7 @@ def _together(
         alike, of_each = np.unique(ways, axis=0, return_inverse=True)
     for index, way in enumerate(alike):
         lanes, there, fast = np.flatnonzero(of_each.ravel() == index), np.flatnonzero(way[:-1]), bool(way[-1])
-        width = max(1, AT_ONCE // max(1, n_rows * len(there) * (8 if fast else of_safe)))
+        width = max(1, BLOCK_BYTES // max(1, n_rows * len(there) * (8 if fast else of_safe)))
         for start in range(0, len(lanes), width):
             yield lanes[start : start + width], there, fast
 
@@ -235,7 +241,7 @@ def _in_products(
     if whitener.ndim == shift.ndim:
         precision = np.square(whitener)
         pull, quadratic = precision * shift, -0.5 * precision
-        lost = (pull * shift).max(axis=-1)
+        cancelled = (pull * shift).max(axis=-1)
     else:
         precision = np.matmul(whitener.swapaxes(-1, -2), whitener)
         pull = np.matmul(precision, shift[..., None])[..., 0]
@@ -243,25 +249,19 @@ def _in_products(
         quadratic = precision[..., i, j] * np.where(i == j, -0.5, -1.0)
         # They cancel, too, where features are strongly correlated, at any distance from the origin.
         reach = np.abs(shift) + np.sqrt(variances)
-        lost = (np.matmul(np.abs(precision), reach[..., None])[..., 0] * reach).sum(axis=-1)
+        cancelled = (np.matmul(np.abs(precision), reach[..., None])[..., 0] * reach).sum(axis=-1)
     constant = constant - 0.5 * (pull * shift).sum(axis=-1)
-    return lost, np.concatenate([constant[..., None], pull, quadratic], axis=-1)
+    return cancelled, np.concatenate([constant[..., None], pull, quadratic], axis=-1)
 
 
-def _most_lost(dtype: np.dtype) -> float:
-    """How much terms of float64 may cancel where `dtype` is asked for (`density.FAST_UP_TO`)."""
-    return FAST_UP_TO[dtype.itemsize] * float(np.finfo(dtype).eps / np.finfo(np.float64).eps)
-
-
-def _are_lost(
-    mass: np.ndarray, first: np.ndarray, second: np.ndarray, shift: np.ndarray, ridge: Any, dtype: np.dtype
-) -> np.ndarray:
-    """In which runs sums cancelled too much, seen from the variances that they estimate: some component is far narrower
-    than before the step. second: its diagonals (R, K, D). -> (R,) bool."""
+def _estimated(mass: np.ndarray, first: np.ndarray, second: np.ndarray, is_shared: bool) -> np.ndarray:
+    """Roughly the variances that these sums estimate: where they are far below those of the mixture, more cancelled
+    than that mixture could tell. second: its diagonals (R, K, D). -> (R, K or 1, D), infinite without mass."""
     share = np.where(mass > 0.0, mass, 1.0)[..., None]
-    variances = second / share - np.square(first / share) + ridge
-    is_kept = (np.square(shift) <= _most_lost(dtype) * variances) | (mass <= 0.0)[..., None] | (shift == 0.0)
-    return ~is_kept.all(axis=(-2, -1))
+    scatter = second - np.square(first) / share
+    if is_shared:
+        return scatter.sum(axis=-2, keepdims=True) / mass.sum(axis=-1)[:, None, None]
+    return np.where((mass > 0.0)[..., None], scatter / share, np.inf)
 
 
 def _about_means(

@@ -154,7 +154,7 @@ def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Fa
     dtype = seeds.dtype
 
     def start(leaf: Any) -> np.ndarray:
-        return np.array(np.broadcast_to(unit(leaf.shape, n_features, leaf.dtype), (n_runs, *leaf.shape)))
+        return np.array(np.broadcast_to(start_of_scales(leaf.shape, n_features, leaf.dtype), (n_runs, *leaf.shape)))
 
     scales = jax.tree.map(start, shape_of_scales(family, n_components, n_features, dtype))
     log_weights = np.where(meant, 0.0, -np.inf).astype(dtype)
@@ -171,7 +171,7 @@ def unstarted(seeds: np.ndarray, meant: np.ndarray, moments: Moments, family: Fa
     )
 
 
-def unit(shape: tuple[int, ...], n_features: int, dtype: Any) -> np.ndarray:
+def start_of_scales(shape: tuple[int, ...], n_features: int, dtype: Any) -> np.ndarray:
     """What a leaf of K covariances, of this shape, holds before a run has begun, as a start for a family's inner
     iteration: identity matrices, and 1 for everything else."""
     is_matrix = shape[-2:] == (n_features, n_features) and len(shape) > 2

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from .._base.linalg import of_rank
@@ -71,7 +72,7 @@ class Family(Protocol):
 def per_mass(scatter: Array, mass: Array, identity: Array | float) -> Array:
     """scatter / mass, component by component, and `identity` where there is no mass. The axes of mass lead."""
     xp: Any = xp_of(scatter, mass)
-    mass = mass.reshape(mass.shape + (1,) * (scatter.ndim - mass.ndim))
+    mass = xp.reshape(mass, np.shape(mass) + (1,) * (scatter.ndim - np.ndim(mass)))
     identity = identity if isinstance(identity, float) else of_rank(identity, scatter.ndim)
     return xp.where(mass > 0.0, scatter / xp.where(mass > 0.0, mass, 1.0), identity)
 

@@ -72,9 +72,8 @@ def run(
     write_objectives(histories, np.arange(len(histories)), states.n_steps, states.objective)  # pyright: ignore
     n_runs = n_runs or len(states.objective)
     family, n_components = states.mixture.family, states.mixture.n_components
-    stop = observer.stop()
     if is_by_numpy(family, batches, settings):
-        states = in_step.run(states, histories, batches, settings, limit, fixed, observer, stop)
+        states = in_step.run(states, histories, batches, settings, limit, fixed, observer)
         return states, _up_to_ends(states, histories, observer)
     stepping = Stepping.of(states, batches, settings, fixed, n_runs)
     packing, how = stepping.packing, stepping.how
@@ -84,6 +83,7 @@ def run(
     slower = HURRIED if how is Effort.HURRIED else 1.0
     at_first = steps_of_a_burst(of_each, batches.n_features, family.kind, slower)
     reached: dict[int, np.ndarray] = {}
+    stop = observer.stop()
 
     def one(index: int) -> None:
         row, in_time = rows[index], at_first

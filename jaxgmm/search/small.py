@@ -2,7 +2,7 @@
 
 The cost of a small fit is compilation. So shapes are bucketed (see `programs.py`): rows lie in an array with room for
 more, components are padded with components of weight 0, and no shape depends on the number of runs (see
-`one_by_one.py`). The first M-step is made by the same program as all others, so that a start needs no program of its
+`one_by_one.py`). The first M-step is made as all others are, so that a start needs no program of its
 own. States are those of `em`, with NumPy leaves (R, ...).
 """
 

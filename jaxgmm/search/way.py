@@ -1,5 +1,5 @@
-"""How the steps of runs one after the other are made: by NumPy or by a program, how well compiled, and in which form
-they make their E-step."""
+"""How the steps of runs that the host drives are made: by NumPy, of all runs together, or by a program, of one by one;
+how well that is compiled, and in which form it makes the E-step."""
 
 from __future__ import annotations
 

@@ -62,6 +62,8 @@ def _evidence_of_few(mixture: Mixture, batches: Batches, centre: float, kind: st
     rows: Any = np.asarray(batches.rows.body)[: len(weights)]
     counts = weights > 0.0
     log_joint = log_joint_of_few(mixture, rows[counts]).astype(np.float64)
+    is_there = np.asarray(mixture.log_weights) != -np.inf  # most are padding
+    log_joint = log_joint[is_there] if is_there.any() else log_joint
     with np.errstate(all="ignore"):  # a row without density, or with NaN, makes sums that say so
         sums = _sums(log_joint, weights[counts], centre, kind, np)
         return tuple(np.asarray(of, batches.dtype) for of in sums)  # pyright: ignore
