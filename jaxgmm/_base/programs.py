@@ -76,8 +76,8 @@ SHARED_UP_TO = 32
 padding (`em/in_turn.py`): a loop over K = 1 to 10 takes as long as with 16, and one to 20 three quarters (Zen 4)."""
 
 SMALL = 2**21
-"""Responsibilities (components × rows × runs) up to which a search is small: NumPy makes its steps, or it shares
-programs, if one run is, with padding. Compiling programs of its own would take one to seven seconds."""
+"""Responsibilities of one run (padded components × rows) up to which a search is small, if those of all runs, without
+padding, are half as many: NumPy makes its steps, or it shares programs. Its own would take one to seven seconds."""
 
 HURRIED_UP_TO = 660_000
 """Responsibilities of a step of all runs, with padding, up to which a small search's program, if it needs one, is
@@ -104,7 +104,7 @@ def is_small(n_rows: int, n_features: int, count: int, n_runs: int) -> bool:
     numbers = chunks(n_rows) * ROWS_AT_ONCE * n_features
     return (
         jax.default_backend() == "cpu"
-        and max(padded, count * n_runs) * n_rows <= SMALL
+        and max(padded, 2 * count * n_runs) * n_rows <= SMALL
         and numbers <= SMALL // 2
         and padded * n_features**2 <= SMALL // 16
     )
