@@ -68,10 +68,9 @@ def _factored(
         found = estimate(scatter + kind.diagonal(mass, amount))
 
         def choose(new: Array, old: Array) -> Array:
-            is_shared = new.shape[: wanted.ndim] != wanted.shape
-            return (
-                new if is_shared else xp.where(wanted.reshape(wanted.shape + (1,) * (new.ndim - wanted.ndim)), new, old)
-            )
+            if new.shape[: wanted.ndim] != wanted.shape:  # shared by the components
+                return new
+            return xp.where(wanted.reshape(wanted.shape + (1,) * (new.ndim - wanted.ndim)), new, old)
 
         return jax.tree.map(choose, found, first)
 
