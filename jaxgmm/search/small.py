@@ -2,8 +2,8 @@
 
 The cost of a small fit is compilation. So shapes are bucketed (see `programs.py`): rows lie in an array with room for
 more, components are padded with components of weight 0, and no shape depends on the number of runs (see
-`one_by_one.py`). The first M-step is made as all others are, so that a start needs no program of its
-own. States are those of `em`, with NumPy leaves (R, ...).
+`one_by_one.py`). The first M-step is made as all others are, so that a start needs no program of its own.
+States are those of `em`, with NumPy leaves (R, ...).
 """
 
 from __future__ import annotations
