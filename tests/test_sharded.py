@@ -291,6 +291,7 @@ def test_two_processes_with_rows_of_their_own(both):
     assert_each_says(both, 2, "fit", None)
 
 
+@pytest.mark.slow
 def test_four_processes_with_rows_of_their_own(script):
     assert_each_says(said_by(launched(4, script, "fit")), 4, "fit", None)
 
@@ -358,7 +359,7 @@ IN_SECONDS = ("other arguments", "dies")
 
 
 @pytest.mark.parametrize(
-    "fault", [name if name in IN_SECONDS else pytest.param(name, marks=pytest.mark.slow) for name in FAULTS]
+    "fault", [name if name == "other arguments" else pytest.param(name, marks=pytest.mark.slow) for name in FAULTS]
 )
 def test_what_one_process_does_alone_ends_all(fault, script):
     """None waits without end: all end with an error that says what happened, and none with a fit."""
@@ -371,6 +372,7 @@ def test_what_one_process_does_alone_ends_all(fault, script):
         assert time.monotonic() - began < 60 + launch.GRACE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["by the launcher", "by itself"])
 def test_a_process_that_is_done_waits_for_the_others(way, tmp_path):
     """JAX's own `shutdown` waits for them, too, but five minutes at most; and a script may call it."""

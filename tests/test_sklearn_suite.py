@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+pytestmark = pytest.mark.slow
+
 MODULES = ("sklearn.mixture.tests.test_gaussian_mixture", "sklearn.mixture.tests.test_mixture")
 
 EXCEPTIONS = {
