@@ -17,7 +17,7 @@ NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 help:
 	@echo "make demo         fit two real data sets; pictures are written to demo/"
 	@echo "make test         run the tests"
-	@echo "make test-slow    run those that take minutes: benchmarks, notebooks, processes"
+	@echo "make test-slow    run those that take minutes: benchmarks, notebooks, processes that are killed"
 	@echo "make lint         check format, style and types"
 	@echo "make clean        remove $(VENV), caches and what the demo wrote"
 
