@@ -1,5 +1,6 @@
 """float32 that can be trusted: fits of data far from 0, of any scale, with clusters far apart, come out as in float64
-on the very same (float32-rounded) data, from the same labels, after the same number of steps."""
+on the very same (float32-rounded) data, from the same labels, after the same number of steps. Small tables by `fit`,
+which makes their steps in NumPy, and by the compiled loop."""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 import jaxgmm
-from jaxgmm import GaussianMixture
+from jaxgmm import Batches, GaussianMixture, em
 from jaxgmm.covariances import Form
 from jaxgmm.em.expectation import expect
+from jaxgmm.search.resident import Resident
 from tests import oracle
 from tests.laws import every_family, every_kind, is_closed_under_scaling
 from tests.tolerances import assert_close, float32_variances
@@ -36,16 +38,25 @@ SITUATIONS = {
 }
 
 
-def fit(x, labels, family, dtype, n_steps=STEPS, n_components=K):
+def fit(x, labels, family, n_steps, n_components, dtype=np.float32):
     return jaxgmm.fit(
         jax.random.key(0), x, n_components, family, init=labels, tol=0.0, max_steps=n_steps, ridge=0.0, dtype=dtype
     )
 
 
-def assert_float32_as_float64(x, labels, family, distance, n_steps=STEPS, n_components=K):
+def compiled(x, labels, family, n_steps, n_components):
+    batches, settings = Batches.of(x, n_components=n_components), em.Settings(tol=0.0, ridge=0.0)
+    mixture = Resident(batches).mixture_from(labels, n_components, family, settings.ridge)
+    return em.run(em.init(mixture, batches), batches, settings, n_steps)
+
+
+either_way = pytest.mark.parametrize("way", [fit, compiled])
+
+
+def assert_float32_as_float64(x, labels, family, distance, n_steps=STEPS, n_components=K, way=fit):
     """The objective to its tolerance, the variances to theirs, and no status but the step limit's."""
-    single = fit(x, labels, family, np.float32, n_steps, n_components)
-    double = fit(x, labels, family, np.float64, n_steps, n_components)
+    single = way(x, labels, family, n_steps, n_components)
+    double = fit(x, labels, family, n_steps, n_components, np.float64)
     assert single.objective.dtype == np.float32
     assert double.objective.dtype == np.float64
     assert int(single.status) == int(double.status) == jaxgmm.Status.MAX_STEPS
@@ -55,16 +66,17 @@ def assert_float32_as_float64(x, labels, family, distance, n_steps=STEPS, n_comp
     assert off <= float32_variances(distance), f"variances off by {off:.3g}"
 
 
+@either_way
 @every_family
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_float32_is_float64(family, situation):
+def test_float32_is_float64(family, situation, way):
     """Mean log-likelihood and variances, to what the table promises."""
     apart, scale, shift, distance = SITUATIONS[situation]
     blobs = oracle.blobs(seed=8, n_rows=N, n_features=D, n_components=K, distance=apart)
     x = ((blobs.x + shift) * scale).astype(np.float32)
     labels = blobs.labels.copy()
     labels[::7] = (labels[::7] + 1) % K  # something for EM to put right
-    assert_float32_as_float64(x, labels, family, distance)
+    assert_float32_as_float64(x, labels, family, distance, way=way)
 
 
 WIDE = {
@@ -78,15 +90,17 @@ WIDE = {
 """What dense covariances do otherwise with more features (blocks of pairs, then no pairs), near FAST's limits."""
 
 
+@either_way
 @every_kind
 @pytest.mark.parametrize("situation", WIDE)
-def test_more_features(family, situation):
+def test_more_features(family, situation, way):
     """As above, in the forms that more features take."""
     n_features, apart, shift, distance = WIDE[situation]
     blobs = oracle.blobs(seed=8, n_rows=2 * N, n_features=n_features, n_components=K, distance=apart)
     labels = blobs.labels.copy()
     labels[::7] = (labels[::7] + 1) % K
-    assert_float32_as_float64((blobs.x + shift).astype(np.float32), labels, family, distance, n_steps=5)
+    x = (blobs.x + shift).astype(np.float32)
+    assert_float32_as_float64(x, labels, family, distance, n_steps=5, way=way)
 
 
 @pytest.mark.slow
@@ -161,12 +175,13 @@ def test_a_covariance_that_rounding_decides_is_told(plane):
         assert "in some direction little more than float32's rounding errors: component 0" in repr(single.result_)
 
 
+@either_way
 @every_family
-def test_one_feature_far_off_the_others_not(family):
+def test_one_feature_far_off_the_others_not(family, way):
     """Features of unlike scale and place, as tables have them: a year, a price, a share."""
     blobs = oracle.blobs(seed=10, n_rows=N, n_features=D, n_components=K)
     # A matrix that turns with the rows, but not with units, has no shape that float32 could tell under such units.
     has_units = family.kind.is_diagonal or is_closed_under_scaling(family)
     units, place = np.array([1.0, 1e4, 1e-3]), np.array([2000.0, 5e4, 0.5])
     x = (blobs.x * units + place if has_units else blobs.x + place / units).astype(np.float32)
-    assert_float32_as_float64(x, blobs.labels, family, 2000.0)
+    assert_float32_as_float64(x, blobs.labels, family, 2000.0, way=way)
