@@ -72,9 +72,10 @@ def labels(case, init):
 
 def after(case, pairs, init, weights=None):
     """The fit after this many pairs of mclust's: the first M-step is from labels or responsibilities."""
-    how = {"init": init, "sample_weight": weights, "tol": 0.0, "max_steps": pairs - 1, "ridge": 0.0}
     x = oracle.table(case.data)
-    result = jaxgmm.fit(jax.random.key(0), x, case.n_components, case.family, dtype=np.float64, **how)
+    how = {"tol": 0.0, "max_steps": pairs - 1, "ridge": 0.0, "dtype": np.float64}
+    how |= {"init": init, "sample_weight": weights}
+    result = jaxgmm.fit(jax.random.key(0), x, case.n_components, case.family, **how)
     assert int(result.n_steps) == pairs - 1
     return result, len(x) if weights is None else float(np.sum(weights))
 
